@@ -1,0 +1,5 @@
+"""``python -m avprep``."""
+
+from avprep.cli import main
+
+main()

@@ -1,0 +1,204 @@
+"""The command line ``avprep``."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from avprep.errors import UserError
+from shards.errors import ShardError
+
+_PATH = click.Path(path_type=Path)
+
+
+class _Group(click.Group):
+    """Shows a user's mistake as one sentence with exit status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (UserError, ShardError) as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(2)
+
+
+def _angles(_: click.Context, __: click.Parameter, value: str) -> tuple[float, float]:
+    """One angle or MIN:MAX, in degrees."""
+    try:
+        numbers = [float(part) for part in value.split(":")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 2
+    if len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] < 180:
+        raise click.BadParameter(f"{value!r} is no angle or MIN:MAX within 0 to 180 degrees")
+    return numbers[0], numbers[1]
+
+
+def _bytes(_: click.Context, __: click.Parameter, value: str) -> int:
+    """A size such as 256MB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", value.strip(), re.IGNORECASE)
+    powers = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+    size = int(float(match[1]) * 1000 ** powers[match[2].upper()]) if match else 0
+    if size < 1:
+        raise click.BadParameter(f"{value!r} is no size such as 256MB")
+    return size
+
+
+def _cores() -> int:
+    """Cores that this process may use, which on a cluster are fewer than the node has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@click.group(cls=_Group, context_settings={"show_default": True, "max_content_width": 100})
+@click.version_option(package_name="avsa360")
+def main() -> None:
+    """Turn 360° video with spatial audio into shards for self-supervised training."""
+
+
+@main.command(epilog="Example: avprep demo world --clips 24")
+@click.argument("out", type=_PATH)
+@click.option("--clips", default=40, help="Clips of 10 s; four are of one place.")
+@click.option("--seed", default=0, help="The same seed makes the same files.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one on each core.")
+def demo(out: Path, clips: int, seed: int, workers: int | None) -> None:
+    """Write a generated world of 360° videos with ambisonics, and its ground truth, to OUT."""
+    from avprep.demo import make_world
+
+    make_world(out, clips, seed, workers or _cores())
+    click.echo(f"{clips} clips in {out}; next: avprep build-shards {out} --out DIR")
+
+
+@main.command("build-shards", epilog="Example: avprep build-shards /raw --out shards/")
+@click.argument("raw", type=_PATH)
+@click.option("--out", required=True, type=_PATH, help="Folder of the shard set.")
+@click.option(
+    "--layout",
+    default="auto",
+    type=click.Choice(("auto", "folder", "yt360")),
+    help="How RAW is laid out; auto takes folders video/ and audio/ for YT-360.",
+)
+@click.option(
+    "--splits",
+    type=_PATH,
+    help="Folder of train.txt, test.txt, … with a recording a line; by default those in RAW.",
+)
+@click.option("--views", type=click.IntRange(1, 99), help="Random viewpoints a clip.  [default: 8]")
+@click.option("--viewpoints", default="random", help="random, or a JSON file of views.")
+@click.option(
+    "--hfov",
+    callback=_angles,
+    default="25.5:90",
+    metavar="MIN:MAX",
+    help="Horizontal field of view of random views, degrees.",
+)
+@click.option(
+    "--min-separation",
+    type=click.FloatRange(0, 180),
+    default=36.0,
+    help="Least arc between the centres of random views, degrees.",
+)
+@click.option("--size", type=click.IntRange(16, 2048), default=112, help="Crop size, pixels.")
+@click.option("--fps", type=click.FloatRange(0, 240, min_open=True), default=16.0)
+@click.option("--clip-duration", type=click.FloatRange(1, 600), default=10.0, help="Seconds.")
+@click.option("--sample-rate", type=click.IntRange(8000, 192000), default=24000, help="Hz.")
+@click.option("--audio", type=click.Choice(("foa",)), default="foa", help="Kind of sound.")
+@click.option(
+    "--audio-layout",
+    type=click.Choice(("rotated", "source")),
+    default="rotated",
+    help="Sound of each view, or one unrotated sound a clip that readers rotate (much smaller).",
+)
+@click.option(
+    "--foa-convention",
+    type=click.Choice(("auto", "ambix", "fuma", "youtube")),
+    default="auto",
+    help="Order and weights of the ambisonic channels.",
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one on each core.")
+@click.option(
+    "--shard-size", callback=_bytes, default="256MB", metavar="SIZE", help="About, for each shard."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of viewpoints and shards.")
+@click.option(
+    "--clip-timeout", type=click.FloatRange(1), default=600.0, help="Seconds to decode a clip."
+)
+@click.pass_context
+def build_shards(ctx: click.Context, /, raw: Path, out: Path, **options: Any) -> None:
+    """Make a shard set in --out of the 360° recordings in RAW.
+
+    An interrupted build is finished by the same command. Exit status 0: all went in; 1: some
+    recordings failed, OUT/failures.jsonl lists them, and the rest is complete; 2: nothing could
+    be built as asked.
+    """
+    from avprep.build import FAILURES_NAME, build_shards
+
+    result = build_shards(
+        raw,
+        out,
+        _build_options(options),
+        splits_folder=options["splits"],
+        workers=options["workers"] or _cores(),
+    )
+    if result.was_complete:
+        click.echo(f"{out} is complete already")
+    for split, shards in result.manifest.splits.items():
+        clips = sum(len(shard.keys) for shard in shards)
+        sources = len({source for shard in shards for source in shard.sources})
+        size = sum(shard.bytes for shard in shards) / 1e9
+        click.echo(
+            f"{split}: {clips} clips of {sources} recordings in {len(shards)} shards, {size:.2f} GB"
+        )
+    if result.unlisted:
+        click.echo(f"{result.unlisted} clips are in no split list and were left out", err=True)
+    if result.failures:
+        count = len(result.failures)
+        click.echo(f"{count} failed; {out / FAILURES_NAME} says why", err=True)
+        ctx.exit(1)
+
+
+def _build_options(options: dict[str, Any]) -> Any:
+    from avprep.build import BuildOptions
+    from avprep.clip import ClipOptions
+    from avprep.viewpoints import FixedViews, RandomViews, read_views
+
+    views: RandomViews | FixedViews
+    if options["viewpoints"] == "random":
+        views = RandomViews(options["views"] or 8, options["hfov"], options["min_separation"])
+    else:
+        views = read_views(Path(options["viewpoints"]))
+        if options["views"] not in (None, len(views.views)):
+            raise UserError(
+                f"--views {options['views']} contradicts --viewpoints {options['viewpoints']}, "
+                f"which holds {len(views.views)}; leave --views out"
+            )
+    if options["size"] % 2:
+        raise UserError(f"--size {options['size']} is odd; H.264 needs an even one")
+    clip = ClipOptions(
+        views=views,
+        size=options["size"],
+        fps=int(options["fps"]) if options["fps"] == int(options["fps"]) else options["fps"],
+        sample_rate=options["sample_rate"],
+        audio_layout=options["audio_layout"],
+        foa_convention=options["foa_convention"],
+        seed=options["seed"],
+        timeout_s=options["clip_timeout"],
+    )
+    return BuildOptions(clip, options["layout"], options["clip_duration"], options["shard_size"])
+
+
+@main.command(epilog="Example: avprep preview shards --raw /raw --out clip.png")
+@click.argument("shards", type=_PATH)
+@click.argument("key", required=False)
+@click.option("--out", type=_PATH, default=Path("preview.png"), help="PNG file to write.")
+@click.option("--raw", type=_PATH, help="Folder the set was built from: shows its whole frame.")
+@click.option("--at", "at_s", type=click.FloatRange(0), default=0.0, help="Second of the clip.")
+def preview(shards: Path, key: str | None, out: Path, raw: Path | None, at_s: float) -> None:
+    """Draw the clip KEY (by default the first) of a shard set: views, sound and its directions."""
+    from avprep.preview import draw_preview
+
+    click.echo(draw_preview(shards, key, out, raw, at_s))

@@ -1,0 +1,167 @@
+"""What a build will make: its clips, dealt to shards, before anything is decoded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avprep.clip import Clip
+from avprep.errors import ClipError, UserError
+from avprep.probe import probe
+from avprep.sources import (
+    Failure,
+    Recording,
+    clip_key,
+    cut,
+    default_splits,
+    find_recordings,
+    read_splits,
+    split_of,
+)
+from shards.files import dump_json
+from shards.manifest import shard_names
+
+_FEWEST_SHARDS = 8
+"""A split has this many shards if it has the clips, so that small sets keep all cores busy."""
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard to be made: its files' names relative to the output folder, and its clips."""
+
+    split: str
+    file: str
+    index: str
+    clips: tuple[Clip, ...]
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """All shards of a build. ``digest`` names clips and options: two builds with the same one
+    make the same set."""
+
+    shards: tuple[ShardPlan, ...]
+    failures: tuple[Failure, ...]
+    unlisted: int
+    digest: str
+
+    @property
+    def clips(self) -> int:
+        return sum(len(shard.clips) for shard in self.shards)
+
+
+@dataclass(frozen=True)
+class FoundClips:
+    """Clips with keys and splits, what cannot be one, how many clips are in no split list, and
+    the layout that was read."""
+
+    clips: tuple[Clip, ...]
+    failures: tuple[Failure, ...]
+    unlisted: int
+    layout: str
+
+
+def find_clips(
+    raw: Path, layout: str, splits_folder: Path | None, clip_s: float, executor: Executor | None
+) -> FoundClips:
+    """The clips to make of the recordings in ``raw``; files are asked for their length.
+
+    Raises UserError where there are none, or where lists or names contradict each other.
+    """
+    recordings, failures, layout = find_recordings(raw, layout)
+    splits = default_splits(raw) if splits_folder is None else read_splits(splits_folder)
+    if splits_folder is not None and not splits:
+        raise UserError(f"--splits {splits_folder} holds no list such as train.txt with names")
+    durations: Iterator[float | str] = map(_duration, recordings)
+    if executor is not None and any(r.duration_s is None for r in recordings):
+        durations = executor.map(_duration, recordings, chunksize=8)
+    clips: list[Clip] = []
+    unlisted = 0
+    for recording, duration in zip(recordings, durations, strict=True):
+        if isinstance(duration, str):
+            failures.append(Failure(recording.source, "probe", duration))
+            continue
+        for clip in cut(recording, duration, clip_s):
+            split = split_of(clip, splits)
+            if split is None:
+                unlisted += 1
+            else:
+                clips.append(replace(clip, key=clip_key(clip.source, clip.start_s), split=split))
+    _check_unique(clips)
+    if not clips and unlisted:
+        raise UserError(
+            f"none of the {unlisted} clips of {raw} is in a split list; check its names"
+        )
+    return FoundClips(tuple(clips), tuple(failures), unlisted, layout)
+
+
+def _duration(recording: Recording) -> float | str:
+    """Seconds that a recording lasts, or why it cannot be read."""
+    if recording.duration_s is not None:
+        return recording.duration_s
+    try:
+        media = probe(recording.video)
+        if media.picture is None:
+            raise ClipError(f"{recording.file} has no picture; it is no 360° video")
+        return media.duration_s
+    except ClipError as error:
+        return str(error)
+
+
+def _check_unique(clips: Iterable[Clip]) -> None:
+    seen: dict[str, Clip] = {}
+    for clip in clips:
+        other = seen.setdefault(clip.key, clip)
+        if other is not clip:
+            raise UserError(
+                f"{other.file} and {clip.file} would get the same key {clip.key}; rename one"
+            )
+
+
+def plan_build(
+    found: FoundClips,
+    options: dict[str, Any],
+    seed: int,
+    shard_bytes: int,
+    clip_bytes: int,
+) -> BuildPlan:
+    """Deal clips to shards of about ``shard_bytes``: a function of clips, options and seed.
+
+    Sources are shuffled and their clips dealt out in turn, so that those of one source lie in
+    different shards.
+    """
+    by_split: defaultdict[str, list[Clip]] = defaultdict(list)
+    for clip in found.clips:
+        by_split[clip.split].append(clip)
+    shards: list[ShardPlan] = []
+    for split in sorted(by_split):
+        members = sorted(by_split[split], key=lambda clip: (clip.source, clip.start_s))
+        wanted = max(-(-len(members) * clip_bytes // shard_bytes), _FEWEST_SHARDS)
+        count = min(wanted, len(members))
+        sources = sorted({clip.source for clip in members})
+        order = np.random.default_rng([seed, len(sources)]).permutation(len(sources))
+        rank = {source: int(place) for source, place in zip(sources, order, strict=True)}
+        dealt = sorted(members, key=lambda clip: (rank[clip.source], clip.start_s))
+        for number in range(count):
+            file, index = shard_names(split, number)
+            shards.append(ShardPlan(split, file, index, tuple(dealt[number::count])))
+    return BuildPlan(tuple(shards), found.failures, found.unlisted, _digest(shards, options))
+
+
+def _digest(shards: list[ShardPlan], options: dict[str, Any]) -> str:
+    # Where the input folder lies does not matter, nor does anything else of this machine.
+    content = [
+        (
+            shard.file,
+            [{**asdict(clip), "video": "", "audio": clip.audio.name} for clip in shard.clips],
+        )
+        for shard in shards
+    ]
+    return hashlib.sha256(dump_json([options, content])).hexdigest()

@@ -1,0 +1,188 @@
+"""A picture of one sample: where its sound comes from on the sphere, its views and their sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import signal
+
+from avprep.ambisonics import energy_map, loudest_direction
+from avprep.errors import UserError
+from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
+from avprep.projection import equirectangular_directions, view_directions, view_position
+from shards.errors import ShardError
+from shards.geometry import direction_deg, rotate_foa, view_foa_matrix
+from shards.reader import ShardSet
+from shards.schema import SampleInfo, View
+
+_MAP_HEIGHT = 480
+_COLUMNS = 4
+_DYNAMIC_RANGE_DB = 70.0
+_EXTENT = (180.0, -180.0, -90.0, 90.0)  # azimuth grows to the left
+
+Picture = NDArray[np.uint8]
+
+
+def draw_preview(root: Path, key: str | None, out: Path, raw: Path | None, at_s: float) -> str:
+    """Draw a sample (the set's first one without ``key``) into the PNG file ``out``.
+
+    Above, the sphere ``at_s`` seconds into the clip with the direct sound's energy over it and the
+    views' outlines: the whole frame with ``raw``, the folder the set was built from, else the
+    crops put back in their places. Below, each view's crop and the spectrogram of its sound from
+    the front. Returns what it shows, in one sentence. Raises UserError or ShardError.
+    """
+    shards, sample = _find(root, key)
+    info = shards.info(sample)
+    if at_s >= info.duration_s:
+        raise UserError(
+            f"--at {at_s:g} is past the end of the clip, which lasts {info.duration_s:g} s"
+        )
+    frame = min(int(at_s * info.video.fps), info.video.frames - 1)
+    crops = [shards.frames(sample, view, frame, 1)[0] for view in range(len(info.views))]
+    stored, matrix = shards.foa(sample, 0, info.audio.samples)
+    field = rotate_foa(stored, matrix.T)
+    sphere = _from_crops(info.views, crops) if raw is None else _from_file(raw, info, at_s)
+
+    rows = -(-len(info.views) // _COLUMNS)
+    figure = Figure(figsize=(12, 6.2 + 4.0 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(1 + 2 * rows, _COLUMNS, height_ratios=[3.4] + [1.6, 0.9] * rows)
+    loudest = loudest_direction(field, info.audio.sample_rate)
+    _draw_sphere(figure.add_subplot(grid[0, :]), sphere, field, info, loudest)
+    for number, (view, crop) in enumerate(zip(info.views, crops, strict=True)):
+        row, column = divmod(number, _COLUMNS)
+        _draw_crop(figure.add_subplot(grid[1 + 2 * row, column]), number, view, crop)
+        sound = rotate_foa(field, view_foa_matrix(view.azimuth_deg, view.elevation_deg))
+        _draw_spectrogram(
+            figure.add_subplot(grid[2 + 2 * row, column]), sound, info.audio.sample_rate
+        )
+    try:
+        figure.savefig(out, dpi=90)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out} cannot be written: {error}") from None
+    where = "it is silent"
+    if loudest is not None:
+        where = f"loudest direct sound at azimuth {loudest[0]:.1f}°, elevation {loudest[1]:.1f}°"
+    return f"{out}: {info.key}, {where}"
+
+
+def _find(root: Path, key: str | None) -> tuple[ShardSet, int]:
+    first = ShardSet(root, next(iter(_splits(root))))
+    if key is None:
+        return first, 0
+    for split in _splits(root):
+        shards = ShardSet(root, split)
+        if key in shards.keys:
+            return shards, shards.keys.index(key)
+    raise UserError(f"{root} has no sample {key!r}; its keys are like {first.keys[0]!r}")
+
+
+def _splits(root: Path) -> Iterable[str]:
+    from shards.manifest import read_manifest
+
+    splits = read_manifest(root).splits
+    if not splits:
+        raise ShardError(f"{root} has no samples")
+    return splits
+
+
+def _from_crops(views: tuple[View, ...], crops: list[Picture]) -> Picture:
+    """The crops put back on an equirectangular picture; grey where no view looks."""
+    directions = equirectangular_directions(_MAP_HEIGHT, 2 * _MAP_HEIGHT)
+    sphere = np.full((*directions.shape[:2], 3), 60, dtype=np.uint8)
+    for view, crop in zip(views, crops, strict=True):
+        position = view_position(view, directions)
+        inside = np.all((position > 0) & (position < 1), axis=-1)
+        column, row = (position[inside] * (crop.shape[1], crop.shape[0])).astype(int).T
+        sphere[inside] = crop[row, column]
+    return sphere
+
+
+def _from_file(raw: Path, info: SampleInfo, at_s: float) -> Picture:
+    path = raw / (info.file or "")
+    if not info.file or not path.is_file():
+        raise UserError(f"{path} is not there; give --raw the folder that the set was built from")
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
+    moment = info.file_start_s + at_s
+    with av.open(safe_url(path), options=options) as container:
+        container.seek(int(moment * 1_000_000), backward=True)
+        begin = (container.start_time or 0) / 1_000_000
+        for frame in container.decode(video=0):
+            if frame.time is None or frame.time - begin >= moment - 1e-3:
+                picture = frame.to_ndarray(format="rgb24")
+                size = (2 * _MAP_HEIGHT, _MAP_HEIGHT)
+                return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+    raise UserError(f"{path} has no frame at second {moment:g}")
+
+
+def _draw_sphere(
+    axes: Axes,
+    sphere: Picture,
+    field: NDArray[np.float32],
+    info: SampleInfo,
+    loudest: tuple[float, float] | None,
+) -> None:
+    axes.imshow(sphere, extent=_EXTENT, interpolation="nearest")
+    energy = energy_map(field, info.audio.sample_rate)
+    fine = cv2.resize(energy, (2 * _MAP_HEIGHT, _MAP_HEIGHT))
+    axes.imshow(fine, extent=_EXTENT, cmap="inferno", alpha=0.75 * np.sqrt(np.clip(fine, 0, 1)))
+    for number, view in enumerate(info.views):
+        _draw_outline(axes, view)
+        axes.text(view.azimuth_deg, view.elevation_deg, str(number), color="white", ha="center")
+    if loudest is not None:
+        axes.plot(*loudest, marker="+", markersize=14, color="cyan")
+    axes.set(
+        title=f"{info.key}: direct sound over the picture (+ loudest), and the views",
+        xlabel="azimuth in degrees (left is positive)",
+        ylabel="elevation in degrees",
+        xlim=_EXTENT[:2],
+        ylim=_EXTENT[2:],
+    )
+
+
+def _draw_outline(axes: Axes, view: View) -> None:
+    side = np.linspace(0, 1, 60)
+    zero, one = np.zeros_like(side), np.ones_like(side)
+    x = np.concatenate([side, one, side[::-1], zero])
+    y = np.concatenate([zero, side, one, side[::-1]])
+    azimuth, elevation = direction_deg(view_directions(view, x, y))
+    breaks = np.flatnonzero(np.abs(np.diff(azimuth)) > 180) + 1  # where it crosses the seam
+    axes.plot(
+        np.insert(azimuth, breaks, np.nan),
+        np.insert(elevation, breaks, np.nan),
+        color="white",
+        linewidth=0.9,
+    )
+
+
+def _draw_crop(axes: Axes, number: int, view: View, crop: Picture) -> None:
+    aspect = np.tan(np.radians(view.vfov_deg) / 2) / np.tan(np.radians(view.hfov_deg) / 2)
+    height, width = crop.shape[:2]
+    axes.imshow(crop, aspect=aspect * width / height)
+    axes.set_axis_off()
+    axes.set_title(
+        f"{number}: ({view.azimuth_deg:.0f}°, {view.elevation_deg:.0f}°), "
+        f"{view.hfov_deg:.0f}°×{view.vfov_deg:.0f}°",
+        fontsize=9,
+    )
+
+
+def _draw_spectrogram(axes: Axes, sound: NDArray[np.float32], sample_rate: int) -> None:
+    front = (sound[0] + sound[3]) / 2  # a cardioid that listens to where the view looks
+    frequency, time, spectrum = signal.stft(front, sample_rate, nperseg=512, noverlap=256)
+    level = 20 * np.log10(np.maximum(np.abs(spectrum), 1e-9))
+    top = float(level.max())
+    axes.pcolormesh(
+        time, frequency / 1000, level, vmin=top - _DYNAMIC_RANGE_DB, vmax=top, cmap="magma"
+    )
+    axes.set_xlabel("s", fontsize=8)
+    axes.set_ylabel("kHz", fontsize=8)
+    axes.tick_params(labelsize=7)

@@ -1,0 +1,119 @@
+"""Which views of the sphere a clip is cut into."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from avprep.errors import UserError
+from avprep.projection import vfov_of
+from shards.geometry import angle_between_deg, unit_vector
+from shards.schema import View
+
+MAX_ELEVATION_DEG = 30.6
+MIN_SEPARATION_DEG = 36.0
+ASPECT_RANGE = (3 / 4, 4 / 3)
+_TRIES_PER_VIEW = 200
+_RESTARTS = 50
+
+
+@dataclass(frozen=True)
+class RandomViews:
+    """Random viewpoints: azimuth uniform, elevation uniform within ±30.6°, centres at least
+    ``min_separation_deg`` of arc apart, horizontal field of view uniform in ``hfov_deg``, aspect
+    (width to height in the picture plane) log-uniform in 3/4…4/3."""
+
+    count: int
+    hfov_deg: tuple[float, float]
+    min_separation_deg: float = MIN_SEPARATION_DEG
+
+    def draw(self, key: str, seed: int) -> tuple[View, ...]:
+        """The views of the clip ``key``: a function of the arguments alone.
+
+        Raises UserError where so many views cannot stand so far apart.
+        """
+        rng = np.random.default_rng(_seed_of(key, seed))
+        for _ in range(_RESTARTS):
+            directions = self._centres(rng)
+            if len(directions) == self.count:
+                return tuple(self._view(*direction, rng) for direction in directions)
+        raise UserError(
+            f"{self.count} views do not fit with their centres {self.min_separation_deg:g}° apart "
+            f"within ±{MAX_ELEVATION_DEG}° of elevation; ask for fewer with --views or for less "
+            "distance with --min-separation"
+        )
+
+    def _centres(self, rng: np.random.Generator) -> list[tuple[float, float]]:
+        chosen: list[tuple[float, float]] = []
+        vectors = np.empty((0, 3))
+        for _ in range(self.count * _TRIES_PER_VIEW):
+            # Rounded before the distance is checked, so that it holds for what is written down;
+            # -180 is +180 by our convention.
+            azimuth = round(180.0 - 360.0 * rng.random(), 4)
+            azimuth = 180.0 if azimuth == -180.0 else azimuth
+            elevation = round(rng.uniform(-MAX_ELEVATION_DEG, MAX_ELEVATION_DEG), 4)
+            vector = unit_vector(azimuth, elevation)
+            if np.all(angle_between_deg(vectors, vector) >= self.min_separation_deg):
+                chosen.append((azimuth, elevation))
+                vectors = np.vstack([vectors, vector])
+                if len(chosen) == self.count:
+                    break
+        return chosen
+
+    def _view(self, azimuth_deg: float, elevation_deg: float, rng: np.random.Generator) -> View:
+        hfov = rng.uniform(*self.hfov_deg)
+        aspect = float(np.exp(rng.uniform(*np.log(ASPECT_RANGE))))
+        return View(azimuth_deg, elevation_deg, round(hfov, 4), round(vfov_of(hfov, aspect), 4))
+
+
+@dataclass(frozen=True)
+class FixedViews:
+    """The same views for every clip."""
+
+    views: tuple[View, ...]
+
+    def draw(self, key: str, seed: int) -> tuple[View, ...]:
+        return self.views
+
+
+def read_views(path: Path) -> FixedViews:
+    """Views from a JSON file: a list of {"azimuth_deg", "elevation_deg", "hfov_deg"[, "vfov_deg"]}.
+
+    Without ``vfov_deg`` the picture plane is square. Raises UserError for anything else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"--viewpoints {path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"--viewpoints {path} is no JSON") from None
+    try:
+        views = tuple(_view_of(item) for item in content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(
+            f'--viewpoints {path} must hold a list of {{"azimuth_deg", "elevation_deg", '
+            f'"hfov_deg"}} with angles in degrees: {what}'
+        ) from None
+    if not views:
+        raise UserError(f"--viewpoints {path} holds no view")
+    return FixedViews(views)
+
+
+def _view_of(item: dict[str, float]) -> View:
+    unknown = set(item) - {"azimuth_deg", "elevation_deg", "hfov_deg", "vfov_deg"}
+    if unknown:
+        raise ValueError(f"unknown entries {sorted(unknown)}")
+    hfov = float(item["hfov_deg"])
+    vfov = float(item["vfov_deg"]) if "vfov_deg" in item else hfov
+    azimuth = float(item["azimuth_deg"])
+    return View(180.0 if azimuth == -180 else azimuth, float(item["elevation_deg"]), hfov, vfov)
+
+
+def _seed_of(key: str, seed: int) -> list[int]:
+    digest = hashlib.sha256(key.encode()).digest()
+    return [seed, *np.frombuffer(digest[:16], dtype="<u4").tolist()]

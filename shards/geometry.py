@@ -1,0 +1,91 @@
+"""Directions and first-order ambisonics (FOA): the conventions every shard is written in.
+
+Frame: right-handed, +X front, +Y left, +Z up. ``azimuth_deg`` is positive to the left,
+``elevation_deg`` positive up. FOA channels are in ambiX order (ACN: W, Y, Z, X) with SN3D
+weights, so a plane wave of amplitude s from the unit vector d is (s, s*d_y, s*d_z, s*d_x).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+ACN_CHANNELS = ("W", "Y", "Z", "X")
+# Place of the vector components (x, y, z) behind W, in the order of the ACN channels Y, Z, X.
+_ACN_TO_XYZ = np.array([1, 2, 0])
+
+MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
+"""FOA matrix (4, 4) of a left-right mirrored view: Y changes its sign."""
+
+
+def unit_vector(azimuth_deg: ArrayLike, elevation_deg: ArrayLike) -> NDArray[np.float64]:
+    """Unit vectors (..., 3) in (x, y, z) of directions in degrees; the inputs broadcast."""
+    azimuth, elevation = np.broadcast_arrays(np.radians(azimuth_deg), np.radians(elevation_deg))
+    return np.stack(
+        [
+            np.cos(elevation) * np.cos(azimuth),
+            np.cos(elevation) * np.sin(azimuth),
+            np.sin(elevation),
+        ],
+        axis=-1,
+    )
+
+
+def direction_deg(vector: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Azimuth in (-180, 180] and elevation in [-90, 90] of vectors (..., 3) of any length."""
+    x, y, z = np.moveaxis(np.asarray(vector, dtype=np.float64), -1, 0)
+    azimuth = np.degrees(np.arctan2(y, x))
+    azimuth = np.where(azimuth <= -180.0, 180.0, azimuth)
+    return azimuth, np.degrees(np.arctan2(z, np.hypot(x, y)))
+
+
+def angle_between_deg(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+    """Arc in degrees between vectors (..., 3), exact for small angles as well."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    cross = np.linalg.norm(np.cross(a, b), axis=-1)
+    return np.asarray(np.degrees(np.arctan2(cross, np.sum(a * b, axis=-1))))
+
+
+def view_rotation(azimuth_deg: float, elevation_deg: float) -> NDArray[np.float64]:
+    """Rotation matrix (3, 3) that takes the view's direction to the front, without roll.
+
+    R = Ry(elevation) Rz(-azimuth): yaw first, then pitch. With d the unit vector of the view,
+    R d = (1, 0, 0), and the vertical plane through d stays vertical ("up" stays up).
+    """
+    a, e = np.radians(azimuth_deg), np.radians(elevation_deg)
+    yaw = np.array([[np.cos(a), np.sin(a), 0], [-np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    pitch = np.array([[np.cos(e), 0, np.sin(e)], [0, 1, 0], [-np.sin(e), 0, np.cos(e)]])
+    return np.asarray(pitch @ yaw)
+
+
+def foa_matrix(rotation: ArrayLike) -> NDArray[np.float64]:
+    """FOA matrix (..., 4, 4) in ACN order of rotations (..., 3, 3) of the (x, y, z) space."""
+    rotation = np.asarray(rotation, dtype=np.float64)
+    matrix = np.zeros((*rotation.shape[:-2], 4, 4))
+    matrix[..., 0, 0] = 1.0
+    matrix[..., 1:, 1:] = rotation[..., _ACN_TO_XYZ[:, None], _ACN_TO_XYZ]
+    return matrix
+
+
+def view_foa_matrix(azimuth_deg: float, elevation_deg: float) -> NDArray[np.float64]:
+    """FOA matrix (4, 4) that turns the sound field so that the view's direction is in front."""
+    return foa_matrix(view_rotation(azimuth_deg, elevation_deg))
+
+
+def rotate_foa(foa: NDArray[np.float32], matrix: ArrayLike) -> NDArray[np.float32]:
+    """Apply FOA matrices (..., 4, 4) to sound (4, samples): float32 (..., 4, samples)."""
+    if foa.ndim != 2 or foa.shape[0] != 4:
+        raise ValueError(f"FOA sound must have shape (4, samples), not {foa.shape}")
+    rotated = np.matmul(np.asarray(matrix, dtype=np.float32), foa.astype(np.float32, copy=False))
+    return np.asarray(rotated)
+
+
+def encode_foa(signal: ArrayLike, direction: ArrayLike) -> NDArray[np.float32]:
+    """Plane wave as FOA (4, samples): mono signal (samples,) from unit vector (3,) or (samples, 3).
+
+    SN3D: W = s, (Y, Z, X) = s * (d_y, d_z, d_x).
+    """
+    signal = np.asarray(signal, dtype=np.float64)
+    direction = np.broadcast_to(np.asarray(direction, dtype=np.float64), (*signal.shape, 3))
+    gains = np.concatenate([np.ones((*signal.shape, 1)), direction[:, _ACN_TO_XYZ]], axis=1)
+    return np.asarray((gains * signal[:, None]).T, dtype=np.float32)

@@ -1,0 +1,66 @@
+"""Reading and writing ``manifest.json`` and the index beside each shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from shards.errors import ShardError
+from shards.files import dump_json, write_atomic
+from shards.schema import Manifest, ShardEntry, ShardIndex
+
+MANIFEST_NAME = "manifest.json"
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of the set in ``root``; raises ShardError where there is no finished set."""
+    path = root / MANIFEST_NAME
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ShardError(
+            f"{root} holds no {MANIFEST_NAME}, so it is no finished shard set; "
+            "run the same `avprep build-shards` again to finish it"
+        ) from None
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        return Manifest.from_json(json.loads(content), hashlib.sha256(content).hexdigest())
+    except ShardError as error:
+        raise ShardError(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ShardError(f"{path} is damaged ({error!r}); copy it again from the set") from None
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    write_atomic(root / MANIFEST_NAME, dump_json(manifest.to_json(), indent=1))
+
+
+def shard_names(split: str, number: int) -> tuple[str, str]:
+    """Paths of a shard and of its index, relative to the set's folder."""
+    stem = f"{split}/{split}-{number:06d}"
+    return f"{stem}.tar", f"{stem}.index.json"
+
+
+def entry_of(index: ShardIndex, index_file: str) -> ShardEntry:
+    """The manifest's entry of a finished shard."""
+    return ShardEntry(
+        file=index.file,
+        index=index_file,
+        bytes=index.bytes,
+        sha256=index.sha256,
+        duration_s=index.duration_s,
+        keys=tuple(sample.key for sample in index.samples),
+        sources=tuple(sample.source for sample in index.samples),
+    )
+
+
+def read_index(path: Path) -> ShardIndex:
+    """The index of a shard; raises ShardError if it is missing or damaged."""
+    try:
+        return ShardIndex.from_json(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ShardError(f"{path} is damaged ({error!r}); copy it again from the set") from None

@@ -1,0 +1,129 @@
+"""The sampling plan: which samples make which global batch, as pure functions.
+
+An epoch's batches depend on (sources, shards, seed, epoch, batch size) alone, never on workers
+or ranks. Every epoch shows what it promises exactly once, no batch holds two clips of one source
+(the other would be a false negative), and neighbours in the order come from few shards, so that
+reads stay nearly sequential.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHARDS_OPEN_AT_ONCE = 16
+"""Samples are shuffled within groups of this many shards, and the shards over the whole set."""
+
+
+def epoch_steps(
+    sources: Sequence[str],
+    shard_index: NDArray[np.int64],
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    clips_per_source: int | None = None,
+) -> list[NDArray[np.int64]]:
+    """The global batches of an epoch: arrays of sample indices.
+
+    ``sources`` and ``shard_index`` name the recording and the shard of every sample. Every sample
+    comes exactly once, or, with ``clips_per_source`` = c, c samples of every source (all, if it
+    has fewer), going round through all of a source's samples over the epochs.
+
+    There are max(ceil(n / batch_size), most samples of one source) batches, and their sizes
+    differ by one at most.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch size must be at least 1, not {batch_size}")
+    if len(sources) != len(shard_index):
+        raise ValueError(f"{len(sources)} sources but {len(shard_index)} shard numbers")
+    if not len(sources):
+        return []
+    _, source_id = np.unique(np.asarray(sources, dtype=str), return_inverse=True)
+    chosen = np.arange(len(sources))
+    if clips_per_source is not None:
+        chosen = _clips_of_epoch(source_id, seed, epoch, clips_per_source)
+    order = _local_shuffle(chosen, np.asarray(shard_index), np.random.default_rng([seed, epoch]))
+    return _into_batches(order, source_id, batch_size)
+
+
+def _clips_of_epoch(
+    source_id: NDArray[np.int64], seed: int, epoch: int, clips_per_source: int
+) -> NDArray[np.int64]:
+    """Sorted samples: ``clips_per_source`` of each source, the next ones of its random round."""
+    by_source = np.split(
+        np.argsort(source_id, kind="stable"), np.cumsum(np.bincount(source_id))[:-1]
+    )
+    chosen: list[NDArray[np.int64]] = []
+    for source, clips in enumerate(by_source):
+        take = min(clips_per_source, len(clips))
+        # Epochs of a round show different clips; a round's last, incomplete turn is left out.
+        turn, epoch_round = epoch % (len(clips) // take), epoch // (len(clips) // take)
+        rng = np.random.default_rng([seed, source, epoch_round, 1])
+        chosen.append(rng.permutation(clips)[turn * take : (turn + 1) * take])
+    return np.sort(np.concatenate(chosen))
+
+
+def _local_shuffle(
+    samples: NDArray[np.int64], shard_index: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Shuffle shards, then samples within each group of ``SHARDS_OPEN_AT_ONCE`` shards."""
+    shards = rng.permutation(np.unique(shard_index[samples]))
+    group_of_shard = np.zeros(int(shards.max()) + 1, dtype=np.int64)
+    group_of_shard[shards] = np.arange(len(shards)) // SHARDS_OPEN_AT_ONCE
+    shuffled = rng.permutation(samples)
+    return shuffled[np.argsort(group_of_shard[shard_index[shuffled]], kind="stable")]
+
+
+def _into_batches(
+    order: NDArray[np.int64], source_id: NDArray[np.int64], batch_size: int
+) -> list[NDArray[np.int64]]:
+    """Cut ``order`` into balanced batches without two samples of one source.
+
+    A sample goes to the first batch with room at or after its place in the order that lacks its
+    source. What finds none is placed by an exchange, which exists as long as no source has more
+    samples than there are batches: of a full batch t without the source and a batch u with room
+    and the source, some member of t has a source that u lacks; it moves to u.
+    """
+    most = max(Counter(source_id[order].tolist()).values())
+    steps = max(-(-len(order) // batch_size), most)
+    room = [len(part) for part in np.array_split(order, steps)]
+    batches: list[dict[int, int]] = [{} for _ in range(steps)]  # source -> sample
+    free_after: defaultdict[int, int] = defaultdict(int)
+    first_open, left_over = 0, []
+    for sample in order.tolist():
+        source = int(source_id[sample])
+        while first_open < steps and len(batches[first_open]) == room[first_open]:
+            first_open += 1
+        step = max(first_open, free_after[source])
+        while step < steps and len(batches[step]) == room[step]:
+            step += 1
+        if step == steps:
+            left_over.append(sample)
+            continue
+        batches[step][source] = sample
+        free_after[source] = step + 1
+    for sample in left_over:
+        _place_by_exchange(sample, int(source_id[sample]), batches, room)
+    return [np.array(list(batch.values()), dtype=np.int64) for batch in batches]
+
+
+def _place_by_exchange(
+    sample: int, source: int, batches: list[dict[int, int]], room: list[int]
+) -> None:
+    with_room = [step for step, batch in enumerate(batches) if len(batch) < room[step]]
+    lacking = [step for step, batch in enumerate(batches) if source not in batch]
+    for step in with_room:
+        if source not in batches[step]:
+            batches[step][source] = sample
+            return
+    for step in lacking:
+        for target in with_room:
+            for other in batches[step]:
+                if other not in batches[target]:
+                    batches[target][other] = batches[step].pop(other)
+                    batches[step][source] = sample
+                    return
+    raise AssertionError("unreachable: an exchange exists, see _into_batches")

@@ -1,0 +1,203 @@
+"""Reading samples by their place: one window of one view costs the bytes of that window."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from shards.errors import ShardError
+from shards.geometry import view_foa_matrix
+from shards.manifest import read_index, read_manifest
+from shards.schema import SampleIndex, SampleInfo
+from shards.video import CropDecoder
+
+_OPEN_FILES = 64
+_CACHED_INDICES = 256
+_CACHED_INFOS = 512
+
+
+class ShardSet:
+    """One split of a finished shard set; samples are numbered in the manifest's order.
+
+    Files are opened when they are first read, so that an instance can be sent to other
+    processes. Raises ShardError for a folder that holds no finished set or lacks the split.
+
+    >>> train = ShardSet("shards", "train")                       # doctest: +SKIP
+    >>> train.frames(0, view=2, start=40, count=8).shape          # doctest: +SKIP
+    (8, 112, 112, 3)
+    """
+
+    def __init__(self, root: Path | str, split: str = "train") -> None:
+        self.root = Path(root)
+        self.split = split
+        self.manifest = read_manifest(self.root)
+        if split not in self.manifest.splits:
+            there = ", ".join(self.manifest.splits) or "none"
+            raise ShardError(f"{self.root} has no split {split!r}; its splits: {there}")
+        self._entries = self.manifest.splits[split]
+        self.keys = [key for entry in self._entries for key in entry.keys]
+        self.sources = [source for entry in self._entries for source in entry.sources]
+        sizes = [len(entry.keys) for entry in self._entries]
+        self.shard_index: NDArray[np.int64] = np.repeat(np.arange(len(sizes)), sizes)
+        self._first = np.concatenate([[0], np.cumsum(sizes)])
+        self._reset()
+
+    def _reset(self) -> None:
+        self._descriptors: dict[str, int] = {}
+        self._decoders: dict[str, CropDecoder] = {}
+        self._index_of = lru_cache(_CACHED_INDICES)(self._read_index)
+        self._info_of = lru_cache(_CACHED_INFOS)(self._read_info)
+
+    def __getstate__(self) -> dict[str, Any]:
+        lazy = ("_descriptors", "_decoders", "_index_of", "_info_of")
+        return {name: value for name, value in self.__dict__.items() if name not in lazy}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __del__(self) -> None:
+        for descriptor in self.__dict__.get("_descriptors", {}).values():
+            os.close(descriptor)
+
+    def info(self, sample: int) -> SampleInfo:
+        """The JSON member of a sample."""
+        return self._info_of(sample)
+
+    def frames(self, sample: int, view: int, start: int, count: int) -> NDArray[np.uint8]:
+        """RGB frames start … start + count of a view: uint8 (count, height, width, 3)."""
+        video = self.info(sample).video
+        if start < 0 or count < 1 or start + count > video.frames:
+            raise ValueError(f"frames {start}+{count} are not within the clip's {video.frames}")
+        gops = video.gops[view]
+        first, last = start // video.gop_frames, (start + count - 1) // video.gop_frames
+        data = self._read(sample, f"view{view:02d}.mp4", gops[first], gops[last + 1])
+        if video.avcc not in self._decoders:
+            self._decoders[video.avcc] = CropDecoder(video.avcc)
+        try:
+            return self._decoders[video.avcc].decode(data, start - first * video.gop_frames, count)
+        except ShardError as error:
+            raise ShardError(f"{self._name(sample, f'view{view:02d}.mp4')}: {error}") from None
+
+    def foa(
+        self, sample: int, start: int, count: int, view: int = 0
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Sound from sample ``start`` on, as stored, at its original level.
+
+        Returns float32 (4, count) in ACN order and the FOA matrix (4, 4) that took the
+        recording's own field to it: ``sound = matrix @ field``. That is the rotation to ``view``
+        where the set holds rotated sound, else the identity. Views j's sound is therefore
+        ``view_foa_matrix(j) @ matrix.T @ sound``, whichever layout the set has.
+        """
+        info = self.info(sample)
+        if start < 0 or count < 1 or start + count > info.audio.samples:
+            raise ValueError(f"samples {start}+{count} not within the clip's {info.audio.samples}")
+        rotated = info.audio.layout == "rotated"
+        suffix = f"view{view:02d}.flac" if rotated else "flac"
+        member = _Member(self, sample, suffix)
+        try:
+            with soundfile.SoundFile(member) as file:
+                file.seek(start)
+                sound = file.read(count, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            name = self._name(sample, suffix)
+            raise ShardError(f"{name} does not decode: {error.error_string}") from None
+        if sound.shape != (count, len(info.audio.channels)):
+            raise ShardError(f"{self._name(sample, suffix)} has not the length its JSON says")
+        place = info.views[view]
+        matrix = view_foa_matrix(place.azimuth_deg, place.elevation_deg) if rotated else np.eye(4)
+        sound /= np.float32(info.audio.gain)
+        return np.ascontiguousarray(sound.T), matrix
+
+    def member(self, sample: int, suffix: str) -> bytes:
+        """The whole content of a member such as ``view00.mp4``."""
+        return self._read(sample, suffix, 0, self._place(sample, suffix)[1])
+
+    def _place(self, sample: int, suffix: str) -> tuple[int, int]:
+        place = self._sample_index(sample).members.get(suffix)
+        if place is None:
+            raise ShardError(f"{self._name(sample, suffix)} is not in the shard's index")
+        return place
+
+    def _read(self, sample: int, suffix: str, start: int, end: int) -> bytes:
+        offset, _ = self._place(sample, suffix)
+        entry = self._entries[self.shard_index[sample]]
+        data = os.pread(self._descriptor(entry.file), end - start, offset + start)
+        if len(data) != end - start:
+            raise ShardError(f"{self.root / entry.file} is truncated; copy it again from the set")
+        return data
+
+    def _descriptor(self, file: str) -> int:
+        if file not in self._descriptors:
+            while len(self._descriptors) >= _OPEN_FILES:
+                os.close(self._descriptors.pop(next(iter(self._descriptors))))
+            try:
+                self._descriptors[file] = os.open(self.root / file, os.O_RDONLY)
+            except OSError as error:
+                raise ShardError(f"{self.root / file} cannot be read: {error.strerror}") from None
+        return self._descriptors[file]
+
+    def _sample_index(self, sample: int) -> SampleIndex:
+        shard = int(self.shard_index[sample])
+        return self._index_of(shard)[sample - int(self._first[shard])]
+
+    def _read_index(self, shard: int) -> tuple[SampleIndex, ...]:
+        entry = self._entries[shard]
+        index = read_index(self.root / entry.index)
+        if index.sha256 != entry.sha256 or len(index.samples) != len(entry.keys):
+            raise ShardError(f"{self.root / entry.index} is of another set than the manifest")
+        return index.samples
+
+    def _read_info(self, sample: int) -> SampleInfo:
+        try:
+            return SampleInfo.from_json(json.loads(self.member(sample, "json")))
+        except (ValueError, KeyError, TypeError) as error:
+            name = self._name(sample, "json")
+            raise ShardError(f"{name} is no sample record ({error!r})") from None
+
+    def _name(self, sample: int, suffix: str) -> str:
+        file = self._entries[self.shard_index[sample]].file
+        return f"{self.root / file}: {self.keys[sample]}.{suffix}"
+
+
+class _Member(io.RawIOBase):
+    """A member as a file, so that libsndfile seeks in it and reads only what it needs."""
+
+    def __init__(self, shards: ShardSet, sample: int, suffix: str) -> None:
+        super().__init__()
+        self._shards, self._sample, self._suffix = shards, sample, suffix
+        self._size = shards._place(sample, suffix)[1]
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = min(max(base + offset, 0), self._size)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        end = min(self._at + len(view), self._size)
+        data = self._shards._read(self._sample, self._suffix, self._at, end)
+        view[: len(data)] = data
+        self._at = end
+        return len(data)

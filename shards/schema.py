@@ -1,0 +1,236 @@
+"""The records of a shard set: a sample's JSON member, a shard's index and the manifest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from shards.errors import ShardError
+from shards.geometry import ACN_CHANNELS
+
+FORMAT_NAME = "avsa-shards"
+FORMAT_VERSION = 1
+KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class View:
+    """A viewpoint: direction of the crop's centre and true angles between its outer edges."""
+
+    azimuth_deg: float
+    elevation_deg: float
+    hfov_deg: float
+    vfov_deg: float
+
+    def __post_init__(self) -> None:
+        if not -180.0 < self.azimuth_deg <= 180.0 or not -90.0 <= self.elevation_deg <= 90.0:
+            raise ValueError(
+                f"no direction: azimuth {self.azimuth_deg}, elevation {self.elevation_deg}"
+            )
+        if not (0.0 < self.hfov_deg < 180.0 and 0.0 < self.vfov_deg < 180.0):
+            raise ValueError(f"fields of view {self.hfov_deg}, {self.vfov_deg} are not in (0, 180)")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """The crops of a sample: H.264 in mp4, constant frame rate, closed groups of pictures (GOP).
+
+    ``avcc`` (hex) is the decoder configuration of every crop, ``gops[v]`` holds the byte offsets
+    inside the member of view v at which its GOPs begin, and at last where the last one ends, so
+    that a reader decodes a window without opening the container.
+    """
+
+    fps: float
+    frames: int
+    height: int
+    width: int
+    gop_frames: int
+    avcc: str
+    gops: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """The sound of a sample: FLAC, 16 bits; stored = gain * original."""
+
+    sample_rate: int
+    samples: int
+    gain: float
+    layout: str
+    channels: tuple[str, ...] = ACN_CHANNELS
+    normalization: str = "SN3D"
+
+    def __post_init__(self) -> None:
+        if self.layout not in ("rotated", "source"):
+            raise ValueError(f"audio layout is rotated or source, not {self.layout!r}")
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """What ``KEY.json`` holds: one clip with all its views.
+
+    ``source`` names the original recording (clips of one video share it) and ``start_s`` the
+    clip's begin in it; ``file`` is the video it was made from, relative to the folder given to
+    the build, and ``file_start_s`` the clip's begin in that.
+    """
+
+    key: str
+    source: str
+    start_s: float
+    duration_s: float
+    split: str
+    video: VideoInfo
+    audio: AudioInfo
+    views: tuple[View, ...]
+    file: str | None = None
+    file_start_s: float = 0.0
+    label: str | int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        value = asdict(self)
+        if self.label is None:
+            del value["label"]
+        return value
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> SampleInfo:
+        """Raises KeyError, TypeError or ValueError for a value that is no sample."""
+        video = dict(value["video"])
+        video["gops"] = tuple(tuple(offsets) for offsets in video["gops"])
+        audio = dict(value["audio"])
+        audio["channels"] = tuple(audio["channels"])
+        rest = {name: value[name] for name in ("key", "source", "start_s", "duration_s", "split")}
+        return cls(
+            **rest,
+            video=VideoInfo(**video),
+            audio=AudioInfo(**audio),
+            views=tuple(View(**view) for view in value["views"]),
+            file=value.get("file"),
+            file_start_s=value.get("file_start_s", 0.0),
+            label=value.get("label"),
+        )
+
+
+@dataclass(frozen=True)
+class SampleIndex:
+    """Where a sample lies in its shard: ``members`` maps a suffix such as ``view00.mp4`` to the
+    (offset, bytes) of its content in the tar."""
+
+    key: str
+    source: str
+    members: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """``SPLIT-000000.index.json`` beside its tar, written after it: the mark of a whole shard."""
+
+    file: str
+    bytes: int
+    sha256: str
+    duration_s: float
+    samples: tuple[SampleIndex, ...]
+    failures: tuple[dict[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ShardIndex:
+        samples = tuple(
+            SampleIndex(
+                sample["key"],
+                sample["source"],
+                {name: (place[0], place[1]) for name, place in sample["members"].items()},
+            )
+            for sample in value["samples"]
+        )
+        head = {name: value[name] for name in ("file", "bytes", "sha256", "duration_s")}
+        return cls(**head, samples=samples, failures=tuple(value["failures"]))
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A shard as the manifest lists it; ``file`` and ``index`` are relative to the set's folder.
+
+    ``keys`` and ``sources`` hold one entry per sample, so that a plan needs the manifest alone.
+    """
+
+    file: str
+    index: str
+    bytes: int
+    sha256: str
+    duration_s: float
+    keys: tuple[str, ...]
+    sources: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.keys) != len(self.sources):
+            raise ValueError(f"{self.file}: {len(self.keys)} keys but {len(self.sources)} sources")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``manifest.json``: what the set holds and how it was made; written last."""
+
+    options: dict[str, Any]
+    versions: dict[str, str]
+    splits: dict[str, tuple[ShardEntry, ...]]
+    plan: str
+    """Digest of the build's clips and options: what the same command would make again."""
+    format: str = FORMAT_NAME
+    version: int = FORMAT_VERSION
+    sha256: str = field(default="", compare=False)
+    """SHA-256 of the file it was read from: the identity of the set."""
+
+    def to_json(self) -> dict[str, Any]:
+        splits: dict[str, Any] = {}
+        for name, entries in self.splits.items():
+            splits[name] = {
+                **_totals(entries),
+                "shards": [{"samples": len(e.keys), **asdict(e)} for e in entries],
+            }
+        everything = tuple(entry for entries in self.splits.values() for entry in entries)
+        return {
+            "format": self.format,
+            "version": self.version,
+            "options": self.options,
+            "versions": self.versions,
+            "plan": self.plan,
+            "totals": _totals(everything),
+            "splits": splits,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], sha256: str = "") -> Manifest:
+        """Raises ShardError for another format or version, KeyError or TypeError for a torn one."""
+        if value.get("format") != FORMAT_NAME:
+            raise ShardError(f"its format is {value.get('format')!r}, not {FORMAT_NAME!r}")
+        if value["version"] != FORMAT_VERSION:
+            raise ShardError(
+                f"its format version is {value['version']} and this program reads version "
+                f"{FORMAT_VERSION}; use the program's version that wrote it, or build it again"
+            )
+        names = ("file", "index", "bytes", "sha256", "duration_s")
+        splits = {
+            split: tuple(
+                ShardEntry(
+                    **{name: shard[name] for name in names},
+                    keys=tuple(shard["keys"]),
+                    sources=tuple(shard["sources"]),
+                )
+                for shard in content["shards"]
+            )
+            for split, content in value["splits"].items()
+        }
+        return cls(value["options"], value["versions"], splits, value["plan"], sha256=sha256)
+
+
+def _totals(entries: tuple[ShardEntry, ...]) -> dict[str, Any]:
+    return {
+        "samples": sum(len(entry.keys) for entry in entries),
+        "sources": len({source for entry in entries for source in entry.sources}),
+        "bytes": sum(entry.bytes for entry in entries),
+        "duration_s": round(sum(entry.duration_s for entry in entries), 3),
+    }

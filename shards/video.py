@@ -1,0 +1,101 @@
+"""H.264 crops as the shards hold them: where their groups of pictures lie, and decoding these.
+
+A crop is an mp4 with one track, one slice per frame, no B-frames and a key frame every
+``gop_frames`` frames. Its samples stand in ``mdat`` one after another as length-prefixed NAL
+units (ISO/IEC 14496-15), so that any run of whole GOPs can be decoded without the container.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import av
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from shards.errors import ShardError
+
+_SLICE, _KEY_SLICE = 1, 5
+
+
+def _nal_units(stream: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(offset, end, type) of the length-prefixed NAL units in stream[start:end]."""
+    while start + 5 <= end:
+        size = int.from_bytes(stream[start : start + 4], "big")
+        if size == 0 or start + 4 + size > end:
+            raise ShardError("a crop's H.264 data is damaged")
+        yield start, start + 4 + size, stream[start + 4] & 31
+        start += 4 + size
+
+
+def access_units(stream: bytes, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """(offset, end, is a key frame) of the frames in stream[start:end], one slice each."""
+    unit_start = start
+    for _, nal_end, kind in _nal_units(stream, start, end):
+        if kind in (_SLICE, _KEY_SLICE):
+            yield unit_start, nal_end, kind == _KEY_SLICE
+            unit_start = nal_end
+
+
+def index_mp4(mp4: bytes) -> tuple[str, tuple[int, ...], int]:
+    """Decoder configuration (hex), GOP offsets (the last one is the end) and number of frames.
+
+    Raises ShardError where the file is not of the form described above.
+    """
+    start, end = _box(mp4, b"mdat")
+    units = list(access_units(mp4, start, end))
+    at = mp4.find(b"avcC")
+    if at < 4 or not units or not units[0][2]:
+        raise ShardError("a crop is no H.264 mp4 that begins with a key frame")
+    configuration = mp4[at + 4 : at - 4 + struct.unpack(">I", mp4[at - 4 : at])[0]]
+    gops = [unit_start for unit_start, _, is_key in units if is_key]
+    return configuration.hex(), (*gops, units[-1][1]), len(units)
+
+
+def _box(mp4: bytes, name: bytes) -> tuple[int, int]:
+    """Begin and end of the content of a top-level box."""
+    at = 0
+    while at + 8 <= len(mp4):
+        size, kind = struct.unpack(">I4s", mp4[at : at + 8])
+        if size < 8:
+            break
+        if kind == name:
+            return at + 8, at + size
+        at += size
+    raise ShardError(f"a crop has no {name.decode()} box")
+
+
+class CropDecoder:
+    """One reused H.264 decoder: GOP bytes in, RGB frames out."""
+
+    def __init__(self, avcc: str) -> None:
+        self._codec: VideoCodecContext = VideoCodecContext.create("h264", "r")
+        self._codec.extradata = bytes.fromhex(avcc)
+        self._codec.thread_count = 1
+        # One converter for all frames: a frame's own to_ndarray sets a new one up each time.
+        self._converter = VideoReformatter()
+
+    def decode(self, gops: bytes, skip: int, count: int) -> NDArray[np.uint8]:
+        """Frames ``skip`` to ``skip + count`` of the GOPs, RGB (count, height, width, 3)."""
+        self._codec.flush_buffers()
+        frames: list[av.VideoFrame] = []
+        try:
+            for number, (start, end, _) in enumerate(access_units(gops, 0, len(gops))):
+                if number >= skip + count:
+                    break
+                for frame in self._codec.decode(av.Packet(gops[start:end])):
+                    frames.append(frame)
+            frames += self._codec.decode(None)
+        except av.FFmpegError as error:
+            raise ShardError(f"a crop does not decode: {error.strerror}") from None
+        if len(frames) < skip + count:
+            raise ShardError(f"a crop has {len(frames)} frames where {skip + count} are needed")
+        wanted = frames[skip : skip + count]
+        return np.stack([self._rgb(frame) for frame in wanted])
+
+    def _rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        converted = self._converter.reformat(frame, format="rgb24", threads=1)
+        return np.asarray(converted.to_ndarray(), dtype=np.uint8)

@@ -1,0 +1,94 @@
+"""Writing one shard: a plain tar whose bytes depend on its samples alone."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from shards.files import atomic_file, dump_json, write_atomic
+from shards.schema import KEY_PATTERN, SampleIndex, SampleInfo, ShardIndex
+
+
+class _HashingFile:
+    """What tarfile needs of a file to write to, with a running SHA-256."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.bytes += len(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self.bytes
+
+
+class ShardWriter:
+    """Adds samples to a shard; made by `open_shard`."""
+
+    def __init__(self, file: BinaryIO, tar_name: str) -> None:
+        self._file = _HashingFile(file)
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
+        self._tar_name = tar_name
+        self._samples: list[SampleIndex] = []
+        self._failures: list[dict[str, str]] = []
+        self._duration_s = 0.0
+
+    def add(self, info: SampleInfo, members: dict[str, bytes]) -> None:
+        """Add a sample; ``members`` maps suffixes (``view00.mp4``) to contents.
+
+        Members of a sample are contiguous and sorted; times, owners and modes are constant.
+        Raises ValueError for a key that is not of the format or already in this shard.
+        """
+        if not KEY_PATTERN.fullmatch(info.key):
+            raise ValueError(f"key {info.key!r} has characters other than A-Z a-z 0-9 _ -")
+        if any(sample.key == info.key for sample in self._samples):
+            raise ValueError(f"key {info.key!r} is in this shard already")
+        contents = {**members, "json": dump_json(info.to_json())}
+        places: dict[str, tuple[int, int]] = {}
+        for suffix in sorted(contents):
+            header = tarfile.TarInfo(f"{info.key}.{suffix}")
+            header.size = len(contents[suffix])
+            header.mode = 0o644
+            places[suffix] = (self._file.bytes + tarfile.BLOCKSIZE, header.size)
+            self._tar.addfile(header, io.BytesIO(contents[suffix]))
+        self._samples.append(SampleIndex(info.key, info.source, places))
+        self._duration_s += info.duration_s
+
+    def add_failure(self, failure: dict[str, str]) -> None:
+        """Remember a clip that did not become a sample of this shard."""
+        self._failures.append(failure)
+
+    def finish(self) -> ShardIndex:
+        """End the tar and return its index."""
+        self._tar.close()
+        return ShardIndex(
+            file=self._tar_name,
+            bytes=self._file.bytes,
+            sha256=self._file.digest.hexdigest(),
+            duration_s=round(self._duration_s, 3),
+            samples=tuple(self._samples),
+            failures=tuple(self._failures),
+        )
+
+
+@contextmanager
+def open_shard(root: Path, tar_name: str, index_name: str) -> Iterator[ShardWriter]:
+    """Write ``root/tar_name`` and then its mark of being finished, ``root/index_name``.
+
+    Nothing stands under either name before it is complete; an exception inside the block leaves
+    neither behind.
+    """
+    with atomic_file(root / tar_name) as file:
+        writer = ShardWriter(file, tar_name)
+        yield writer
+        index = writer.finish()
+    write_atomic(root / index_name, dump_json(index.to_json()))

@@ -1,0 +1,75 @@
+"""The sampling plan: what an epoch promises it shows, exactly once, whatever the set looks like."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shards.plan import epoch_steps
+
+sets = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=120)
+
+
+def columns(samples: list[tuple[int, int]]) -> tuple[list[str], np.ndarray]:
+    return [f"source{source}" for source, _ in samples], np.array([shard for _, shard in samples])
+
+
+@given(sets, st.integers(0, 5), st.integers(0, 5), st.integers(1, 40))
+def test_every_sample_once_no_source_twice_in_a_batch_and_even_sizes(
+    samples: list[tuple[int, int]], seed: int, epoch: int, batch_size: int
+) -> None:
+    sources, shards = columns(samples)
+    steps = epoch_steps(sources, shards, seed, epoch, batch_size)
+    assert sorted(np.concatenate(steps).tolist()) == list(range(len(samples)))
+    for step in steps:
+        assert len({sources[i] for i in step}) == len(step) <= batch_size
+    sizes = [len(step) for step in steps]
+    assert max(sizes) - min(sizes) <= 1
+    most = max(Counter(sources).values())
+    assert len(steps) == max(-(-len(samples) // batch_size), most)
+
+
+@given(sets, st.integers(0, 5), st.integers(1, 3))
+def test_some_clips_of_every_source_and_all_of_them_over_time(
+    samples: list[tuple[int, int]], seed: int, clips_per_source: int
+) -> None:
+    sources, shards = columns(samples)
+    counts = Counter(sources)
+    seen: Counter[int] = Counter()
+    rounds = max(counts.values()) + 1
+    for epoch in range(rounds):
+        steps = epoch_steps(sources, shards, seed, epoch, 16, clips_per_source)
+        chosen = np.concatenate(steps).tolist()
+        assert len(chosen) == len(set(chosen))
+        of_source = Counter(sources[i] for i in chosen)
+        assert of_source == {s: min(clips_per_source, n) for s, n in counts.items()}
+        seen.update(chosen)
+    if clips_per_source == 1:
+        assert set(seen) == set(range(len(samples)))
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    sources, shards = [f"s{i // 3}" for i in range(300)], np.arange(300) // 20
+    first = epoch_steps(sources, shards, 7, 3, 24)
+    again = epoch_steps(sources, shards, 7, 3, 24)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in (epoch_steps(sources, shards, 8, 3, 24), epoch_steps(sources, shards, 7, 4, 24)):
+        assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_neighbouring_batches_read_few_shards() -> None:
+    shards = np.arange(20_000) // 20  # 1000 shards
+    steps = epoch_steps([f"s{i}" for i in range(20_000)], shards, 0, 0, 32)
+    assert max(len(np.unique(shards[np.concatenate(steps[i : i + 5])])) for i in range(600)) <= 32
+
+
+def test_nonsense_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch size"):
+        epoch_steps(["a"], np.array([0]), 0, 0, 0)
+    with pytest.raises(ValueError, match="shard numbers"):
+        epoch_steps(["a", "b"], np.array([0]), 0, 0, 1)
+    assert epoch_steps([], np.array([], dtype=int), 0, 0, 4) == []
