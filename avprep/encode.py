@@ -55,7 +55,8 @@ class CropEncoder:
         self._frames = 0
 
     def add(self, crop: NDArray[np.uint8]) -> None:
-        frame = av.VideoFrame.from_ndarray(crop, format="yuv420p")
+        """Encode the next frame; ``crop`` is not copied and must not change until it is encoded."""
+        frame = av.VideoFrame.from_numpy_buffer(crop, format="yuv420p")
         frame.pts = self._frames
         self._frames += 1
         self._container.mux(self._stream.encode(frame))

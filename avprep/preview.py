@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import signal
 
-from avprep.ambisonics import energy_map, loudest_direction
 from avprep.errors import UserError
 from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
 from avprep.projection import equirectangular_directions, view_directions, view_position
+from avprep.soundfield import energy_map, loudest_direction
 from shards.errors import ShardError
 from shards.geometry import direction_deg, rotate_foa, view_foa_matrix
 from shards.reader import ShardSet

@@ -77,11 +77,11 @@ class _PlaneMap:
     whole: NDArray[np.int16]
     fraction: NDArray[np.uint16]
 
-    def sample(self, padded: Plane, height: int, width: int) -> Plane:
+    def sample(self, padded: Plane, size: int) -> Plane:
         samples = cv2.remap(padded, self.whole, self.fraction, cv2.INTER_LINEAR)
-        if samples.shape != (height, width):
-            samples = cv2.resize(samples, (width, height), interpolation=cv2.INTER_AREA)
-        return np.asarray(samples, dtype=np.uint8)
+        if len(samples) != size:
+            samples = cv2.resize(samples, (size, size), interpolation=cv2.INTER_AREA)
+        return np.asarray(samples)
 
 
 @dataclass(frozen=True)
@@ -106,25 +106,28 @@ class Cropper:
         self._source = (source_height, source_width)
         self._size = size
         self._views = [self._view_map(view) for view in views]
-        self._levels = 1 + max(view.level for view in self._views)
+        self._levels = {view.level for view in self._views}
 
     def crop(self, frame: Plane) -> list[Plane]:
         """Crops (3/2·size, size), planar YUV 4:2:0, of a frame (3/2·height, width) of that kind."""
         height, width = self._source
-        planes = split_yuv420(frame, height, width)
-        pyramid = [[_pad(plane) for plane in planes]]
-        for _ in range(1, self._levels):
-            planes = [_halve(plane) for plane in planes]
-            pyramid.append([_pad(plane) for plane in planes])
+        luma, *chroma = split_yuv420(frame, height, width)
+        # Both chroma planes are sampled at the same places, so in one go.
+        planes = [luma, np.asarray(cv2.merge(chroma))]
+        pyramid = {}
+        for level in range(max(self._levels) + 1):
+            if level:
+                planes = [_halve(plane) for plane in planes]
+            if level in self._levels:
+                pyramid[level] = [_pad(plane) for plane in planes]
         size, half = self._size, self._size // 2
         crops = []
         for view in self._views:
-            y, u, v = pyramid[view.level]
+            padded_luma, padded_chroma = pyramid[view.level]
             crop = np.empty((size * 3 // 2, size), dtype=np.uint8)
-            crop[:size] = view.luma.sample(y, size, size)
-            chroma = crop[size:].reshape(2, half, half)
-            chroma[0] = view.chroma.sample(u, half, half)
-            chroma[1] = view.chroma.sample(v, half, half)
+            crop[:size] = view.luma.sample(padded_luma, size)
+            chroma_crop = list(crop[size:].reshape(2, half, half))
+            cv2.split(view.chroma.sample(padded_chroma, half), chroma_crop)
             crops.append(crop)
         return crops
 
@@ -190,17 +193,20 @@ def _fixed_point(index: Points) -> _PlaneMap:
 
 
 def _halve(plane: Plane) -> Plane:
-    height, width = plane.shape
-    small = cv2.resize(plane, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, dtype=np.uint8)
+    height, width = plane.shape[:2]
+    return np.asarray(cv2.resize(plane, (width // 2, height // 2), interpolation=cv2.INTER_AREA))
 
 
 def _pad(plane: Plane) -> Plane:
     """One more pixel on each side as the sphere continues: round the seam and over the poles."""
-    height, width = plane.shape
-    padded = np.empty((height + 2, width + 2), dtype=np.uint8)
+    height, width = plane.shape[:2]
+    half = width // 2
+    padded = np.empty((height + 2, width + 2, *plane.shape[2:]), dtype=np.uint8)
     padded[1:-1, 1:-1] = plane
-    padded[0, 1:-1] = np.roll(plane[0], width // 2)
-    padded[-1, 1:-1] = np.roll(plane[-1], width // 2)
+    for row, inside in ((0, 0), (-1, -1)):
+        padded[row, 1 : half + 1], padded[row, half + 1 : -1] = (
+            plane[inside, half:],
+            plane[inside, :half],
+        )
     padded[:, 0], padded[:, -1] = padded[:, -2], padded[:, 1]
     return padded

@@ -66,7 +66,7 @@ def write_video(
     layout: str = "quad",
     sample_rate: int = 48000,
 ) -> None:
-    """H.264 of planar YUV frames, with the channels of ``sound`` (channels, samples) as they are."""
+    """H.264 of planar YUV frames, with the channels of ``sound`` (channels, samples)."""
     codec = "aac" if path.suffix == ".mp4" else "pcm_f32le"
     with av.open(str(path), "w") as container:
         stream = container.add_stream(

@@ -21,8 +21,8 @@ import soundfile
 import webdataset
 from click.testing import CliRunner, Result
 
-from avprep.ambisonics import intensity_direction
 from avprep.cli import main
+from avprep.soundfield import intensity_direction
 from shards.geometry import (
     MIRROR,
     angle_between_deg,

@@ -13,8 +13,9 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from avprep.ambisonics import Foa, loudest_direction, to_ambix
+from avprep.ambisonics import Foa, to_ambix
 from avprep.cli import main
+from avprep.soundfield import loudest_direction
 from shards.geometry import angle_between_deg, rotate_foa, unit_vector
 from shards.reader import ShardSet
 
