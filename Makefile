@@ -3,11 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
-CLIPS ?= 160
+CLIPS ?= 200
+STEPS ?= 900
+FEATURES ?= logmel+intensity
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check clean
 
 test: $(VENV)/.test check
 	$(BIN)/pytest
@@ -26,6 +28,35 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) ".[prep,train]"
 	touch $@
+
+# Each step is a file that the step writes last, so that an interrupted demo goes on where it was.
+demo: $(DEMO)/avsa/avsa-bin.json $(DEMO)/untrained/avsa-bin.json $(DEMO)/clip.png
+	@echo
+	@echo "Spatial alignment on places never seen in training (AVSA-Bin, frozen features):"
+	@$(BIN)/avtrain report $(DEMO)/untrained $(DEMO)/avsa
+	@echo "Pictures: $(DEMO)/clip.png (a clip of the set), $(DEMO)/avsa/curves.png (the training)"
+
+$(DEMO)/world/README.md: | $(VENV)/.run
+	rm -rf $(DEMO)/world
+	$(BIN)/avprep demo $(DEMO)/world --clips $(CLIPS)
+
+$(DEMO)/shards/manifest.json: $(DEMO)/world/README.md
+	$(BIN)/avprep build-shards $(DEMO)/world --out $(DEMO)/shards --hfov 70:90
+
+$(DEMO)/clip.png: $(DEMO)/shards/manifest.json
+	$(BIN)/avprep preview $(DEMO)/shards --raw $(DEMO)/world --at 5 --out $@
+
+$(DEMO)/avsa/curves.png: $(DEMO)/shards/manifest.json
+	$(BIN)/avtrain pretrain $(DEMO)/shards --task avsa --preset tiny --features $(FEATURES) \
+		--steps $(STEPS) --out $(DEMO)/avsa --resume
+
+$(DEMO)/avsa/avsa-bin.json: $(DEMO)/avsa/curves.png
+	$(BIN)/avtrain eval avsa $(DEMO)/shards --checkpoint $(DEMO)/avsa/checkpoint.pt \
+		--out $(DEMO)/avsa
+
+$(DEMO)/untrained/avsa-bin.json: $(DEMO)/shards/manifest.json
+	$(BIN)/avtrain eval avsa $(DEMO)/shards --checkpoint untrained --preset tiny \
+		--features $(FEATURES) --out $(DEMO)/untrained
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -33,6 +33,7 @@ from avprep.world import (
     make_place,
 )
 from avprep.world_sound import SAMPLE_RATE, render_sound
+from shards.files import write_atomic
 from shards.geometry import direction_deg
 
 Bytes = NDArray[np.uint8]
@@ -68,8 +69,8 @@ def make_world(out: Path, clips: int, seed: int, workers: int, progress: bool = 
     places = [make_place(seed, index) for index in range(-(-clips // CLIPS_PER_PLACE))]
     for split in ("train", "test"):
         names = "".join(f"{place.name}\n" for place in places if place.split == split)
-        _write(out / f"{split}.txt", names.encode())
-    _write(out / "README.md", _readme(clips, seed).encode())
+        write_atomic(out / f"{split}.txt", names.encode())
+    write_atomic(out / "README.md", _readme(clips, seed).encode())
 
 
 def _write_clips(out: Path, clips: int, seed: int, workers: int) -> Iterator[None]:
@@ -91,7 +92,7 @@ def _make_and_write_clip(out: Path, seed: int, index: int) -> None:
 def write_clip(out: Path, clip: Clip) -> None:
     """Render a clip and write its video, audio, label maps and truth into ``out``."""
     foa, levels, noise_rms = render_sound(clip)
-    _write(out / "audio" / f"{clip.name}.wav", encode_wav(foa))
+    write_atomic(out / "audio" / f"{clip.name}.wav", encode_wav(foa))
 
     maps: list[Bytes] = []
 
@@ -108,7 +109,7 @@ def write_clip(out: Path, clip: Clip) -> None:
         (folder / f"{number:04d}.png").write_bytes(cv2.imencode(".png", labels)[1].tobytes())
     folder.rename(out / "segmentation" / clip.name)
     truth = clip_truth(clip, levels, noise_rms)
-    _write(out / "truth" / f"{clip.name}.json", (json.dumps(truth) + "\n").encode())
+    write_atomic(out / "truth" / f"{clip.name}.json", (json.dumps(truth) + "\n").encode())
 
 
 def write_mp4(path: Path, pictures: Iterable[Bytes]) -> None:
@@ -198,13 +199,6 @@ def clip_truth(
 
 def _dbfs(rms: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(20 * np.log10(np.maximum(rms, 10 ** (FLOOR_DBFS / 20))))
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name first: what has its final name is complete."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)
 
 
 def _readme(clips: int, seed: int) -> str:

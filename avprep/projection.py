@@ -113,7 +113,7 @@ class Cropper:
         height, width = self._source
         luma, *chroma = split_yuv420(frame, height, width)
         # Both chroma planes are sampled at the same places, so in one go.
-        planes = [luma, np.asarray(cv2.merge(chroma))]
+        planes = [luma, np.asarray(cv2.merge(chroma), dtype=np.uint8)]
         pyramid = {}
         for level in range(max(self._levels) + 1):
             if level:

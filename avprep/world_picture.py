@@ -65,9 +65,9 @@ class Drawing:
             roll_deg = roll_deg + 14 * self.level * np.sin(2 * np.pi * 7 * times)
         self.roll = np.radians(roll_deg)
         rng = np.random.default_rng([scene_object.seed, 1])
-        bright = hsv_to_rgb(scene_object.hue_deg, rng.uniform(0.55, 0.9), scene_object.brightness)
-        second_hue = scene_object.hue_deg + rng.choice([-40, 40, 180])
-        dark = hsv_to_rgb(second_hue, rng.uniform(0.3, 0.9), 0.45 * scene_object.brightness)
+        bright = hsv_to_rgb(scene_object.hue_deg, rng.uniform(0.75, 1.0), scene_object.brightness)
+        second_hue = scene_object.hue_deg + self.kind.second_hue_deg + rng.uniform(-8, 8)
+        dark = hsv_to_rgb(second_hue, rng.uniform(0.6, 0.9), 0.5 * scene_object.brightness)
         self.bright_yuv, self.dark_yuv = YUV_OF_RGB @ bright, YUV_OF_RGB @ dark
         # At rest so dark that the flash of a beat does not leave the range of the video.
         self.light = (1 + self.kind.flash * self.level) / (1 + self.kind.flash)
@@ -222,7 +222,7 @@ def panorama(place: Place) -> Bytes:
     hues = rng.uniform(0, 360) + np.array([0, 40, 200]) + rng.uniform(-30, 30, 3)
     values = rng.uniform([0.3, 0.35, 0.55], [0.5, 0.6, 0.8])
     ground, wall, sky = (
-        hsv_to_rgb(hue, rng.uniform(0.1, 0.4), value)
+        hsv_to_rgb(hue, rng.uniform(0.05, 0.25), value)
         for hue, value in zip(hues, values, strict=True)
     )
     horizon, skyline = rng.uniform(-12, 0), rng.uniform(10, 35)
@@ -242,7 +242,7 @@ def panorama(place: Place) -> Bytes:
         light *= 1 + rng.uniform(-0.45, 0.35) * pillar
     for _ in range(rng.integers(2, 8)):
         pane = _panel(rng, azimuth_deg, elevation_deg, (3, 9), (-5, 8), (12, 30))
-        tint = hsv_to_rgb(rng.uniform(0, 360), 0.35, rng.uniform(0.3, 0.9))
+        tint = hsv_to_rgb(rng.uniform(0, 360), 0.25, rng.uniform(0.3, 0.9))
         rgb += 0.8 * pane[..., None] * (tint - rgb)
     rgb = np.clip(rgb * np.maximum(light, 0.2)[..., None], 0, 1)
 

@@ -111,6 +111,8 @@ class ShardSet:
                 file.seek(start)
                 sound = file.read(count, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
+            if member.error is not None:
+                raise member.error from None
             name = self._name(sample, suffix)
             raise ShardError(f"{name} does not decode: {error.error_string}") from None
         if sound.shape != (count, len(info.audio.channels)):
@@ -179,6 +181,8 @@ class _Member(io.RawIOBase):
         self._shards, self._sample, self._suffix = shards, sample, suffix
         self._size = shards._place(sample, suffix)[1]
         self._at = 0
+        # libsndfile calls back into `readinto` and would only print what is raised there.
+        self.error: ShardError | None = None
 
     def readable(self) -> bool:
         return True
@@ -197,7 +201,11 @@ class _Member(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         end = min(self._at + len(view), self._size)
-        data = self._shards._read(self._sample, self._suffix, self._at, end)
+        try:
+            data = self._shards._read(self._sample, self._suffix, self._at, end)
+        except ShardError as error:
+            self.error = error
+            return 0
         view[: len(data)] = data
         self._at = end
         return len(data)

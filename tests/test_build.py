@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 
 from avprep.cli import main
 from avprep.soundfield import intensity_direction
+from shards.errors import ShardError
 from shards.geometry import (
     MIRROR,
     angle_between_deg,
@@ -314,3 +315,17 @@ def test_preview_draws_the_set_and_the_whole_frame(raw: Path, built: Path, tmp_p
     missing = CliRunner().invoke(main, ["preview", str(built), "nobody"])
     assert missing.exit_code == 2
     assert "no sample 'nobody'" in missing.output
+
+
+def test_a_truncated_copy_of_a_set_is_said_to_be(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(built), str(copy)], check=True)
+    shards = ShardSet(copy)
+    tar = copy / "train" / "train-000000.tar"
+    tar.write_bytes(tar.read_bytes()[:2000])
+    for read in (lambda: shards.foa(0, 0, 24_000), lambda: shards.frames(0, 0, 0, 8)):
+        with pytest.raises(ShardError, match=r"train-000000.tar is truncated; copy it again"):
+            read()
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,5 @@
+"""``python -m avtrain``."""
+
+from avtrain.cli import main
+
+main()

@@ -1,0 +1,105 @@
+"""Checkpoints: everything a run needs to go on exactly where it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avtrain.errors import TrainingError
+from avtrain.presets import Config
+from shards.files import atomic_file
+
+VERSION = 1
+# What may differ between a run and its continuation.
+_NOT_PART_OF_THE_RUN = {"epochs"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after ``total_steps`` steps; the next one is step ``step`` of ``epoch``.
+
+    ``features`` are the statistics of the log-mels, ``data`` the SHA-256 of the set's manifest,
+    ``rng`` the state of torch's generators by device type.
+    """
+
+    config: dict[str, Any]
+    data: str
+    split: str
+    epoch: int
+    step: int
+    total_steps: int
+    model: dict[str, Tensor]
+    features: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    rng: dict[str, Tensor]
+
+    def save(self, path: Path) -> None:
+        """Atomically: the file is the old one or the new one, whatever happens."""
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        with atomic_file(path) as file:
+            torch.save({"version": VERSION, **content}, file)
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Raises TrainingError for a file that is no checkpoint of this program."""
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise TrainingError(f"checkpoint {path}: {error.strerror}") from None
+        except Exception as error:  # torch has no common error for files it cannot read
+            raise TrainingError(f"{path} is no checkpoint or is damaged ({error!r:.80})") from None
+        if not isinstance(content, dict) or content.pop("version", None) != VERSION:
+            raise TrainingError(f"{path} is no checkpoint of this version of avtrain")
+        try:
+            return cls(**content)
+        except TypeError:
+            raise TrainingError(f"{path} lacks parts of a checkpoint") from None
+
+    def settings(self, path: Path) -> Config:
+        """Raises TrainingError for those of another version of the program."""
+        try:
+            return Config.from_dict(self.config)
+        except (KeyError, TypeError, ValueError):
+            raise TrainingError(
+                f"the settings in {path} are not those of this version of avtrain"
+            ) from None
+
+    def check_continues(self, path: Path, config: Config, data: str, split: str) -> None:
+        """Raise TrainingError, saying what differs, unless it is of this very run."""
+        here = {"data": data, "split": split, **_flat(config.to_dict())}
+        there = {"data": self.data, "split": self.split, **_flat(self.config)}
+        names = (here.keys() | there.keys()) - _NOT_PART_OF_THE_RUN
+        differing = [
+            f"{name} was {there.get(name)} and is {here.get(name)}"
+            for name in sorted(names)
+            if there.get(name) != here.get(name)
+        ]
+        if differing:
+            raise TrainingError(f"{path} cannot be resumed: {'; '.join(differing)}")
+
+    def check_initialises(self, path: Path, config: Config) -> None:
+        """Raise TrainingError, saying what differs, unless networks and features are the same."""
+        differing = []
+        for part in ("model", "sound"):
+            here, there = config.to_dict()[part], self.config[part]
+            differing += [
+                f"{part} {name} is {there.get(name)} there and {here[name]} here"
+                for name in here
+                if there.get(name) != here[name]
+            ]
+        if differing:
+            raise TrainingError(f"{path} does not fit this run: {'; '.join(differing)}")
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, dict):
+            flat |= _flat(item, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = item
+    return flat

@@ -1,0 +1,234 @@
+"""From a shard set to samples: which window, which views, and what the workers hand over.
+
+A sample's randomness is a function of (seed, epoch, sample index) alone, so that results do not
+depend on the number of loader workers, and a run resumes in mid-epoch exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from avtrain.augment import prepare_pictures
+from avtrain.errors import TrainingError
+from avtrain.features import FeatureConfig, Features
+from avtrain.presets import AugmentConfig, ClipConfig
+from shards.geometry import ACN_CHANNELS, MIRROR, foa_matrix, view_foa_matrix, view_rotation
+from shards.reader import ShardSet
+from shards.schema import SampleInfo
+
+STATISTICS_CLIPS = 256
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Everything random about one sample; places in [0, 1] are shares of the room there is."""
+
+    views: NDArray[np.int64]
+    sound_place: float
+    picture_place: float
+    mirror: bool
+    jitter: NDArray[np.float32]
+    volume: float
+    yaw_deg: float
+
+    @classmethod
+    def of(cls, place: list[int], views_stored: int, views: int, augment: AugmentConfig) -> Draw:
+        """``place`` is (seed, epoch, index): the same draw for the same place."""
+        rng = np.random.default_rng(place)
+        reach = np.array(augment.jitter)
+        return cls(
+            views=rng.choice(views_stored, size=views, replace=False),
+            sound_place=rng.random(),
+            picture_place=rng.random(),
+            mirror=bool(rng.random() < 0.5) and augment.mirror,
+            jitter=(NO_JITTER + rng.uniform(-reach, reach)).astype(np.float32),
+            volume=rng.uniform(1 - augment.volume, 1 + augment.volume),
+            yaw_deg=rng.uniform(-180.0, 180.0),
+        )
+
+    def fixed(self, window: int, windows: int) -> Draw:
+        """The same views and yaw at one of ``windows`` places of the clip."""
+        return replace(self, sound_place=(window + 0.5) / windows, picture_place=0.5)
+
+
+NO_JITTER = np.array([1.0, 1.0, 1.0, 0.0])
+NO_AUGMENTATION = AugmentConfig(jitter=(0.0, 0.0, 0.0, 0.0), volume=0.0, mirror=False)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B clips with V views each, as read. ``sound`` is that of one view; ``matrices`` take it to
+    all of them, ``turned`` to what they would be had the recording's field turned by a random yaw
+    first (the misaligned sound of AVSA-Bin)."""
+
+    index: Tensor
+    """(B,) which samples of the set."""
+    frames: Tensor
+    """uint8 (B, V, T, height, width, 3) RGB."""
+    sound: Tensor
+    """float32 (B, 4, samples) FOA, ACN, SN3D."""
+    matrices: Tensor
+    """float32 (B, V, 4, 4)."""
+    turned: Tensor
+    """float32 (B, V, 4, 4)."""
+    jitter: Tensor
+    """float32 (B, 4), see ``colour_jitter``."""
+    volume: Tensor
+    """float32 (B,), factors."""
+    mirror: Tensor
+    """bool (B,): left and right exchanged, in all views of the clip and in ``matrices``."""
+
+    def pin_memory(self) -> Batch:
+        return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(
+            *(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))
+        )
+
+    def pictures(self, size: int) -> Tensor:
+        """Network input (B, V, 3, T, size, size)."""
+        return prepare_pictures(self.frames, size, self.jitter, self.mirror)
+
+    def features(self, features: Features, matrices: Tensor) -> Tensor:
+        """Network input (B, V, C, time, mels) of the sound under ``matrices``."""
+        inputs: Tensor = features(self.sound * self.volume[:, None, None], matrices)
+        return inputs
+
+
+class Clips(Dataset[dict[str, NDArray[np.generic]]]):
+    """Samples by (epoch, index). With ``windows`` = W the epoch is the number of one of W fixed
+    windows, evenly spread over the clip; else windows are random."""
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        clip: ClipConfig,
+        sound: FeatureConfig,
+        augment: AugmentConfig,
+        seed: int,
+        windows: int | None = None,
+    ) -> None:
+        self.shards = shards
+        self.clip = clip
+        self.sound = sound
+        self.augment = augment
+        self.seed = seed
+        self.windows = windows
+        if not len(shards):
+            raise TrainingError(f"{shards.root} has no clips in its split {shards.split!r}")
+        self.draw(0, 0)
+
+    def draw(self, epoch: int, index: int) -> Draw:
+        """Raises TrainingError where the clip cannot give what the settings ask for."""
+        info = self.shards.info(index)
+        self._check(info)
+        place = [self.seed, epoch, index]
+        draw = Draw.of(place, len(info.views), self.clip.views, self.augment)
+        return draw if self.windows is None else draw.fixed(epoch, self.windows)
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, NDArray[np.generic]]:
+        """The fields of a batch for one clip."""
+        epoch, index = place
+        draw = self.draw(epoch, index)
+        start, sound, matrices, turned = self.read_sound(index, draw)
+        return {
+            "index": np.array(index),
+            "frames": self._read_pictures(index, draw, start),
+            "sound": sound,
+            "matrices": matrices,
+            "turned": turned,
+            "jitter": draw.jitter,
+            "volume": np.array(draw.volume, np.float32),
+            "mirror": np.array(draw.mirror),
+        }
+
+    def read_sound(
+        self, index: int, draw: Draw
+    ) -> tuple[float, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Start in seconds, sound (4, samples), and the matrices (V, 4, 4) of ``Batch``.
+
+        With R_v the rotation to view v and S the one that the stored sound has already had, the
+        sound of view v is R_v S^T of the stored one. Mirroring comes last and is the same for all
+        views: the mirrored world seen from mirrored viewpoints.
+        """
+        info = self.shards.info(index)
+        count = self.sound.samples
+        room = round(_duration_s(info) * info.audio.sample_rate) - count
+        start = min(int(draw.sound_place * (room + 1)), room)
+        sound, stored = self.shards.foa(index, start, count, view=int(draw.views[0]))
+        places = [info.views[view] for view in draw.views]
+        views = np.stack([view_foa_matrix(v.azimuth_deg, v.elevation_deg) for v in places])
+        if draw.mirror:
+            views = MIRROR @ views
+        yaw = foa_matrix(view_rotation(draw.yaw_deg, 0.0))
+        matrices = (views @ stored.T).astype(np.float32)
+        turned = (views @ yaw @ stored.T).astype(np.float32)
+        return start / info.audio.sample_rate, sound, matrices, turned
+
+    def _read_pictures(self, index: int, draw: Draw, sound_s: float) -> NDArray[np.uint8]:
+        """Frames (V, T, height, width, 3) inside the sound that begins at ``sound_s``."""
+        video = self.shards.info(index).video
+        step = round(video.fps / self.clip.fps)
+        span = (self.clip.frames - 1) * step + 1
+        first = int(np.ceil(sound_s * video.fps - 1e-6))
+        end = (sound_s + self.sound.duration_s) * video.fps + 1e-6
+        room = max(0, int(end) - self.clip.frames * step - first)
+        start = first + min(int(draw.picture_place * (room + 1)), room)
+        start = min(start, video.frames - span)
+        crops = [self.shards.frames(index, int(v), start, span)[::step] for v in draw.views]
+        return np.stack(crops)
+
+    def _check(self, info: SampleInfo) -> None:
+        step = info.video.fps / self.clip.fps
+        if len(info.views) < self.clip.views:
+            raise TrainingError(
+                f"{info.key} has {len(info.views)} views, fewer than the {self.clip.views} asked "
+                "for; set --views"
+            )
+        if info.audio.sample_rate != self.sound.sample_rate:
+            raise TrainingError(
+                f"{info.key} has sound at {info.audio.sample_rate} Hz and {self.sound.sample_rate} "
+                "are needed; build the set with --sample-rate"
+            )
+        if info.audio.channels != ACN_CHANNELS:
+            raise TrainingError(
+                f"{info.key} has sound of {len(info.audio.channels)} channels and ambisonics are "
+                "needed; build the set with --audio foa"
+            )
+        if abs(step - round(step)) > 1e-6 or step < 1:
+            raise TrainingError(
+                f"{info.key} has {info.video.fps:g} frames a second, no multiple of the "
+                f"{self.clip.fps:g} that are needed; build the set with --fps"
+            )
+        longest = max(self.sound.duration_s, self.clip.frames / self.clip.fps)
+        if _duration_s(info) < longest - 1e-6:
+            raise TrainingError(
+                f"{info.key} lasts {_duration_s(info):.2f} s and {longest:g} s are needed; "
+                "build the set with a longer --clip-duration"
+            )
+
+
+def _duration_s(info: SampleInfo) -> float:
+    """How long there is both picture and sound."""
+    return min(info.audio.samples / info.audio.sample_rate, info.video.frames / info.video.fps)
+
+
+def fit_statistics(features: Features, shards: ShardSet, clip: ClipConfig, seed: int) -> None:
+    """Mean and std of the log-mels of ``STATISTICS_CLIPS`` clips evenly spread over the split:
+    the middle second of each, under the views that its draw gives."""
+    clips = Clips(shards, clip, features.config, NO_AUGMENTATION, seed, windows=1)
+    device = features.mean.device
+    count = min(STATISTICS_CLIPS, len(shards))
+    log_mels = []
+    for index in np.linspace(0, len(shards) - 1, count).round().astype(int).tolist():
+        _, sound, matrices, _ = clips.read_sound(index, clips.draw(0, index))
+        spectra = features.spectra(torch.from_numpy(sound)[None].to(device))
+        log_mels.append(features.log_mel(spectra, torch.from_numpy(matrices)[None].to(device)))
+    features.fit(torch.cat(log_mels))

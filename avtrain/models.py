@@ -1,0 +1,199 @@
+"""The networks: two backbones, two transformers over the viewpoints and four linear heads.
+
+Morgado, Li and Vasconcelos, "Learning Representations from Audio-Visual Spatial Alignment"
+(NeurIPS 2020). With the base width w = 64 every feature has 8 w = 512 dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the networks. ``width`` is that of the first stage; features have 8 * width."""
+
+    width: int = 64
+    audio_channels: int = 4
+    embedding: int = 128
+    transformer: bool = True
+    transformer_depth: int = 2
+    dropout: float = 0.1
+
+    @property
+    def features(self) -> int:
+        return 8 * self.width
+
+
+def _over_picture(cin: int, cout: int, stride: int) -> nn.Conv3d:
+    return nn.Conv3d(cin, cout, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False)
+
+
+def _over_time(cin: int, cout: int, stride: int) -> nn.Conv3d:
+    return nn.Conv3d(cin, cout, (3, 1, 1), (stride, 1, 1), (1, 0, 0), bias=False)
+
+
+class VideoBlock(nn.Module):
+    """Residual block of R(2+1)D without widened mid-planes; BN and ReLU follow the sum."""
+
+    def __init__(self, cin: int, cout: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            _over_picture(cin, cout, stride),
+            nn.BatchNorm3d(cout),
+            nn.ReLU(inplace=True),
+            _over_time(cout, cout, stride),
+            nn.BatchNorm3d(cout),
+            nn.ReLU(inplace=True),
+            _over_picture(cout, cout, 1),
+            nn.BatchNorm3d(cout),
+            nn.ReLU(inplace=True),
+            _over_time(cout, cout, 1),
+        )
+        same = cin == cout and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv3d(cin, cout, 1, stride, bias=False)
+        self.out = nn.Sequential(nn.BatchNorm3d(cout), nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.out(self.residual(x) + self.shortcut(x))
+        return y
+
+
+class VideoNet(nn.Module):
+    """R(2+1)D of depth 18: pictures (N, 3, frames, height, width) to features (N, 8 * width)."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv3d(3, width, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
+            nn.BatchNorm3d(width),
+            nn.ReLU(inplace=True),
+        )
+        widths = [width, width, 2 * width, 4 * width, 8 * width]
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                VideoBlock(cin, cout, stride=1 if cin == cout else 2), VideoBlock(cout, cout, 1)
+            )
+            for cin, cout in pairwise(widths)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return x.amax(dim=(2, 3, 4))
+
+
+class AudioNet(nn.Module):
+    """Nine convolutions without residuals: (N, channels, time, mel) to features (N, 8 * width)."""
+
+    def __init__(self, channels: int = 4, width: int = 64) -> None:
+        super().__init__()
+        self.stem = _conv2d(channels, width, 7, 2)
+        widths = [width, width, 2 * width, 4 * width, 8 * width]
+        strides = [1, 2, 2, 1]
+        self.stages = nn.ModuleList(
+            nn.Sequential(_conv2d(cin, cout, 3, stride), _conv2d(cout, cout, 3, 1))
+            for cin, cout, stride in zip(widths[:-1], widths[1:], strides, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return x.amax(dim=(2, 3))
+
+
+def _conv2d(cin: int, cout: int, kernel: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(cout),
+        nn.ReLU(inplace=True),
+    )
+
+
+class TransformerLayer(nn.Module):
+    """Single-head attention and an MLP, each with dropout, a residual and LayerNorm; then ReLU."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, 4 * dim), nn.ReLU(inplace=True), nn.Linear(4 * dim, dim)
+        )
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.query(x) @ self.key(x).transpose(-1, -2) / x.shape[-1] ** 0.5
+        context = self.out(scores.softmax(dim=-1) @ self.value(x))
+        x = self.attention_norm(x + self.dropout(context))
+        x = self.mlp_norm(x + self.dropout(self.mlp(x)))
+        return x.relu()
+
+
+def _transformer(config: ModelConfig) -> nn.Module:
+    """(B, V, features) to the same shape. No positional encoding: the views are a set."""
+    if not config.transformer:
+        return nn.Identity()
+    layers = [
+        TransformerLayer(config.features, config.dropout) for _ in range(config.transformer_depth)
+    ]
+    return nn.Sequential(*layers)
+
+
+class AudioVisual(nn.Module):
+    """Everything that is trained: backbones, transformers over the views, heads.
+
+    ``embed`` gives the features of both backbones; ``predict_audio`` and ``predict_video`` carry
+    those of one modality, all views of a clip together, over to the other. Without transformers
+    a prediction is the feature itself, and only its head is its own.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.video = VideoNet(config.width)
+        self.audio = AudioNet(config.audio_channels, config.width)
+        self.predict_audio = _transformer(config)
+        self.predict_video = _transformer(config)
+        self.video_head = nn.Linear(config.features, config.embedding)
+        self.audio_head = nn.Linear(config.features, config.embedding)
+        self.predicted_video_head = nn.Linear(config.features, config.embedding)
+        self.predicted_audio_head = nn.Linear(config.features, config.embedding)
+
+    def embed(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, V, 3, frames, H, W) and (B, V, C, time, mel) to two (B, V, features)."""
+        return self.embed_video(video), self.embed_audio(audio)
+
+    def embed_video(self, video: Tensor) -> Tensor:
+        features: Tensor = self.video(video.flatten(0, 1))
+        return features.view(*video.shape[:2], -1)
+
+    def embed_audio(self, audio: Tensor) -> Tensor:
+        features: Tensor = self.audio(audio.flatten(0, 1))
+        return features.view(*audio.shape[:2], -1)
+
+
+@torch.no_grad()
+def calibrate_batch_norm(model: AudioVisual, inputs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Set the running statistics of both backbones to their means over batches of input."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # running statistics become plain averages
+    model.train()
+    for video, audio in inputs:
+        model.embed(video, audio)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -1,0 +1,40 @@
+"""Curves of a run as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avtrain.presets import Config
+from shards.files import atomic_file
+
+
+def plot_curves(log: list[dict[str, Any]], config: Config, path: Path) -> None:
+    """Loss and accuracies over the steps: every step thin, running means thick."""
+    from matplotlib.figure import Figure  # slow to import, and needed only here
+
+    steps = np.array([line["step"] for line in log])
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    _curve(loss_axes, steps, np.array([line["loss"] for line in log]), "loss", "C0")
+    curves = {"clip_accuracy": "right clip among the batch's"}
+    if log[-1]["view_accuracy"] is not None:
+        curves["view_accuracy"] = f"right view among the clip's {config.clip.views}"
+        chance = 1 / config.clip.views
+        accuracy_axes.axhline(chance, color="C2", linestyle=":", label="chance, view")
+    for colour, (name, label) in zip(("C1", "C2"), curves.items(), strict=False):
+        _curve(accuracy_axes, steps, np.array([line[name] for line in log]), label, colour)
+    loss_axes.set(xlabel="step", ylabel="loss", title=f"{config.task}, {config.preset}")
+    accuracy_axes.set(xlabel="step", ylabel="accuracy", ylim=(0, 1))
+    accuracy_axes.legend(loc="lower right")
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def _curve(axes: Any, steps: Any, values: Any, label: str, colour: str) -> None:
+    width = max(1, len(values) // 50)
+    axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+    means = np.convolve(values, np.ones(width) / width, mode="valid")
+    axes.plot(steps[width - 1 :], means, color=colour, label=label)

@@ -1,0 +1,137 @@
+"""AVC-Bin and AVSA-Bin: the test is balanced, the interval honest, and features can be told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from avtrain.cli import main
+from avtrain.probe import (
+    PairClassifier,
+    Pairs,
+    Protocol,
+    accuracy_interval,
+    decide,
+    paper,
+    tiny,
+    train_classifier,
+)
+from tests.tiny_set import make_set
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("set"), {"train": 8, "test": 4}, clips_per_source=2)
+
+
+def avtrain(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("task", ["avc", "avsa"])
+def test_untrained_network(root: Path, tmp_path: Path, task: str) -> None:
+    arguments = ["eval", task, root, "--checkpoint", "untrained", "--windows", 2, "--views", 2]
+    result = avtrain(*arguments, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / f"{task}-bin.json").read_text())
+    assert written["chance"] == 0.5
+    assert (written["test_clips"], written["test_sources"]) == (8, 4)
+    assert written["decisions"] == 8 * 2 * 2
+    low, high = written["interval_95"]
+    assert low <= written["accuracy"] <= high
+    assert written["protocol"]["name"] == "tiny"
+    assert f"{100 * written['accuracy']:.1f}" in result.stdout
+    again = avtrain(*arguments, "--out", tmp_path / "again", "--num-workers", 1)
+    assert again.stdout == result.stdout
+
+
+def test_checkpoint_brings_its_settings(root: Path, tmp_path: Path) -> None:
+    arguments = ["--steps", 2, "--batch-size", 8, "--features", "logmel+intensity"]
+    assert avtrain("pretrain", root, "--out", tmp_path, *arguments).exit_code == 0
+    checkpoint = ["--checkpoint", tmp_path / "checkpoint.pt", "--out", tmp_path]
+    result = avtrain("eval", "avsa", root, *checkpoint, "--views", 1, "--windows", 1)
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "avsa-bin.json").read_text())
+    assert written["intensity"]
+    assert written["transformer"]
+    assert written["checkpoint"]["steps"] == 2
+    result = avtrain("eval", "avsa", root, *checkpoint, "--features", "logmel")
+    assert result.exit_code == 2
+    result = avtrain("eval", "avsa", root, *checkpoint, "--test-split", "valid")
+    assert result.exit_code == 2
+    assert "no split 'valid'" in result.output
+
+
+def test_paper_protocol_is_the_papers() -> None:
+    avc, avsa = paper("avc"), paper("avsa")
+    assert (avc.epochs, avc.learning_rate, avc.milestones) == (10, 1e-5, (5, 8))
+    assert (avsa.epochs, avsa.learning_rate, avsa.milestones) == (10, 1e-4, (8,))
+    for protocol in (avc, avsa):
+        assert (protocol.gamma, protocol.batch_size, protocol.dropout) == (0.1, 32, 0.5)
+        assert protocol.rounds == protocol.epochs  # new windows every epoch
+        assert not protocol.paired
+
+
+def separable(clips: int, seed: int) -> Pairs:
+    """Sound equals picture where they match."""
+    generator = torch.Generator().manual_seed(seed)
+    video, other = torch.randn(2, clips, 4, 8, generator=generator)
+    matched, mismatched = torch.cat([video, video], -1), torch.cat([video, other], -1)
+    return Pairs(matched, mismatched, torch.arange(clips))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_classifier_learns_what_features_hold(paired: bool) -> None:
+    torch.manual_seed(0)
+    protocol = Protocol("test", 60, 3, 3e-3, (50,), paired=paired, clips_per_source=None)
+    calls: list[int] = []
+
+    def pairs_of(number: int) -> Pairs:
+        calls.append(number)
+        return separable(200, number)
+
+    classifier = PairClassifier(8, protocol.dropout)
+    train_classifier(classifier, pairs_of, protocol, torch.Generator().manual_seed(0))
+    assert calls == [0, 1, 2]  # each round is extracted once
+    correct, index = decide(classifier, [separable(200, 99)])
+    assert correct.mean() > 0.65  # chance is 0.5 with a standard deviation of 0.025
+    assert np.bincount(index).tolist() == [2] * 200
+
+
+def test_constant_answers_are_chance() -> None:
+    """Matched and mismatched are tested equally often."""
+
+    class Constant(torch.nn.Module):
+        def forward(self, pairs: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[0.0, 1.0]]).expand(len(pairs), -1)
+
+    correct, _ = decide(Constant(), [separable(7, 0), separable(3, 1)])  # type: ignore[arg-type]
+    assert correct.mean() == 0.5
+
+
+def test_interval_resamples_sources() -> None:
+    rng = np.random.default_rng(0)
+    sources = np.repeat(np.arange(40), 25)
+    independent = rng.random(1000) < 0.7
+    accuracy, low, high = accuracy_interval(independent, sources)
+    assert accuracy == independent.mean()
+    assert low is not None
+    assert high is not None
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 1000), rel=0.25)
+    # All decisions of a source alike: 40 independent ones, not 1000.
+    alike = np.repeat(rng.random(40) < 0.7, 25)
+    _, low, high = accuracy_interval(alike, sources)
+    assert low is not None
+    assert high is not None
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 40), rel=0.25)
+    assert accuracy_interval(alike, sources) == accuracy_interval(alike, sources)
+    assert accuracy_interval([True, False], ["a", "a"]) == (0.5, None, None)
+
+
+def test_tiny_protocol_is_the_same_for_both_tasks() -> None:
+    assert tiny("avc") == tiny("avsa")

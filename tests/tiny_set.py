@@ -1,0 +1,117 @@
+"""A small but real shard set: in every clip one coloured, sounding ball at a known direction."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from shards.geometry import encode_foa, rotate_foa, unit_vector, view_foa_matrix, view_rotation
+from shards.manifest import entry_of, read_index, shard_names, write_manifest
+from shards.schema import AudioInfo, Manifest, SampleInfo, ShardEntry, VideoInfo, View
+from shards.video import index_mp4
+from shards.writer import open_shard
+
+SIZE, FPS, GOP, RATE = 48, 8, 8, 24_000
+KINDS = 4
+
+
+def ball_crop(view: View, direction: NDArray[np.float64], colour: NDArray[np.float64]) -> NDArray:
+    """RGB (SIZE, SIZE, 3) of a gnomonic view of a ball 15 degrees across on a grey ground."""
+    x, y, z = view_rotation(view.azimuth_deg, view.elevation_deg) @ direction
+    place = 1 - 2 * (np.arange(SIZE) + 0.5) / SIZE
+    left = place * np.tan(np.radians(view.hfov_deg / 2))
+    up = place * np.tan(np.radians(view.vfov_deg / 2))
+    rays = np.stack(np.broadcast_arrays(1.0, left[None], up[:, None]), axis=-1)
+    cosine = rays @ np.array([x, y, z]) / np.linalg.norm(rays, axis=-1)
+    inside = cosine > np.cos(np.radians(15))
+    return np.where(inside[..., None], colour, 110).astype(np.uint8)
+
+
+def encode_mp4(frames: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        options = {"crf": "18", "bf": "0", "tune": "fastdecode", "threads": "1"}
+        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.gop_size = GOP
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def encode_flac(sound: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, sound.T, RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def make_set(
+    root: Path,
+    sources: dict[str, int],
+    clips_per_source: int = 1,
+    views: int = 5,
+    layout: str = "rotated",
+    duration_s: float = 2.0,
+    seed: int = 0,
+) -> Path:
+    """``sources`` maps splits to their numbers of sources. Kinds differ in colour and pitch."""
+    rng = np.random.default_rng(seed)
+    splits: dict[str, tuple[ShardEntry, ...]] = {}
+    for split, count in sources.items():
+        (root / split).mkdir(parents=True)
+        tar, index = shard_names(split, 0)
+        with open_shard(root, tar, index) as writer:
+            for number in range(count * clips_per_source):
+                key = f"{split}{number:03d}"
+                source = f"{split}-place{number % count}"
+                info, members = _sample(rng, key, source, split, views, layout, duration_s, number)
+                writer.add(info, members)
+        splits[split] = (entry_of(read_index(root / index), index),)
+    write_manifest(root, Manifest({}, {}, splits, plan=""))
+    return root
+
+
+def _sample(
+    rng: np.random.Generator,
+    key: str,
+    source: str,
+    split: str,
+    views: int,
+    layout: str,
+    duration_s: float,
+    number: int,
+) -> tuple[SampleInfo, dict[str, bytes]]:
+    kind = number % KINDS
+    direction = unit_vector(rng.uniform(-180, 180), rng.uniform(-20, 20))
+    colour = 255 * np.eye(3)[kind] if kind < 3 else np.array([255, 255, 255])
+    samples, frames = round(duration_s * RATE), round(duration_s * FPS)
+    pitch = 400 * 2**kind * rng.uniform(0.95, 1.05)
+    tone = 0.2 * np.sign(np.sin(2 * np.pi * pitch * np.arange(samples) / RATE))
+    field = encode_foa(tone, direction) + rng.normal(0, 1e-3, (4, samples)).astype(np.float32)
+    # The first view has the ball in it, the others look elsewhere, evenly round the horizon.
+    azimuth = np.degrees(np.arctan2(direction[1], direction[0])) + rng.uniform(-10, 10)
+    azimuths = (azimuth + 360 * np.arange(views) / views + 180) % 360 - 180
+    places = tuple(View(float(a), float(rng.uniform(-10, 10)), 80.0, 80.0) for a in azimuths)
+    members: dict[str, bytes] = {}
+    avcc, gops = "", []
+    for number, view in enumerate(places):
+        crop = ball_crop(view, direction, colour)
+        members[f"view{number:02d}.mp4"] = encode_mp4(np.repeat(crop[None], frames, axis=0))
+        avcc, offsets, _ = index_mp4(members[f"view{number:02d}.mp4"])
+        gops.append(offsets)
+        if layout == "rotated":
+            matrix = view_foa_matrix(view.azimuth_deg, view.elevation_deg)
+            members[f"view{number:02d}.flac"] = encode_flac(rotate_foa(field, matrix))
+    if layout == "source":
+        members["flac"] = encode_flac(field)
+    video = VideoInfo(FPS, frames, SIZE, SIZE, GOP, avcc, tuple(gops))
+    audio = AudioInfo(RATE, samples, 1.0, layout)
+    info = SampleInfo(key, source, 0.0, duration_s, split, video, audio, places)
+    return info, members
