@@ -18,7 +18,7 @@ MAX_ELEVATION_DEG = 30.6
 MIN_SEPARATION_DEG = 36.0
 ASPECT_RANGE = (3 / 4, 4 / 3)
 _TRIES_PER_VIEW = 200
-_RESTARTS = 50
+_RESTARTS = 100
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,24 @@ class RandomViews:
         )
 
     def _centres(self, rng: np.random.Generator) -> list[tuple[float, float]]:
+        """Directions drawn one after another, each the first of many tries that is far enough
+        from those before; fewer than ``count`` where a place is not found."""
         chosen: list[tuple[float, float]] = []
-        vectors = np.empty((0, 3))
-        for _ in range(self.count * _TRIES_PER_VIEW):
+        vectors = np.empty((0, 1, 3))
+        while len(chosen) < self.count:
             # Rounded before the distance is checked, so that it holds for what is written down;
             # -180 is +180 by our convention.
-            azimuth = round(180.0 - 360.0 * rng.random(), 4)
-            azimuth = 180.0 if azimuth == -180.0 else azimuth
-            elevation = round(rng.uniform(-MAX_ELEVATION_DEG, MAX_ELEVATION_DEG), 4)
-            vector = unit_vector(azimuth, elevation)
-            if np.all(angle_between_deg(vectors, vector) >= self.min_separation_deg):
-                chosen.append((azimuth, elevation))
-                vectors = np.vstack([vectors, vector])
-                if len(chosen) == self.count:
-                    break
+            azimuth = np.round(180.0 - 360.0 * rng.random(_TRIES_PER_VIEW), 4)
+            azimuth[azimuth == -180.0] = 180.0
+            reach = MAX_ELEVATION_DEG
+            elevation = np.round(rng.uniform(-reach, reach, _TRIES_PER_VIEW), 4)
+            tries = unit_vector(azimuth, elevation)
+            far = np.all(angle_between_deg(vectors, tries) >= self.min_separation_deg, axis=0)
+            if not far.any():
+                break
+            first = int(np.argmax(far))
+            chosen.append((float(azimuth[first]), float(elevation[first])))
+            vectors = np.concatenate([vectors, tries[first].reshape(1, 1, 3)])
         return chosen
 
     def _view(self, azimuth_deg: float, elevation_deg: float, rng: np.random.Generator) -> View:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -311,7 +312,10 @@ def test_preview_draws_the_set_and_the_whole_frame(raw: Path, built: Path, tmp_p
         result = CliRunner().invoke(main, ["preview", str(built), *arguments, "--out", str(out)])
         assert result.exit_code == 0, result.output
         assert out.stat().st_size > 20_000
-    assert "azimuth 179" in result.output
+    found = re.search(r"azimuth (-?[\d.]+)°, elevation (-?[\d.]+)°", result.output)
+    assert found is not None
+    heard = unit_vector(float(found[1]), float(found[2]))
+    assert angle_between_deg(heard, unit_vector(*DIRECTIONS["c"])) < 1
     missing = CliRunner().invoke(main, ["preview", str(built), "nobody"])
     assert missing.exit_code == 2
     assert "no sample 'nobody'" in missing.output

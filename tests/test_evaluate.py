@@ -52,6 +52,7 @@ def test_untrained_network(root: Path, tmp_path: Path, task: str) -> None:
 
 def test_checkpoint_brings_its_settings(root: Path, tmp_path: Path) -> None:
     arguments = ["--steps", 2, "--batch-size", 8, "--features", "logmel+intensity"]
+    arguments += ["--transformer"]
     assert avtrain("pretrain", root, "--out", tmp_path, *arguments).exit_code == 0
     checkpoint = ["--checkpoint", tmp_path / "checkpoint.pt", "--out", tmp_path]
     result = avtrain("eval", "avsa", root, *checkpoint, "--views", 1, "--windows", 1)

@@ -265,7 +265,7 @@ def test_a_run_is_neither_overwritten_nor_continued_with_other_settings(
     assert avtrain("pretrain", root, "--steps", 1, *run).exit_code == 0
     assert "holds a run already" in refused("pretrain", root, *run)
     output = refused("pretrain", root, "--resume", "--lr", 0.5, "--seed", 1, *run)
-    assert "learning_rate was 0.003 and is 0.5; seed was 0 and is 1" in output
+    assert "learning_rate was 0.001 and is 0.5; seed was 0 and is 1" in output
     other = make_set(tmp_path / "other", {"train": 6}, seed=1)
     assert "data was" in refused("pretrain", other, "--resume", *run)
 
