@@ -29,14 +29,14 @@ def to_ambix(raw: Foa, convention: str) -> Foa:
     sound that is not of the convention or holds NaN or infinite samples.
     """
     channels = len(raw)
-    if not np.isfinite(raw).all():
+    if not np.isfinite(raw.sum(dtype=np.float64)):  # much cheaper than asking each sample
         bad = int(np.count_nonzero(~np.isfinite(raw)))
         raise ClipError(f"its sound holds {bad} samples that are NaN or infinite; export it again")
     if convention == "auto":
         convention = "youtube" if channels == 6 else "ambix"
     if convention == "youtube":
         _check_youtube(raw)
-        return raw[_YOUTUBE_TO_ACN]
+        return raw.T[:, _YOUTUBE_TO_ACN].T  # stays interleaved, as resamplers want it
     if channels != 4 and channels not in _HIGHER_ORDERS:
         raise ClipError(
             f"its sound has {channels} channel{'s' * (channels != 1)}, which is no ambisonics "

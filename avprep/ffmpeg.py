@@ -174,7 +174,7 @@ class Decoder:
                 filled = 0
 
     def sound(self) -> NDArray[np.float32]:
-        """The whole sound (channels, samples); call it after the last frame.
+        """The whole sound (channels, samples), interleaved in memory; call it after the last frame.
 
         Raises ClipError if ffmpeg took too long. Its other complaints are in `messages`.
         """
@@ -187,9 +187,9 @@ class Decoder:
                 "may be broken, or allow more with --clip-timeout"
             )
         channels = self._decoding.channels
-        usable = len(self._raw_sound) // (4 * channels) * (4 * channels)
-        samples = np.frombuffer(bytes(self._raw_sound[:usable]), dtype="<f4")
-        return np.ascontiguousarray(samples.reshape(-1, channels).T)
+        whole = len(self._raw_sound) // (4 * channels) * channels
+        samples = np.frombuffer(self._raw_sound, dtype="<f4", count=whole)
+        return samples.reshape(-1, channels).T
 
     @property
     def messages(self) -> str:

@@ -99,6 +99,31 @@ def write_video(
             container.mux(audio.encode(None))
 
 
+def write_audio(
+    path: Path,
+    codec: str,
+    sound: NDArray[np.float32],
+    layout: str,
+    options: dict[str, str] | None = None,
+    sample_rate: int = 48000,
+) -> None:
+    """An audio file of channels (channels, samples) as they are, with a good bit rate."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=sample_rate, layout=layout, options=options or {})
+        stream.bit_rate = 128_000 * len(sound)
+        kind = stream.format.name
+        for start in range(0, sound.shape[1] - 959, 960):
+            part = np.ascontiguousarray(sound[:, start : start + 960], dtype=np.float32)
+            if kind == "s16":
+                part = np.rint(part * 32767).astype(np.int16)
+            block = av.AudioFrame.from_ndarray(
+                part if kind == "fltp" else part.T.reshape(1, -1), format=kind, layout=layout
+            )
+            block.sample_rate, block.pts = sample_rate, start
+            container.mux(stream.encode(block))
+        container.mux(stream.encode(None))
+
+
 def write_wav(path: Path, sound: NDArray[np.float32], sample_rate: int = 48000) -> None:
     soundfile.write(path, sound.T, sample_rate, subtype="FLOAT", format="WAV")
 

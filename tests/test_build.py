@@ -40,6 +40,7 @@ from tests.media import (
     encode_foa,
     grey_frame,
     noise,
+    write_audio,
     write_dot_recording,
     write_video,
     write_wav,
@@ -333,3 +334,49 @@ def test_a_truncated_copy_of_a_set_is_said_to_be(
         with pytest.raises(ShardError, match=r"train-000000.tar is truncated; copy it again"):
             read()
     assert capsys.readouterr().err == ""
+
+
+def test_the_yt360_layout_takes_youtubes_channels_and_the_lists(tmp_path: Path) -> None:
+    """Six AAC channels X, Y, W, 0, Z, 0; ids of 11 characters that may begin with a dash."""
+    raw = tmp_path / "raw"
+    for folder in ("video", "audio"):
+        (raw / folder).mkdir(parents=True)
+    azimuths = {"-abcDEF_123": 130.0, "kqAZkf5Odyw": -35.0}
+    frame = grey_frame(dot_plane(160, 320, 0, 0, 6))
+    for name, azimuth in azimuths.items():
+        # The video's own stereo must not be taken for the field.
+        stereo = np.float32(noise(10.0)[None].repeat(2, axis=0))
+        write_video(raw / "video" / f"{name}-80.mp4", [frame] * 240, sound=stereo, layout="stereo")
+        w, y, z, x = encode_foa(noise(10.0, seed=1), unit_vector(azimuth, 20))
+        six = np.stack([x, y, w, 0 * w, z, 0 * w])
+        write_audio(raw / "audio" / f"{name}-80.m4a", "aac", six, "5.1")
+    (raw / "train.txt").write_text("-abcDEF_123\n")
+    (raw / "test.txt").write_text("kqAZkf5Odyw\n")
+    (raw / "video" / "readme.txt").write_text("not a video")
+    write_video(raw / "video" / "alone-7.mp4", [frame] * 24)
+    result = build(raw, "--out", tmp_path / "set", "--views", 2)
+    assert result.exit_code == 1
+    assert "video/alone-7.mp4 has no sound file audio/alone-7.m4a" in result.output
+    for split, name in (("train", "-abcDEF_123"), ("test", "kqAZkf5Odyw")):
+        shards = ShardSet(tmp_path / "set", split)
+        assert (shards.keys, shards.sources) == ([f"{name}-80"], [name])
+        assert shards.info(0).start_s == 80
+        sound, matrix = shards.foa(0, 24_000, 192_000)
+        heard = intensity_direction(rotate_foa(sound, matrix.T))
+        assert heard == pytest.approx((azimuths[name], 20), abs=1.0)
+
+
+def test_missing_splits_and_damaged_manifests_are_said(built: Path, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=r"has no split 'valid'; its splits: train"):
+        ShardSet(built, "valid")
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(built), str(copy)], check=True)
+    manifest = (copy / "manifest.json").read_bytes()
+    for content, sentence in (
+        (manifest[: len(manifest) // 2], "is damaged"),
+        (manifest.replace(b'"version": 1', b'"version": 9'), "format version is 9"),
+        (b'{"format": "other"}', "its format is 'other'"),
+    ):
+        (copy / "manifest.json").write_bytes(content)
+        with pytest.raises(ShardError, match=sentence):
+            ShardSet(copy)

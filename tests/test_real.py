@@ -13,11 +13,12 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from avprep.ambisonics import Foa, to_ambix
+from avprep.ambisonics import to_ambix
 from avprep.cli import main
 from avprep.soundfield import loudest_direction
 from shards.geometry import angle_between_deg, rotate_foa, unit_vector
 from shards.reader import ShardSet
+from tests.media import write_audio
 
 REAL = Path(os.environ.get("AVPREP_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 GUITAR_AMPLIFIER_AZIMUTH_DEG = -24.8
@@ -25,23 +26,6 @@ GUITAR_AMPLIFIER_AZIMUTH_DEG = -24.8
 pytestmark = pytest.mark.skipif(
     not (REAL / "yt360").is_dir(), reason=f"no real recordings in {REAL}; set AVPREP_REAL_DATA"
 )
-
-
-def encode(path: Path, codec: str, foa: Foa, layout: str, options: dict[str, str]) -> None:
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream(codec, rate=48000, layout=layout, options=options)
-        stream.bit_rate = 512_000
-        for start in range(0, foa.shape[1] - 959, 960):
-            part = np.ascontiguousarray(foa[:, start : start + 960])
-            kind = stream.format.name
-            if kind == "s16":
-                part = np.rint(part * 32767).astype(np.int16)
-            block = av.AudioFrame.from_ndarray(
-                part if kind == "fltp" else part.T.reshape(1, -1), format=kind, layout=layout
-            )
-            block.sample_rate, block.pts = 48000, start
-            out.mux(stream.encode(block))
-        out.mux(stream.encode(None))
 
 
 def build(*arguments: object) -> None:
@@ -101,7 +85,7 @@ def test_side_files_of_every_kind(suffix: str, tmp_path: Path) -> None:
         # Opus as YouTube has it: channel mapping family 2, ambisonics.
         opus = suffix == "opus"
         layout, options = ("ambisonic 1", {"mapping_family": "2"}) if opus else ("quad", {})
-        encode(path, "libopus" if opus else "aac", foa, layout, options)
+        write_audio(path, "libopus" if opus else "aac", foa, layout, options)
     else:
         subtype = "VORBIS" if suffix == "ogg" else "PCM_16"
         soundfile.write(path, foa.T, 48000, subtype=subtype)
