@@ -97,7 +97,9 @@ class Decoding:
         sound_in = (
             picture_in if same_file else ffmpeg.input(safe_url(self.audio), **limits, **window)
         )
-        picture = picture_in.video.filter("fps", fps=f"{self.fps:.9g}", start_time=0).output(
+        # Full-range sources are brought to the limited range that the crops are tagged with.
+        frames = picture_in.video.filter("fps", fps=f"{self.fps:.9g}", start_time=0)
+        picture = frames.filter("scale", out_range="tv").output(
             "pipe:1", format="rawvideo", pix_fmt="yuv420p"
         )
         # Sound that starts late is padded and gaps are filled, so that it stays with the picture;
