@@ -30,13 +30,25 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	touch $@
 
 # Each step is a file that the step writes last, so that an interrupted demo goes on where it was.
+# What was made with other settings is made again.
+$(DEMO)/.clips: FORCE
+	@mkdir -p $(@D)
+	@echo "$(CLIPS)" | cmp -s - $@ || { cd $(@D) && rm -rf world shards avsa untrained; \
+		echo "$(CLIPS)" > $(@F); }
+
+$(DEMO)/.training: FORCE $(DEMO)/.clips
+	@echo "$(STEPS) $(FEATURES)" | cmp -s - $@ || { cd $(@D) && rm -rf avsa untrained; \
+		echo "$(STEPS) $(FEATURES)" > $(@F); }
+
+FORCE:
+
 demo: $(DEMO)/avsa/avsa-bin.json $(DEMO)/untrained/avsa-bin.json $(DEMO)/clip.png
 	@echo
 	@echo "Spatial alignment on places never seen in training (AVSA-Bin, frozen features):"
 	@$(BIN)/avtrain report $(DEMO)/untrained $(DEMO)/avsa
 	@echo "Pictures: $(DEMO)/clip.png (a clip of the set), $(DEMO)/avsa/curves.png (the training)"
 
-$(DEMO)/world/README.md: | $(VENV)/.run
+$(DEMO)/world/README.md: $(DEMO)/.clips | $(VENV)/.run
 	rm -rf $(DEMO)/world
 	$(BIN)/avprep demo $(DEMO)/world --clips $(CLIPS)
 
@@ -46,7 +58,7 @@ $(DEMO)/shards/manifest.json: $(DEMO)/world/README.md
 $(DEMO)/clip.png: $(DEMO)/shards/manifest.json
 	$(BIN)/avprep preview $(DEMO)/shards --raw $(DEMO)/world --at 5 --out $@
 
-$(DEMO)/avsa/curves.png: $(DEMO)/shards/manifest.json
+$(DEMO)/avsa/curves.png: $(DEMO)/shards/manifest.json $(DEMO)/.training
 	$(BIN)/avtrain pretrain $(DEMO)/shards --task avsa --preset tiny --features $(FEATURES) \
 		--steps $(STEPS) --out $(DEMO)/avsa --resume
 
@@ -54,7 +66,7 @@ $(DEMO)/avsa/avsa-bin.json: $(DEMO)/avsa/curves.png
 	$(BIN)/avtrain eval avsa $(DEMO)/shards --checkpoint $(DEMO)/avsa/checkpoint.pt \
 		--out $(DEMO)/avsa
 
-$(DEMO)/untrained/avsa-bin.json: $(DEMO)/shards/manifest.json
+$(DEMO)/untrained/avsa-bin.json: $(DEMO)/shards/manifest.json $(DEMO)/.training
 	$(BIN)/avtrain eval avsa $(DEMO)/shards --checkpoint untrained --preset tiny \
 		--features $(FEATURES) --out $(DEMO)/untrained
 

@@ -17,8 +17,11 @@ _HIGHER_ORDERS = (9, 16, 25, 36, 49)
 # YouTube's six AAC channels decode as FL, FR, FC, LFE, BL, BR and hold X, Y, W, 0, Z, 0.
 _YOUTUBE_TO_ACN = [2, 1, 4, 0]
 _YOUTUBE_SILENT = [3, 5]
+_YOUTUBE_DIRECTIONAL = [0, 1, 4]
 _SILENCE = 1e-3
 """Channels this much below the loudest one (-60 dB) are silent."""
+_LOUDEST = 1e5
+"""Float files may hold 16-bit numbers as they are, so up to 32768; beyond is no sound."""
 
 
 def to_ambix(raw: Foa, convention: str) -> Foa:
@@ -29,14 +32,21 @@ def to_ambix(raw: Foa, convention: str) -> Foa:
     sound that is not of the convention or holds NaN or infinite samples.
     """
     channels = len(raw)
+    raw = np.ascontiguousarray(raw)  # interleaved channels take several times as long to check
     if not np.isfinite(raw.sum(dtype=np.float64)):  # much cheaper than asking each sample
         bad = int(np.count_nonzero(~np.isfinite(raw)))
         raise ClipError(f"its sound holds {bad} samples that are NaN or infinite; export it again")
+    peak = max(float(raw.max(initial=0.0)), -float(raw.min(initial=0.0)))
+    if peak > _LOUDEST:
+        raise ClipError(
+            f"its sound peaks at {peak:.1g} times full scale, which no recording does; export it "
+            "again as audio samples"
+        )
     if convention == "auto":
         convention = "youtube" if channels == 6 else "ambix"
     if convention == "youtube":
         _check_youtube(raw)
-        return raw.T[:, _YOUTUBE_TO_ACN].T  # stays interleaved, as resamplers want it
+        return raw[_YOUTUBE_TO_ACN]
     if channels != 4 and channels not in _HIGHER_ORDERS:
         raise ClipError(
             f"its sound has {channels} channel{'s' * (channels != 1)}, which is no ambisonics "
@@ -56,6 +66,11 @@ def _check_youtube(raw: Foa) -> None:
         raise ClipError(
             "its six channels are no YouTube ambisonics (LFE and right surround should be silent) "
             "but probably 5.1 surround; use the ambisonic download of this recording"
+        )
+    if peaks[2] > 0 and peaks[_YOUTUBE_DIRECTIONAL].max() <= _SILENCE * peaks[2]:
+        raise ClipError(
+            "its six channels are no YouTube ambisonics (all directional ones are silent) but "
+            "probably speech in a 5.1 track; use the ambisonic download of this recording"
         )
     energy = np.einsum("cn,cn->c", raw, raw)
     if energy[2] < 0.02 * energy.sum():

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from avprep.clip import ClipOptions, make_sample
 from avprep.errors import ClipError, UserError
-from avprep.ffmpeg import ffmpeg_path, ffmpeg_version
+from avprep.ffmpeg import ffmpeg_version
 from avprep.plan import BuildPlan, ShardPlan, find_clips, plan_build
 from avprep.sources import Failure
 from shards.errors import ShardError
@@ -80,7 +80,8 @@ def build_shards(
 
     Raises UserError where nothing can be built or ``out`` holds something else.
     """
-    ffmpeg_path()  # a missing one is said before any work
+    # Asked before any work, so that a missing ffmpeg is said at once.
+    versions = {"avprep": version("avsa360"), "ffmpeg": ffmpeg_version(), "av": version("av")}
     try:
         with _executor(workers) as (executor, counter):
             found = find_clips(
@@ -94,7 +95,7 @@ def build_shards(
             complete = _prepare(out, plan, record)
             if not complete:
                 _make_shards(out, plan, options.clip, executor, counter, show_progress)
-                _finish(out, plan, record)
+                _finish(out, plan, record, versions)
     except BrokenProcessPool:
         raise UserError(
             "a worker process died, perhaps for want of memory; finished shards are kept: run the "
@@ -111,15 +112,18 @@ def _prepare(out: Path, plan: BuildPlan, record: dict[str, Any]) -> bool:
     Raises UserError if it holds another one, finished or not.
     """
     state = {"plan": plan.digest, "options": record}
+    state_file = out / STATE_NAME
     if (out / MANIFEST_NAME).exists():
         try:
             manifest = read_manifest(out)
         except ShardError as error:
             raise UserError(f"{error}; or choose another --out") from None
         _refuse_other(out, manifest.options, state, manifest.plan)
-        return True
-    state_file = out / STATE_NAME
-    if state_file.exists():
+        kept = {entry.file for shards in manifest.splits.values() for entry in shards}
+        if all(_is_done(out, shard) for shard in plan.shards if shard.file in kept):
+            return True
+        (out / MANIFEST_NAME).unlink()  # shards were lost: the set is unfinished again
+    elif state_file.exists():
         try:
             old = json.loads(state_file.read_bytes())
             _refuse_other(out, old["options"], state, old["plan"])
@@ -246,7 +250,7 @@ def _is_done(out: Path, shard: ShardPlan) -> bool:
     )
 
 
-def _finish(out: Path, plan: BuildPlan, record: dict[str, Any]) -> None:
+def _finish(out: Path, plan: BuildPlan, record: dict[str, Any], versions: dict[str, str]) -> None:
     """Write the failures, then the manifest, then clear away what only the build needed."""
     failures = [asdict(failure) for failure in plan.failures]
     splits: dict[str, list[ShardEntry]] = {}
@@ -264,7 +268,6 @@ def _finish(out: Path, plan: BuildPlan, record: dict[str, Any]) -> None:
     else:
         (out / FAILURES_NAME).unlink(missing_ok=True)
     if splits:
-        versions = {"avprep": version("avsa360"), "ffmpeg": ffmpeg_version(), "av": version("av")}
         entries = {split: tuple(shards) for split, shards in splits.items()}
         write_manifest(out, Manifest(record, versions, entries, plan.digest))
     for path in leftovers:

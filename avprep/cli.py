@@ -22,20 +22,33 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except (UserError, ShardError) as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(2)
+            message = str(error)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            message = f"{error.filename}: {error.strerror}"
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] in ("avprep", "shards"):
+                raise
+            message = f"{error.name} is not installed; `pip install 'avsa360[prep]'` brings it"
+        click.echo(f"Error: {message}", err=True)
+        raise click.exceptions.Exit(2)
 
 
 def _angles(_: click.Context, __: click.Parameter, value: str) -> tuple[float, float]:
     """One angle or MIN:MAX, in degrees."""
+    from avprep.viewpoints import MAX_FOV_DEG
+
     try:
         numbers = [float(part) for part in value.split(":")]
     except ValueError:
         numbers = []
     if len(numbers) == 1:
         numbers *= 2
-    if len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] < 180:
-        raise click.BadParameter(f"{value!r} is no angle or MIN:MAX within 0 to 180 degrees")
+    if len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] <= MAX_FOV_DEG:
+        raise click.BadParameter(
+            f"{value!r} is no angle or MIN:MAX of up to {MAX_FOV_DEG:g} degrees"
+        )
     return numbers[0], numbers[1]
 
 
@@ -146,6 +159,8 @@ def build_shards(ctx: click.Context, /, raw: Path, out: Path, **options: Any) ->
     )
     if result.was_complete:
         click.echo(f"{out} is complete already")
+        if result.failures:
+            click.echo("(to take in recordings that were mended since, name a new --out)")
     for split, shards in result.manifest.splits.items():
         clips = sum(len(shard.keys) for shard in shards)
         sources = len({source for shard in shards for source in shard.sources})
@@ -191,7 +206,11 @@ def _build_options(options: dict[str, Any]) -> Any:
     return BuildOptions(clip, options["layout"], options["clip_duration"], options["shard_size"])
 
 
-@main.command(epilog="Example: avprep preview shards --raw /raw --out clip.png")
+# Unknown options are taken for keys: ids of YouTube may begin with a dash.
+@main.command(
+    epilog="Example: avprep preview shards --raw /raw --out clip.png",
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("shards", type=_PATH)
 @click.argument("key", required=False)
 @click.option("--out", type=_PATH, default=Path("preview.png"), help="PNG file to write.")

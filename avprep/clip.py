@@ -25,6 +25,9 @@ from shards.video import index_mp4
 MISSING_TOLERANCE_S = 0.5
 """A clip that ends this much earlier than its file promises is a fault of the file."""
 SHORTEST_CLIP_S = 1.0
+_BYTES_AT_ONCE = 1 << 21
+"""Crops that wait to be encoded: an encoder that gets some frames in a row finds its memory in
+the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +123,18 @@ def _decoding(clip: Clip, options: ClipOptions, video: Media, audio: Media) -> D
             f"{clip.video.name} has only {duration:.2f} s of picture with sound; clips must have "
             f"at least {SHORTEST_CLIP_S:g} s"
         )
+    # Planes of 4:2:0 have even sizes; the frame still spans the whole sphere.
+    height, width = (size + size % 2 for size in (video.picture.height, video.picture.width))
+    same_size = (height, width) == (video.picture.height, video.picture.width)
     return Decoding(
         video=clip.video,
         audio=clip.audio,
         start_s=clip.offset_s,
         duration_s=duration,
         fps=options.fps,
-        height=video.picture.height,
-        width=video.picture.width,
+        height=height,
+        width=width,
+        rescale=video.picture.full_range or not same_size,
         channels=audio.sound.channels,
         sample_rate=audio.sound.sample_rate,
         timeout_s=options.timeout_s,
@@ -148,13 +155,23 @@ def _crop_all(
     fps = Fraction(options.fps).limit_denominator(1001)
     encoders = [CropEncoder(options.size, fps, colorspace) for _ in views]
     frames = 0
+    waiting: list[NDArray[np.uint8]] = []
     for frame in decoder.frames():
         if frames == expected:  # the filter rounds up; the pipe must still be emptied
             continue
-        for encoder, crop in zip(encoders, cropper.crop(frame), strict=True):
-            encoder.add(crop)
+        waiting.append(cropper.crop(frame))
         frames += 1
+        if len(waiting) * waiting[0].nbytes >= _BYTES_AT_ONCE:
+            _encode(encoders, waiting)
+            waiting = []
+    _encode(encoders, waiting)
     return [encoder.finish() for encoder in encoders] if frames else [], frames
+
+
+def _encode(encoders: list[CropEncoder], frames: list[NDArray[np.uint8]]) -> None:
+    for view, encoder in enumerate(encoders):
+        for crops in frames:
+            encoder.add(crops[view])
 
 
 def _resample(

@@ -19,11 +19,12 @@ _FULL_SCALE = 32767 / 32768
 # Every GOP starts at a known frame and is decoded by itself, quickly: no scene-cut key frames, no
 # B-frames, no deblocking and no CABAC (tune=fastdecode). No look-ahead: its macroblock tree reads
 # memory that it did not write (seen in x264 core 165 with AVX at 112 pixels), so that the same
-# frames may give other bytes. Without it crf 24 has the quality that crf 20 has with it.
+# frames may give other bytes. For crops this small, ultrafast at crf 25 has the quality and size
+# of superfast at crf 24, in half the time (and as good as crf 20 with a look-ahead).
 _X264 = {
-    "preset": "superfast",
+    "preset": "ultrafast",
     "tune": "fastdecode",
-    "crf": "24",
+    "crf": "25",
     "rc-lookahead": "0",
     "g": str(GOP_FRAMES),
     "keyint_min": str(GOP_FRAMES),
@@ -76,8 +77,12 @@ def rotation_safe_gain(foa: NDArray[np.float32]) -> float:
     """
     directional = np.einsum("cn,cn->n", foa[1:], foa[1:]).max(initial=0.0) ** 0.5
     peak = max(float(np.abs(foa[0]).max(initial=0.0)), float(directional))
-    # Rounded down, so that the number in the JSON is exactly the one that was applied.
-    return min(1.0, np.floor(1e6 * _FULL_SCALE / peak) / 1e6) if peak > 0 else 1.0
+    if peak <= _FULL_SCALE:
+        return 1.0
+    # Rounded down to six digits, so that the number in the JSON is exactly the one applied.
+    gain = _FULL_SCALE / peak
+    scale = 10.0 ** (6 - np.ceil(np.log10(gain)))
+    return float(np.floor(gain * scale) / scale)
 
 
 def flac(foa: NDArray[np.float32], gain: float, sample_rate: int) -> bytes:

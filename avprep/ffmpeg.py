@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 import ffmpeg
 import numpy as np
@@ -22,6 +25,7 @@ from avprep.errors import ClipError, UserError
 # ffmpeg open other files or addresses.
 FORMATS = "mov,matroska,ogg,wav,w64,flac,avi,mpegts,caf,aiff,mp3,aac"
 PROTOCOLS = "file"
+_TIME_TOLERANCE_S = 0.002
 
 
 @cache
@@ -69,7 +73,10 @@ def safe_url(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Decoding:
-    """What one pass of ffmpeg delivers: frames of size (3/2·height, width) and raw sound."""
+    """What one pass of ffmpeg delivers: frames of size (3/2·height, width) and raw sound.
+
+    ``rescale``: the file's own frames are of another size or of full range.
+    """
 
     video: Path
     audio: Path
@@ -78,6 +85,7 @@ class Decoding:
     fps: float
     height: int
     width: int
+    rescale: bool
     channels: int
     sample_rate: int
     timeout_s: float
@@ -97,11 +105,14 @@ class Decoding:
         sound_in = (
             picture_in if same_file else ffmpeg.input(safe_url(self.audio), **limits, **window)
         )
-        # Full-range sources are brought to the limited range that the crops are tagged with.
-        frames = picture_in.video.filter("fps", fps=f"{self.fps:.9g}", start_time=0)
-        picture = frames.filter("scale", out_range="tv").output(
-            "pipe:1", format="rawvideo", pix_fmt="yuv420p"
+        # Output frame n is what is on screen at n/fps: the last frame at or before it. Containers
+        # round time stamps (Matroska to 1 ms), hence the tolerance.
+        frames = picture_in.video.filter("setpts", f"PTS-{_TIME_TOLERANCE_S}/TB").filter(
+            "fps", fps=f"{self.fps:.9g}", start_time=0, round="up"
         )
+        if self.rescale:
+            frames = frames.filter("scale", self.width, self.height, out_range="tv")
+        picture = frames.output("pipe:1", format="rawvideo", pix_fmt="yuv420p")
         # Sound that starts late is padded and gaps are filled, so that it stays with the picture;
         # the channels stay as the decoder delivers them.
         sound = sound_in.audio.filter("aresample", **{"async": 1, "first_pts": 0}).output(
@@ -111,6 +122,13 @@ class Decoding:
             *("-nostdin", "-hide_banner", "-loglevel", "error", "-filter_complex_threads", "1")
         )
         return [str(part) for part in graph.compile(cmd=ffmpeg_path())]
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    """Let a pipe hold a small frame, where the system allows it: fewer switches between sides."""
+    if pipe is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
 class Decoder:
@@ -135,6 +153,7 @@ class Decoder:
                 bufsize=0,
                 pass_fds=(write_end,),
             )
+            _widen(self._process.stdout)
         except OSError as error:
             os.close(read_end)
             raise UserError(f"{ffmpeg_path()} cannot be run: {error.strerror}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
 from avprep.projection import equirectangular_directions, view_directions, view_position
 from avprep.soundfield import energy_map, loudest_direction
 from shards.errors import ShardError
+from shards.files import write_atomic
 from shards.geometry import direction_deg, rotate_foa, view_foa_matrix
 from shards.reader import ShardSet
 from shards.schema import SampleInfo, View
@@ -64,10 +66,9 @@ def draw_preview(root: Path, key: str | None, out: Path, raw: Path | None, at_s:
         _draw_spectrogram(
             figure.add_subplot(grid[2 + 2 * row, column]), sound, info.audio.sample_rate
         )
-    try:
-        figure.savefig(out, dpi=90)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{out} cannot be written: {error}") from None
+    png = io.BytesIO()
+    figure.savefig(png, dpi=90, format="png")
+    write_atomic(out, png.getvalue())
     where = "it is silent"
     if loudest is not None:
         where = f"loudest direct sound at azimuth {loudest[0]:.1f}°, elevation {loudest[1]:.1f}°"
@@ -112,14 +113,17 @@ def _from_file(raw: Path, info: SampleInfo, at_s: float) -> Picture:
         raise UserError(f"{path} is not there; give --raw the folder that the set was built from")
     options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
     moment = info.file_start_s + at_s
-    with av.open(safe_url(path), options=options) as container:
-        container.seek(int(moment * 1_000_000), backward=True)
-        begin = (container.start_time or 0) / 1_000_000
-        for frame in container.decode(video=0):
-            if frame.time is None or frame.time - begin >= moment - 1e-3:
-                picture = frame.to_ndarray(format="rgb24")
-                size = (2 * _MAP_HEIGHT, _MAP_HEIGHT)
-                return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+    try:
+        with av.open(safe_url(path), options=options) as container:
+            container.seek(int(moment * 1_000_000), backward=True)
+            begin = (container.start_time or 0) / 1_000_000
+            for frame in container.decode(video=0):
+                if frame.time is None or frame.time - begin >= moment - 1e-3:
+                    picture = frame.to_ndarray(format="rgb24")
+                    size = (2 * _MAP_HEIGHT, _MAP_HEIGHT)
+                    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+    except av.FFmpegError as error:
+        raise UserError(f"{path} cannot be decoded ({error.strerror})") from None
     raise UserError(f"{path} has no frame at second {moment:g}")
 
 

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import av
 from av.audio.stream import AudioStream
+from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from avprep.errors import ClipError
 from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
+
+_FULL_RANGE = 2
+"""AVCOL_RANGE_JPEG."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Picture:
     width: int
     height: int
     colorspace: int
+    full_range: bool
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,12 @@ def probe(path: Path) -> Media:
             options={"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS},
             metadata_errors="replace",
         ) as container:
-            duration = (container.duration or 0) / 1_000_000
             video = next(iter(container.streams.video), None)
             audio = next(iter(container.streams.audio), None)
-            return Media(duration, _picture(video), _sound(audio))
+            duration = container.duration
+            # Files that were streamed or cut off have no length: their packets have.
+            seconds = _last_time(container) if duration is None else duration / 1_000_000
+            return Media(seconds, _picture(video), _sound(audio))
     except av.FFmpegError as error:
         raise ClipError(
             f"{path.name} cannot be read as video or sound ({error.strerror}); it is truncated or "
@@ -64,11 +71,21 @@ def probe(path: Path) -> Media:
         raise ClipError(f"{path.name} cannot be opened: {error.strerror}") from None
 
 
+def _last_time(container: InputContainer) -> float:
+    start = (container.start_time or 0) / 1_000_000
+    last = 0.0
+    for packet in container.demux():
+        if packet.pts is not None and packet.time_base is not None:
+            last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    return max(0.0, last - start)
+
+
 def _picture(stream: VideoStream | None) -> Picture | None:
     if stream is None or not stream.codec_context.width:
         return None
     context = stream.codec_context
-    return Picture(context.width, context.height, int(context.colorspace))
+    full_range = context.color_range == _FULL_RANGE or (context.pix_fmt or "").startswith("yuvj")
+    return Picture(context.width, context.height, int(context.colorspace), full_range)
 
 
 def _sound(stream: AudioStream | None) -> Sound | None:

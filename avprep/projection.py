@@ -19,11 +19,13 @@ from shards.schema import View
 
 _LEVEL_STEP = 2.0
 """A pyramid level is used where nearly all output pixels still span this many of its pixels."""
-_SAMPLING_STEP = 1.5
+_SAMPLING_STEP = 1.55
 """Samples of a crop lie at most this many pixels apart, so that bilinear taps leave no gaps."""
-_PAD = 1
+_MOST_ROWS = 1 << 14
+"""OpenCV takes maps of fewer than 2^15 rows."""
 
 Plane = NDArray[np.uint8]
+Map = NDArray[np.float32]
 Points = NDArray[np.float64]
 
 
@@ -71,24 +73,14 @@ def vfov_of(hfov_deg: float, aspect: float) -> float:
 
 
 @dataclass(frozen=True)
-class _PlaneMap:
-    """Where the samples of one plane of one crop lie, as cv2's fixed-point maps (1/32 pixel)."""
+class _Sampling:
+    """How a view is sampled: at which level of the pyramid, with how many samples a pixel and
+    direction, and where: columns and rows of the luma plane and of U above V, in pixels."""
 
-    whole: NDArray[np.int16]
-    fraction: NDArray[np.uint16]
-
-    def sample(self, padded: Plane, size: int) -> Plane:
-        samples = cv2.remap(padded, self.whole, self.fraction, cv2.INTER_LINEAR)
-        if len(samples) != size:
-            samples = cv2.resize(samples, (size, size), interpolation=cv2.INTER_AREA)
-        return np.asarray(samples)
-
-
-@dataclass(frozen=True)
-class _ViewMap:
     level: int
-    luma: _PlaneMap
-    chroma: _PlaneMap
+    samples: int
+    luma: tuple[Map, Map]
+    chroma: tuple[Map, Map]
 
 
 class Cropper:
@@ -105,33 +97,45 @@ class Cropper:
             raise ValueError("YUV 4:2:0 needs even picture sizes")
         self._source = (source_height, source_width)
         self._size = size
-        self._views = [self._view_map(view) for view in views]
-        self._levels = {view.level for view in self._views}
+        self._views = len(views)
+        # Views that are sampled alike are sampled in one go, one below the other.
+        alike: dict[tuple[int, int, int], dict[int, _Sampling]] = {}
+        for number, view in enumerate(views):
+            sampling = self._sampling(view)
+            height = size * sampling.samples
+            part = number // max(1, _MOST_ROWS // height)
+            group = alike.setdefault((sampling.level, sampling.samples, part), {})
+            group[number] = sampling
+        self._groups = [
+            (
+                list(group),
+                _Sampling(
+                    level,
+                    samples,
+                    luma=_stack([sampling.luma for sampling in group.values()]),
+                    chroma=_stack([sampling.chroma for sampling in group.values()]),
+                ),
+            )
+            for (level, samples, _), group in sorted(alike.items())
+        ]
 
-    def crop(self, frame: Plane) -> list[Plane]:
-        """Crops (3/2·size, size), planar YUV 4:2:0, of a frame (3/2·height, width) of that kind."""
+    def crop(self, frame: Plane) -> Plane:
+        """Crops (views, 3/2·size, size), planar YUV 4:2:0, of a frame (3/2·height, width)."""
         height, width = self._source
-        luma, *chroma = split_yuv420(frame, height, width)
-        # Both chroma planes are sampled at the same places, so in one go.
-        planes = [luma, np.asarray(cv2.merge(chroma), dtype=np.uint8)]
-        pyramid = {}
-        for level in range(max(self._levels) + 1):
-            if level:
-                planes = [_halve(plane) for plane in planes]
-            if level in self._levels:
-                pyramid[level] = [_pad(plane) for plane in planes]
-        size, half = self._size, self._size // 2
-        crops = []
-        for view in self._views:
-            padded_luma, padded_chroma = pyramid[view.level]
-            crop = np.empty((size * 3 // 2, size), dtype=np.uint8)
-            crop[:size] = view.luma.sample(padded_luma, size)
-            chroma_crop = list(crop[size:].reshape(2, half, half))
-            cv2.split(view.chroma.sample(padded_chroma, half), chroma_crop)
-            crops.append(crop)
+        luma = frame[:height]
+        chroma = frame[height:].reshape(height, width // 2)  # V below U
+        size, level = self._size, 0
+        crops = np.empty((self._views, size * 3 // 2, size), dtype=np.uint8)
+        for views, sampling in self._groups:  # from fine levels to coarse ones
+            while level < sampling.level:
+                luma, chroma, level = _halve(luma), _halve(chroma), level + 1
+            luma_crops = _sample(luma, sampling.luma, sampling.samples)
+            chroma_crops = _sample(chroma, sampling.chroma, sampling.samples)
+            crops[views, :size] = luma_crops.reshape(-1, size, size)
+            crops[views, size:] = chroma_crops.reshape(-1, size // 2, size)
         return crops
 
-    def _view_map(self, view: View) -> _ViewMap:
+    def _sampling(self, view: View) -> _Sampling:
         size = self._size
         steps = self._steps(view)
         height, width = self._source
@@ -156,7 +160,9 @@ class Cropper:
         # keeps luma centred; left-sited chroma keeps its half *full-size* pixel of offset.
         luma_index = luma * edge / scale - 0.5
         chroma_index = (chroma * edge + np.array([0.5, 0.0])) / (2 * scale) - 0.5
-        return _ViewMap(level, _fixed_point(luma_index), _fixed_point(chroma_index))
+        u_map = _map(chroma_index, height // 2)
+        v_map = (u_map[0], u_map[1] + height // 2)
+        return _Sampling(level, samples, _map(luma_index, height), _stack([u_map, v_map]))
 
     def _steps(self, view: View) -> Points:
         """Arcs between neighbouring output pixels, in pixels of the source at its equator.
@@ -173,40 +179,32 @@ class Cropper:
         )
 
 
-def split_yuv420(frame: Plane, height: int, width: int) -> list[Plane]:
-    """The planes Y (height, width), U and V (half of both) of a frame (3/2·height, width)."""
-    flat = frame.reshape(-1)
-    luma, quarter = height * width, height * width // 4
-    return [
-        flat[:luma].reshape(height, width),
-        flat[luma : luma + quarter].reshape(height // 2, width // 2),
-        flat[luma + quarter :].reshape(height // 2, width // 2),
-    ]
+def _map(index: Points, rows: int) -> tuple[Map, Map]:
+    """Columns and rows; within half a pixel of a pole the last row is all there is."""
+    column, row = np.moveaxis(index.astype(np.float32), -1, 0)
+    return np.ascontiguousarray(column), np.clip(row, 0, rows - 1)
 
 
-def _fixed_point(index: Points) -> _PlaneMap:
-    shifted = (index + _PAD).astype(np.float32)
-    whole, fraction = cv2.convertMaps(
-        np.ascontiguousarray(shifted[..., 0]), np.ascontiguousarray(shifted[..., 1]), cv2.CV_16SC2
+def _stack(maps: list[tuple[Map, Map]]) -> tuple[Map, Map]:
+    columns, rows = zip(*maps, strict=True)
+    return np.concatenate(columns), np.concatenate(rows)
+
+
+def _sample(plane: Plane, where: tuple[Map, Map], samples: int) -> Plane:
+    """The plane at the places of a map, ``samples`` of them averaged in each direction."""
+    # The picture goes on round the seam; rows are never left (see `_map`).
+    sampled = np.asarray(
+        cv2.remap(plane, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), dtype=np.uint8
     )
-    return _PlaneMap(np.asarray(whole), np.asarray(fraction))
+    while samples % 2 == 0:  # twice by two is several times as fast as once by four
+        sampled, samples = _halve(sampled), samples // 2
+    if samples > 1:
+        height, width = sampled.shape
+        target = (width // samples, height // samples)
+        sampled = np.asarray(cv2.resize(sampled, target, interpolation=cv2.INTER_AREA))
+    return sampled
 
 
 def _halve(plane: Plane) -> Plane:
-    height, width = plane.shape[:2]
+    height, width = plane.shape
     return np.asarray(cv2.resize(plane, (width // 2, height // 2), interpolation=cv2.INTER_AREA))
-
-
-def _pad(plane: Plane) -> Plane:
-    """One more pixel on each side as the sphere continues: round the seam and over the poles."""
-    height, width = plane.shape[:2]
-    half = width // 2
-    padded = np.empty((height + 2, width + 2, *plane.shape[2:]), dtype=np.uint8)
-    padded[1:-1, 1:-1] = plane
-    for row, inside in ((0, 0), (-1, -1)):
-        padded[row, 1 : half + 1], padded[row, half + 1 : -1] = (
-            plane[inside, half:],
-            plane[inside, :half],
-        )
-    padded[:, 0], padded[:, -1] = padded[:, -2], padded[:, 1]
-    return padded

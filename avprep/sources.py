@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov")
 SIDE_SUFFIXES = (".wav", ".flac", ".m4a", ".ogg", ".opus")
 DEFAULT_SPLIT = "train"
 _SPLIT_LISTS = ("train", "test", "val", "validation")
+_NO_SPLITS = ("segments",)  # YT-360's list of moments stands beside its splits
 _LONGEST_KEY = 64
 _DURATION_TOLERANCE_S = 0.25
 _YT360_CLIP_S = 10.0
@@ -57,13 +59,25 @@ def find_recordings(raw: Path, layout: str) -> tuple[list[Recording], list[Failu
         is_yt360 = (raw / "video").is_dir() and (raw / "audio").is_dir()
         layout = "yt360" if is_yt360 else "folder"
     recordings, failures = _yt360(raw) if layout == "yt360" else _folder(raw)
-    if not recordings and not failures:
+    named = [r for r in recordings if _printable(r.file) == r.file]
+    failures += [
+        Failure(r.source, "find", f"the name of {r.file} is not valid UTF-8; rename it")
+        for r in recordings
+        if _printable(r.file) != r.file
+    ]
+    failures = [Failure(_printable(f.source), f.stage, _printable(f.reason)) for f in failures]
+    if not named and not failures:
         where = raw / "video" if layout == "yt360" else raw
         raise UserError(
             f"{where} holds no video ({', '.join(VIDEO_SUFFIXES)}); name the folder with the "
             "recordings, and see --layout"
         )
-    return recordings, failures, layout
+    return named, failures, layout
+
+
+def _printable(name: str) -> str:
+    """A file's name with its bytes that are no UTF-8 replaced."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _folder(raw: Path) -> tuple[list[Recording], list[Failure]]:
@@ -141,7 +155,7 @@ def clip_key(source: str, start_s: float) -> str:
 
     Where the source's name has other characters or is long, a hash of it keeps keys apart.
     """
-    start = f"{start_s:g}" if start_s == int(start_s) else f"{round(start_s * 1000)}ms"
+    start = f"{start_s:.0f}" if start_s == int(start_s) else f"{round(start_s * 1000)}ms"
     slug = re.sub(r"[^A-Za-z0-9_-]+", "_", source)
     if slug != source or len(slug) > _LONGEST_KEY:
         digest = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:10]
@@ -156,7 +170,7 @@ def read_splits(folder: Path, names: tuple[str, ...] | None = None) -> dict[str,
     """
     splits: dict[str, str] = {}
     for path in sorted(folder.glob("*.txt")):
-        if names is not None and path.stem not in names:
+        if path.stem in _NO_SPLITS or (names is not None and path.stem not in names):
             continue
         try:
             lines = path.read_text().splitlines()

@@ -17,6 +17,8 @@ from shards.schema import View
 MAX_ELEVATION_DEG = 30.6
 MIN_SEPARATION_DEG = 36.0
 ASPECT_RANGE = (3 / 4, 4 / 3)
+MAX_FOV_DEG = 150.0
+"""Wider flat pictures hold little but stretched edges, and take much memory to sample well."""
 _TRIES_PER_VIEW = 200
 _RESTARTS = 100
 
@@ -114,6 +116,8 @@ def _view_of(item: dict[str, float]) -> View:
         raise ValueError(f"unknown entries {sorted(unknown)}")
     hfov = float(item["hfov_deg"])
     vfov = float(item["vfov_deg"]) if "vfov_deg" in item else hfov
+    if max(hfov, vfov) > MAX_FOV_DEG:
+        raise ValueError(f"a field of view is wider than {MAX_FOV_DEG:g}")
     azimuth = float(item["azimuth_deg"])
     return View(180.0 if azimuth == -180 else azimuth, float(item["elevation_deg"]), hfov, vfov)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,11 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Atomically: the file is the old one or the new one, whatever happens."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
+        # First to memory: on a full disk torch's own writer fails with an internal message.
+        buffer = io.BytesIO()
+        torch.save({"version": VERSION, **content}, buffer)
         with atomic_file(path) as file:
-            torch.save({"version": VERSION, **content}, file)
+            file.write(buffer.getbuffer())
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:

@@ -35,9 +35,16 @@ def _one_sentence() -> Iterator[None]:
             message = message.rpartition("Error: ")[2]
         raise _UserError(message) from None
     except OSError as error:
-        if error.filename is None:
+        if error.strerror is None:
             raise
-        raise _UserError(f"{error.filename}: {error.strerror}") from None
+        where = "" if error.filename is None else f"{error.filename}: "
+        raise _UserError(f"{where}{error.strerror}") from None
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("avtrain", "shards"):
+            raise
+        raise _UserError(
+            f"{error.name} is not installed; `pip install 'avsa360[train]'` brings it"
+        ) from None
     except KeyboardInterrupt:
         raise click.Abort from None
 

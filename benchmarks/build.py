@@ -1,12 +1,13 @@
 """CPU time of building shards against that of decoding the same files alone.
 
-    python benchmarks/build.py [--clip REAL.mp4 REAL.m4a] [--copies 6] [--rounds 3]
+    python benchmarks/build.py [--clip REAL.mp4 REAL.m4a] [--rounds 3]
 
 Makes one 10 s recording at 640×360, 1920×960 and 3840×1920 (from a real clip if one is given, else
 from a generated one, with grain, so that it is as hard to decode as camera footage), then measures,
-round by round, `ffmpeg -i FILE -f null -` and `avprep build-shards` with its defaults on copies of
-the file. All work counts: start-up, child processes, sound, encoding, writing. The ratio of CPU
-times in one run does not depend on the machine's speed; the median over the rounds is shown.
+round by round, `ffmpeg -i FILE -f null -` on copies of the file, one after the other, and one
+`avprep build-shards` with its defaults of all copies. All work counts: start-up, child processes,
+sound, encoding, writing. The ratio of CPU times in one run does not depend on the machine's speed;
+the median over the rounds is shown.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from pathlib import Path
 from avprep.demo import make_world
 from avprep.ffmpeg import ffmpeg_path
 
-SIZES = [(640, 360), (1920, 960), (3840, 1920)]
+COPIES = {(640, 360): 24, (1920, 960): 12, (3840, 1920): 6}
+"""Sizes of the source, and how many copies of it are built in one go."""
 
 
 def cpu_seconds(command: list[str]) -> float:
@@ -45,7 +47,7 @@ def make_sources(folder: Path, clip: list[Path] | None) -> dict[tuple[int, int],
         ]
     video, audio = clip
     sources = {}
-    for width, height in SIZES:
+    for width, height in COPIES:
         out = folder / f"{width}x{height}.mp4"
         if clip is not None and (width, height) == (640, 360) and "world" not in str(video):
             shutil.copy(video, out)
@@ -61,7 +63,6 @@ def make_sources(folder: Path, clip: list[Path] | None) -> dict[tuple[int, int],
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clip", nargs=2, type=Path, metavar=("VIDEO", "SOUND"))
-    parser.add_argument("--copies", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     avprep = shutil.which(
@@ -77,15 +78,20 @@ def main() -> None:
         for (width, height), (video, audio) in sources.items():
             raw = folder / f"raw{width}"
             raw.mkdir()
-            for copy in range(arguments.copies):
+            copies = COPIES[width, height]
+            for copy in range(copies):
                 shutil.copy(video, raw / f"{copy}.mp4")
                 shutil.copy(audio, raw / f"{copy}{audio.suffix}")
             decode, build = [], []
             for number in range(arguments.rounds):
                 out = folder / f"set{width}-{number}"
-                decode.append(cpu_seconds([ffmpeg_path(), "-i", str(video), "-f", "null", "-"]))
+                alone = [
+                    cpu_seconds([ffmpeg_path(), "-i", str(raw / f"{c}.mp4"), "-f", "null", "-"])
+                    for c in range(copies)
+                ]
+                decode.append(sum(alone) / copies)
                 command = [avprep, "build-shards", str(raw), "--out", str(out), "--workers", "1"]
-                build.append(cpu_seconds(command) / arguments.copies)
+                build.append(cpu_seconds(command) / copies)
                 shutil.rmtree(out)
             ratio = statistics.median(b / d for b, d in zip(build, decode, strict=True))
             print(
