@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -9,13 +10,30 @@ from pathlib import Path
 import av
 import numpy as np
 import soundfile
+from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
+from avprep.cli import main
 from avprep.projection import equirectangular_directions
 from shards.geometry import encode_foa, unit_vector
 from shards.schema import View
 
 DARK, BRIGHT = 40, 220
+DIRECTIONS = {"a": (40.0, 15.0), "b": (-150.0, -25.0), "c": (179.0, 5.0), "d": (-60.0, 30.0)}
+FAST = ["--clip-duration", "2", "--views", "4"]
+
+
+def build(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["build-shards", *map(str, arguments)])
+
+
+def contents(root: Path) -> dict[str, str]:
+    """The hash of every file of a set."""
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 def dot_plane(

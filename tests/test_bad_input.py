@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,6 +125,19 @@ def picture_only_in_name(raw: Path) -> str:
     return "no picture"
 
 
+def speech_in_surround(raw: Path) -> str:
+    sound = wave(6)
+    sound[[0, 1, 3, 4, 5]] = 0
+    write_video(raw / "bad.mkv", [FRAME] * 48, sound=sound, layout="5.1(side)")
+    return "probably speech in a 5.1 track"
+
+
+def no_sound_at_all(raw: Path) -> str:
+    write_dot_recording(raw, "bad")
+    write_wav(raw / "bad.wav", 1e20 * wave())
+    return "peaks at"
+
+
 CASES = [
     truncated_index,
     truncated_content,
@@ -138,6 +153,8 @@ CASES = [
     short_sound,
     two_side_files,
     picture_only_in_name,
+    speech_in_surround,
+    no_sound_at_all,
 ]
 
 
@@ -191,6 +208,75 @@ def test_names_of_any_kind_go_in(tmp_path: Path) -> None:
     for key in shards.keys:
         assert all(c.isascii() and (c.isalnum() or c in "_-") for c in key)
     assert shards.frames(0, 1, 0, 8).shape == (8, 112, 112, 3)
+
+
+def test_a_name_that_is_no_utf8_is_said_and_the_others_go_in(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "set"
+    write_dot_recording(raw, "good")
+    write_dot_recording(raw, "bad").rename(raw / os.fsdecode(b"caf\xe9.mp4"))
+    (raw / "bad.wav").unlink()
+    result = build(raw, "--out", out)
+    assert result.exit_code == 1, result.output
+    assert "the name of caf\ufffd.mp4 is not valid UTF-8; rename it" in result.output
+    assert ShardSet(out).keys == ["good-0"]
+
+
+def test_a_disk_that_fills_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a network file system does it: the data do not fit when they are flushed."""
+    raw, out = tmp_path / "raw", tmp_path / "set"
+    for name in "abc":
+        write_dot_recording(raw, name)
+    flush, left = os.fsync, [8]
+
+    def full(descriptor: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        result = build(raw, "--out", out, "--workers", 1)
+    assert result.exit_code == 2
+    assert f"the disk of {out} is full" in result.output
+    assert 0 < len(list(out.glob("train/*.tar"))) < 3
+    assert not list(out.rglob("*.partial"))
+    assert not (out / "manifest.json").exists()
+    assert build(raw, "--out", out).exit_code == 0
+    assert len(ShardSet(out)) == 3
+
+
+@pytest.mark.parametrize("command", ["demo", "preview"])
+def test_other_commands_say_what_they_cannot_write(command: str, tmp_path: Path) -> None:
+    write_dot_recording(tmp_path / "raw", "-a")
+    assert build(tmp_path / "raw", "--out", tmp_path / "set").exit_code == 0
+    (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "x"
+    arguments = {
+        "demo": [str(target), "--clips", "1"],
+        "preview": [str(tmp_path / "set"), "-a-0", "--out", str(target)],
+    }
+    result = CliRunner().invoke(main, [command, *arguments[command]])
+    assert result.exit_code == 2
+    assert "Not a directory" in result.output
+    (tmp_path / "raw" / "-a.mp4").write_bytes(b"nothing")
+    shown = ["preview", str(tmp_path / "set"), "--raw", str(tmp_path / "raw")]
+    result = CliRunner().invoke(main, [*shown, "--out", str(tmp_path / "x.png")])
+    assert result.exit_code == 2
+    assert "cannot be decoded" in result.output
+
+
+def test_a_missing_package_is_named_with_its_remedy() -> None:
+    for command, package, extra in (("avprep", "cv2", "prep"), ("avtrain", "torch", "train")):
+        arguments = {"avprep": ["build-shards", "x", "--out", "y"], "avtrain": ["pretrain", "x"]}
+        code = (
+            f"import sys; sys.modules[{package!r}] = None; from {command}.cli import main; "
+            f"main({arguments[command]})"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.returncode == 2, run.stderr
+        assert f"{package} is not installed; `pip install 'avsa360[{extra}]'`" in run.stderr
+        assert "Traceback" not in run.stderr
 
 
 @pytest.fixture
@@ -261,6 +347,7 @@ def test_a_folder_with_another_set_is_left_alone(tmp_path: Path) -> None:
     [
         (["--views", "40"], "40 views do not fit with their centres 36° apart"),
         (["--hfov", "90:30"], "is no angle or MIN:MAX"),
+        (["--hfov", "60:170"], "of up to 150 degrees"),
         (["--size", "111"], "--size 111 is odd"),
         (["--shard-size", "many"], "is no size such as 256MB"),
         (["--viewpoints", "nowhere.json"], "cannot be read"),
@@ -299,6 +386,7 @@ def test_no_recordings_are_said(tmp_path: Path) -> None:
             "no direction: azimuth 0.0, elevation 95.0",
         ),
         ('[{"azimuth_deg": 0, "elevation_deg": 0, "hfov_deg": 60, "fov": 3}]', "unknown entries"),
+        ('[{"azimuth_deg": 0, "elevation_deg": 0, "hfov_deg": 160}]', "is wider than 150"),
     ],
 )
 def test_a_wrong_viewpoints_file_is_said(content: str, sentence: str, tmp_path: Path) -> None:

@@ -1,0 +1,26 @@
+"""Sets that several test files build on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.media import DIRECTIONS, FAST, build, write_dot_recording
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw")
+    for name, direction in DIRECTIONS.items():
+        write_dot_recording(folder, name, *direction, seconds=4.0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set of `raw`: eight shards of one clip each. Not to be changed."""
+    out = tmp_path_factory.mktemp("set") / "shards"
+    result = build(raw, "--out", out, *FAST, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    return out
