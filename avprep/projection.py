@@ -1,4 +1,4 @@
-"""Rectilinear (gnomonic) crops of equirectangular video, exact and free of aliasing.
+"""Rectilinear (gnomonic) crops of 360° video, exact and free of aliasing.
 
 Everything is computed in *edge coordinates* of a picture: (0, 0) is its upper left corner and
 the centre of the pixel in column u and row v is (u + 1/2, v + 1/2). Frames are planar YUV 4:2:0
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from avprep.sphere import Places, Sphere
 from shards.geometry import unit_vector, view_rotation
 from shards.schema import View
 
@@ -23,6 +24,7 @@ _SAMPLING_STEP = 1.55
 """Samples of a crop lie at most this many pixels apart, so that bilinear taps leave no gaps."""
 _MOST_ROWS = 1 << 14
 """OpenCV takes maps of fewer than 2^15 rows."""
+_BLACK, _NO_COLOUR = 16, 128
 
 Plane = NDArray[np.uint8]
 Map = NDArray[np.float32]
@@ -53,13 +55,6 @@ def view_position(view: View, directions: Points) -> Points:
     return np.stack([x, y], axis=-1)
 
 
-def equirectangular_position(directions: Points) -> Points:
-    """Positions (..., 2) in a 360°×180° picture, 0 to 1 from the upper left corner."""
-    azimuth = np.arctan2(directions[..., 1], directions[..., 0])
-    elevation = np.arctan2(directions[..., 2], np.hypot(directions[..., 0], directions[..., 1]))
-    return np.stack([0.5 - azimuth / (2 * np.pi), 0.5 - elevation / np.pi], axis=-1)
-
-
 def equirectangular_directions(height: int, width: int) -> Points:
     """Unit vectors (height, width, 3) of the pixel centres of an equirectangular picture."""
     azimuth = 180.0 * (1.0 - 2.0 * (np.arange(width) + 0.5) / width)
@@ -75,33 +70,47 @@ def vfov_of(hfov_deg: float, aspect: float) -> float:
 @dataclass(frozen=True)
 class _Sampling:
     """How a view is sampled: at which level of the pyramid, with how many samples a pixel and
-    direction, and where: columns and rows of the luma plane and of U above V, in pixels."""
+    direction, and where: columns and rows of the luma plane and of U above V, in pixels.
+
+    ``hidden`` (size, size): what the source does not show; None where it shows everything.
+    """
 
     level: int
     samples: int
     luma: tuple[Map, Map]
     chroma: tuple[Map, Map]
+    hidden: NDArray[np.bool_] | None = None
 
 
 class Cropper:
-    """Crops of fixed size for fixed views from equirectangular YUV 4:2:0 frames of fixed size.
+    """Crops of fixed size for fixed views from YUV 4:2:0 frames of fixed size.
 
-    The source is taken as 360°×180° whatever its aspect. Where a crop is coarser than the source,
-    it is sampled from a 2×2-averaged pyramid, with several samples for each output pixel.
+    An equirectangular source is taken as 360°×180° whatever its aspect. Where a crop is coarser
+    than the source, it is sampled from a 2×2-averaged pyramid, with several samples for each
+    output pixel. What the source does not show is black.
     """
 
     def __init__(
-        self, source_height: int, source_width: int, views: tuple[View, ...], size: int
+        self,
+        source_height: int,
+        source_width: int,
+        views: tuple[View, ...],
+        size: int,
+        sphere: Sphere | None = None,
     ) -> None:
         if source_height % 2 or source_width % 2 or size % 2:
             raise ValueError("YUV 4:2:0 needs even picture sizes")
         self._source = (source_height, source_width)
         self._size = size
+        self._sphere = Sphere() if sphere is None else sphere
+        self._hidden: dict[int, NDArray[np.bool_]] = {}
         self._views = len(views)
         # Views that are sampled alike are sampled in one go, one below the other.
         alike: dict[tuple[int, int, int], dict[int, _Sampling]] = {}
         for number, view in enumerate(views):
             sampling = self._sampling(view)
+            if sampling.hidden is not None:
+                self._hidden[number] = sampling.hidden
             height = size * sampling.samples
             part = number // max(1, _MOST_ROWS // height)
             group = alike.setdefault((sampling.level, sampling.samples, part), {})
@@ -133,6 +142,10 @@ class Cropper:
             chroma_crops = _sample(chroma, sampling.chroma, sampling.samples)
             crops[views, :size] = luma_crops.reshape(-1, size, size)
             crops[views, size:] = chroma_crops.reshape(-1, size // 2, size)
+        for view, hidden in self._hidden.items():
+            crops[view, :size][hidden] = _BLACK
+            for plane in crops[view, size:].reshape(2, size // 2, size // 2):
+                plane[hidden[::2, ::2]] = _NO_COLOUR
         return crops
 
     def _sampling(self, view: View) -> _Sampling:
@@ -151,38 +164,56 @@ class Cropper:
         chroma_fine = (np.arange(half_samples) + 0.5) / half_samples
         scale = 2.0**level
         full_height, full_width = self._source
-        luma = equirectangular_position(view_directions(view, fine[None, :], fine[:, None]))
-        chroma = equirectangular_position(
-            view_directions(view, chroma_fine[None, :] - 0.5 / size, chroma_fine[:, None])
-        )
         edge = np.array([full_width, full_height], dtype=np.float64)
         # From edge coordinates to pixel indices of the plane at its pyramid level. Averaging 2×2
         # keeps luma centred; left-sited chroma keeps its half *full-size* pixel of offset.
-        luma_index = luma * edge / scale - 0.5
-        chroma_index = (chroma * edge + np.array([0.5, 0.0])) / (2 * scale) - 0.5
-        u_map = _map(chroma_index, height // 2)
+        luma = self._places(view, fine[None, :], fine[:, None])
+        luma_map = _map(luma.xy * edge / scale - 0.5, luma.box, height, width, self._sphere.wraps)
+        chroma = self._places(view, chroma_fine[None, :] - 0.5 / size, chroma_fine[:, None])
+        u_map = _map(
+            (chroma.xy * edge + np.array([0.5, 0.0])) / (2 * scale) - 0.5,
+            chroma.box,
+            height // 2,
+            width // 2,
+            self._sphere.wraps,
+        )
         v_map = (u_map[0], u_map[1] + height // 2)
-        return _Sampling(level, samples, _map(luma_index, height), _stack([u_map, v_map]))
+        hidden = None
+        if not luma.visible.all():
+            blocks = luma.visible.reshape(size, samples, size, samples)
+            hidden = np.logical_not(blocks.all(axis=(1, 3)))
+        return _Sampling(level, samples, luma_map, _stack([u_map, v_map]), hidden)
+
+    def _places(self, view: View, x: Points, y: Points) -> Places:
+        return self._sphere.places(view_directions(view, x, y), *self._source)
 
     def _steps(self, view: View) -> Points:
-        """Arcs between neighbouring output pixels, in pixels of the source at its equator.
+        """Arcs between neighbouring output pixels, in pixels of the source where it is finest.
 
-        Nearer the poles a row's pixels are crowded, but the picture on them is as smooth as the
-        rows above and below, so that arcs, not pixels, tell how finely it must be sampled.
+        Nearer the poles of an equirectangular frame a row's pixels are crowded, but the picture
+        on them is as smooth as the rows above and below, so that arcs, not pixels, tell how finely
+        it must be sampled.
         """
         centres = (np.arange(self._size) + 0.5) / self._size
         directions = view_directions(view, centres[None, :], centres[:, None])
-        height, width = self._source
-        density = max(height / np.pi, width / (2 * np.pi))
+        density = self._sphere.density(*self._source)
         return density * np.concatenate(
             [np.linalg.norm(np.diff(directions, axis=axis), axis=-1).ravel() for axis in (0, 1)]
         )
 
 
-def _map(index: Points, rows: int) -> tuple[Map, Map]:
-    """Columns and rows; within half a pixel of a pole the last row is all there is."""
-    column, row = np.moveaxis(index.astype(np.float32), -1, 0)
-    return np.ascontiguousarray(column), np.clip(row, 0, rows - 1)
+def _map(index: Points, box: Points, height: int, width: int, wraps: bool) -> tuple[Map, Map]:
+    """Columns and rows, kept inside the pixels of their part of the frame.
+
+    Within half a pixel of a pole the last row is all there is.
+    """
+    low = np.ceil(box[..., :2] * (width, height) - 1e-6)
+    high = np.floor(box[..., 2:] * (width, height) + 1e-6) - 1
+    column, row = np.moveaxis(index, -1, 0)
+    row = np.clip(row, low[..., 1], high[..., 1])
+    if not wraps:
+        column = np.clip(column, low[..., 0], high[..., 0])
+    return column.astype(np.float32), row.astype(np.float32)
 
 
 def _stack(maps: list[tuple[Map, Map]]) -> tuple[Map, Map]:

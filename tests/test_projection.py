@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from avprep.projection import (
     Cropper,
-    equirectangular_position,
     vfov_of,
     view_directions,
     view_position,
 )
+from avprep.sphere import Sphere
 from shards.geometry import angle_between_deg, unit_vector
 from shards.schema import View
 from tests.media import centroid, dot_plane, gnomonic, grey_frame
@@ -106,7 +106,7 @@ def test_positions_come_back(a: float, e: float, x: float, y: float) -> None:
 
 
 def test_the_left_half_of_the_frame_is_at_positive_azimuth() -> None:
-    x, y = equirectangular_position(unit_vector(90, 45))
+    x, y = Sphere().places(unit_vector(90, 45), 960, 1920).xy
     assert (x, y) == (0.25, 0.25)
 
 
@@ -133,7 +133,9 @@ def test_no_aliasing_at_4k(hfov: float) -> None:
     view = View(37.0, 20.0, hfov, hfov)
     crop = Cropper(height, width, (view,), CROP).crop(grey_frame(luma))[0][:CROP]
     fine = (np.arange(8 * CROP) + 0.5) / (8 * CROP)
-    position = equirectangular_position(view_directions(view, fine[None, :], fine[:, None]))
+    position = (
+        Sphere().places(view_directions(view, fine[None, :], fine[:, None]), height, width).xy
+    )
     index = (position * (width, height) - 0.5).astype(np.float32)
     samples = cv2.remap(luma.astype(np.float32), index[..., 0], index[..., 1], cv2.INTER_LINEAR)
     reference = samples.reshape(CROP, 8, CROP, 8).mean(axis=(1, 3))
