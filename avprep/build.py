@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
-import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from avprep.clip import ClipOptions, make_sample
-from avprep.errors import ClipError, UserError
+from avprep.clip import ClipOptions
+from avprep.errors import UserError
+from avprep.executors import DaskWorkers, Workers, workers
 from avprep.ffmpeg import ffmpeg_version
 from avprep.plan import BuildPlan, ShardPlan, find_clips, plan_build
 from avprep.sources import Failure
+from avprep.state import STATE_NAME, State, Task, differing, finishing, locked
 from shards.errors import ShardError
 from shards.files import dump_json, remove_temporary_files, write_atomic
 from shards.manifest import MANIFEST_NAME, entry_of, read_index, read_manifest, write_manifest
 from shards.schema import Manifest, ShardEntry
-from shards.writer import open_shard
 
 FAILURES_NAME = "failures.jsonl"
-STATE_NAME = ".build.json"
-"""Present while a build is unfinished: what it is making."""
 _SAID_AT_ONCE = 20
 
 
@@ -59,22 +54,33 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
-class BuildResult:
-    """What a build made: the manifest and what did not go in."""
+class Run:
+    """How a build is run; the set is the same for all of these.
 
-    manifest: Manifest
+    ``task`` makes a part of the shards only; ``append`` adds what a finished set does not hold.
+    """
+
+    workers: int = 1
+    task: Task | None = None
+    append: bool = False
+    scheduler: str | None = None
+    show_progress: bool = True
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What stands in the folder: the manifest (None while shards of other tasks are ``missing``)
+    and what did not go in."""
+
+    manifest: Manifest | None
     failures: tuple[Failure, ...]
     unlisted: int
-    was_complete: bool
+    missing: int = 0
+    was_complete: bool = False
 
 
 def build_shards(
-    raw: Path,
-    out: Path,
-    options: BuildOptions,
-    splits_folder: Path | None = None,
-    workers: int = 1,
-    show_progress: bool = True,
+    raw: Path, out: Path, options: BuildOptions, splits_folder: Path | None, run: Run
 ) -> BuildResult:
     """Build the set of ``raw`` in ``out``, or finish a build that was interrupted.
 
@@ -83,195 +89,219 @@ def build_shards(
     # Asked before any work, so that a missing ffmpeg is said at once.
     versions = {"avprep": version("avsa360"), "ffmpeg": ffmpeg_version(), "av": version("av")}
     try:
-        with _executor(workers) as (executor, counter):
+        with workers(run.workers) as local:
             found = find_clips(
-                raw, options.layout, splits_folder, options.clip_duration_s, executor
+                raw, options.layout, splits_folder, options.clip_duration_s, local.pool
             )
             options = replace(options, layout=found.layout)
             record = options.record()
+            base = _base(out, record) if run.append else None
             plan = plan_build(
-                found, record, options.clip.seed, options.shard_bytes, options.clip_bytes()
+                found, record, options.clip.seed, options.shard_bytes, options.clip_bytes(), base
             )
-            complete = _prepare(out, plan, record)
-            if not complete:
-                _make_shards(out, plan, options.clip, executor, counter, show_progress)
-                _finish(out, plan, record, versions)
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process died, perhaps for want of memory; finished shards are kept: run the "
-            "same command again, with fewer --workers"
-        ) from None
+            if _is_complete(out, plan, record, base):
+                return BuildResult(
+                    read_manifest(out), _read_failures(out), plan.unlisted, was_complete=True
+                )
+            with locked(out, run.task):
+                state = State.of(plan, record, versions)
+                _prepare(out, state, base)
+                by = DaskWorkers(run.scheduler) if run.scheduler else local
+                part = plan.shards
+                if run.task is not None:
+                    part = plan.shards[run.task.index :: run.task.count]
+                failures = _make_shards(out, plan, part, options.clip, by, run.show_progress)
+                return _end(out, state, base, run, failures)
     except OSError as error:
         raise _disk_error(out, error) from None
-    return BuildResult(read_manifest(out), _read_failures(out), plan.unlisted, complete)
 
 
-def _prepare(out: Path, plan: BuildPlan, record: dict[str, Any]) -> bool:
-    """Make the output folder ready; True if it holds this very set, complete.
-
-    Raises UserError if it holds another one, finished or not.
-    """
-    state = {"plan": plan.digest, "options": record}
-    state_file = out / STATE_NAME
-    if (out / MANIFEST_NAME).exists():
-        try:
-            manifest = read_manifest(out)
-        except ShardError as error:
-            raise UserError(f"{error}; or choose another --out") from None
-        _refuse_other(out, manifest.options, state, manifest.plan)
-        kept = {entry.file for shards in manifest.splits.values() for entry in shards}
-        if all(_is_done(out, shard) for shard in plan.shards if shard.file in kept):
-            return True
-        (out / MANIFEST_NAME).unlink()  # shards were lost: the set is unfinished again
-    elif state_file.exists():
-        try:
-            old = json.loads(state_file.read_bytes())
-            _refuse_other(out, old["options"], state, old["plan"])
-        except (ValueError, KeyError):
-            raise UserError(
-                f"{state_file} is damaged; delete {out} or choose another --out"
-            ) from None
-    else:
-        for folder in sorted({out / shard.split for shard in plan.shards}):
-            if any(folder.glob("*.tar")):
+def merge(out: Path) -> BuildResult:
+    """End a build whose tasks have made all shards. Raises UserError where some are missing."""
+    try:
+        state = State.read(out)
+        if state is None:
+            return BuildResult(read_manifest(out), _read_failures(out), 0, was_complete=True)
+        base = read_manifest(out) if (out / MANIFEST_NAME).exists() else None
+        with locked(out, None):
+            missing = _missing(out, state)
+            if missing:
                 raise UserError(
-                    f"{folder} holds tar files that are not of this build; choose another --out"
+                    f"{len(missing)} of {len(state.shards)} shards of {out} are missing, the first "
+                    f"is {missing[0]}; run the tasks that have not ended again"
                 )
-    for folder in {out / shard.split for shard in plan.shards}:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_temporary_files(folder)
-    out.mkdir(parents=True, exist_ok=True)
-    remove_temporary_files(out)
-    write_atomic(state_file, dump_json(state, indent=1))
-    return False
+            _finish(out, state, base)
+    except OSError as error:
+        raise _disk_error(out, error) from None
+    return BuildResult(read_manifest(out), _read_failures(out), state.unlisted)
 
 
-def _refuse_other(out: Path, old: dict[str, Any], state: dict[str, Any], old_plan: str) -> None:
-    if old_plan == state["plan"]:
-        return
-    new = json.loads(dump_json(state["options"]))
-    differing = [
-        f"{name} {_flat(old).get(name)!r} there, {_flat(new).get(name)!r} now"
-        for name in sorted(_flat(old).keys() | _flat(new).keys())
-        if _flat(old).get(name) != _flat(new).get(name)
-    ]
-    what = "; ".join(differing) or "other recordings or split lists"
-    raise UserError(f"{out} holds another set ({what}); choose another --out or delete it")
+def _base(out: Path, record: dict[str, Any]) -> Manifest | None:
+    """The finished set that is added to; raises UserError if it was made with other options."""
+    if not (out / MANIFEST_NAME).exists():
+        return None
+    manifest = _manifest(out)
+    what = differing(manifest.options, record)
+    if what:
+        raise UserError(f"{out} was made with other options ({what}); --append must be the same")
+    return manifest
 
 
-def _flat(options: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        flat.update(_flat(value) if isinstance(value, dict) else {name: value})
-    return flat
+def _manifest(out: Path) -> Manifest:
+    try:
+        return read_manifest(out)
+    except ShardError as error:
+        raise UserError(f"{error}; or choose another --out") from None
+
+
+def _is_complete(out: Path, plan: BuildPlan, record: dict[str, Any], base: Manifest | None) -> bool:
+    """Whether this very set stands in ``out``; raises UserError if it is another finished one."""
+    if base is not None:
+        return not plan.shards
+    if not (out / MANIFEST_NAME).exists():
+        return False
+    manifest = _manifest(out)
+    if manifest.plan != plan.digest:
+        what = differing(manifest.options, record) or "other recordings or split lists"
+        raise UserError(
+            f"{out} holds another set ({what}); choose another --out, or add new recordings to it "
+            "with --append"
+        )
+    kept = {entry.file for shards in manifest.splits.values() for entry in shards}
+    return all(_is_done(out, s.file, s.index) for s in plan.shards if s.file in kept)
+
+
+def _prepare(out: Path, state: State, base: Manifest | None) -> None:
+    """Make the output folder ready; raises UserError if another unfinished set lies in it."""
+    old = State.read(out)
+    listed = set() if base is None else {e.file for es in base.splits.values() for e in es}
+    if old is not None and old.plan != state.plan:
+        if base is None:
+            what = differing(old.options, state.options) or "other recordings or split lists"
+            raise UserError(
+                f"{out} holds another unfinished set ({what}); choose another --out or delete it"
+            )
+        for _, file, index in old.shards:  # an unfinished --append of other recordings
+            if file not in listed:
+                (out / file).unlink(missing_ok=True)
+                (out / index).unlink(missing_ok=True)
+        old = None
+    if old is None:
+        if base is None and (out / MANIFEST_NAME).exists():
+            (out / MANIFEST_NAME).unlink()  # shards were lost: the set is unfinished again
+        else:
+            for split in sorted({split for split, _, _ in state.shards}):
+                if any(f"{split}/{tar.name}" not in listed for tar in (out / split).glob("*.tar")):
+                    raise UserError(
+                        f"{out / split} holds tar files that are not of this build; choose another "
+                        "--out"
+                    )
+        state.write(out)
+    for split in {split for split, _, _ in state.shards}:
+        (out / split).mkdir(parents=True, exist_ok=True)
 
 
 def _make_shards(
     out: Path,
     plan: BuildPlan,
+    part: tuple[ShardPlan, ...],
     options: ClipOptions,
-    executor: ProcessPoolExecutor | None,
-    counter: Synchronized[int],
+    by: Workers | DaskWorkers,
     show_progress: bool,
-) -> None:
-    missing = [shard for shard in plan.shards if not _is_done(out, shard)]
-    done_before = plan.clips - sum(len(shard.clips) for shard in missing)
+) -> tuple[Failure, ...]:
+    """Make those of ``part`` that are missing; returns what did not go in."""
+    missing = [shard for shard in part if not _is_done(out, shard.file, shard.index)]
+    clips = sum(len(shard.clips) for shard in part)
+    failures: list[Failure] = []
     # smoothing=0: the time left follows from the average of the whole run.
     with tqdm(
-        total=plan.clips,
-        initial=done_before,
+        total=clips,
+        initial=clips - sum(len(shard.clips) for shard in missing),
         unit="clip",
         desc="build-shards",
         smoothing=0,
         disable=not show_progress,
     ) as bar:
-        said = 0
+        report = _reporter(bar.write)
+        report(plan.failures)
 
-        def report(failures: tuple[dict[str, str], ...]) -> None:
-            nonlocal said
-            for failure in failures:
-                said += 1
-                if said <= _SAID_AT_ONCE:
-                    bar.write(f"left out: {failure['source']}: {failure['reason']}")
-                elif said == _SAID_AT_ONCE + 1:
-                    bar.write(f"more is left out; {FAILURES_NAME} will list all of it")
+        def advance(done: int) -> None:
+            bar.update(done)
 
-        report(tuple(asdict(failure) for failure in plan.failures))
-        if executor is None:
-            for shard in missing:
-                report(make_shard(out, shard, options, bar.update))
-            return
-        pending = {executor.submit(_make_shard_in_worker, out, s, options) for s in missing}
-        try:
-            while pending:
-                finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                bar.update(done_before + counter.value - bar.n)
-                for future in finished:
-                    report(future.result())
-        except BaseException:
-            _cancel(pending)
-            raise
-
-
-def _cancel(pending: set[Future[tuple[dict[str, str], ...]]]) -> None:
-    for future in pending:
-        future.cancel()
-
-
-def make_shard(
-    out: Path, shard: ShardPlan, options: ClipOptions, count: Callable[[], object]
-) -> tuple[dict[str, str], ...]:
-    """Make one shard; returns the failures among its clips. ``count`` is called after each clip."""
-    failures: list[dict[str, str]] = []
-    with open_shard(out, shard.file, shard.index) as writer:
-        for clip in shard.clips:
-            try:
-                sample = make_sample(clip, options)
-            except (UserError, MemoryError):
-                raise
-            except Exception as error:
-                # Whatever a broken file provokes in a decoder costs this clip alone.
-                known = isinstance(error, ClipError)
-                reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
-                failure = asdict(Failure(clip.source, "clip", f"{clip.file}: {reason}"))
-                writer.add_failure(failure)
-                failures.append(failure)
-            else:
-                writer.add(*sample)
-            count()
+        for more in by.make(out, missing, options, advance):
+            report(more)
+            failures += more
     return tuple(failures)
 
 
-def _is_done(out: Path, shard: ShardPlan) -> bool:
+def _reporter(write: Callable[[str], object]) -> Callable[[tuple[Failure, ...]], None]:
+    """Says failures as they come, up to some."""
+    said = 0
+
+    def report(failures: tuple[Failure, ...]) -> None:
+        nonlocal said
+        for failure in failures:
+            said += 1
+            if said <= _SAID_AT_ONCE:
+                write(f"left out: {failure.source}: {failure.reason}")
+            elif said == _SAID_AT_ONCE + 1:
+                write(f"more is left out; {FAILURES_NAME} will list all of it")
+
+    return report
+
+
+def _end(
+    out: Path, state: State, base: Manifest | None, run: Run, failures: tuple[Failure, ...]
+) -> BuildResult:
+    with finishing(out):
+        missing = _missing(out, state)
+        if missing:
+            return BuildResult(None, failures, state.unlisted, len(missing))
+        if State.read(out) is not None:  # else another task has ended it
+            _finish(out, state, base)
+    return BuildResult(read_manifest(out), _read_failures(out), state.unlisted)
+
+
+def _missing(out: Path, state: State) -> list[str]:
+    return [file for _, file, index in state.shards if not _is_done(out, file, index)]
+
+
+def _is_done(out: Path, file: str, index: str) -> bool:
     """Whether a shard's index stands and its tar has the size that the index says."""
-    index_file, tar = out / shard.index, out / shard.file
-    return (
-        index_file.exists() and tar.exists() and read_index(index_file).bytes == tar.stat().st_size
-    )
+    try:
+        return read_index(out / index).bytes == (out / file).stat().st_size
+    except (ShardError, FileNotFoundError):
+        return False
 
 
-def _finish(out: Path, plan: BuildPlan, record: dict[str, Any], versions: dict[str, str]) -> None:
+def _finish(out: Path, state: State, base: Manifest | None) -> None:
     """Write the failures, then the manifest, then clear away what only the build needed."""
-    failures = [asdict(failure) for failure in plan.failures]
+    failures = [asdict(failure) for failure in state.failures]
     splits: dict[str, list[ShardEntry]] = {}
+    plan = state.plan
+    if base is not None:
+        splits = {split: list(shards) for split, shards in base.splits.items()}
+        plan = hashlib.sha256(f"{base.plan} {plan}".encode()).hexdigest()
     leftovers = [out / STATE_NAME]
-    for shard in plan.shards:
-        index = read_index(out / shard.index)
+    for split, file, index_file in state.shards:
+        index = read_index(out / index_file)
         failures += index.failures
         if index.samples:
-            splits.setdefault(shard.split, []).append(entry_of(index, shard.index))
+            splits.setdefault(split, []).append(entry_of(index, index_file))
         else:
-            leftovers += [out / shard.file, out / shard.index]
+            leftovers += [out / file, out / index_file]
     if failures:
         content = b"".join(dump_json(failure) for failure in failures)
         write_atomic(out / FAILURES_NAME, content)
     else:
         (out / FAILURES_NAME).unlink(missing_ok=True)
     if splits:
-        entries = {split: tuple(shards) for split, shards in splits.items()}
-        write_manifest(out, Manifest(record, versions, entries, plan.digest))
+        entries = {split: tuple(splits[split]) for split in sorted(splits)}
+        write_manifest(out, Manifest(state.options, state.versions, entries, plan))
     for path in leftovers:
         path.unlink(missing_ok=True)
+    for folder in {out, *(out / split for split, _, _ in state.shards)}:
+        remove_temporary_files(folder)
     if not splits:
         raise UserError(f"none of the clips could be built; {out / FAILURES_NAME} says why")
 
@@ -289,37 +319,3 @@ def _disk_error(out: Path, error: OSError) -> UserError:
             "command again"
         )
     return UserError(f"{error.filename or out} cannot be written: {error.strerror}")
-
-
-_counter: Synchronized[int] | None = None
-
-
-def _set_counter(counter: Synchronized[int]) -> None:
-    global _counter
-    _counter = counter
-
-
-def _count_clip() -> None:
-    if _counter is not None:
-        with _counter.get_lock():
-            _counter.value += 1
-
-
-def _make_shard_in_worker(
-    out: Path, shard: ShardPlan, options: ClipOptions
-) -> tuple[dict[str, str], ...]:
-    return make_shard(out, shard, options, _count_clip)
-
-
-@contextmanager
-def _executor(workers: int) -> Iterator[tuple[ProcessPoolExecutor | None, Synchronized[int]]]:
-    """Worker processes that count the clips they finish; none for one worker."""
-    context = multiprocessing.get_context("forkserver")
-    counter: Synchronized[int] = context.Value("q", 0)
-    if workers == 1:
-        yield None, counter
-        return
-    # One process imports the libraries, and the workers are forked from it.
-    context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(workers, context, _set_counter, (counter,)) as executor:
-        yield executor, counter

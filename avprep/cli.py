@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from avprep.errors import UserError
 from shards.errors import ShardError
+
+if TYPE_CHECKING:  # importing the build side takes a while, which --help should not
+    from avprep.build import BuildResult
+    from avprep.state import Task
 
 _PATH = click.Path(path_type=Path)
 
@@ -140,6 +144,18 @@ def demo(out: Path, clips: int, seed: int, workers: int | None) -> None:
 @click.option(
     "--clip-timeout", type=click.FloatRange(1), default=600.0, help="Seconds to decode a clip."
 )
+@click.option(
+    "--append", is_flag=True, help="Add to a finished set what it does not hold yet; no rebuilding."
+)
+@click.option(
+    "--task-index",
+    type=click.IntRange(0),
+    help="Make one part of the shards, in a job array.  [default: from Slurm]",
+)
+@click.option(
+    "--task-count", type=click.IntRange(1), help="Parts of the job array.  [default: from Slurm]"
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers build.")
 @click.pass_context
 def build_shards(ctx: click.Context, /, raw: Path, out: Path, **options: Any) -> None:
     """Make a shard set in --out of the 360° recordings in RAW.
@@ -148,32 +164,81 @@ def build_shards(ctx: click.Context, /, raw: Path, out: Path, **options: Any) ->
     recordings failed, OUT/failures.jsonl lists them, and the rest is complete; 2: nothing could
     be built as asked.
     """
-    from avprep.build import FAILURES_NAME, build_shards
+    from avprep.build import Run, build_shards
 
-    result = build_shards(
-        raw,
-        out,
-        _build_options(options),
-        splits_folder=options["splits"],
+    task = _task(options["task_index"], options["task_count"])
+    if task is not None and options["scheduler"] is not None:
+        raise UserError("--scheduler spreads the work by itself; leave out --task-index")
+    run = Run(
         workers=options["workers"] or _cores(),
+        task=task,
+        append=options["append"],
+        scheduler=options["scheduler"],
     )
-    if result.was_complete:
-        click.echo(f"{out} is complete already")
-        if result.failures:
-            click.echo("(to take in recordings that were mended since, name a new --out)")
-    for split, shards in result.manifest.splits.items():
-        clips = sum(len(shard.keys) for shard in shards)
-        sources = len({source for shard in shards for source in shard.sources})
-        size = sum(shard.bytes for shard in shards) / 1e9
+    if task is not None:
+        click.echo(f"task {task.index} of {task.count}")
+    _report(ctx, out, build_shards(raw, out, _build_options(options), options["splits"], run))
+
+
+@main.command(epilog="Example: avprep merge shards")
+@click.argument("out", metavar="DIR", type=_PATH)
+@click.pass_context
+def merge(ctx: click.Context, out: Path) -> None:
+    """End a build by a job array: write DIR's manifest once all its tasks are done.
+
+    The last task does so by itself; this is for a last task that was killed.
+    """
+    from avprep.build import merge
+
+    _report(ctx, out, merge(out))
+
+
+def _report(ctx: click.Context, out: Path, result: BuildResult) -> None:
+    from avprep.build import FAILURES_NAME
+
+    if result.manifest is None:
         click.echo(
-            f"{split}: {clips} clips of {sources} recordings in {len(shards)} shards, {size:.2f} GB"
+            f"{result.missing} shards of other tasks are missing; the last task ends the set"
         )
+    else:
+        if result.was_complete:
+            click.echo(f"{out} is complete already")
+            if result.failures:
+                click.echo("(--append takes in recordings that were mended since)")
+        for split, shards in result.manifest.splits.items():
+            clips = sum(len(shard.keys) for shard in shards)
+            sources = len({source for shard in shards for source in shard.sources})
+            size = sum(shard.bytes for shard in shards) / 1e9
+            click.echo(
+                f"{split}: {clips} clips of {sources} recordings in {len(shards)} shards, "
+                f"{size:.2f} GB"
+            )
     if result.unlisted:
         click.echo(f"{result.unlisted} clips are in no split list and were left out", err=True)
     if result.failures:
-        count = len(result.failures)
-        click.echo(f"{count} failed; {out / FAILURES_NAME} says why", err=True)
+        where = f"; {out / FAILURES_NAME} says why" if result.manifest is not None else ""
+        click.echo(f"{len(result.failures)} failed{where}", err=True)
         ctx.exit(1)
+
+
+def _task(index: int | None, count: int | None) -> Task | None:
+    """The part of a job array to make: as given, else as Slurm says, else None."""
+    from avprep.state import Task
+
+    if index is None and count is None:
+        slurm = {
+            name: os.environ.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("ID", "COUNT", "MIN")
+        }
+        if not all(value.isdecimal() for value in slurm.values()):
+            return None
+        step = os.environ.get("SLURM_ARRAY_TASK_STEP", "1")
+        first = int(slurm["ID"]) - int(slurm["MIN"])
+        index, count = first // (int(step) if step.isdecimal() else 1), int(slurm["COUNT"])
+    if index is None or count is None:
+        raise UserError("--task-index and --task-count go together")
+    if index >= count:
+        raise UserError(f"--task-index {index} is not below --task-count {count}")
+    return Task(index, count)
 
 
 def _build_options(options: dict[str, Any]) -> Any:

@@ -26,7 +26,8 @@ from avprep.sources import (
     split_of,
 )
 from shards.files import dump_json
-from shards.manifest import shard_names
+from shards.manifest import shard_names, shard_number
+from shards.schema import Manifest
 
 _FEWEST_SHARDS = 8
 """A split has this many shards if it has the clips, so that small sets keep all cores busy."""
@@ -131,14 +132,16 @@ def plan_build(
     seed: int,
     shard_bytes: int,
     clip_bytes: int,
+    base: Manifest | None = None,
 ) -> BuildPlan:
     """Deal clips to shards of about ``shard_bytes``: a function of clips, options and seed.
 
     Sources are shuffled and their clips dealt out in turn, so that those of one source lie in
-    different shards.
+    different shards. With ``base``, a finished set, only what it does not hold is planned, in
+    shards after its own. Raises UserError where a source would be in two splits.
     """
     by_split: defaultdict[str, list[Clip]] = defaultdict(list)
-    for clip in found.clips:
+    for clip in _not_in(base, found.clips):
         by_split[clip.split].append(clip)
     shards: list[ShardPlan] = []
     for split in sorted(by_split):
@@ -150,9 +153,34 @@ def plan_build(
         rank = {source: int(place) for source, place in zip(sources, order, strict=True)}
         dealt = sorted(members, key=lambda clip: (rank[clip.source], clip.start_s))
         for number in range(count):
-            file, index = shard_names(split, number)
+            file, index = shard_names(split, _first_number(base, split) + number)
             shards.append(ShardPlan(split, file, index, tuple(dealt[number::count])))
     return BuildPlan(tuple(shards), found.failures, found.unlisted, _digest(shards, options))
+
+
+def _not_in(base: Manifest | None, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
+    if base is None:
+        return clips
+    keys: set[str] = set()
+    split_of_source: dict[str, str] = {}
+    for split, shards in base.splits.items():
+        for shard in shards:
+            keys |= set(shard.keys)
+            split_of_source |= dict.fromkeys(shard.sources, split)
+    new = tuple(clip for clip in clips if clip.key not in keys)
+    for clip in new:
+        there = split_of_source.get(clip.source, clip.split)
+        if there != clip.split:
+            raise UserError(
+                f"clips of {clip.source} are in split {there} of the set and would now be added to "
+                f"{clip.split}; a recording belongs to one split"
+            )
+    return new
+
+
+def _first_number(base: Manifest | None, split: str) -> int:
+    shards = base.splits.get(split, ()) if base is not None else ()
+    return max((shard_number(shard.file) + 1 for shard in shards), default=0)
 
 
 def _digest(shards: list[ShardPlan], options: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     The content and the rename are flushed to the disk, so that a crash leaves either the old
     file or the whole new one. The mode follows the umask, so that a group can read the file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    # Processes of several machines may write to one folder, so that their ids are not enough.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -40,9 +42,9 @@ def write_atomic(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def remove_temporary_files(folder: Path) -> None:
-    """Delete what a killed process left half-written in ``folder``."""
-    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+def remove_temporary_files(folder: Path, name: str = "*") -> None:
+    """Delete what a killed process left half-written of ``name`` (of everything) in ``folder``."""
+    for path in folder.glob(f".{name}.*{TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 

@@ -43,6 +43,11 @@ def shard_names(split: str, number: int) -> tuple[str, str]:
     return f"{stem}.tar", f"{stem}.index.json"
 
 
+def shard_number(file: str) -> int:
+    """The number in a shard's name; raises ValueError for a name that is not of ours."""
+    return int(Path(file).stem.rpartition("-")[2])
+
+
 def entry_of(index: ShardIndex, index_file: str) -> ShardEntry:
     """The manifest's entry of a finished shard."""
     return ShardEntry(
