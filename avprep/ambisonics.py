@@ -12,7 +12,7 @@ from avprep.errors import ClipError
 
 Foa = NDArray[np.float32]
 
-CONVENTIONS = ("auto", "ambix", "fuma", "youtube")
+CONVENTIONS = ("auto", "ambix", "fuma", "n3d", "youtube")
 _HIGHER_ORDERS = (9, 16, 25, 36, 49)
 # YouTube's six AAC channels decode as FL, FR, FC, LFE, BL, BR and hold X, Y, W, 0, Z, 0.
 _YOUTUBE_TO_ACN = [2, 1, 4, 0]
@@ -24,12 +24,13 @@ _LOUDEST = 1e5
 """Float files may hold 16-bit numbers as they are, so up to 32768; beyond is no sound."""
 
 
-def to_ambix(raw: Foa, convention: str) -> Foa:
+def to_ambix(raw: Foa, convention: str, where: tuple[int, int, int, int] | None = None) -> Foa:
     """Decoded channels (channels, samples) as ambiX FOA (4, samples): W, Y, Z, X, SN3D.
 
     ``auto`` takes four channels (or the first four of a higher order) as ambiX, and six of which
-    LFE and the right surround are silent as YouTube's. Raises ClipError, saying what to do, for
-    sound that is not of the convention or holds NaN or infinite samples.
+    LFE and the right surround are silent as YouTube's. ``where`` names the channels that are
+    W, Y, Z, X as a container says. Raises ClipError, saying what to do, for sound that is not of
+    the convention or holds NaN or infinite samples.
     """
     channels = len(raw)
     raw = np.ascontiguousarray(raw)  # interleaved channels take several times as long to check
@@ -42,6 +43,8 @@ def to_ambix(raw: Foa, convention: str) -> Foa:
             f"its sound peaks at {peak:.1g} times full scale, which no recording does; export it "
             "again as audio samples"
         )
+    if where is not None:
+        return raw[list(where)]
     if convention == "auto":
         convention = "youtube" if channels == 6 else "ambix"
     if convention == "youtube":
@@ -55,6 +58,8 @@ def to_ambix(raw: Foa, convention: str) -> Foa:
     if convention == "fuma":
         w, x, y, z = raw[:4]
         return np.stack([np.float32(np.sqrt(2)) * w, y, z, x])
+    if convention == "n3d":
+        return np.asarray(raw[:4] * np.array([[1], *[[1 / 3**0.5]] * 3], dtype=np.float32))
     return raw[:4]
 
 

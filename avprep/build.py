@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from avprep.clip import ClipOptions
 from avprep.errors import UserError
+from avprep.examine import Wanted
 from avprep.executors import DaskWorkers, Workers, workers
 from avprep.ffmpeg import ffmpeg_version
 from avprep.plan import BuildPlan, ShardPlan, find_clips, plan_build
@@ -34,6 +36,7 @@ class BuildOptions:
     """Options of ``avprep build-shards`` that decide what the set holds."""
 
     clip: ClipOptions
+    wanted: Wanted
     layout: str
     clip_duration_s: float
     shard_bytes: int
@@ -91,8 +94,15 @@ def build_shards(
     try:
         with workers(run.workers) as local:
             found = find_clips(
-                raw, options.layout, splits_folder, options.clip_duration_s, local.pool
+                raw,
+                options.layout,
+                splits_folder,
+                options.clip_duration_s,
+                options.wanted,
+                local.pool,
             )
+            for doubt in found.doubts:
+                tqdm.write(f"check: {doubt}", file=sys.stderr)
             options = replace(options, layout=found.layout)
             record = options.record()
             base = _base(out, record) if run.append else None

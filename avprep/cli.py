@@ -132,9 +132,24 @@ def demo(out: Path, clips: int, seed: int, workers: int | None) -> None:
 )
 @click.option(
     "--foa-convention",
-    type=click.Choice(("auto", "ambix", "fuma", "youtube")),
+    type=click.Choice(("auto", "ambix", "fuma", "n3d", "youtube")),
     default="auto",
-    help="Order and weights of the ambisonic channels.",
+    help="Order and weights of the ambisonic channels; auto asks each file.",
+)
+@click.option(
+    "--projection",
+    type=click.Choice(("auto", "equirect", "eac", "cube3x2", "cube6x1", "fisheye", "dual-fisheye")),
+    default="auto",
+    help="How frames show the sphere; auto asks each file, and then its pixels.",
+)
+@click.option(
+    "--stereo",
+    type=click.Choice(("auto", "mono", "top-bottom", "left-right")),
+    default="auto",
+    help="Where a frame holds two eyes' pictures, of which the left eye's is taken.",
+)
+@click.option(
+    "--fisheye-fov", type=click.FloatRange(90, 280), default=180.0, help="Of its circle, degrees."
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one on each core.")
 @click.option(
@@ -244,6 +259,7 @@ def _task(index: int | None, count: int | None) -> Task | None:
 def _build_options(options: dict[str, Any]) -> Any:
     from avprep.build import BuildOptions
     from avprep.clip import ClipOptions
+    from avprep.examine import Wanted
     from avprep.viewpoints import FixedViews, RandomViews, read_views
 
     views: RandomViews | FixedViews
@@ -264,11 +280,18 @@ def _build_options(options: dict[str, Any]) -> Any:
         fps=int(options["fps"]) if options["fps"] == int(options["fps"]) else options["fps"],
         sample_rate=options["sample_rate"],
         audio_layout=options["audio_layout"],
-        foa_convention=options["foa_convention"],
         seed=options["seed"],
         timeout_s=options["clip_timeout"],
     )
-    return BuildOptions(clip, options["layout"], options["clip_duration"], options["shard_size"])
+    wanted = Wanted(
+        options["projection"],
+        options["stereo"],
+        options["fisheye_fov"],
+        options["foa_convention"],
+    )
+    return BuildOptions(
+        clip, wanted, options["layout"], options["clip_duration"], options["shard_size"]
+    )
 
 
 # Unknown options are taken for keys: ids of YouTube may begin with a dash.

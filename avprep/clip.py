@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from avprep.ambisonics import to_ambix
 from avprep.encode import GOP_FRAMES, CropEncoder, flac, rotation_safe_gain
 from avprep.errors import ClipError
+from avprep.examine import PictureFormat, SoundFormat
 from avprep.ffmpeg import Decoder, Decoding
-from avprep.probe import Media, probe
+from avprep.probe import Media, Picture, probe
 from avprep.projection import Cropper
+from avprep.sphere import Sphere
 from avprep.viewpoints import FixedViews, RandomViews
 from shards.geometry import rotate_foa, view_foa_matrix
 from shards.schema import AudioInfo, SampleInfo, VideoInfo, View
@@ -35,7 +37,8 @@ class Clip:
     """A clip to be made: ``duration_s`` seconds from ``offset_s`` in its files.
 
     ``start_s`` is the same moment in the original recording ``source``, of which the files may be
-    a part; ``file`` is the video's path relative to the input folder.
+    a part; ``file`` is the video's path relative to the input folder; ``picture`` and ``sound``
+    say how the files are to be read.
     """
 
     key: str
@@ -47,6 +50,9 @@ class Clip:
     start_s: float
     offset_s: float
     duration_s: float
+    picture: PictureFormat = PictureFormat()  # noqa: RUF009
+    sound: SoundFormat = SoundFormat()  # noqa: RUF009
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,6 @@ class ClipOptions:
     fps: float
     sample_rate: int
     audio_layout: str
-    foa_convention: str
     seed: int
     timeout_s: float
 
@@ -72,7 +77,9 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
     views = options.views.draw(clip.key, options.seed)
     expected = max(1, round(decoding.duration_s * options.fps))
     with Decoder(decoding) as decoder:
-        crops, frames = _crop_all(decoder, decoding, video_file, views, options, expected)
+        crops, frames = _crop_all(
+            decoder, decoding, video_file, clip.picture.sphere, views, options, expected
+        )
         raw = decoder.sound()
         complaint = f" ({decoder.messages})" if decoder.messages else ""
     frames_s, sound_s = frames / options.fps, raw.shape[1] / decoding.sample_rate
@@ -84,7 +91,8 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
             )
     # The picture's frames set the clip's length, and the sound is cut or padded to it.
     samples = round(frames_s * options.sample_rate)
-    foa = _resample(to_ambix(raw, options.foa_convention), decoding.sample_rate, options, samples)
+    foa = to_ambix(raw, clip.sound.convention, clip.sound.channels)
+    foa = _resample(foa, decoding.sample_rate, options, samples)
     members = {f"view{number:02d}.mp4": crop for number, crop in enumerate(crops)}
     gain = rotation_safe_gain(foa)
     if options.audio_layout == "rotated":
@@ -104,6 +112,13 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
         views=views,
         file=clip.file,
         file_start_s=clip.offset_s,
+        source_format={
+            **asdict(clip.picture.sphere),
+            "stereo": clip.picture.stereo,
+            "rotation_deg": clip.picture.rotation_deg,
+            "foa_convention": clip.sound.convention,
+        },
+        label=clip.label,
     )
     return info, members
 
@@ -123,34 +138,51 @@ def _decoding(clip: Clip, options: ClipOptions, video: Media, audio: Media) -> D
             f"{clip.video.name} has only {duration:.2f} s of picture with sound; clips must have "
             f"at least {SHORTEST_CLIP_S:g} s"
         )
-    # Planes of 4:2:0 have even sizes; the frame still spans the whole sphere.
-    height, width = (size + size % 2 for size in (video.picture.height, video.picture.width))
-    same_size = (height, width) == (video.picture.height, video.picture.width)
+    crop, height, width = _taken(video.picture, clip.picture)
+    # Planes of 4:2:0 have even sizes; the frame still spans the same part of the sphere.
+    even = (height + height % 2, width + width % 2)
     return Decoding(
         video=clip.video,
         audio=clip.audio,
         start_s=clip.offset_s,
         duration_s=duration,
         fps=options.fps,
-        height=height,
-        width=width,
-        rescale=video.picture.full_range or not same_size,
+        height=even[0],
+        width=even[1],
+        crop=crop,
+        rescale=video.picture.full_range or even != (height, width),
+        rotate=clip.picture.rotation_deg != 0,
         channels=audio.sound.channels,
         sample_rate=audio.sound.sample_rate,
         timeout_s=options.timeout_s,
     )
 
 
+def _taken(
+    picture: Picture, of: PictureFormat
+) -> tuple[tuple[int, int, int, int] | None, int, int]:
+    """The part of a file's frames that is taken (None: all), and its height and width."""
+    height, width = picture.height, picture.width
+    if of.rotation_deg % 180:
+        height, width = width, height
+    if of.stereo == "top-bottom":
+        return (0, 0, width, height // 2), height // 2, width
+    if of.stereo == "left-right":
+        return (0, 0, width // 2, height), height, width // 2
+    return None, height, width
+
+
 def _crop_all(
     decoder: Decoder,
     decoding: Decoding,
     video: Media,
+    sphere: Sphere,
     views: tuple[View, ...],
     options: ClipOptions,
     expected: int,
 ) -> tuple[list[bytes], int]:
     """The views' mp4 files and their number of frames."""
-    cropper = Cropper(decoding.height, decoding.width, views, options.size)
+    cropper = Cropper(decoding.height, decoding.width, views, options.size, sphere)
     colorspace = video.picture.colorspace if video.picture else 2
     fps = Fraction(options.fps).limit_denominator(1001)
     encoders = [CropEncoder(options.size, fps, colorspace) for _ in views]

@@ -26,6 +26,7 @@ from avprep.errors import ClipError, UserError
 FORMATS = "mov,matroska,ogg,wav,w64,flac,avi,mpegts,caf,aiff,mp3,aac"
 PROTOCOLS = "file"
 _TIME_TOLERANCE_S = 0.002
+_DESCRIBE_TIMEOUT_S = 30.0
 
 
 @cache
@@ -66,6 +67,23 @@ def ffmpeg_version() -> str:
     return match[1] if match else "unknown"
 
 
+def describe(path: Path) -> str:
+    """What ffmpeg prints of a file's tracks and their side data; empty if it takes too long."""
+    command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-protocol_whitelist", PROTOCOLS]
+    command += ["-format_whitelist", FORMATS, "-i", safe_url(path)]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_DESCRIBE_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    return done.stderr.decode(errors="replace")
+
+
 def safe_url(path: Path) -> str:
     """A path as ffmpeg takes it literally, whatever its name looks like."""
     return f"file:{path.absolute()}"
@@ -75,7 +93,9 @@ def safe_url(path: Path) -> str:
 class Decoding:
     """What one pass of ffmpeg delivers: frames of size (3/2·height, width) and raw sound.
 
-    ``rescale``: the file's own frames are of another size or of full range.
+    ``crop`` is the part (left, top, width, height) of the file's frames that is taken, None for
+    all of it; ``rescale``: what is taken is of another size or of full range; ``rotate``: frames
+    are turned as the file's display matrix says.
     """
 
     video: Path
@@ -85,7 +105,9 @@ class Decoding:
     fps: float
     height: int
     width: int
+    crop: tuple[int, int, int, int] | None
     rescale: bool
+    rotate: bool
     channels: int
     sample_rate: int
     timeout_s: float
@@ -97,8 +119,8 @@ class Decoding:
             "format_whitelist": FORMATS,
             "threads": 1,
         }
-        # Rotation metadata would turn frames away from the size that was probed.
-        limits |= {"noautorotate": None}
+        if not self.rotate:
+            limits |= {"noautorotate": None}
         window = {"ss": f"{self.start_s:.6f}", "t": f"{self.duration_s:.6f}"}
         picture_in = ffmpeg.input(safe_url(self.video), **limits, **window)
         same_file = self.audio == self.video
@@ -110,6 +132,9 @@ class Decoding:
         frames = picture_in.video.filter("setpts", f"PTS-{_TIME_TOLERANCE_S}/TB").filter(
             "fps", fps=f"{self.fps:.9g}", start_time=0, round="up"
         )
+        if self.crop is not None:
+            left, top, width, height = self.crop
+            frames = frames.filter("crop", width, height, left, top, exact=1)
         if self.rescale:
             frames = frames.filter("scale", self.width, self.height, out_range="tv")
         picture = frames.output("pipe:1", format="rawvideo", pix_fmt="yuv420p")

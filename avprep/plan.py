@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ import numpy as np
 
 from avprep.clip import Clip
 from avprep.errors import ClipError, UserError
+from avprep.examine import (
+    PictureFormat,
+    SoundFormat,
+    Wanted,
+    doubts_of,
+    picture_format,
+    sound_format,
+)
 from avprep.probe import probe
 from avprep.sources import (
     Failure,
@@ -60,19 +69,25 @@ class BuildPlan:
 
 @dataclass(frozen=True)
 class FoundClips:
-    """Clips with keys and splits, what cannot be one, how many clips are in no split list, and
-    the layout that was read."""
+    """Clips with keys and splits, what cannot be one, how many clips are in no split list, the
+    layout that was read, and what of it a person should check, in sentences."""
 
     clips: tuple[Clip, ...]
     failures: tuple[Failure, ...]
     unlisted: int
     layout: str
+    doubts: tuple[str, ...]
 
 
 def find_clips(
-    raw: Path, layout: str, splits_folder: Path | None, clip_s: float, executor: Executor | None
+    raw: Path,
+    layout: str,
+    splits_folder: Path | None,
+    clip_s: float,
+    wanted: Wanted,
+    executor: Executor | None,
 ) -> FoundClips:
-    """The clips to make of the recordings in ``raw``; files are asked for their length.
+    """The clips to make of the recordings in ``raw``; files are asked for length and formats.
 
     Raises UserError where there are none, or where lists or names contradict each other.
     """
@@ -80,38 +95,67 @@ def find_clips(
     splits = default_splits(raw) if splits_folder is None else read_splits(splits_folder)
     if splits_folder is not None and not splits:
         raise UserError(f"--splits {splits_folder} holds no list such as train.txt with names")
-    durations: Iterator[float | str] = map(_duration, recordings)
-    if executor is not None and any(r.duration_s is None for r in recordings):
-        durations = executor.map(_duration, recordings, chunksize=8)
+    ask = partial(_ask, wanted=wanted)
+    answers: Iterator[_Answer | str] = map(ask, recordings)
+    if executor is not None and not all(r.formats_known for r in recordings):
+        answers = executor.map(ask, recordings, chunksize=4)
     clips: list[Clip] = []
+    doubts: defaultdict[str, list[str]] = defaultdict(list)
     unlisted = 0
-    for recording, duration in zip(recordings, durations, strict=True):
-        if isinstance(duration, str):
-            failures.append(Failure(recording.source, "probe", duration))
+    for recording, answer in zip(recordings, answers, strict=True):
+        if isinstance(answer, str):
+            failures.append(Failure(recording.source, "probe", answer))
             continue
-        for clip in cut(recording, duration, clip_s):
+        for doubt in answer.doubts:
+            doubts[doubt].append(recording.file)
+        for clip in cut(recording, answer.duration_s, clip_s):
             split = split_of(clip, splits)
             if split is None:
                 unlisted += 1
             else:
-                clips.append(replace(clip, key=clip_key(clip.source, clip.start_s), split=split))
+                key = clip_key(clip.source, clip.start_s)
+                picture, sound = answer.picture, answer.sound
+                clip = replace(clip, key=key, split=split, picture=picture, sound=sound)
+                clips.append(clip)
     _check_unique(clips)
     if not clips and unlisted:
         raise UserError(
             f"none of the {unlisted} clips of {raw} is in a split list; check its names"
         )
-    return FoundClips(tuple(clips), tuple(failures), unlisted, layout)
+    said = tuple(
+        f"{files[0]}{f' and {len(files) - 1} more' if files[1:] else ''}: {doubt}"
+        for doubt, files in doubts.items()
+    )
+    return FoundClips(tuple(clips), tuple(failures), unlisted, layout, said)
 
 
-def _duration(recording: Recording) -> float | str:
-    """Seconds that a recording lasts, or why it cannot be read."""
-    if recording.duration_s is not None:
-        return recording.duration_s
+@dataclass(frozen=True)
+class _Answer:
+    duration_s: float
+    picture: PictureFormat
+    sound: SoundFormat
+    doubts: tuple[str, ...]
+
+
+def _ask(recording: Recording, wanted: Wanted) -> _Answer | str:
+    """How long a recording is and how it will be read, or why it cannot be."""
+    if recording.formats_known and recording.duration_s is not None:
+        convention = SoundFormat(wanted.foa_convention)
+        return _Answer(recording.duration_s, PictureFormat(), convention, ())
     try:
         media = probe(recording.video)
         if media.picture is None:
             raise ClipError(f"{recording.file} has no picture; it is no 360° video")
-        return media.duration_s
+        duration = recording.duration_s or media.duration_s
+        picture = picture_format(recording.video, media.picture, duration, wanted)
+        heard = media.sound
+        if recording.audio != recording.video:
+            heard = probe(recording.audio).sound
+        sound = SoundFormat()
+        if heard is not None:
+            sound = sound_format(recording.audio, heard, wanted)
+        doubts = doubts_of(recording.audio, duration, picture, sound)
+        return _Answer(duration, picture, sound, doubts)
     except ClipError as error:
         return str(error)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +13,11 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from avprep.errors import ClipError
-from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
+from avprep.ffmpeg import FORMATS, PROTOCOLS, describe, safe_url
 
+_FIRST_BOXES = (b"ftyp", b"moov", b"wide", b"free", b"skip", b"mdat")
+_LARGEST_INDEX = 1 << 28
+_LAYOUT_BOXES = (b"SA3D", b"chnl", b"chan")
 _FULL_RANGE = 2
 """AVCOL_RANGE_JPEG."""
 
@@ -34,7 +39,7 @@ class Sound:
     channels: int
     sample_rate: int
     codec: str
-    layout: str
+    extradata: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def probe(path: Path) -> Media:
             duration = container.duration
             # Files that were streamed or cut off have no length: their packets have.
             seconds = _last_time(container) if duration is None else duration / 1_000_000
-            return Media(seconds, _picture(video), _sound(audio))
+            return Media(seconds, _picture(video), _sound(path, audio))
     except av.FFmpegError as error:
         raise ClipError(
             f"{path.name} cannot be read as video or sound ({error.strerror}); it is truncated or "
@@ -88,8 +93,52 @@ def _picture(stream: VideoStream | None) -> Picture | None:
     return Picture(context.width, context.height, int(context.colorspace), full_range)
 
 
-def _sound(stream: AudioStream | None) -> Sound | None:
-    if stream is None or not stream.codec_context.channels:
+def _sound(path: Path, stream: AudioStream | None) -> Sound | None:
+    if stream is None:
         return None
     context = stream.codec_context
-    return Sound(context.channels, context.sample_rate, context.name, context.layout.name)
+    # Asked for layouts of a file's own making, PyAV corrupts the memory of its process.
+    if any(name in (index_of(path) or b"") for name in _LAYOUT_BOXES):
+        channels = _channels_in_words(path)
+    else:
+        channels = context.channels
+    if not channels:
+        return None
+    return Sound(channels, context.sample_rate, context.name, context.extradata)
+
+
+def _channels_in_words(path: Path) -> int:
+    """The number of channels of a file's first sound track, as ffmpeg prints it; 0 without."""
+    found = re.search(r"Audio: .*? Hz, ([^,\n]+),", describe(path))
+    if found is None:
+        return 0
+    words = found[1].strip()
+    count = re.match(r"(\d+) channels", words)
+    try:
+        return int(count[1]) if count else int(av.AudioLayout(words.split("(")[0]).nb_channels)
+    except ValueError:
+        return 0
+
+
+def index_of(path: Path) -> bytes | None:
+    """The index of an mp4 or mov file; None for other files."""
+    try:
+        with open(path, "rb") as file:
+            size = path.stat().st_size
+            offset = 0
+            while offset + 8 <= size:
+                file.seek(offset)
+                length, name = struct.unpack(">I4s", file.read(8))
+                header = 8
+                if length == 1:
+                    (length,) = struct.unpack(">Q", file.read(8))
+                    header = 16
+                length = length or size - offset
+                if length < header or (offset == 0 and name not in _FIRST_BOXES):
+                    return None
+                if name == b"moov":
+                    return file.read(min(length - header, _LARGEST_INDEX))
+                offset += length
+    except (OSError, struct.error):
+        pass
+    return None

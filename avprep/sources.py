@@ -28,7 +28,8 @@ _YT360_NAME = re.compile(r"(?P<source>.+)-(?P<start>\d+(\.\d+)?)")
 class Recording:
     """A video file with its sound: the whole of recording ``source`` or a part from ``start_s``.
 
-    ``duration_s`` is None where the file must be asked for it.
+    ``duration_s`` is None where the file must be asked for it; ``formats_known`` where the layout
+    says what picture and sound are like.
     """
 
     source: str
@@ -37,6 +38,7 @@ class Recording:
     file: str
     start_s: float = 0.0
     duration_s: float | None = None
+    formats_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _yt360(raw: Path) -> tuple[list[Recording], list[Failure]]:
         else:
             start = float(match["start"])
             recordings.append(
-                Recording(match["source"], video, sides[0], relative, start, _YT360_CLIP_S)
+                Recording(match["source"], video, sides[0], relative, start, _YT360_CLIP_S, True)
             )
     return recordings, failures
 

@@ -72,7 +72,8 @@ class SampleInfo:
 
     ``source`` names the original recording (clips of one video share it) and ``start_s`` the
     clip's begin in it; ``file`` is the video it was made from, relative to the folder given to
-    the build, and ``file_start_s`` the clip's begin in that.
+    the build, ``file_start_s`` the clip's begin in that, and ``source_format`` how its picture
+    and sound were read.
     """
 
     key: str
@@ -85,12 +86,14 @@ class SampleInfo:
     views: tuple[View, ...]
     file: str | None = None
     file_start_s: float = 0.0
+    source_format: dict[str, Any] | None = None
     label: str | int | None = None
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
-        if self.label is None:
-            del value["label"]
+        for name in ("source_format", "label"):
+            if value[name] is None:
+                del value[name]
         return value
 
     @classmethod
@@ -108,6 +111,7 @@ class SampleInfo:
             views=tuple(View(**view) for view in value["views"]),
             file=value.get("file"),
             file_start_s=value.get("file_start_s", 0.0),
+            source_format=value.get("source_format"),
             label=value.get("label"),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -83,6 +84,8 @@ def write_video(
     sound: NDArray[np.float32] | None = None,
     layout: str = "quad",
     sample_rate: int = 48000,
+    metadata: dict[str, str] | None = None,
+    rotation_deg: int = 0,
 ) -> None:
     """H.264 of planar YUV frames, with the channels of ``sound`` (channels, samples)."""
     codec = "aac" if path.suffix == ".mp4" else "pcm_f32le"
@@ -90,6 +93,9 @@ def write_video(
         stream = container.add_stream(
             "libx264", rate=fps, options={"preset": "ultrafast", "crf": "10"}
         )
+        stream.metadata.update(metadata or {})
+        if rotation_deg:
+            stream.set_display_rotation(rotation_deg)
         audio = None
         if sound is not None:
             audio = container.add_stream(codec, rate=sample_rate, layout=layout)
@@ -167,3 +173,31 @@ def write_dot_recording(
     wave = encode_foa(noise(seconds), unit_vector(azimuth_deg, elevation_deg))
     write_wav(folder / f"{name}.wav", wave)
     return video
+
+
+def equirectangular_texture(height: int, width: int) -> NDArray[np.uint8]:
+    """Noise on the sphere, smooth everywhere: a sum of plane waves through it."""
+    rng = np.random.default_rng(0)
+    directions = equirectangular_directions(height, width)
+    field = np.zeros((height, width))
+    for wave in rng.normal(size=(40, 3)) * 14:
+        field += np.cos(directions @ wave + rng.uniform(0, 2 * np.pi))
+    low, high = field.min(), field.max()
+    return np.rint(20 + 200 * (field - low) / (high - low)).astype(np.uint8)
+
+
+def insert_box(path: Path, entry: bytes, name: bytes, content: bytes) -> None:
+    """Add a box to a sample entry of an mp4 or mov file whose index stands at the end."""
+    data = bytearray(path.read_bytes())
+    assert data.rfind(b"moov") > data.find(b"mdat")
+    box = struct.pack(">I4s", 8 + len(content), name) + content
+    start = data.index(entry, data.rfind(b"moov")) - 4
+    (length,) = struct.unpack_from(">I", data, start)
+    parents = [start]
+    for parent in (b"stsd", b"stbl", b"minf", b"mdia", b"trak", b"moov"):
+        parents.append(data.rindex(parent, 0, start) - 4)
+    data[start + length : start + length] = box
+    for place in parents:
+        (old,) = struct.unpack_from(">I", data, place)
+        struct.pack_into(">I", data, place, old + len(box))
+    path.write_bytes(data)

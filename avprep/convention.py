@@ -1,0 +1,81 @@
+"""Which convention four channels look like, by their sound alone.
+
+A sound from one direction has the same energy in W as in the three directional channels
+together (SN3D), half of it (FuMa, whose W is 3 dB lower) or a third (N3D). Signs and the order of
+the directional channels cannot be heard: look at the energy over the picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, signal
+
+_LEVELS_DB = {"SN3D": 0.0, "FuMa": 3.01, "N3D": 4.77}
+_WINDOW = 1024
+_RANK_ONE = 0.95
+_FEWEST_BINS = 200
+_CLEAR_DB = 1.0
+_A_FORMAT_CORRELATION = 0.4
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What four channels sound like.
+
+    ``w``: the channel that is omnidirectional; ``ratio_db``: energy of the others over it in
+    sounds from one direction; ``spread_db``: how much that varies; ``bins``: how many such sounds
+    there are in time and frequency; ``correlation``: the least one between two channels.
+    """
+
+    w: int
+    ratio_db: float
+    spread_db: float
+    bins: int
+    correlation: float
+
+    @property
+    def normalization(self) -> str:
+        """The nearest of SN3D, FuMa and N3D."""
+        return min(_LEVELS_DB, key=lambda name: abs(_LEVELS_DB[name] - self.ratio_db))
+
+    @property
+    def is_sure(self) -> bool:
+        nearest = abs(_LEVELS_DB[self.normalization] - self.ratio_db)
+        return self.bins >= _FEWEST_BINS and self.spread_db < 2.0 and nearest < 0.75
+
+    @property
+    def looks_like_capsules(self) -> bool:
+        """Whether all channels hear the same, as those of a raw tetrahedral microphone do."""
+        return self.correlation > _A_FORMAT_CORRELATION
+
+
+def listen(sound: NDArray[np.float32], sample_rate: int) -> Heard | None:
+    """Analyse four channels (4, samples); None where they are silent or too short."""
+    if sound.shape[1] < 8 * _WINDOW or not np.any(sound):
+        return None
+    _, _, spectra = signal.stft(sound, sample_rate, nperseg=_WINDOW, noverlap=_WINDOW // 2)
+    # Covariance of each bin's neighbourhood: 3 frequencies × 5 times.
+    products = np.einsum("aft,bft->abft", spectra, spectra.conj())
+    size = (1, 1, 3, 5)
+    covariance = ndimage.uniform_filter(products.real, size) + 1j * ndimage.uniform_filter(
+        products.imag, size
+    )
+    power = np.einsum("aaft->ft", covariance).real
+    loud = power > 1e-4 * power.max()
+    chosen = np.moveaxis(covariance[:, :, loud], -1, 0)
+    largest = np.linalg.eigvalsh(chosen)[:, -1]
+    direct = chosen[largest > _RANK_ONE * power[loud]]
+    total = np.abs(np.corrcoef(sound))
+    correlation = float(total[~np.eye(4, dtype=bool)].min())
+    if len(direct) == 0:
+        return Heard(0, 0.0, np.inf, 0, correlation)
+    energies = np.einsum("naa->na", direct).real + 1e-20
+    ratios = 10 * np.log10(energies.sum(axis=1, keepdims=True) / energies - 1 + 1e-12)
+    low, middle, high = np.percentile(ratios, [25, 50, 75], axis=0)
+    spread = high - low
+    # Of a single sound all channels are alike; then the first one is W, as it always is.
+    w = 0 if spread[0] < spread.min() + _CLEAR_DB else int(np.argmin(spread))
+    return Heard(w, float(middle[w]), float(spread[w]), len(direct), correlation)
