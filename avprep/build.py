@@ -17,7 +17,7 @@ from tqdm import tqdm
 from avprep.clip import ClipOptions
 from avprep.errors import UserError
 from avprep.examine import Wanted
-from avprep.executors import DaskWorkers, Workers, workers
+from avprep.executors import DaskWorkers, Workers
 from avprep.ffmpeg import ffmpeg_version
 from avprep.plan import BuildPlan, ShardPlan, find_clips, plan_build
 from avprep.sources import Failure
@@ -92,14 +92,14 @@ def build_shards(
     # Asked before any work, so that a missing ffmpeg is said at once.
     versions = {"avprep": version("avsa360"), "ffmpeg": ffmpeg_version(), "av": version("av")}
     try:
-        with workers(run.workers) as local:
+        with Workers(run.workers) as local:
             found = find_clips(
                 raw,
                 options.layout,
                 splits_folder,
                 options.clip_duration_s,
                 options.wanted,
-                local.pool,
+                local.ask,
             )
             for doubt in found.doubts:
                 tqdm.write(f"check: {doubt}", file=sys.stderr)

@@ -16,7 +16,7 @@ from avprep.encode import GOP_FRAMES, CropEncoder, flac, rotation_safe_gain
 from avprep.errors import ClipError
 from avprep.examine import PictureFormat, SoundFormat
 from avprep.ffmpeg import Decoder, Decoding
-from avprep.probe import Media, Picture, probe
+from avprep.probe import Media, Picture, probe_both
 from avprep.projection import Cropper
 from avprep.sphere import Sphere
 from avprep.viewpoints import FixedViews, RandomViews
@@ -53,6 +53,8 @@ class Clip:
     picture: PictureFormat = PictureFormat()  # noqa: RUF009
     sound: SoundFormat = SoundFormat()  # noqa: RUF009
     label: str | None = None
+    media: tuple[Media, Media] | None = None
+    """What video and audio file hold, if that is known already."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,7 @@ class ClipOptions:
 def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str, bytes]]:
     """The sample's record and members; raises ClipError where the clip cannot be made."""
     cv2.setNumThreads(1)  # clips run side by side, one on each core
-    video_file = probe(clip.video)
-    audio_file = video_file if clip.audio == clip.video else probe(clip.audio)
+    video_file, audio_file = clip.media or probe_both(clip.video, clip.audio)
     decoding = _decoding(clip, options, video_file, audio_file)
     views = options.views.draw(clip.key, options.seed)
     expected = max(1, round(decoding.duration_s * options.fps))

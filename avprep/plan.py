@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from avprep.examine import (
     picture_format,
     sound_format,
 )
-from avprep.probe import probe
+from avprep.probe import Media, probe_both
 from avprep.sources import (
     Failure,
     Recording,
@@ -85,9 +84,10 @@ def find_clips(
     splits_folder: Path | None,
     clip_s: float,
     wanted: Wanted,
-    executor: Executor | None,
+    ask: Callable[[Callable[[Recording], Answer | str], list[Recording]], list[Answer | str]],
 ) -> FoundClips:
-    """The clips to make of the recordings in ``raw``; files are asked for length and formats.
+    """The clips to make of the recordings in ``raw``; ``ask`` maps a question over files, which
+    are asked for their length and formats.
 
     Raises UserError where there are none, or where lists or names contradict each other.
     """
@@ -95,10 +95,10 @@ def find_clips(
     splits = default_splits(raw) if splits_folder is None else read_splits(splits_folder)
     if splits_folder is not None and not splits:
         raise UserError(f"--splits {splits_folder} holds no list such as train.txt with names")
-    ask = partial(_ask, wanted=wanted)
-    answers: Iterator[_Answer | str] = map(ask, recordings)
-    if executor is not None and not all(r.formats_known for r in recordings):
-        answers = executor.map(ask, recordings, chunksize=4)
+    question = partial(answer_of, wanted=wanted)
+    unknown = [recording for recording in recordings if not recording.formats_known]
+    asked = dict(zip(unknown, ask(question, unknown), strict=True))
+    answers = [asked.get(recording) or question(recording) for recording in recordings]
     clips: list[Clip] = []
     doubts: defaultdict[str, list[str]] = defaultdict(list)
     unlisted = 0
@@ -115,8 +115,8 @@ def find_clips(
             else:
                 key = clip_key(clip.source, clip.start_s)
                 picture, sound = answer.picture, answer.sound
-                clip = replace(clip, key=key, split=split, picture=picture, sound=sound)
-                clips.append(clip)
+                formats = replace(clip, picture=picture, sound=sound, media=answer.media)
+                clips.append(replace(formats, key=key, split=split))
     _check_unique(clips)
     if not clips and unlisted:
         raise UserError(
@@ -130,32 +130,33 @@ def find_clips(
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
+    """What a recording says of itself, and what of it a person should check."""
+
     duration_s: float
     picture: PictureFormat
     sound: SoundFormat
-    doubts: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
+    media: tuple[Media, Media] | None = None
 
 
-def _ask(recording: Recording, wanted: Wanted) -> _Answer | str:
+def answer_of(recording: Recording, wanted: Wanted) -> Answer | str:
     """How long a recording is and how it will be read, or why it cannot be."""
     if recording.formats_known and recording.duration_s is not None:
         convention = SoundFormat(wanted.foa_convention)
-        return _Answer(recording.duration_s, PictureFormat(), convention, ())
+        return Answer(recording.duration_s, PictureFormat(), convention)
     try:
-        media = probe(recording.video)
-        if media.picture is None:
+        media = probe_both(recording.video, recording.audio)
+        seen, heard = media[0].picture, media[1].sound
+        if seen is None:
             raise ClipError(f"{recording.file} has no picture; it is no 360° video")
-        duration = recording.duration_s or media.duration_s
-        picture = picture_format(recording.video, media.picture, duration, wanted)
-        heard = media.sound
-        if recording.audio != recording.video:
-            heard = probe(recording.audio).sound
+        duration = recording.duration_s or media[0].duration_s
+        picture = picture_format(recording.video, seen, duration, wanted)
         sound = SoundFormat()
         if heard is not None:
             sound = sound_format(recording.audio, heard, wanted)
         doubts = doubts_of(recording.audio, duration, picture, sound)
-        return _Answer(duration, picture, sound, doubts)
+        return Answer(duration, picture, sound, doubts, media)
     except ClipError as error:
         return str(error)
 
@@ -232,7 +233,10 @@ def _digest(shards: list[ShardPlan], options: dict[str, Any]) -> str:
     content = [
         (
             shard.file,
-            [{**asdict(clip), "video": "", "audio": clip.audio.name} for clip in shard.clips],
+            [
+                {**asdict(replace(clip, media=None)), "video": "", "audio": clip.audio.name}
+                for clip in shard.clips
+            ],
         )
         for shard in shards
     ]

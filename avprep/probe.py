@@ -85,6 +85,12 @@ def _last_time(container: InputContainer) -> float:
     return max(0.0, last - start)
 
 
+def probe_both(video: Path, audio: Path) -> tuple[Media, Media]:
+    """Of a recording whose sound may be in the same file. Raises ClipError."""
+    of_video = probe(video)
+    return of_video, of_video if audio == video else probe(audio)
+
+
 def _picture(stream: VideoStream | None) -> Picture | None:
     if stream is None or not stream.codec_context.width:
         return None

@@ -14,7 +14,7 @@ from avprep.errors import UserError
 
 LAYOUTS = ("auto", "folder", "yt360")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov")
-SIDE_SUFFIXES = (".wav", ".flac", ".m4a", ".ogg", ".opus")
+SIDE_SUFFIXES = (".wav", ".flac", ".m4a", ".ogg", ".opus", ".amb")
 DEFAULT_SPLIT = "train"
 _SPLIT_LISTS = ("train", "test", "val", "validation")
 _NO_SPLITS = ("segments",)  # YT-360's list of moments stands beside its splits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
@@ -221,26 +220,22 @@ def test_a_name_that_is_no_utf8_is_said_and_the_others_go_in(tmp_path: Path) -> 
     assert ShardSet(out).keys == ["good-0"]
 
 
-def test_a_disk_that_fills_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a network file system does it: the data do not fit when they are flushed."""
+def test_a_file_that_cannot_grow_is_said_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """A limit on files' sizes, as a full disk is, but for everybody."""
     raw, out = tmp_path / "raw", tmp_path / "set"
     for name in "abc":
         write_dot_recording(raw, name)
-    flush, left = os.fsync, [8]
-
-    def full(descriptor: int) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        flush(descriptor)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
-        result = build(raw, "--out", out, "--workers", 1)
-    assert result.exit_code == 2
-    assert f"the disk of {out} is full" in result.output
-    assert 0 < len(list(out.glob("train/*.tar"))) < 3
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+    start = f"{limit}from avprep.cli import main; main(sys.argv[1:])"
+    arguments = ["build-shards", str(raw), "--out", str(out), *FAST]
+    run = subprocess.run(
+        [sys.executable, "-c", start, *arguments], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 2, run.stderr
+    assert "cannot be written: File too large" in run.stderr
+    assert "Traceback" not in run.stderr
     assert not list(out.rglob("*.partial"))
+    assert not list(out.rglob("*.tar"))
     assert not (out / "manifest.json").exists()
     assert build(raw, "--out", out).exit_code == 0
     assert len(ShardSet(out)) == 3
