@@ -34,10 +34,11 @@ def to_ambix(raw: Foa, convention: str, where: tuple[int, int, int, int] | None 
     """
     channels = len(raw)
     raw = np.ascontiguousarray(raw)  # interleaved channels take several times as long to check
-    if not np.isfinite(raw.sum(dtype=np.float64)):  # much cheaper than asking each sample
+    peaks = np.maximum(raw.max(axis=1, initial=0.0), -raw.min(axis=1, initial=0.0))
+    peak = float(peaks.max())
+    if not np.isfinite(peak):
         bad = int(np.count_nonzero(~np.isfinite(raw)))
         raise ClipError(f"its sound holds {bad} samples that are NaN or infinite; export it again")
-    peak = max(float(raw.max(initial=0.0)), -float(raw.min(initial=0.0)))
     if peak > _LOUDEST:
         raise ClipError(
             f"its sound peaks at {peak:.1g} times full scale, which no recording does; export it "
@@ -48,7 +49,7 @@ def to_ambix(raw: Foa, convention: str, where: tuple[int, int, int, int] | None 
     if convention == "auto":
         convention = "youtube" if channels == 6 else "ambix"
     if convention == "youtube":
-        _check_youtube(raw)
+        _check_youtube(raw, peaks)
         return raw[_YOUTUBE_TO_ACN]
     if channels != 4 and channels not in _HIGHER_ORDERS:
         raise ClipError(
@@ -63,10 +64,9 @@ def to_ambix(raw: Foa, convention: str, where: tuple[int, int, int, int] | None 
     return raw[:4]
 
 
-def _check_youtube(raw: Foa) -> None:
+def _check_youtube(raw: Foa, peaks: NDArray[np.float32]) -> None:
     if len(raw) != 6:
         raise ClipError(f"its sound has {len(raw)} channels where YouTube's ambisonics has 6")
-    peaks = np.maximum(raw.max(axis=1, initial=0.0), -raw.min(axis=1, initial=0.0))
     if peaks[_YOUTUBE_SILENT].max() > _SILENCE * peaks.max():
         raise ClipError(
             "its six channels are no YouTube ambisonics (LFE and right surround should be silent) "

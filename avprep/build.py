@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from avprep.clip import ClipOptions
+from avprep.clips import ClipOptions
 from avprep.errors import UserError
 from avprep.examine import Wanted
 from avprep.executors import DaskWorkers, Workers

@@ -258,7 +258,7 @@ def _task(index: int | None, count: int | None) -> Task | None:
 
 def _build_options(options: dict[str, Any]) -> Any:
     from avprep.build import BuildOptions
-    from avprep.clip import ClipOptions
+    from avprep.clips import ClipOptions
     from avprep.examine import Wanted
     from avprep.viewpoints import FixedViews, RandomViews, read_views
 

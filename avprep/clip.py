@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from fractions import Fraction
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,62 +11,23 @@ import soxr
 from numpy.typing import NDArray
 
 from avprep.ambisonics import to_ambix
+from avprep.clips import SHORTEST_CLIP_S, Clip, ClipOptions
 from avprep.encode import GOP_FRAMES, CropEncoder, flac, rotation_safe_gain
 from avprep.errors import ClipError
-from avprep.examine import PictureFormat, SoundFormat
+from avprep.examine import PictureFormat
 from avprep.ffmpeg import Decoder, Decoding
 from avprep.probe import Media, Picture, probe_both
 from avprep.projection import Cropper
 from avprep.sphere import Sphere
-from avprep.viewpoints import FixedViews, RandomViews
 from shards.geometry import rotate_foa, view_foa_matrix
 from shards.schema import AudioInfo, SampleInfo, VideoInfo, View
 from shards.video import index_mp4
 
 MISSING_TOLERANCE_S = 0.5
 """A clip that ends this much earlier than its file promises is a fault of the file."""
-SHORTEST_CLIP_S = 1.0
 _BYTES_AT_ONCE = 1 << 21
 """Crops that wait to be encoded: an encoder that gets some frames in a row finds its memory in
 the processor's cache."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A clip to be made: ``duration_s`` seconds from ``offset_s`` in its files.
-
-    ``start_s`` is the same moment in the original recording ``source``, of which the files may be
-    a part; ``file`` is the video's path relative to the input folder; ``picture`` and ``sound``
-    say how the files are to be read.
-    """
-
-    key: str
-    source: str
-    split: str
-    video: Path
-    audio: Path
-    file: str
-    start_s: float
-    offset_s: float
-    duration_s: float
-    picture: PictureFormat = PictureFormat()  # noqa: RUF009
-    sound: SoundFormat = SoundFormat()  # noqa: RUF009
-    label: str | None = None
-    media: tuple[Media, Media] | None = None
-    """What video and audio file hold, if that is known already."""
-
-
-@dataclass(frozen=True)
-class ClipOptions:
-    """What every clip of a build is made into."""
-
-    views: RandomViews | FixedViews
-    size: int
-    fps: float
-    sample_rate: int
-    audio_layout: str
-    seed: int
-    timeout_s: float
 
 
 def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str, bytes]]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, signal
 
 _LEVELS_DB = {"SN3D": 0.0, "FuMa": 3.01, "N3D": 4.77}
 _WINDOW = 1024
 _RANK_ONE = 0.95
 _FEWEST_BINS = 200
+_MOST_BINS = 10_000
 _CLEAR_DB = 1.0
 _A_FORMAT_CORRELATION = 0.4
 
@@ -56,18 +57,20 @@ def listen(sound: NDArray[np.float32], sample_rate: int) -> Heard | None:
     """Analyse four channels (4, samples); None where they are silent or too short."""
     if sound.shape[1] < 8 * _WINDOW or not np.any(sound):
         return None
-    _, _, spectra = signal.stft(sound, sample_rate, nperseg=_WINDOW, noverlap=_WINDOW // 2)
-    # Covariance of each bin's neighbourhood: 3 frequencies × 5 times.
-    products = np.einsum("aft,bft->abft", spectra, spectra.conj())
-    size = (1, 1, 3, 5)
-    covariance = ndimage.uniform_filter(products.real, size) + 1j * ndimage.uniform_filter(
-        products.imag, size
-    )
-    power = np.einsum("aaft->ft", covariance).real
-    loud = power > 1e-4 * power.max()
-    chosen = np.moveaxis(covariance[:, :, loud], -1, 0)
+    windows = np.lib.stride_tricks.sliding_window_view(sound, _WINDOW, axis=1)[:, :: _WINDOW // 2]
+    spectra = np.fft.rfft(windows * np.hanning(_WINDOW), axis=2)
+    # Covariance of each bin's neighbourhood: 5 times × 3 frequencies.
+    products = np.einsum("atf,btf->abtf", spectra, spectra.conj())
+    covariance = np.empty_like(products)
+    for place in np.ndindex(4, 4):
+        around = [cv2.blur(part, (3, 5)) for part in (products[place].real, products[place].imag)]
+        covariance[place] = around[0] + 1j * around[1]
+    power = np.einsum("aatf->tf", covariance).real
+    loud = np.flatnonzero(power > 1e-4 * power.max())
+    loud = loud[:: -(-len(loud) // _MOST_BINS)]
+    chosen = np.moveaxis(covariance.reshape(4, 4, -1)[:, :, loud], -1, 0)
     largest = np.linalg.eigvalsh(chosen)[:, -1]
-    direct = chosen[largest > _RANK_ONE * power[loud]]
+    direct = chosen[largest > _RANK_ONE * power.ravel()[loud]]
     total = np.abs(np.corrcoef(sound))
     correlation = float(total[~np.eye(4, dtype=bool)].min())
     if len(direct) == 0:

@@ -153,7 +153,7 @@ def doubts_of(
 
 
 def _listen(audio: Path, duration_s: float) -> Heard | None:
-    from avprep.convention import listen  # SciPy's, which most builds do without
+    from avprep.convention import listen  # OpenCV's, which planning does without
 
     tracks = probe(audio).sound
     if tracks is None or tracks.channels < 4:

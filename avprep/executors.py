@@ -11,7 +11,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any, TypeVar
 
-from avprep.clip import ClipOptions, make_sample
+from avprep.clips import ClipOptions
 from avprep.errors import ClipError, UserError
 from avprep.plan import ShardPlan
 from avprep.sources import Failure
@@ -41,6 +41,8 @@ def make_shard(
     ``starting`` is called with the number of each clip before it is made, and with how many there
     are at the end; clips whose keys are in ``fatal`` are known to end the process.
     """
+    from avprep.clip import make_sample  # what decodes and encodes; planning does without
+
     failures: list[Failure] = []
     tar = out / shard.file
     remove_temporary_files(tar.parent, tar.name)  # of a process that was killed
@@ -75,9 +77,9 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._context = multiprocessing.get_context("forkserver")
-        # One process imports the libraries, and the workers are forked from it.
-        self._context.set_forkserver_preload([__name__])
+        # Not fork, which threads do not survive, nor a fork server, whose children's time nobody
+        # can account for.
+        self._context = multiprocessing.get_context("spawn")
         self._pool: ProcessPoolExecutor | None = None
         self._doing = self._context.Array("q", [_NOTHING] * count)
         self._begun: Synchronized[int] = self._context.Value("q", 0)

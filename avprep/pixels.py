@@ -53,18 +53,18 @@ def guess(path: Path, duration_s: float) -> Guess | None:
     """
     frames: list[Grey] = []
     best: Guess | None = None
-    for frame in _frames(path, duration_s):
+    for frame, size in _frames(path, duration_s):
         frames.append(frame)
-        best = _guess(frames)
+        best = _guess(frames, size)
         if best is not None and best.confidence >= _SURE:
             break
     return best
 
 
-def _guess(frames: list[Grey]) -> Guess | None:
+def _guess(frames: list[Grey], size: tuple[int, int]) -> Guess | None:
     stereo = _stereo(frames)
     eyes = [_eye(frame, stereo) for frame in frames]
-    breaks = {name: _breaks(eyes, name) for name in _CANDIDATES}
+    breaks = {name: _breaks(eyes, name, size) for name in _CANDIDATES}
     if not all(np.isfinite(value) for value in breaks.values()):
         return None
     best, second = sorted(breaks, key=lambda name: breaks[name])[:2]
@@ -76,8 +76,8 @@ def _guess(frames: list[Grey]) -> Guess | None:
     return Guess(best, stereo, confidence, reason)
 
 
-def _frames(path: Path, duration_s: float) -> Iterator[Grey]:
-    """Some frames, in grey and small."""
+def _frames(path: Path, duration_s: float) -> Iterator[tuple[Grey, tuple[int, int]]]:
+    """Some frames, in grey and small, and their own height and width."""
     options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
     with av.open(safe_url(path), options=options) as container:
         start = (container.start_time or 0) / 1e6
@@ -87,7 +87,7 @@ def _frames(path: Path, duration_s: float) -> Iterator[Grey]:
             if frame is not None:
                 width = max(2, round(_HEIGHT * frame.width / frame.height))
                 small = frame.reformat(width, _HEIGHT, "gray", interpolation="AREA")
-                yield small.to_ndarray().astype(np.float64)
+                yield small.to_ndarray().astype(np.float64), (frame.height, frame.width)
 
 
 def _stereo(frames: list[Grey]) -> str:
@@ -119,10 +119,10 @@ def _eye(frame: Grey, stereo: str) -> Grey:
     return frame[:, : width // 2] if stereo == "left-right" else frame
 
 
-def _breaks(frames: list[Grey], projection: Projection) -> float:
+def _breaks(frames: list[Grey], projection: Projection, size: tuple[int, int]) -> float:
     """How much neighbours differ across borders, relative to neighbours inside; NaN if unknown."""
     height, width = frames[0].shape
-    a, b, apart = _neighbours(projection, height, width)
+    a, b, apart = _neighbours(projection, height, width, size)
     if apart.sum() < _FEWEST_PAIRS:
         return float("nan")
     change = np.mean([np.abs(f.ravel()[a] - f.ravel()[b]) for f in frames], axis=0)
@@ -132,7 +132,7 @@ def _breaks(frames: list[Grey], projection: Projection) -> float:
 
 @lru_cache(maxsize=16)
 def _neighbours(
-    projection: Projection, height: int, width: int
+    projection: Projection, height: int, width: int, size: tuple[int, int]
 ) -> tuple[Indices, Indices, NDArray[np.bool_]]:
     """Pixels of neighbouring directions, and whether they lie apart in the frame."""
     sphere = Sphere(projection)
@@ -140,13 +140,15 @@ def _neighbours(
     step = 1.5 / sphere.density(height, width)
     here = _unit(rng.standard_normal((_PAIRS, 3)))
     there = _unit(here + step * _unit(np.cross(here, rng.standard_normal((_PAIRS, 3)))))
-    a, b = (_pixels(sphere, directions, height, width) for directions in (here, there))
+    a, b = (_pixels(sphere, directions, height, width, size) for directions in (here, there))
     apart = np.hypot(*(a - b).T) > 0.1 * min(height, width)
     return a @ (width, 1), b @ (width, 1), apart
 
 
-def _pixels(sphere: Sphere, directions: Grey, height: int, width: int) -> NDArray[np.intp]:
-    x, y = np.moveaxis(sphere.places(directions, height, width).xy, -1, 0)
+def _pixels(
+    sphere: Sphere, directions: Grey, height: int, width: int, size: tuple[int, int]
+) -> NDArray[np.intp]:
+    x, y = np.moveaxis(sphere.places(directions, *size).xy, -1, 0)
     row = np.clip((y * height).astype(int), 0, height - 1)
     return np.stack([row, np.clip((x * width).astype(int), 0, width - 1)], axis=-1)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from avprep.clip import Clip
+from avprep.clips import Clip
 from avprep.errors import ClipError, UserError
 from avprep.examine import (
     PictureFormat,

@@ -62,11 +62,6 @@ def equirectangular_directions(height: int, width: int) -> Points:
     return unit_vector(azimuth[None, :], elevation[:, None])
 
 
-def vfov_of(hfov_deg: float, aspect: float) -> float:
-    """Vertical field of view of a picture plane ``aspect`` times as wide as high."""
-    return float(2 * np.degrees(np.arctan(np.tan(np.radians(hfov_deg) / 2) / aspect)))
-
-
 @dataclass(frozen=True)
 class _Sampling:
     """How a view is sampled: at which level of the pyramid, with how many samples a pixel and

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from avprep.clip import SHORTEST_CLIP_S, Clip
+from avprep.clips import SHORTEST_CLIP_S, Clip
 from avprep.errors import UserError
 
 LAYOUTS = ("auto", "folder", "yt360")

@@ -48,6 +48,11 @@ _EAC_PADDING = 2.0
 """Pixels at the edges of each row of an equi-angular cubemap, as ffmpeg's v360 has it."""
 
 
+def vfov_of(hfov_deg: float, aspect: float) -> float:
+    """Vertical field of view of a picture plane ``aspect`` times as wide as high."""
+    return float(2 * np.degrees(np.arctan(np.tan(np.radians(hfov_deg) / 2) / aspect)))
+
+
 @dataclass(frozen=True)
 class Places:
     """Places in a frame (..., 2), and the box (..., 4: left, top, right, bottom) which belongs

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from avprep.errors import UserError
-from avprep.projection import vfov_of
+from avprep.sphere import vfov_of
 from shards.geometry import angle_between_deg, unit_vector
 from shards.schema import View
 

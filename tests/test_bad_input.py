@@ -262,7 +262,7 @@ def test_other_commands_say_what_they_cannot_write(command: str, tmp_path: Path)
 
 
 def test_a_missing_package_is_named_with_its_remedy() -> None:
-    for command, package, extra in (("avprep", "cv2", "prep"), ("avtrain", "torch", "train")):
+    for command, package, extra in (("avprep", "ffmpeg", "prep"), ("avtrain", "torch", "train")):
         arguments = {"avprep": ["build-shards", "x", "--out", "y"], "avtrain": ["pretrain", "x"]}
         code = (
             f"import sys; sys.modules[{package!r}] = None; from {command}.cli import main; "

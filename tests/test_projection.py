@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from avprep.projection import (
     Cropper,
-    vfov_of,
     view_directions,
     view_position,
 )
-from avprep.sphere import Sphere
+from avprep.sphere import Sphere, vfov_of
 from shards.geometry import angle_between_deg, unit_vector
 from shards.schema import View
 from tests.media import centroid, dot_plane, gnomonic, grey_frame
