@@ -96,8 +96,8 @@ def demo(out: Path, clips: int, seed: int, workers: int | None) -> None:
 @click.option(
     "--layout",
     default="auto",
-    type=click.Choice(("auto", "folder", "yt360")),
-    help="How RAW is laid out; auto takes folders video/ and audio/ for YT-360.",
+    type=click.Choice(("auto", "folder", "yt360", "sphere360", "yt-ambigen", "starss", "yt-dlp")),
+    help="How RAW is laid out; auto sees it by the folders and names.",
 )
 @click.option(
     "--splits",
@@ -294,18 +294,11 @@ def _build_options(options: dict[str, Any]) -> Any:
     )
 
 
-# Unknown options are taken for keys: ids of YouTube may begin with a dash.
-@main.command(
-    epilog="Example: avprep preview shards --raw /raw --out clip.png",
-    context_settings={"ignore_unknown_options": True},
-)
-@click.argument("shards", type=_PATH)
-@click.argument("key", required=False)
-@click.option("--out", type=_PATH, default=Path("preview.png"), help="PNG file to write.")
-@click.option("--raw", type=_PATH, help="Folder the set was built from: shows its whole frame.")
-@click.option("--at", "at_s", type=click.FloatRange(0), default=0.0, help="Second of the clip.")
-def preview(shards: Path, key: str | None, out: Path, raw: Path | None, at_s: float) -> None:
-    """Draw the clip KEY (by default the first) of a shard set: views, sound and its directions."""
-    from avprep.preview import draw_preview
+def _register() -> None:
+    from avprep import cli_look
 
-    click.echo(draw_preview(shards, key, out, raw, at_s))
+    for command in (cli_look.inspect, cli_look.info, cli_look.verify, cli_look.preview):
+        main.add_command(command)
+
+
+_register()

@@ -19,6 +19,7 @@ from avprep.ffmpeg import Decoder, Decoding
 from avprep.probe import Media, Picture, probe_both
 from avprep.projection import Cropper
 from avprep.sphere import Sphere
+from avprep.truth import starss_events
 from shards.geometry import rotate_foa, view_foa_matrix
 from shards.schema import AudioInfo, SampleInfo, VideoInfo, View
 from shards.video import index_mp4
@@ -54,6 +55,9 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
     samples = round(frames_s * options.sample_rate)
     foa = to_ambix(raw, clip.sound.convention, clip.sound.channels)
     foa = _resample(foa, decoding.sample_rate, options, samples)
+    events = None
+    if clip.truth is not None:
+        events = starss_events(clip.truth, clip.offset_s, frames_s)
     members = {f"view{number:02d}.mp4": crop for number, crop in enumerate(crops)}
     gain = rotation_safe_gain(foa)
     if options.audio_layout == "rotated":
@@ -80,6 +84,7 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
             "foa_convention": clip.sound.convention,
         },
         label=clip.label,
+        events=events,
     )
     return info, members
 

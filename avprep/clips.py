@@ -33,6 +33,7 @@ class Clip:
     picture: PictureFormat = PictureFormat()  # noqa: RUF009
     sound: SoundFormat = SoundFormat()  # noqa: RUF009
     label: str | None = None
+    truth: Path | None = None
     media: tuple[Media, Media] | None = None
     """What video and audio file hold, if that is known already."""
 

@@ -49,8 +49,12 @@ class Heard:
 
     @property
     def looks_like_capsules(self) -> bool:
-        """Whether all channels hear the same, as those of a raw tetrahedral microphone do."""
-        return self.correlation > _A_FORMAT_CORRELATION
+        """Whether all channels hear the same, as those of a raw tetrahedral microphone do.
+
+        Those of a field with few sounds may as well, but then W is clear.
+        """
+        is_field = self.is_sure and self.normalization != "N3D"
+        return self.correlation > _A_FORMAT_CORRELATION and not is_field
 
 
 def listen(sound: NDArray[np.float32], sample_rate: int) -> Heard | None:

@@ -25,7 +25,7 @@ DEADLY = "decoding it ended the process; it is damaged (or memory is short): dow
 _NOTHING = -1
 _MOST_IDLE_DEATHS = 3
 Failures = tuple[Failure, ...]
-Advance = Callable[[int], None]
+Advance = Callable[[int], object]
 """Called with a number of clips that were done since the last call."""
 
 
@@ -92,11 +92,15 @@ class Workers:
         self._close()
 
     def ask(
-        self, question: Callable[[_Item], _Result], items: Sequence[_Item]
+        self,
+        question: Callable[[_Item], _Result],
+        items: Sequence[_Item],
+        advance: Advance = lambda _: None,
     ) -> list[_Result | str]:
         """The answers in order; a sentence where finding it ended the process."""
         answers: list[_Result | str] = [DEADLY] * len(items)
         for number, answer in self._run(question, items, lambda: None):
+            advance(1)
             if not isinstance(answer, _Died):
                 answers[number] = answer
         return answers

@@ -31,6 +31,7 @@ _SAME_EYE = 0.7
 
 _SURE = 0.5
 _FEWEST_PAIRS = 20
+_FRAME_S = 0.1
 
 Grey = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -53,7 +54,7 @@ def guess(path: Path, duration_s: float) -> Guess | None:
     """
     frames: list[Grey] = []
     best: Guess | None = None
-    for frame, size in _frames(path, duration_s):
+    for frame, size in small_frames(path, duration_s, keys_only=True):
         frames.append(frame)
         best = _guess(frames, size)
         if best is not None and best.confidence >= _SURE:
@@ -76,14 +77,26 @@ def _guess(frames: list[Grey], size: tuple[int, int]) -> Guess | None:
     return Guess(best, stereo, confidence, reason)
 
 
-def _frames(path: Path, duration_s: float) -> Iterator[tuple[Grey, tuple[int, int]]]:
-    """Some frames, in grey and small, and their own height and width."""
+def small_frames(
+    path: Path, duration_s: float, keys_only: bool = False
+) -> Iterator[tuple[Grey, tuple[int, int]]]:
+    """Some frames, in grey and small, and their own height and width.
+
+    ``keys_only`` takes the nearest key frames, which is faster, but may be the same one again.
+    """
     options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
     with av.open(safe_url(path), options=options) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        if keys_only:
+            # Decoders hand out a frame after they have seen some more, which costs as much again.
+            stream.codec_context.skip_frame = "NONKEY"
         start = (container.start_time or 0) / 1e6
         for moment in _MOMENTS:
             container.seek(int((start + moment * duration_s) * 1e6), backward=True)
-            frame = next(iter(container.decode(video=0)), None)
+            begin = 0.0 if keys_only else moment * duration_s - _FRAME_S
+            frames = (f for f in container.decode(stream) if (f.time or 0.0) - start >= begin)
+            frame = next(frames, None)
             if frame is not None:
                 width = max(2, round(_HEIGHT * frame.width / frame.height))
                 small = frame.reformat(width, _HEIGHT, "gray", interpolation="AREA")

@@ -22,6 +22,7 @@ from avprep.examine import (
     picture_format,
     sound_format,
 )
+from avprep.layouts import find_recordings
 from avprep.probe import Media, probe_both
 from avprep.sources import (
     Failure,
@@ -29,7 +30,6 @@ from avprep.sources import (
     clip_key,
     cut,
     default_splits,
-    find_recordings,
     read_splits,
     split_of,
 )
@@ -234,7 +234,12 @@ def _digest(shards: list[ShardPlan], options: dict[str, Any]) -> str:
         (
             shard.file,
             [
-                {**asdict(replace(clip, media=None)), "video": "", "audio": clip.audio.name}
+                {
+                    **asdict(replace(clip, media=None)),
+                    "video": "",
+                    "audio": clip.audio.name,
+                    "truth": clip.truth.name if clip.truth is not None else None,
+                }
                 for clip in shard.clips
             ],
         )

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from avprep.errors import UserError
+from avprep.examine import PictureFormat
 from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
 from avprep.projection import equirectangular_directions, view_directions, view_position
 from avprep.soundfield import energy_map, loudest_direction
+from avprep.sphere import Sphere
 from shards.errors import ShardError
 from shards.files import write_atomic
 from shards.geometry import direction_deg, rotate_foa, view_foa_matrix
@@ -58,7 +60,9 @@ def draw_preview(root: Path, key: str | None, out: Path, raw: Path | None, at_s:
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(1 + 2 * rows, _COLUMNS, height_ratios=[3.4] + [1.6, 0.9] * rows)
     loudest = loudest_direction(field, info.audio.sample_rate)
-    _draw_sphere(figure.add_subplot(grid[0, :]), sphere, field, info, loudest)
+    axes = figure.add_subplot(grid[0, :])
+    rate = info.audio.sample_rate
+    _draw_sphere(axes, sphere, field, rate, info.views, loudest, f"{info.key}, views")
     for number, (view, crop) in enumerate(zip(info.views, crops, strict=True)):
         row, column = divmod(number, _COLUMNS)
         _draw_crop(figure.add_subplot(grid[1 + 2 * row, column]), number, view, crop)
@@ -66,13 +70,8 @@ def draw_preview(root: Path, key: str | None, out: Path, raw: Path | None, at_s:
         _draw_spectrogram(
             figure.add_subplot(grid[2 + 2 * row, column]), sound, info.audio.sample_rate
         )
-    png = io.BytesIO()
-    figure.savefig(png, dpi=90, format="png")
-    write_atomic(out, png.getvalue())
-    where = "it is silent"
-    if loudest is not None:
-        where = f"loudest direct sound at azimuth {loudest[0]:.1f}°, elevation {loudest[1]:.1f}°"
-    return f"{out}: {info.key}, {where}"
+    _save(figure, out)
+    return f"{out}: {info.key}, {_in_words(loudest)}"
 
 
 def _find(root: Path, key: str | None) -> tuple[ShardSet, int]:
@@ -111,40 +110,96 @@ def _from_file(raw: Path, info: SampleInfo, at_s: float) -> Picture:
     path = raw / (info.file or "")
     if not info.file or not path.is_file():
         raise UserError(f"{path} is not there; give --raw the folder that the set was built from")
+    of = dict(info.source_format or {"projection": "equirect", "stereo": "mono"})
+    sphere = Sphere(
+        of["projection"], tuple(of.get("bounds", (0, 0, 0, 0))), of.get("fov_deg", 180.0)
+    )
+    rotation = of.get("rotation_deg", 0)
+    return whole_frame(
+        path, info.file_start_s + at_s, PictureFormat(sphere, of["stereo"], rotation)
+    )
+
+
+def whole_frame(path: Path, moment_s: float, of: PictureFormat) -> Picture:
+    """The frame on screen at a moment, as an equirectangular RGB picture of 480×960.
+
+    Raises UserError where there is none.
+    """
     options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
-    moment = info.file_start_s + at_s
+    picture: Picture | None = None
     try:
         with av.open(safe_url(path), options=options) as container:
-            container.seek(int(moment * 1_000_000), backward=True)
+            container.seek(int(moment_s * 1_000_000), backward=True)
             begin = (container.start_time or 0) / 1_000_000
             for frame in container.decode(video=0):
-                if frame.time is None or frame.time - begin >= moment - 1e-3:
-                    picture = frame.to_ndarray(format="rgb24")
-                    size = (2 * _MAP_HEIGHT, _MAP_HEIGHT)
-                    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+                picture = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+                if frame.time is None or frame.time - begin >= moment_s - 1e-3:
+                    break
     except av.FFmpegError as error:
         raise UserError(f"{path} cannot be decoded ({error.strerror})") from None
-    raise UserError(f"{path} has no frame at second {moment:g}")
+    if picture is None:
+        raise UserError(f"{path} has no frame at second {moment_s:g}")
+    picture = np.rot90(picture, of.rotation_deg // 90)
+    height, width = picture.shape[:2]
+    if of.stereo == "top-bottom":
+        picture = picture[: height // 2]
+    elif of.stereo == "left-right":
+        picture = picture[:, : width // 2]
+    height, width = picture.shape[:2]
+    directions = equirectangular_directions(_MAP_HEIGHT, 2 * _MAP_HEIGHT)
+    places = of.sphere.places(directions, height, width)
+    column, row = np.moveaxis((places.xy * (width, height) - 0.5).astype(np.float32), -1, 0)
+    whole = cv2.remap(
+        np.ascontiguousarray(picture), column, row, cv2.INTER_AREA, borderMode=cv2.BORDER_WRAP
+    )
+    return np.where(places.visible[..., None], np.asarray(whole), 0).astype(np.uint8)
+
+
+def draw_recording(
+    out: Path, title: str, frame: Picture, field: NDArray[np.float32], sample_rate: int
+) -> str:
+    """Draw an equirectangular frame with the sound's energy over it into a PNG file, and say where
+    its loudest direct sound comes from."""
+    figure = Figure(figsize=(12, 6.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    loudest = loudest_direction(field, sample_rate)
+    _draw_sphere(figure.subplots(), frame, field, sample_rate, (), loudest, title)
+    _save(figure, out)
+    return f"{out}: {_in_words(loudest)}"
+
+
+def _save(figure: Figure, out: Path) -> None:
+    png = io.BytesIO()
+    figure.savefig(png, dpi=90, format="png")
+    write_atomic(out, png.getvalue())
+
+
+def _in_words(loudest: tuple[float, float] | None) -> str:
+    if loudest is None:
+        return "it is silent"
+    return f"loudest direct sound at azimuth {loudest[0]:.1f}°, elevation {loudest[1]:.1f}°"
 
 
 def _draw_sphere(
     axes: Axes,
     sphere: Picture,
     field: NDArray[np.float32],
-    info: SampleInfo,
+    sample_rate: int,
+    views: tuple[View, ...],
     loudest: tuple[float, float] | None,
+    title: str,
 ) -> None:
     axes.imshow(sphere, extent=_EXTENT, interpolation="nearest")
-    energy = energy_map(field, info.audio.sample_rate)
+    energy = energy_map(field, sample_rate)
     fine = cv2.resize(energy, (2 * _MAP_HEIGHT, _MAP_HEIGHT))
     axes.imshow(fine, extent=_EXTENT, cmap="inferno", alpha=0.75 * np.sqrt(np.clip(fine, 0, 1)))
-    for number, view in enumerate(info.views):
+    for number, view in enumerate(views):
         _draw_outline(axes, view)
         axes.text(view.azimuth_deg, view.elevation_deg, str(number), color="white", ha="center")
     if loudest is not None:
         axes.plot(*loudest, marker="+", markersize=14, color="cyan")
     axes.set(
-        title=f"{info.key}: direct sound over the picture (+ loudest), and the views",
+        title=f"{title}: direct sound over the picture (+ loudest)",
         xlabel="azimuth in degrees (left is positive)",
         ylabel="elevation in degrees",
         xlim=_EXTENT[:2],

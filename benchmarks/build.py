@@ -25,7 +25,7 @@ from pathlib import Path
 from avprep.demo import make_world
 from avprep.ffmpeg import ffmpeg_path
 
-COPIES = {(640, 360): 96, (1920, 960): 24, (3840, 1920): 8}
+COPIES = {(640, 360): 96, (1920, 960): 24, (3840, 1920): 16}
 """Sizes of the source, and how many copies of it are built in one go."""
 
 

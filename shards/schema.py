@@ -73,7 +73,8 @@ class SampleInfo:
     ``source`` names the original recording (clips of one video share it) and ``start_s`` the
     clip's begin in it; ``file`` is the video it was made from, relative to the folder given to
     the build, ``file_start_s`` the clip's begin in that, and ``source_format`` how its picture
-    and sound were read.
+    and sound were read; ``events``: what sounds where and when in the clip, where that is known
+    (``time_s``, ``class``, ``azimuth_deg``, ``elevation_deg``, …).
     """
 
     key: str
@@ -88,10 +89,11 @@ class SampleInfo:
     file_start_s: float = 0.0
     source_format: dict[str, Any] | None = None
     label: str | int | None = None
+    events: list[dict[str, Any]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
-        for name in ("source_format", "label"):
+        for name in ("source_format", "label", "events"):
             if value[name] is None:
                 del value[name]
         return value
@@ -113,6 +115,7 @@ class SampleInfo:
             file_start_s=value.get("file_start_s", 0.0),
             source_format=value.get("source_format"),
             label=value.get("label"),
+            events=value.get("events"),
         )
 
 

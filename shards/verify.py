@@ -148,7 +148,7 @@ def _video(content: bytes, info: SampleInfo, view: int) -> str:
                 if (frame.height, frame.width) != (said.height, said.width):
                     return f"has frames of {frame.width}×{frame.height}"
                 times.append(frame.time or 0.0)
-    except (av.FFmpegError, ValueError, IndexError, KeyError) as error:
+    except (ShardError, av.FFmpegError, ValueError, IndexError, KeyError) as error:
         return f"does not decode ({error})"
     if len(times) != said.frames:
         return f"has {len(times)} frames instead of {said.frames}"

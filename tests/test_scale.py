@@ -8,12 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from avprep.build import BuildOptions, Run, build_shards
+from avprep.clips import ClipOptions
+from avprep.examine import Wanted
+from avprep.executors import DEADLY, Workers
 from avprep.state import locked
+from avprep.viewpoints import RandomViews
 from shards.reader import ShardSet
+from shards.schema import View
 from tests.media import FAST, build, contents, write_dot_recording
 
 KILLS = int(os.environ.get("AVPREP_TEST_KILLS", "6"))
@@ -172,3 +179,33 @@ def test_a_dask_cluster_makes_the_same_set_though_a_worker_is_killed(
     nobody = build(raw, "--out", tmp_path / "x", *FAST, "--scheduler", "tcp://127.0.0.1:9")
     assert nobody.exit_code == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in nobody.output
+
+
+def _die_of_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return -number
+
+
+def test_a_question_that_ends_its_process_is_answered_so() -> None:
+    with Workers(2) as crew:
+        answers = crew.ask(_die_of_three, list(range(8)))
+    assert answers == [0, -1, -2, DEADLY, -4, -5, -6, -7]
+
+
+@dataclass(frozen=True)
+class DeadlyViews(RandomViews):
+    """Views of which one clip's end the process, as a decoder does that crashes."""
+
+    def draw(self, key: str, seed: int) -> tuple[View, ...]:
+        if key == "b-2":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().draw(key, seed)
+
+
+def test_a_clip_that_ends_its_process_costs_itself_alone(raw: Path, tmp_path: Path) -> None:
+    clip = ClipOptions(DeadlyViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60)
+    options = BuildOptions(clip, Wanted(), "folder", 2.0, 256_000_000)
+    result = build_shards(raw, tmp_path / "set", options, None, Run(2, show_progress=False))
+    assert [(f.source, f.reason) for f in result.failures] == [("b", f"b.mp4: {DEADLY}")]
+    assert len(ShardSet(tmp_path / "set")) == 7

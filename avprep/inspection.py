@@ -1,0 +1,224 @@
+"""What recordings are, how they will be read, and what is suspicious about them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.ambisonics import to_ambix
+from avprep.convention import Heard, listen
+from avprep.errors import ClipError, UserError
+from avprep.examine import SoundFormat, Wanted, picture_format, sound_format
+from avprep.excerpt import read_sound
+from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
+from avprep.pixels import small_frames
+from avprep.probe import Media, probe
+from avprep.sources import SIDE_SUFFIXES, VIDEO_SUFFIXES
+
+_EXCERPT_S = 10.0
+_SILENT_DBFS = -60.0
+_STATIC = 0.5
+_MONO = 0.01
+_SYNC_S = 0.05
+_FLOOR_DBFS = -120.0
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A file, as far as it has picture and sound.
+
+    ``level_dbfs``: of W, RMS; ``spatiality``: the share of the field's energy that is not one
+    signal from one direction (0: mono); ``change``: mean difference of grey levels between moments;
+    ``late_s``: how much later the sound begins than the picture.
+    """
+
+    file: str
+    bytes: int
+    container: str = ""
+    duration_s: float = 0.0
+    video: dict[str, Any] | None = None
+    audio: dict[str, Any] | None = None
+    suspicious: list[str] = field(default_factory=list)
+
+
+def files_of(paths: tuple[Path, ...]) -> list[Path]:
+    """The media files among paths and in folders. Raises UserError where there is none."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            kinds = (*VIDEO_SUFFIXES, *SIDE_SUFFIXES)
+            inside = (p for p in path.rglob("*") if p.suffix.lower() in kinds and p.is_file())
+            found += sorted(inside)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"{path} does not exist")
+    if not found:
+        raise UserError(f"{', '.join(map(str, paths))} holds no video or sound")
+    return found
+
+
+def inspect(path: Path, wanted: Wanted) -> Inspection:
+    """Look at a file; what cannot be read is said in ``suspicious``."""
+    result = Inspection(str(path), path.stat().st_size)
+    try:
+        media = probe(path)
+        result = replace(result, duration_s=round(media.duration_s, 3), **_container(path))
+        late = result.audio.pop("begins_s", 0.0) if result.audio else 0.0
+        if result.video is not None and media.picture is not None:
+            late -= result.video.pop("begins_s", 0.0)
+            result = _with_picture(result, path, media, wanted)
+        if result.audio is not None:
+            result.audio["late_s"] = round(late, 4) if result.video is not None else 0.0
+            if abs(result.audio["late_s"]) > _SYNC_S:
+                result.suspicious.append(f"its sound begins {late:+.3f} s after its picture")
+            result = _with_sound(result, path, media, wanted)
+        elif result.video is not None:
+            result.suspicious.append("it has no sound; a file of the same name must hold it")
+    except ClipError as error:
+        result.suspicious.append(str(error))
+    return result
+
+
+def _container(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
+    with av.open(safe_url(path), options=options, metadata_errors="replace") as container:
+        found["container"] = container.format.name.split(",")[0]
+        for stream in (*container.streams.video[:1], *container.streams.audio[:1]):
+            begins = float((stream.start_time or 0) * (stream.time_base or 0))
+            found[stream.type] = {"codec": stream.codec_context.name, "begins_s": begins}
+        if container.streams.video:
+            rate = container.streams.video[0].average_rate
+            found["video"]["fps"] = round(float(rate), 3) if rate else None
+    return found
+
+
+def _with_picture(result: Inspection, path: Path, media: Media, wanted: Wanted) -> Inspection:
+    if media.picture is None or result.video is None:
+        return result
+    of = picture_format(path, media.picture, media.duration_s, wanted)
+    result.video.update(
+        width=media.picture.width,
+        height=media.picture.height,
+        projection=of.sphere.projection,
+        stereo=of.stereo,
+        rotation_deg=of.rotation_deg,
+        why=of.reason,
+        sure=of.sure,
+    )
+    if not of.sure:
+        result.suspicious.append(f"its projection is not clear: {of.reason}")
+    try:
+        frames = [frame for frame, _ in small_frames(path, media.duration_s)]
+    except (av.FFmpegError, OSError) as error:
+        result.suspicious.append(f"its picture does not decode ({error})")
+        return result
+    if len(frames) > 1:
+        change = float(np.mean([np.abs(frames[0] - frame).mean() for frame in frames[1:]]))
+        result.video["change"] = round(change, 2)
+        if change < _STATIC:
+            result.suspicious.append("its picture hardly changes")
+    return result
+
+
+def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) -> Inspection:
+    if media.sound is None or result.audio is None:
+        return result
+    of = sound_format(path, media.sound, wanted)
+    result.audio.update(
+        channels=media.sound.channels,
+        sample_rate=media.sound.sample_rate,
+        convention=of.convention,
+        why=of.reason,
+        sure=of.sure,
+    )
+    field = excerpt(path, media, of)
+    level = 20 * np.log10(max(float(np.sqrt(np.mean(np.square(field[0])))), 1e-6))
+    result.audio["level_dbfs"] = round(max(level, _FLOOR_DBFS), 1)
+    if level < _SILENT_DBFS:
+        result.suspicious.append(f"it is silent ({level:.0f} dB of full scale)")
+        return result
+    result.audio["spatiality"] = round(spatiality(field), 3)
+    if result.audio["spatiality"] < _MONO:
+        result.suspicious.append("all its channels hold one signal: it is mono, or a single sound")
+    heard = listen(field, media.sound.sample_rate)
+    if heard is not None:
+        result.audio["heard"] = _in_words(heard)
+        result.suspicious.extend(_against(heard, of))
+    return result
+
+
+def excerpt(path: Path, media: Media, of: SoundFormat) -> NDArray[np.float32]:
+    """Ten seconds of the field (4, samples) from a file's middle. Raises ClipError."""
+    if media.sound is None:
+        raise ClipError(f"{path.name} has no sound")
+    start = max(0.0, media.duration_s / 2 - _EXCERPT_S / 2)
+    raw = read_sound(path, media.sound.channels, start, _EXCERPT_S)
+    if not raw.shape[1]:
+        raise ClipError(f"{path.name}: its sound does not decode; download it again")
+    return to_ambix(raw, of.convention, of.channels)
+
+
+def spatiality(field: NDArray[np.float32]) -> float:
+    """1 - the largest eigenvalue's share of the covariance of W, Y, Z, X: 0 for mono, whatever
+    its direction, and up to 3/4."""
+    covariance = np.cov(field.astype(np.float64))
+    total = float(np.trace(covariance))
+    return 1 - float(np.linalg.eigvalsh(covariance)[-1]) / total if total > 0 else 0.0
+
+
+def _in_words(heard: Heard) -> str:
+    sure = "clear" if heard.is_sure else "not clear"
+    return (
+        f"{heard.normalization}, W in channel {heard.w} of W, Y, Z, X ({heard.ratio_db:+.1f} dB "
+        f"± {heard.spread_db:.1f}, {sure})"
+    )
+
+
+def _against(heard: Heard, of: SoundFormat) -> list[str]:
+    if heard.looks_like_capsules:
+        return ["all its channels hear the same, as those of a raw microphone (A-format) do"]
+    if heard.is_sure and (heard.w, heard.normalization) != (0, "SN3D"):
+        return [f"read as {of.convention}, it sounds like {_in_words(heard)}; see --foa-convention"]
+    return []
+
+
+def as_table(results: list[Inspection]) -> str:
+    """For people: a block of lines for each file."""
+    blocks = []
+    for result in results:
+        lines = [
+            f"{result.file}",
+            f"  {result.container or 'unreadable'}, {result.duration_s:.1f} s, "
+            f"{result.bytes / 1e6:.1f} MB",
+        ]
+        if result.video is not None and "width" in result.video:
+            v = result.video
+            lines.append(
+                f"  picture  {v['codec']} {v['width']}×{v['height']}, {v['fps']} fps, "
+                f"{v['projection']}, {v['stereo']}: {v['why']}"
+            )
+        if result.audio is not None and "channels" in result.audio:
+            a = result.audio
+            lines.append(
+                f"  sound    {a['codec']} {a['channels']} channels, {a['sample_rate']} Hz, "
+                f"{a['convention']}: {a['why']}"
+            )
+            measured = [f"{a['level_dbfs']} dBFS"] if "level_dbfs" in a else []
+            measured += [f"spatiality {a['spatiality']}"] if "spatiality" in a else []
+            measured += [f"sounds like {a['heard']}"] if "heard" in a else []
+            if measured:
+                lines.append(f"           {', '.join(measured)}")
+        lines += [f"  CHECK    {what}" for what in result.suspicious]
+        blocks.append("\n".join(lines))
+    return "\n".join(blocks)
+
+
+def as_json(results: list[Inspection]) -> list[dict[str, Any]]:
+    return [asdict(result) for result in results]

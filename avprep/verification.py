@@ -1,0 +1,43 @@
+"""Verifying a whole shard set, its shards side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from avprep.executors import Workers
+from shards.manifest import read_manifest
+from shards.schema import ShardEntry
+from shards.verify import Fault, verify_shard
+
+
+def verify_set(root: Path, quick: bool, workers: int) -> tuple[int, list[str]]:
+    """The number of samples, and the faults in sentences. Raises ShardError without a set."""
+    manifest = read_manifest(root)
+    entries = [(split, entry) for split, shards in manifest.splits.items() for entry in shards]
+    faults: list[str] = []
+    with (
+        Workers(workers) as crew,
+        tqdm(total=len(entries), unit="shard", desc="verify", smoothing=0) as bar,
+    ):
+        check = partial(_check, root, quick)
+        for (_, entry), found in zip(entries, crew.ask(check, entries, bar.update), strict=True):
+            if isinstance(found, str):
+                found = [Fault(entry.file, found)]
+            faults += map(str, found)
+    keys = Counter(key for _, entry in entries for key in entry.keys)
+    faults += [f"{key}: is in the set {count} times" for key, count in keys.items() if count > 1]
+    listed = {entry.file for _, entry in entries}
+    for split in manifest.splits:
+        for tar in sorted((root / split).glob("*.tar")):
+            if f"{split}/{tar.name}" not in listed:
+                faults.append(f"{split}/{tar.name}: is not in the manifest")
+    return len(keys), faults
+
+
+def _check(root: Path, quick: bool, item: tuple[str, ShardEntry]) -> list[Fault]:
+    split, entry = item
+    return verify_shard(root, split, entry, quick)

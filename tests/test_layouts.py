@@ -1,0 +1,134 @@
+"""Folders as datasets are distributed, each recognised by itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avprep.layouts import find_recordings
+from avprep.soundfield import intensity_direction
+from shards.geometry import encode_foa, rotate_foa, unit_vector
+from shards.reader import ShardSet
+from tests.media import (
+    build,
+    dot_plane,
+    equirectangular_texture,
+    grey_frame,
+    noise,
+    write_audio,
+    write_video,
+    write_wav,
+)
+from tests.test_sphere import converted
+
+FRAME = grey_frame(equirectangular_texture(160, 320))
+FOA = encode_foa(noise(2.0), unit_vector(130, 20))
+SHORT = ["--clip-duration", "2", "--views", "2", "--workers", "1"]
+
+
+def heard(shards: ShardSet) -> tuple[float, float]:
+    sound, matrix = shards.foa(0, 0, 36_000)
+    return intensity_direction(rotate_foa(sound, matrix.T))
+
+
+def test_sphere360(tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "videos"
+    raw.mkdir(parents=True)
+    video = raw / "-bcDEF_1234_57.webm"
+    write_video(video.with_suffix(".mkv"), [FRAME] * 48, sound=FOA)
+    video.with_suffix(".mkv").rename(video)
+    result = build(tmp_path / "raw", "--out", tmp_path / "set", *SHORT)
+    assert result.exit_code == 0, result.output
+    shards = ShardSet(tmp_path / "set")
+    assert shards.manifest.options["layout"] == "sphere360"
+    assert (shards.sources, shards.keys) == (["-bcDEF_1234"], ["-bcDEF_1234-57"])
+    assert shards.info(0).start_s == 57
+    assert heard(shards) == pytest.approx((130, 20), abs=1)
+
+
+def test_yt_ambigen_with_its_csv_lists(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for folder in ("video", "audio"):
+        (raw / folder).mkdir(parents=True)
+    for name in ("abcdefghij1_5", "abcdefghij2_10"):
+        write_video(raw / "video" / f"{name}.mp4", [FRAME] * 8, fps=4)
+        options = {"mapping_family": "2"}
+        path = raw / "audio" / f"{name}.opus"
+        write_audio(path, "libopus", np.pad(FOA, ((0, 0), (0, 960))), "ambisonic 1", options)
+    (raw / "train.csv").write_text("id,caption\nabcdefghij1,x\n")
+    (raw / "test.csv").write_text("file_path\nclips/abcdefghij2_10.mp4\n")
+    result = build(raw, "--out", tmp_path / "set", *SHORT)
+    assert result.exit_code == 0, result.output
+    for split, key in (("train", "abcdefghij1-5"), ("test", "abcdefghij2-10")):
+        shards = ShardSet(tmp_path / "set", split)
+        assert shards.keys == [key]
+        assert heard(shards) == pytest.approx((130, 20), abs=1)
+
+
+def test_starss_with_its_labels_and_splits(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for fold, name in (
+        ("dev-train-sony", "fold3_room21_mix001"),
+        ("dev-test-tau", "fold4_room2_mix3"),
+    ):
+        for kind in ("foa", "video", "metadata"):
+            (raw / f"{kind}_dev" / fold).mkdir(parents=True)
+        write_wav(raw / "foa_dev" / fold / f"{name}.wav", np.tile(FOA[:, ::2], 2), 24000)
+        write_video(raw / "video_dev" / fold / f"{name}.mp4", [FRAME] * 96)
+        rows = ["0,1,0,130,20,150", "19,1,0,131,20,150", "20,8,1,-40,-10,200", "39,8,1,-41,-10,200"]
+        (raw / "metadata_dev" / fold / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    write_wav(raw / "foa_dev" / "dev-test-tau" / "novideo.wav", FOA, 24000)
+    result = build(raw, "--out", tmp_path / "set", *SHORT)
+    assert result.exit_code == 1
+    assert "novideo.wav has no video video_dev/dev-test-tau/novideo.mp4" in result.output
+    train, test = ShardSet(tmp_path / "set", "train"), ShardSet(tmp_path / "set", "test")
+    assert sorted(train.keys) == ["fold3_room21_mix001-0", "fold3_room21_mix001-2"]
+    assert set(test.sources) == {"fold4_room2_mix3"}
+    second = train.info(train.keys.index("fold3_room21_mix001-2"))
+    assert second.events == [
+        {
+            "time_s": time_s,
+            "class": 8,
+            "source": 1,
+            "azimuth_deg": azimuth,
+            "elevation_deg": -10.0,
+            "distance_m": 2.0,
+        }
+        for time_s, azimuth in ((0.0, -40.0), (1.9, -41.0))
+    ]
+
+
+def test_yt_dlp_downloads_are_named_by_their_ids(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    stem = "A walk — 360° [abcdefghijk]"
+    ground = grey_frame(equirectangular_texture(480, 960))
+    write_video(raw / f"{stem}.mkv", [converted(ground, "eac", (540, 960))] * 48, sound=FOA)
+    info = {"id": "abcdefghijk", "requested_formats": [{"format_note": "1080s, mesh"}]}
+    (raw / f"{stem}.info.json").write_text(json.dumps(info))
+    result = build(raw, "--out", tmp_path / "set", *SHORT)
+    assert result.exit_code == 0, result.output
+    shards = ShardSet(tmp_path / "set")
+    assert shards.keys == ["abcdefghijk-0"]
+    assert shards.info(0).source_format is not None
+    assert shards.info(0).source_format["projection"] == "eac"
+
+
+def test_a_folder_is_recognised_by_what_it_holds(tmp_path: Path) -> None:
+    def layout_of(*files: str) -> str:
+        folder = tmp_path / str(abs(hash(files)))
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"x")
+        return find_recordings(folder, "auto")[2]
+
+    assert layout_of("a.mp4", "b/c.webm") == "folder"
+    assert layout_of("abcdefghijk_10.webm") == "sphere360"
+    assert layout_of("video/abcdefghijk-10.mp4", "audio/abcdefghijk-10.m4a") == "yt360"
+    assert layout_of("video/abcdefghijk_10.mp4", "audio/abcdefghijk_10.opus") == "yt-ambigen"
+    assert layout_of("foa_dev/dev-train-sony/a.wav") == "starss"
+    assert layout_of("a.mp4", "a.info.json") == "yt-dlp"
+    assert dot_plane(2, 4, 0, 0, 1).shape == (2, 4)
