@@ -79,8 +79,9 @@ def listen(sound: NDArray[np.float32], sample_rate: int) -> Heard | None:
     correlation = float(total[~np.eye(4, dtype=bool)].min())
     if len(direct) == 0:
         return Heard(0, 0.0, np.inf, 0, correlation)
-    energies = np.einsum("naa->na", direct).real + 1e-20
-    ratios = 10 * np.log10(energies.sum(axis=1, keepdims=True) / energies - 1 + 1e-12)
+    energies = np.einsum("naa->na", direct).real.astype(np.float64) + 1e-20
+    others = np.maximum(energies.sum(axis=1, keepdims=True) - energies, 1e-9 * energies)
+    ratios = 10 * np.log10(others / energies)
     low, middle, high = np.percentile(ratios, [25, 50, 75], axis=0)
     spread = high - low
     # Of a single sound all channels are alike; then the first one is W, as it always is.

@@ -147,6 +147,7 @@ def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) ->
     result.audio["spatiality"] = round(spatiality(field), 3)
     if result.audio["spatiality"] < _MONO:
         result.suspicious.append("all its channels hold one signal: it is mono, or a single sound")
+        return result
     heard = listen(field, media.sound.sample_rate)
     if heard is not None:
         result.audio["heard"] = _in_words(heard)
