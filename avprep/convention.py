@@ -79,8 +79,10 @@ def listen(sound: NDArray[np.float32], sample_rate: int) -> Heard | None:
     correlation = float(total[~np.eye(4, dtype=bool)].min())
     if len(direct) == 0:
         return Heard(0, 0.0, np.inf, 0, correlation)
-    energies = np.einsum("naa->na", direct).real.astype(np.float64) + 1e-20
-    others = np.maximum(energies.sum(axis=1, keepdims=True) - energies, 1e-9 * energies)
+    energies = np.einsum("naa->na", direct).real.astype(np.float64)
+    everything = energies.sum(axis=1, keepdims=True)
+    # Moving sums leave a silent channel's energy a little beside zero.
+    energies, others = (np.maximum(e, 1e-9 * everything) for e in (energies, everything - energies))
     ratios = 10 * np.log10(others / energies)
     low, middle, high = np.percentile(ratios, [25, 50, 75], axis=0)
     spread = high - low
