@@ -4,15 +4,19 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
 CLIPS ?= 200
-STEPS ?= 1400
+STEPS ?= 2000
 FEATURES ?= logmel+intensity
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test check clean
+.PHONY: demo test soak check clean
 
 test: $(VENV)/.test check
 	$(BIN)/pytest
+
+# The kills of a build that the tests do a few of, many times over.
+soak: $(VENV)/.test
+	AVPREP_TEST_KILLS=40 $(BIN)/pytest tests/test_scale.py
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -14,7 +14,6 @@ from shards.geometry import encode_foa, rotate_foa, unit_vector
 from shards.reader import ShardSet
 from tests.media import (
     build,
-    dot_plane,
     equirectangular_texture,
     grey_frame,
     noise,
@@ -131,4 +130,3 @@ def test_a_folder_is_recognised_by_what_it_holds(tmp_path: Path) -> None:
     assert layout_of("video/abcdefghijk_10.mp4", "audio/abcdefghijk_10.opus") == "yt-ambigen"
     assert layout_of("foa_dev/dev-train-sony/a.wav") == "starss"
     assert layout_of("a.mp4", "a.info.json") == "yt-dlp"
-    assert dot_plane(2, 4, 0, 0, 1).shape == (2, 4)
