@@ -12,7 +12,6 @@ from avprep.errors import ClipError
 
 Foa = NDArray[np.float32]
 
-CONVENTIONS = ("auto", "ambix", "fuma", "n3d", "youtube")
 _HIGHER_ORDERS = (9, 16, 25, 36, 49)
 # YouTube's six AAC channels decode as FL, FR, FC, LFE, BL, BR and hold X, Y, W, 0, Z, 0.
 _YOUTUBE_TO_ACN = [2, 1, 4, 0]

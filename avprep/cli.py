@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from avprep.choices import FOA_CONVENTIONS, PROJECTIONS, STEREO_MODES, cores
 from avprep.errors import UserError
 from shards.errors import ShardError
 
@@ -66,11 +67,6 @@ def _bytes(_: click.Context, __: click.Parameter, value: str) -> int:
     return size
 
 
-def _cores() -> int:
-    """Cores that this process may use, which on a cluster are fewer than the node has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @click.group(cls=_Group, context_settings={"show_default": True, "max_content_width": 100})
 @click.version_option(package_name="avsa360")
 def main() -> None:
@@ -86,7 +82,7 @@ def demo(out: Path, clips: int, seed: int, workers: int | None) -> None:
     """Write a generated world of 360° videos with ambisonics, and its ground truth, to OUT."""
     from avprep.demo import make_world
 
-    make_world(out, clips, seed, workers or _cores())
+    make_world(out, clips, seed, workers or cores())
     click.echo(f"{clips} clips in {out}; next: avprep build-shards {out} --out DIR")
 
 
@@ -132,19 +128,19 @@ def demo(out: Path, clips: int, seed: int, workers: int | None) -> None:
 )
 @click.option(
     "--foa-convention",
-    type=click.Choice(("auto", "ambix", "fuma", "n3d", "youtube")),
+    type=FOA_CONVENTIONS,
     default="auto",
     help="Order and weights of the ambisonic channels; auto asks each file.",
 )
 @click.option(
     "--projection",
-    type=click.Choice(("auto", "equirect", "eac", "cube3x2", "cube6x1", "fisheye", "dual-fisheye")),
+    type=PROJECTIONS,
     default="auto",
     help="How frames show the sphere; auto asks each file, and then its pixels.",
 )
 @click.option(
     "--stereo",
-    type=click.Choice(("auto", "mono", "top-bottom", "left-right")),
+    type=STEREO_MODES,
     default="auto",
     help="Where a frame holds two eyes' pictures, of which the left eye's is taken.",
 )
@@ -185,7 +181,7 @@ def build_shards(ctx: click.Context, /, raw: Path, out: Path, **options: Any) ->
     if task is not None and options["scheduler"] is not None:
         raise UserError("--scheduler spreads the work by itself; leave out --task-index")
     run = Run(
-        workers=options["workers"] or _cores(),
+        workers=options["workers"] or cores(),
         task=task,
         append=options["append"],
         scheduler=options["scheduler"],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import click
 from tqdm import tqdm
+
+from avprep.choices import FOA_CONVENTIONS, PROJECTIONS, STEREO_MODES, cores
 
 _PATH = click.Path(path_type=Path)
 
@@ -22,9 +23,9 @@ _PATH = click.Path(path_type=Path)
     help="Draw the first video's frame with its sound's energy over it.",
 )
 @click.option("--sound", type=_PATH, help="With --picture: the file that holds the sound.")
-@click.option("--foa-convention", default="auto", help="As in build-shards.")
-@click.option("--projection", default="auto", help="As in build-shards.")
-@click.option("--stereo", default="auto", help="As in build-shards.")
+@click.option("--foa-convention", type=FOA_CONVENTIONS, default="auto", help="As in build-shards.")
+@click.option("--projection", type=PROJECTIONS, default="auto", help="As in build-shards.")
+@click.option("--stereo", type=STEREO_MODES, default="auto", help="As in build-shards.")
 def inspect(
     paths: tuple[Path, ...],
     as_json: bool,
@@ -91,8 +92,7 @@ def verify(ctx: click.Context, shards: Path, quick: bool, workers: int | None) -
     """
     from avprep.verification import verify_set
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    samples, faults = verify_set(shards, quick, workers or cores)
+    samples, faults = verify_set(shards, quick, workers or cores())
     for fault in faults:
         click.echo(fault)
     click.echo(f"{samples} samples, {len(faults)} faults", err=True)

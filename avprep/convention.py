@@ -75,7 +75,8 @@ def listen(sound: NDArray[np.float32], sample_rate: int) -> Heard | None:
     chosen = np.moveaxis(covariance.reshape(4, 4, -1)[:, :, loud], -1, 0)
     largest = np.linalg.eigvalsh(chosen)[:, -1]
     direct = chosen[largest > _RANK_ONE * power.ravel()[loud]]
-    total = np.abs(np.corrcoef(sound))
+    with np.errstate(invalid="ignore", divide="ignore"):  # a silent channel is like no other
+        total = np.nan_to_num(np.abs(np.corrcoef(sound)))
     correlation = float(total[~np.eye(4, dtype=bool)].min())
     if len(direct) == 0:
         return Heard(0, 0.0, np.inf, 0, correlation)

@@ -19,7 +19,6 @@ from avprep.sphere import PROJECTIONS, Projection, Sphere
 if TYPE_CHECKING:
     from avprep.convention import Heard
 
-STEREO_MODES = ("mono", "top-bottom", "left-right")
 _SURE = 0.3
 _LISTEN_S = 5.0
 _HIGHER_ORDERS = (4, 9, 16, 25, 36, 49)
@@ -56,6 +55,11 @@ class Wanted:
     stereo: str = "auto"
     fisheye_fov_deg: float = 180.0
     foa_convention: str = "auto"
+
+    @property
+    def asks_of_pictures(self) -> bool:
+        """Whether layouts may say what pictures are like: the user did not."""
+        return self.projection == "auto" and self.stereo == "auto"
 
 
 def picture_format(

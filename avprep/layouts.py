@@ -215,4 +215,3 @@ _READERS: dict[str, Callable[[Path], Found]] = {
     "starss": _starss,
     "yt-dlp": _yt_dlp,
 }
-LAYOUTS = ("auto", *_READERS)

@@ -96,7 +96,7 @@ def find_clips(
     if splits_folder is not None and not splits:
         raise UserError(f"--splits {splits_folder} holds no list such as train.txt with names")
     question = partial(answer_of, wanted=wanted)
-    unknown = [recording for recording in recordings if not recording.formats_known]
+    unknown = [r for r in recordings if not (r.formats_known and wanted.asks_of_pictures)]
     asked = dict(zip(unknown, ask(question, unknown), strict=True))
     answers = [asked.get(recording) or question(recording) for recording in recordings]
     clips: list[Clip] = []
@@ -142,7 +142,8 @@ class Answer:
 
 def answer_of(recording: Recording, wanted: Wanted) -> Answer | str:
     """How long a recording is and how it will be read, or why it cannot be."""
-    if recording.formats_known and recording.duration_s is not None:
+    known = recording.formats_known and wanted.asks_of_pictures
+    if known and recording.duration_s is not None:
         convention = SoundFormat(wanted.foa_convention)
         return Answer(recording.duration_s, PictureFormat(), convention)
     try:

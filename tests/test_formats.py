@@ -220,3 +220,15 @@ def test_the_signal_tells_w_and_its_weight() -> None:
     heard = listen(capsules.astype(np.float32), 48000)
     assert heard is not None
     assert heard.looks_like_capsules
+
+
+def test_the_users_word_counts_in_layouts_that_know_their_formats(
+    frame: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    for folder in ("video", "audio"):
+        (raw / folder).mkdir(parents=True)
+    write_video(raw / "video" / "abc-0.mp4", [converted(frame, "eac", (540, 960))] * 240)
+    field = encode_foa(noise(10.0), unit_vector(*WHERE))
+    write_wav(raw / "audio" / "abc-0.wav", field)
+    check(raw, tmp_path, "--projection", "eac")

@@ -1,0 +1,18 @@
+"""What several commands let their users choose, and what they choose themselves."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+FOA_CONVENTIONS = click.Choice(("auto", "ambix", "fuma", "n3d", "youtube"))
+PROJECTIONS = click.Choice(
+    ("auto", "equirect", "eac", "cube3x2", "cube6x1", "fisheye", "dual-fisheye")
+)
+STEREO_MODES = click.Choice(("auto", "mono", "top-bottom", "left-right"))
+
+
+def cores() -> int:
+    """Cores that this process may use, which on a cluster are fewer than the node has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
