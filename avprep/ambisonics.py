@@ -12,11 +12,13 @@ from avprep.errors import ClipError
 
 Foa = NDArray[np.float32]
 
-_HIGHER_ORDERS = (9, 16, 25, 36, 49)
+HIGHER_ORDERS = (9, 16, 25, 36, 49)
+"""Channels of second order and more, of which the first four are first order."""
 # YouTube's six AAC channels decode as FL, FR, FC, LFE, BL, BR and hold X, Y, W, 0, Z, 0.
 _YOUTUBE_TO_ACN = [2, 1, 4, 0]
 _YOUTUBE_SILENT = [3, 5]
 _YOUTUBE_DIRECTIONAL = [0, 1, 4]
+_FLOOR_DBFS = -120.0
 _SILENCE = 1e-3
 """Channels this much below the loudest one (-60 dB) are silent."""
 _LOUDEST = 1e5
@@ -27,30 +29,26 @@ def to_ambix(raw: Foa, convention: str, where: tuple[int, int, int, int] | None 
     """Decoded channels (channels, samples) as ambiX FOA (4, samples): W, Y, Z, X, SN3D.
 
     ``auto`` takes four channels (or the first four of a higher order) as ambiX, and six of which
-    LFE and the right surround are silent as YouTube's. ``where`` names the channels that are
-    W, Y, Z, X as a container says. Raises ClipError, saying what to do, for sound that is not of
-    the convention or holds NaN or infinite samples.
+    LFE and the right surround are silent as YouTube's; a convention that is named takes the first
+    four of any more. ``where`` names the channels that are W, Y, Z, X as a container says. Raises
+    ClipError, saying what to do, for sound that is not of the convention or holds NaN or infinite
+    samples.
     """
     channels = len(raw)
-    raw = np.ascontiguousarray(raw)  # interleaved channels take several times as long to check
-    peaks = np.maximum(raw.max(axis=1, initial=0.0), -raw.min(axis=1, initial=0.0))
-    peak = float(peaks.max())
-    if not np.isfinite(peak):
-        bad = int(np.count_nonzero(~np.isfinite(raw)))
-        raise ClipError(f"its sound holds {bad} samples that are NaN or infinite; export it again")
-    if peak > _LOUDEST:
-        raise ClipError(
-            f"its sound peaks at {peak:.1g} times full scale, which no recording does; export it "
-            "again as audio samples"
-        )
+    raw, peaks = checked(raw)
     if where is not None:
         return raw[list(where)]
     if convention == "auto":
         convention = "youtube" if channels == 6 else "ambix"
+        if channels > 4 and channels != 6 and channels not in HIGHER_ORDERS:
+            raise ClipError(
+                f"its sound has {channels} channels, which is no whole order of ambisonics (4, 9, "
+                "16, …); if the first four are W, Y, Z, X, say so with --foa-convention ambix"
+            )
     if convention == "youtube":
         _check_youtube(raw, peaks)
         return raw[_YOUTUBE_TO_ACN]
-    if channels != 4 and channels not in _HIGHER_ORDERS:
+    if channels < 4:
         raise ClipError(
             f"its sound has {channels} channel{'s' * (channels != 1)}, which is no ambisonics "
             "(first order has 4); put the ambisonic sound beside it as a file of the same name"
@@ -61,6 +59,25 @@ def to_ambix(raw: Foa, convention: str, where: tuple[int, int, int, int] | None 
     if convention == "n3d":
         return np.asarray(raw[:4] * np.array([[1], *[[1 / 3**0.5]] * 3], dtype=np.float32))
     return raw[:4]
+
+
+def checked(raw: Foa) -> tuple[Foa, NDArray[np.float32]]:
+    """Channels (channels, samples), contiguous in memory, and the peak of each (channels,).
+
+    Raises ClipError for sound that cannot be one.
+    """
+    raw = np.ascontiguousarray(raw)  # interleaved channels take several times as long to check
+    peaks = np.maximum(raw.max(axis=1, initial=0.0), -raw.min(axis=1, initial=0.0))
+    peak = float(peaks.max(initial=0.0))
+    if not np.isfinite(peak):
+        bad = int(np.count_nonzero(~np.isfinite(raw)))
+        raise ClipError(f"its sound holds {bad} samples that are NaN or infinite; export it again")
+    if peak > _LOUDEST:
+        raise ClipError(
+            f"its sound peaks at {peak:.1g} times full scale, which no recording does; export it "
+            "again as audio samples"
+        )
+    return raw, peaks
 
 
 def _check_youtube(raw: Foa, peaks: NDArray[np.float32]) -> None:
@@ -82,3 +99,17 @@ def _check_youtube(raw: Foa, peaks: NDArray[np.float32]) -> None:
             "its six channels are no YouTube ambisonics (the omnidirectional one is silent) but "
             "probably stereo in a 5.1 track; use the ambisonic download of this recording"
         )
+
+
+def level_dbfs(foa: Foa) -> float:
+    """Level of W (RMS) against full scale, at least -120 dB."""
+    rms = float(np.sqrt(np.mean(np.square(foa[0], dtype=np.float64)))) if foa.shape[1] else 0.0
+    return max(20 * float(np.log10(max(rms, 1e-6))), _FLOOR_DBFS)
+
+
+def spatiality(foa: Foa) -> float:
+    """1 - the largest eigenvalue's share of the covariance of W, Y, Z, X: 0 for mono, whatever
+    its direction, and up to 3/4."""
+    covariance = np.cov(foa.astype(np.float64))
+    total = float(np.trace(covariance))
+    return 1 - float(np.linalg.eigvalsh(covariance)[-1]) / total if total > 0 else 0.0

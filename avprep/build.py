@@ -14,20 +14,23 @@ from typing import Any
 
 from tqdm import tqdm
 
-from avprep.clips import ClipOptions
+from avprep.clips import Cleaning, ClipOptions
 from avprep.errors import UserError
-from avprep.examine import Wanted
+from avprep.examine import FLAT_FOV_DEG, Wanted
 from avprep.executors import DaskWorkers, Workers
 from avprep.ffmpeg import ffmpeg_version
-from avprep.plan import BuildPlan, ShardPlan, find_clips, plan_build
+from avprep.labelled import FLAT_LAYOUTS
+from avprep.plan import BuildPlan, Lists, ShardPlan, find_clips, plan_build
 from avprep.sources import Failure
 from avprep.state import STATE_NAME, State, Task, differing, finishing, locked
+from avprep.viewpoints import FixedViews
 from shards.errors import ShardError
 from shards.files import dump_json, remove_temporary_files, write_atomic
 from shards.manifest import MANIFEST_NAME, entry_of, read_index, read_manifest, write_manifest
-from shards.schema import Manifest, ShardEntry
+from shards.schema import Manifest, ShardEntry, View
 
 FAILURES_NAME = "failures.jsonl"
+DROPPED_NAME = "dropped.jsonl"
 _SAID_AT_ONCE = 20
 
 
@@ -41,6 +44,15 @@ class BuildOptions:
     clip_duration_s: float
     shard_bytes: int
 
+    def for_layout(self, layout: str) -> BuildOptions:
+        """The options with which the clips of a layout are made: ordinary videos have one view,
+        their middle, and one channel of sound."""
+        if layout not in FLAT_LAYOUTS:
+            return replace(self, layout=layout)
+        centre = FixedViews((View(0.0, 0.0, FLAT_FOV_DEG, FLAT_FOV_DEG),))
+        clip = replace(self.clip, views=centre, audio="mono", audio_layout="rotated")
+        return replace(self, layout=layout, clip=replace(clip, cleaning=Cleaning()))
+
     def record(self) -> dict[str, Any]:
         """What the manifest keeps: nothing that depends on the machine or the run."""
         value = asdict(self)
@@ -50,9 +62,10 @@ class BuildOptions:
     def clip_bytes(self) -> int:
         """About how large a clip becomes (measured on real 112² views and real ambisonics)."""
         views = len(self.clip.views.draw("", 0))
-        fields = views if self.clip.audio_layout == "rotated" else 1
+        channels = {"foa": 4, "mono": 1, "stereo": 2}[self.clip.audio]
+        channels *= views if self.clip.audio_layout == "rotated" else 1
         picture = views * self.clip.size**2 * self.clip.fps * 0.04
-        sound = fields * self.clip.sample_rate * 4 * 2 * 0.72
+        sound = channels * self.clip.sample_rate * 2 * 0.72
         return round(self.clip_duration_s * (picture + sound))
 
 
@@ -78,12 +91,13 @@ class BuildResult:
     manifest: Manifest | None
     failures: tuple[Failure, ...]
     unlisted: int
+    dropped: int = 0
     missing: int = 0
     was_complete: bool = False
 
 
 def build_shards(
-    raw: Path, out: Path, options: BuildOptions, splits_folder: Path | None, run: Run
+    raw: Path, out: Path, options: BuildOptions, lists: Lists, run: Run
 ) -> BuildResult:
     """Build the set of ``raw`` in ``out``, or finish a build that was interrupted.
 
@@ -96,23 +110,23 @@ def build_shards(
             found = find_clips(
                 raw,
                 options.layout,
-                splits_folder,
+                lists,
                 options.clip_duration_s,
                 options.wanted,
                 local.ask,
             )
             for doubt in found.doubts:
                 tqdm.write(f"check: {doubt}", file=sys.stderr)
-            options = replace(options, layout=found.layout)
+            options = options.for_layout(found.layout)
             record = options.record()
             base = _base(out, record) if run.append else None
+            if base is not None:
+                found = found.without({clip["key"] for clip in read_dropped(out)})
             plan = plan_build(
                 found, record, options.clip.seed, options.shard_bytes, options.clip_bytes(), base
             )
             if _is_complete(out, plan, record, base):
-                return BuildResult(
-                    read_manifest(out), _read_failures(out), plan.unlisted, was_complete=True
-                )
+                return _result(out, plan.unlisted, was_complete=True)
             with locked(out, run.task):
                 state = State.of(plan, record, versions)
                 _prepare(out, state, base)
@@ -131,7 +145,7 @@ def merge(out: Path) -> BuildResult:
     try:
         state = State.read(out)
         if state is None:
-            return BuildResult(read_manifest(out), _read_failures(out), 0, was_complete=True)
+            return _result(out, 0, was_complete=True)
         base = read_manifest(out) if (out / MANIFEST_NAME).exists() else None
         with locked(out, None):
             missing = _missing(out, state)
@@ -143,7 +157,7 @@ def merge(out: Path) -> BuildResult:
             _finish(out, state, base)
     except OSError as error:
         raise _disk_error(out, error) from None
-    return BuildResult(read_manifest(out), _read_failures(out), state.unlisted)
+    return _result(out, state.unlisted)
 
 
 def _base(out: Path, record: dict[str, Any]) -> Manifest | None:
@@ -266,10 +280,10 @@ def _end(
     with finishing(out):
         missing = _missing(out, state)
         if missing:
-            return BuildResult(None, failures, state.unlisted, len(missing))
+            return BuildResult(None, failures, state.unlisted, missing=len(missing))
         if State.read(out) is not None:  # else another task has ended it
             _finish(out, state, base)
-    return BuildResult(read_manifest(out), _read_failures(out), state.unlisted)
+    return _result(out, state.unlisted)
 
 
 def _missing(out: Path, state: State) -> list[str]:
@@ -287,6 +301,7 @@ def _is_done(out: Path, file: str, index: str) -> bool:
 def _finish(out: Path, state: State, base: Manifest | None) -> None:
     """Write the failures, then the manifest, then clear away what only the build needed."""
     failures = [asdict(failure) for failure in state.failures]
+    dropped = list(read_dropped(out)) if base is not None else []
     splits: dict[str, list[ShardEntry]] = {}
     plan = state.plan
     if base is not None:
@@ -296,15 +311,16 @@ def _finish(out: Path, state: State, base: Manifest | None) -> None:
     for split, file, index_file in state.shards:
         index = read_index(out / index_file)
         failures += index.failures
+        dropped += index.dropped
         if index.samples:
             splits.setdefault(split, []).append(entry_of(index, index_file))
         else:
             leftovers += [out / file, out / index_file]
-    if failures:
-        content = b"".join(dump_json(failure) for failure in failures)
-        write_atomic(out / FAILURES_NAME, content)
-    else:
-        (out / FAILURES_NAME).unlink(missing_ok=True)
+    for name, lines in ((FAILURES_NAME, failures), (DROPPED_NAME, dropped)):
+        if lines:
+            write_atomic(out / name, b"".join(map(dump_json, lines)))
+        else:
+            (out / name).unlink(missing_ok=True)
     if splits:
         entries = {split: tuple(splits[split]) for split in sorted(splits)}
         write_manifest(out, Manifest(state.options, state.versions, entries, plan))
@@ -313,13 +329,32 @@ def _finish(out: Path, state: State, base: Manifest | None) -> None:
     for folder in {out, *(out / split for split, _, _ in state.shards)}:
         remove_temporary_files(folder)
     if not splits:
-        raise UserError(f"none of the clips could be built; {out / FAILURES_NAME} says why")
+        why = " and ".join(
+            str(out / name)
+            for name, lines in ((FAILURES_NAME, failures), (DROPPED_NAME, dropped))
+            if lines
+        )
+        raise UserError(f"none of the clips went into a set; {why} says why")
+
+
+def _result(out: Path, unlisted: int, was_complete: bool = False) -> BuildResult:
+    dropped = len(read_dropped(out))
+    manifest, failures = read_manifest(out), _read_failures(out)
+    return BuildResult(manifest, failures, unlisted, dropped, was_complete=was_complete)
 
 
 def _read_failures(out: Path) -> tuple[Failure, ...]:
-    path = out / FAILURES_NAME
+    return tuple(Failure(**line) for line in _read_lines(out / FAILURES_NAME))
+
+
+def read_dropped(out: Path) -> list[dict[str, Any]]:
+    """The clips that a finished set left out on purpose, with their numbers."""
+    return _read_lines(out / DROPPED_NAME)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
     lines = path.read_bytes().splitlines() if path.exists() else []
-    return tuple(Failure(**json.loads(line)) for line in lines)
+    return [json.loads(line) for line in lines]
 
 
 def _disk_error(out: Path, error: OSError) -> UserError:

@@ -7,6 +7,12 @@ import os
 import click
 
 FOA_CONVENTIONS = click.Choice(("auto", "ambix", "fuma", "n3d", "youtube"))
+LAYOUTS = click.Choice(
+    (
+        *("auto", "folder", "yt360", "sphere360", "yt-ambigen", "starss", "yt-dlp"),
+        *("ucf101", "hmdb51", "kinetics"),
+    )
+)
 PROJECTIONS = click.Choice(
     ("auto", "equirect", "eac", "cube3x2", "cube6x1", "fisheye", "dual-fisheye")
 )

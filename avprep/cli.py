@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep.choices import FOA_CONVENTIONS, PROJECTIONS, STEREO_MODES, cores
+from avprep.choices import FOA_CONVENTIONS, LAYOUTS, PROJECTIONS, STEREO_MODES, cores
 from avprep.errors import UserError
 from shards.errors import ShardError
 
@@ -92,22 +92,36 @@ def demo(out: Path, clips: int, seed: int, workers: int | None) -> None:
 @click.option(
     "--layout",
     default="auto",
-    type=click.Choice(("auto", "folder", "yt360", "sphere360", "yt-ambigen", "starss", "yt-dlp")),
+    type=LAYOUTS,
     help="How RAW is laid out; auto sees it by the folders and names.",
 )
 @click.option(
     "--splits",
     type=_PATH,
-    help="Folder of train.txt, test.txt, … with a recording a line; by default those in RAW.",
+    help="Folder of train.txt, test.txt, … with a recording a line, or of a data set's official "
+    "lists; by default those in RAW.",
 )
-@click.option("--views", type=click.IntRange(1, 99), help="Random viewpoints a clip.  [default: 8]")
-@click.option("--viewpoints", default="random", help="random, or a JSON file of views.")
+@click.option(
+    "--segments",
+    type=_PATH,
+    metavar="FILE",
+    help="Lines `ID t1,t2,…`: the seconds at which clips of 10 s begin in whole recordings; by "
+    "default segments.txt of YT-360.",
+)
+@click.option("--views", type=click.IntRange(1, 99), help="Viewpoints a clip.  [default: 8]")
+@click.option(
+    "--viewpoints",
+    default="random",
+    metavar="random|grid|energy|FILE",
+    help="Drawn at random; even, round the horizon; half of them where the sound comes from; or a "
+    "JSON file of views.",
+)
 @click.option(
     "--hfov",
     callback=_angles,
     default="25.5:90",
     metavar="MIN:MAX",
-    help="Horizontal field of view of random views, degrees.",
+    help="Horizontal field of view of views that are drawn, degrees; a grid takes the larger.",
 )
 @click.option(
     "--min-separation",
@@ -119,7 +133,12 @@ def demo(out: Path, clips: int, seed: int, workers: int | None) -> None:
 @click.option("--fps", type=click.FloatRange(0, 240, min_open=True), default=16.0)
 @click.option("--clip-duration", type=click.FloatRange(1, 600), default=10.0, help="Seconds.")
 @click.option("--sample-rate", type=click.IntRange(8000, 192000), default=24000, help="Hz.")
-@click.option("--audio", type=click.Choice(("foa",)), default="foa", help="Kind of sound.")
+@click.option(
+    "--audio",
+    type=click.Choice(("foa", "mono", "stereo")),
+    default="foa",
+    help="Ambisonics turned to each view; or what a beam to it hears, or a pair of ears.",
+)
 @click.option(
     "--audio-layout",
     type=click.Choice(("rotated", "source")),
@@ -146,6 +165,24 @@ def demo(out: Path, clips: int, seed: int, workers: int | None) -> None:
 )
 @click.option(
     "--fisheye-fov", type=click.FloatRange(90, 280), default=180.0, help="Of its circle, degrees."
+)
+@click.option(
+    "--drop-silent",
+    type=click.FloatRange(-120, 0),
+    metavar="DBFS",
+    help="Leave out clips with a lower level, e.g. -60.",
+)
+@click.option(
+    "--drop-static",
+    type=click.FloatRange(0, 255),
+    metavar="LEVELS",
+    help="Leave out clips whose grey levels change less from second to second, e.g. 0.5.",
+)
+@click.option(
+    "--drop-mono",
+    type=click.FloatRange(0, 0.75),
+    metavar="SHARE",
+    help="Leave out clips with a smaller share of energy beside their main signal, e.g. 0.01.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one on each core.")
 @click.option(
@@ -176,6 +213,7 @@ def build_shards(ctx: click.Context, /, raw: Path, out: Path, **options: Any) ->
     be built as asked.
     """
     from avprep.build import Run, build_shards
+    from avprep.plan import Lists
 
     task = _task(options["task_index"], options["task_count"])
     if task is not None and options["scheduler"] is not None:
@@ -188,7 +226,8 @@ def build_shards(ctx: click.Context, /, raw: Path, out: Path, **options: Any) ->
     )
     if task is not None:
         click.echo(f"task {task.index} of {task.count}")
-    _report(ctx, out, build_shards(raw, out, _build_options(options), options["splits"], run))
+    lists = Lists(options["splits"], options["segments"])
+    _report(ctx, out, build_shards(raw, out, _build_options(options), lists, run))
 
 
 @main.command(epilog="Example: avprep merge shards")
@@ -205,7 +244,7 @@ def merge(ctx: click.Context, out: Path) -> None:
 
 
 def _report(ctx: click.Context, out: Path, result: BuildResult) -> None:
-    from avprep.build import FAILURES_NAME
+    from avprep.build import DROPPED_NAME, FAILURES_NAME
 
     if result.manifest is None:
         click.echo(
@@ -224,6 +263,10 @@ def _report(ctx: click.Context, out: Path, result: BuildResult) -> None:
                 f"{split}: {clips} clips of {sources} recordings in {len(shards)} shards, "
                 f"{size:.2f} GB"
             )
+    if result.dropped:
+        click.echo(
+            f"{result.dropped} clips were dropped; {out / DROPPED_NAME} lists them", err=True
+        )
     if result.unlisted:
         click.echo(f"{result.unlisted} clips are in no split list and were left out", err=True)
     if result.failures:
@@ -254,13 +297,18 @@ def _task(index: int | None, count: int | None) -> Task | None:
 
 def _build_options(options: dict[str, Any]) -> Any:
     from avprep.build import BuildOptions
-    from avprep.clips import ClipOptions
+    from avprep.clips import Cleaning, ClipOptions
     from avprep.examine import Wanted
-    from avprep.viewpoints import FixedViews, RandomViews, read_views
+    from avprep.viewpoints import FixedViews, RandomViews, grid_views, read_views
 
     views: RandomViews | FixedViews
-    if options["viewpoints"] == "random":
-        views = RandomViews(options["views"] or 8, options["hfov"], options["min_separation"])
+    kind = options["viewpoints"]
+    if kind in ("random", "energy"):
+        views = RandomViews(
+            options["views"] or 8, options["hfov"], options["min_separation"], kind == "energy"
+        )
+    elif kind == "grid":
+        views = grid_views(options["views"] or 8, options["hfov"][1])
     else:
         views = read_views(Path(options["viewpoints"]))
         if options["views"] not in (None, len(views.views)):
@@ -270,6 +318,11 @@ def _build_options(options: dict[str, Any]) -> Any:
             )
     if options["size"] % 2:
         raise UserError(f"--size {options['size']} is odd; H.264 needs an even one")
+    if options["audio"] != "foa" and options["audio_layout"] == "source":
+        raise UserError(
+            f"--audio {options['audio']} is another sound for each view; leave out "
+            "--audio-layout source"
+        )
     clip = ClipOptions(
         views=views,
         size=options["size"],
@@ -278,6 +331,8 @@ def _build_options(options: dict[str, Any]) -> Any:
         audio_layout=options["audio_layout"],
         seed=options["seed"],
         timeout_s=options["clip_timeout"],
+        audio=options["audio"],
+        cleaning=Cleaning(options["drop_silent"], options["drop_static"], options["drop_mono"]),
     )
     wanted = Wanted(
         options["projection"],

@@ -7,21 +7,23 @@ from fractions import Fraction
 
 import cv2
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
-from avprep.ambisonics import to_ambix
+from avprep.cleaning import Stills, check_worth
 from avprep.clips import SHORTEST_CLIP_S, Clip, ClipOptions
-from avprep.encode import GOP_FRAMES, CropEncoder, flac, rotation_safe_gain
+from avprep.encode import GOP_FRAMES, CropEncoder
 from avprep.errors import ClipError
 from avprep.examine import PictureFormat
+from avprep.excerpt import read_sound
 from avprep.ffmpeg import Decoder, Decoding
+from avprep.maps import label_maps
 from avprep.probe import Media, Picture, probe_both
 from avprep.projection import Cropper
+from avprep.sound import encode_sound, field_of, no_sound
 from avprep.sphere import Sphere
 from avprep.truth import starss_events
-from shards.geometry import rotate_foa, view_foa_matrix
-from shards.schema import AudioInfo, SampleInfo, VideoInfo, View
+from avprep.viewpoints import RandomViews
+from shards.schema import SampleInfo, VideoInfo, View
 from shards.video import index_mp4
 
 MISSING_TOLERANCE_S = 0.5
@@ -32,40 +34,47 @@ the processor's cache."""
 
 
 def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str, bytes]]:
-    """The sample's record and members; raises ClipError where the clip cannot be made."""
+    """The sample's record and members; raises ClipError where the clip cannot be made, and
+    DroppedError where it is not worth it."""
     cv2.setNumThreads(1)  # clips run side by side, one on each core
     video_file, audio_file = clip.media or probe_both(clip.video, clip.audio)
     decoding = _decoding(clip, options, video_file, audio_file)
-    views = options.views.draw(clip.key, options.seed)
+    views = options.views.draw(clip.key, options.seed, _energy(clip, options, decoding))
     expected = max(1, round(decoding.duration_s * options.fps))
+    stills = Stills(options.fps)
     with Decoder(decoding) as decoder:
         crops, frames = _crop_all(
-            decoder, decoding, video_file, clip.picture.sphere, views, options, expected
+            decoder, decoding, video_file, clip.picture.sphere, views, options, expected, stills
         )
         raw = decoder.sound()
         complaint = f" ({decoder.messages})" if decoder.messages else ""
-    frames_s, sound_s = frames / options.fps, raw.shape[1] / decoding.sample_rate
-    for file, seconds in ((clip.video, frames_s), (clip.audio, sound_s)):
-        if seconds < decoding.duration_s - MISSING_TOLERANCE_S:
+    frames_s = frames / options.fps
+    delivered = [(clip.video, frames_s)]
+    if not clip.flat:
+        delivered.append((clip.audio, raw.shape[1] / decoding.sample_rate))
+    for file, seconds in delivered:
+        if not frames or seconds < decoding.duration_s - MISSING_TOLERANCE_S:
             raise ClipError(
                 f"{file.name} delivers {seconds:.1f} s of {decoding.duration_s:.1f} s from second "
                 f"{clip.offset_s:g}{complaint}; it is truncated or damaged: download it again"
             )
     # The picture's frames set the clip's length, and the sound is cut or padded to it.
     samples = round(frames_s * options.sample_rate)
-    foa = to_ambix(raw, clip.sound.convention, clip.sound.channels)
-    foa = _resample(foa, decoding.sample_rate, options, samples)
+    sound = no_sound(options)
+    if raw.size:
+        field = field_of(raw, clip, decoding.sample_rate, samples, options.sample_rate)
+        if options.cleaning:
+            check_worth(options.cleaning, field, stills)
+        sound = encode_sound(field, views, options)
     events = None
     if clip.truth is not None:
         events = starss_events(clip.truth, clip.offset_s, frames_s)
     members = {f"view{number:02d}.mp4": crop for number, crop in enumerate(crops)}
-    gain = rotation_safe_gain(foa)
-    if options.audio_layout == "rotated":
-        for number, view in enumerate(views):
-            rotated = rotate_foa(foa, view_foa_matrix(view.azimuth_deg, view.elevation_deg))
-            members[f"view{number:02d}.flac"] = flac(rotated, gain, options.sample_rate)
-    else:
-        members["flac"] = flac(foa, gain, options.sample_rate)
+    members |= sound.members
+    times_s = None
+    if clip.maps is not None:
+        times_s, maps = label_maps(clip.maps, clip.maps_offset_s, frames_s, views, options.size)
+        members |= maps
     info = SampleInfo(
         key=clip.key,
         source=clip.source,
@@ -73,7 +82,7 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
         duration_s=round(frames_s, 6),
         split=clip.split,
         video=_video_info(crops, options, frames),
-        audio=AudioInfo(options.sample_rate, samples, gain, options.audio_layout),
+        audio=sound.info,
         views=views,
         file=clip.file,
         file_start_s=clip.offset_s,
@@ -85,21 +94,41 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
         },
         label=clip.label,
         events=events,
+        folds=clip.folds,
+        map_times_s=times_s,
     )
     return info, members
+
+
+def _energy(clip: Clip, options: ClipOptions, decoding: Decoding) -> NDArray[np.float64] | None:
+    """Where the clip's sound comes from, if its views are drawn by that."""
+    if not isinstance(options.views, RandomViews) or not options.views.by_energy or clip.flat:
+        return None
+    from avprep.soundfield import energy_map  # SciPy, which others do without
+
+    rate, duration_s = decoding.sample_rate, decoding.duration_s
+    raw = read_sound(clip.audio, decoding.channels, decoding.start_s, duration_s)
+    samples = round(duration_s * options.sample_rate)
+    field = field_of(raw, clip, rate, samples, options.sample_rate)
+    return energy_map(field, options.sample_rate)
 
 
 def _decoding(clip: Clip, options: ClipOptions, video: Media, audio: Media) -> Decoding:
     if video.picture is None:
         raise ClipError(f"{clip.video.name} has no picture; it is no 360° video")
-    if audio.sound is None:
+    if audio.sound is None and not clip.flat:
         raise ClipError(
             f"{clip.audio.name} has no sound; put its ambisonic sound beside it as a file of the "
             "same name (wav, flac, m4a, ogg or opus)"
         )
-    left = min(video.duration_s or np.inf, audio.duration_s or np.inf) - clip.offset_s
+    # Sound only accompanies an ordinary video; where it ends early, the rest is silent.
+    lengths = (
+        video.duration_s or np.inf,
+        (audio.duration_s or np.inf) if not clip.flat else np.inf,
+    )
+    left = min(lengths) - clip.offset_s
     duration = min(clip.duration_s, left) if left > 0 else clip.duration_s
-    if duration < SHORTEST_CLIP_S:
+    if duration < SHORTEST_CLIP_S and not clip.flat:
         raise ClipError(
             f"{clip.video.name} has only {duration:.2f} s of picture with sound; clips must have "
             f"at least {SHORTEST_CLIP_S:g} s"
@@ -109,7 +138,7 @@ def _decoding(clip: Clip, options: ClipOptions, video: Media, audio: Media) -> D
     even = (height + height % 2, width + width % 2)
     return Decoding(
         video=clip.video,
-        audio=clip.audio,
+        audio=clip.audio if audio.sound is not None else None,
         start_s=clip.offset_s,
         duration_s=duration,
         fps=options.fps,
@@ -118,8 +147,8 @@ def _decoding(clip: Clip, options: ClipOptions, video: Media, audio: Media) -> D
         crop=crop,
         rescale=video.picture.full_range or even != (height, width),
         rotate=clip.picture.rotation_deg != 0,
-        channels=audio.sound.channels,
-        sample_rate=audio.sound.sample_rate,
+        channels=audio.sound.channels if audio.sound is not None else 0,
+        sample_rate=audio.sound.sample_rate if audio.sound is not None else options.sample_rate,
         timeout_s=options.timeout_s,
     )
 
@@ -146,8 +175,10 @@ def _crop_all(
     views: tuple[View, ...],
     options: ClipOptions,
     expected: int,
+    stills: Stills,
 ) -> tuple[list[bytes], int]:
-    """The views' mp4 files and their number of frames."""
+    """The views' mp4 files and their number of frames; ``stills`` sees the frames as well, where
+    clips are cleaned by them."""
     cropper = Cropper(decoding.height, decoding.width, views, options.size, sphere)
     colorspace = video.picture.colorspace if video.picture else 2
     fps = Fraction(options.fps).limit_denominator(1001)
@@ -157,6 +188,8 @@ def _crop_all(
     for frame in decoder.frames():
         if frames == expected:  # the filter rounds up; the pipe must still be emptied
             continue
+        if options.cleaning:
+            stills.see(frame[: decoding.height])
         waiting.append(cropper.crop(frame))
         frames += 1
         if len(waiting) * waiting[0].nbytes >= _BYTES_AT_ONCE:
@@ -170,16 +203,6 @@ def _encode(encoders: list[CropEncoder], frames: list[NDArray[np.uint8]]) -> Non
     for view, encoder in enumerate(encoders):
         for crops in frames:
             encoder.add(crops[view])
-
-
-def _resample(
-    foa: NDArray[np.float32], sample_rate: int, options: ClipOptions, samples: int
-) -> NDArray[np.float32]:
-    """FOA (4, samples) at the build's rate, cut or padded with silence to ``samples``."""
-    if sample_rate != options.sample_rate:
-        foa = soxr.resample(foa.T, sample_rate, options.sample_rate, quality="HQ").T
-    missing = max(0, samples - foa.shape[1])
-    return np.ascontiguousarray(np.pad(foa[:, :samples], ((0, 0), (0, missing))))
 
 
 def _video_info(crops: list[bytes], options: ClipOptions, frames: int) -> VideoInfo:

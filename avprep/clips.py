@@ -18,7 +18,8 @@ class Clip:
 
     ``start_s`` is the same moment in the original recording ``source``, of which the files may be
     a part; ``file`` is the video's path relative to the input folder; ``picture`` and ``sound``
-    say how the files are to be read.
+    say how the files are to be read. ``maps`` is a folder of label maps, and the clip begins at
+    ``maps_offset_s`` of what they are of. ``flat``: it is an ordinary video, not of the sphere.
     """
 
     key: str
@@ -33,14 +34,37 @@ class Clip:
     picture: PictureFormat = PictureFormat()  # noqa: RUF009
     sound: SoundFormat = SoundFormat()  # noqa: RUF009
     label: str | None = None
+    folds: tuple[str, ...] | None = None
     truth: Path | None = None
+    maps: Path | None = None
+    maps_offset_s: float = 0.0
+    flat: bool = False
     media: tuple[Media, Media] | None = None
     """What video and audio file hold, if that is known already."""
 
 
 @dataclass(frozen=True)
+class Cleaning:
+    """Below which of these a clip is dropped; None: never.
+
+    ``level_dbfs`` of the omnidirectional channel, RMS; ``change``: mean difference of grey levels
+    (0 to 255) between moments a second apart; ``spatiality``: see `avprep.ambisonics.spatiality`.
+    """
+
+    level_dbfs: float | None = None
+    change: float | None = None
+    spatiality: float | None = None
+
+    def __bool__(self) -> bool:
+        return (self.level_dbfs, self.change, self.spatiality) != (None, None, None)
+
+
+@dataclass(frozen=True)
 class ClipOptions:
-    """What every clip of a build is made into."""
+    """What every clip of a build is made into.
+
+    ``audio``: foa, or mono (a beam to the view) or stereo (what ears on its left and right hear).
+    """
 
     views: RandomViews | FixedViews
     size: int
@@ -49,3 +73,5 @@ class ClipOptions:
     audio_layout: str
     seed: int
     timeout_s: float
+    audio: str = "foa"
+    cleaning: Cleaning = Cleaning()

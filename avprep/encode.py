@@ -12,8 +12,6 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from shards.geometry import ACN_CHANNELS
-
 GOP_FRAMES = 8
 _FULL_SCALE = 32767 / 32768
 # Every GOP starts at a known frame and is decoded by itself, quickly: no scene-cut key frames, no
@@ -85,12 +83,10 @@ def rotation_safe_gain(foa: NDArray[np.float32]) -> float:
     return float(np.floor(gain * scale) / scale)
 
 
-def flac(foa: NDArray[np.float32], gain: float, sample_rate: int) -> bytes:
-    """FOA (4, samples) times ``gain`` as FLAC of 16 bits."""
+def flac(sound: NDArray[np.float32], gain: float, sample_rate: int) -> bytes:
+    """Sound (channels, samples) times ``gain`` as FLAC of 16 bits."""
     # The gain keeps all within 16 bits (`rotation_safe_gain`).
-    samples = np.rint(foa.T * np.float32(gain * 32768)).astype(np.int16)
-    if samples.shape[1] != len(ACN_CHANNELS):
-        raise ValueError(f"FOA has 4 channels, not {samples.shape[1]}")
+    samples = np.rint(sound.T * np.float32(gain * 32768)).astype(np.int16)
     buffer = io.BytesIO()
     # The lowest level costs 2 % of size, is the fastest and has short blocks, so that a window
     # reads less around it.

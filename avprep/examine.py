@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
+from avprep.ambisonics import HIGHER_ORDERS
 from avprep.container import info_json, picture_tags, projection_of_info, sound_tags
 from avprep.errors import ClipError
 from avprep.excerpt import read_sound
@@ -19,9 +20,10 @@ from avprep.sphere import PROJECTIONS, Projection, Sphere
 if TYPE_CHECKING:
     from avprep.convention import Heard
 
+FLAT_FOV_DEG = 60.0
+"""Taken for the field of view of ordinary videos across their shorter side."""
 _SURE = 0.3
 _LISTEN_S = 5.0
-_HIGHER_ORDERS = (4, 9, 16, 25, 36, 49)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,14 @@ def picture_format(
     return PictureFormat(sphere_of(projection), stereo or seen.stereo, rotation, reason, sure)
 
 
+def flat_format(path: Path, picture: Picture) -> PictureFormat:
+    """Of an ordinary video, whose middle is all there is to see."""
+    tags = picture_tags(path, picture.height, picture.width)
+    return PictureFormat(
+        Sphere("flat", fov_deg=FLAT_FOV_DEG), "mono", round(tags.rotation_deg) % 360
+    )
+
+
 def sphere_of(projection: str, fisheye_fov_deg: float = 180.0) -> Sphere:
     """A projection by its name. Raises ValueError for one that does not exist."""
     for name in PROJECTIONS:
@@ -121,10 +131,10 @@ def sound_format(path: Path, sound: Sound, wanted: Wanted) -> SoundFormat:
     if sound.channels == 6:
         reason = "six channels, of which each clip is checked to be as YouTube's"
         return SoundFormat("youtube", None, reason)
-    if sound.channels in _HIGHER_ORDERS:
+    if sound.channels == 4 or sound.channels in HIGHER_ORDERS:
         reason = f"{sound.channels} channels and nothing that says which; ambiX is usual"
         return SoundFormat("ambix", None, reason, sure=False)
-    return SoundFormat("ambix", None, f"{sound.channels} channels", sure=False)
+    return SoundFormat("auto", None, f"{sound.channels} channels", sure=False)
 
 
 def doubts_of(

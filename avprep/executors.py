@@ -41,6 +41,7 @@ def make_shard(
     ``starting`` is called with the number of each clip before it is made, and with how many there
     are at the end; clips whose keys are in ``fatal`` are known to end the process.
     """
+    from avprep.cleaning import DroppedError
     from avprep.clip import make_sample  # what decodes and encodes; planning does without
 
     failures: list[Failure] = []
@@ -55,6 +56,10 @@ def make_shard(
                 sample = make_sample(clip, options)
             except (UserError, MemoryError):
                 raise
+            except DroppedError as error:
+                dropped = {"key": clip.key, "source": clip.source, "file": clip.file}
+                why = {"start_s": clip.start_s, **error.numbers, "reason": str(error)}
+                writer.add_dropped(dropped | why)
             except Exception as error:
                 # Whatever a broken file provokes in a decoder costs this clip alone.
                 known = isinstance(error, ClipError)

@@ -94,12 +94,12 @@ class Decoding:
     """What one pass of ffmpeg delivers: frames of size (3/2·height, width) and raw sound.
 
     ``crop`` is the part (left, top, width, height) of the file's frames that is taken, None for
-    all of it; ``rescale``: what is taken is of another size or of full range; ``rotate``: frames
-    are turned as the file's display matrix says.
+    all of it; ``audio`` is None where no sound is wanted; ``rescale``: what is taken is of another
+    size or of full range; ``rotate``: frames are turned as the file's display matrix says.
     """
 
     video: Path
-    audio: Path
+    audio: Path | None
     start_s: float
     duration_s: float
     fps: float
@@ -123,10 +123,6 @@ class Decoding:
             limits |= {"noautorotate": None}
         window = {"ss": f"{self.start_s:.6f}", "t": f"{self.duration_s:.6f}"}
         picture_in = ffmpeg.input(safe_url(self.video), **limits, **window)
-        same_file = self.audio == self.video
-        sound_in = (
-            picture_in if same_file else ffmpeg.input(safe_url(self.audio), **limits, **window)
-        )
         # Output frame n is what is on screen at n/fps: the last frame at or before it. Containers
         # round time stamps (Matroska to 1 ms), hence the tolerance.
         frames = picture_in.video.filter("setpts", f"PTS-{_TIME_TOLERANCE_S}/TB").filter(
@@ -138,12 +134,18 @@ class Decoding:
         if self.rescale:
             frames = frames.filter("scale", self.width, self.height, out_range="tv")
         picture = frames.output("pipe:1", format="rawvideo", pix_fmt="yuv420p")
-        # Sound that starts late is padded and gaps are filled, so that it stays with the picture;
-        # the channels stay as the decoder delivers them.
-        sound = sound_in.audio.filter("aresample", **{"async": 1, "first_pts": 0}).output(
-            f"pipe:{sound_descriptor}", format="f32le", acodec="pcm_f32le"
-        )
-        graph = ffmpeg.merge_outputs(picture, sound).global_args(
+        outputs = [picture]
+        if self.audio is not None:
+            sound_in = picture_in
+            if self.audio != self.video:
+                sound_in = ffmpeg.input(safe_url(self.audio), **limits, **window)
+            # Sound that starts late is padded and gaps are filled, so that it stays with the
+            # picture; the channels stay as the decoder delivers them.
+            sound = sound_in.audio.filter("aresample", **{"async": 1, "first_pts": 0})
+            outputs.append(
+                sound.output(f"pipe:{sound_descriptor}", format="f32le", acodec="pcm_f32le")
+            )
+        graph = ffmpeg.merge_outputs(*outputs).global_args(
             *("-nostdin", "-hide_banner", "-loglevel", "error", "-filter_complex_threads", "1")
         )
         return [str(part) for part in graph.compile(cmd=ffmpeg_path())]
@@ -233,6 +235,8 @@ class Decoder:
                 "may be broken, or allow more with --clip-timeout"
             )
         channels = self._decoding.channels
+        if not channels:
+            return np.empty((0, 0), dtype=np.float32)
         whole = len(self._raw_sound) // (4 * channels) * channels
         samples = np.frombuffer(self._raw_sound, dtype="<f4", count=whole)
         return samples.reshape(-1, channels).T

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,11 @@ def _split(root: Path, manifest: Manifest, split: str) -> dict[str, Any]:
     shards = manifest.splits[split]
     sources = [source for shard in shards for source in shard.sources]
     parts: defaultdict[str, int] = defaultdict(int)
+    labels: Counter[str | int] = Counter()
     for shard in shards:
         for sample in read_index(root / shard.index).samples:
+            if sample.label is not None:
+                labels[sample.label] += 1
             for suffix, (_, size) in sample.members.items():
                 parts[_part_of(suffix)] += size
     reader = ShardSet(root, split)
@@ -61,11 +64,12 @@ def _split(root: Path, manifest: Manifest, split: str) -> dict[str, Any]:
         "sources": len(clips_of),
         "clips_per_source": {"median": float(np.median(clips_of)), "most": int(clips_of.max())},
         "hours": round(sum(shard.duration_s for shard in shards) / 3600, 3),
+        "labels": dict(sorted(labels.items(), key=lambda item: str(item[0]))),
         "shards": len(shards),
         "bytes": sum(shard.bytes for shard in shards),
         "bytes_of": dict(sorted(parts.items())),
         "saved_by_source_layout": round(parts["sound"] * (1 - 1 / views))
-        if infos[0].audio.layout == "rotated"
+        if infos[0].audio.layout == "rotated" and infos[0].audio.normalization == "SN3D"
         else 0,
         "views": views,
         "view_angles_deg": _angles([view for info in infos for view in info.views]),
@@ -110,6 +114,9 @@ def in_words(value: dict[str, Any]) -> str:
             f"{split['hours']:.2f} h, {split['shards']} shards, {_size(split['bytes'])}",
             f"  {parts}",
         ]
+        if split["labels"]:
+            counts = split["labels"].values()
+            lines.append(f"  {len(counts)} labels with {min(counts)} to {max(counts)} clips")
         if split["saved_by_source_layout"]:
             saved = _size(split["saved_by_source_layout"])
             lines.append(f"  --audio-layout source would save {saved}")

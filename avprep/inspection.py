@@ -10,7 +10,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.ambisonics import to_ambix
+from avprep.ambisonics import level_dbfs, spatiality, to_ambix
 from avprep.convention import Heard, listen
 from avprep.errors import ClipError, UserError
 from avprep.examine import SoundFormat, Wanted, picture_format, sound_format
@@ -25,7 +25,6 @@ _SILENT_DBFS = -60.0
 _STATIC = 0.5
 _MONO = 0.01
 _SYNC_S = 0.05
-_FLOOR_DBFS = -120.0
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,8 @@ def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) ->
         sure=of.sure,
     )
     field = excerpt(path, media, of)
-    level = 20 * np.log10(max(float(np.sqrt(np.mean(np.square(field[0])))), 1e-6))
-    result.audio["level_dbfs"] = round(max(level, _FLOOR_DBFS), 1)
+    level = level_dbfs(field)
+    result.audio["level_dbfs"] = round(level, 1)
     if level < _SILENT_DBFS:
         result.suspicious.append(f"it is silent ({level:.0f} dB of full scale)")
         return result
@@ -164,14 +163,6 @@ def excerpt(path: Path, media: Media, of: SoundFormat) -> NDArray[np.float32]:
     if not raw.shape[1]:
         raise ClipError(f"{path.name}: its sound does not decode; download it again")
     return to_ambix(raw, of.convention, of.channels)
-
-
-def spatiality(field: NDArray[np.float32]) -> float:
-    """1 - the largest eigenvalue's share of the covariance of W, Y, Z, X: 0 for mono, whatever
-    its direction, and up to 3/4."""
-    covariance = np.cov(field.astype(np.float64))
-    total = float(np.trace(covariance))
-    return 1 - float(np.linalg.eigvalsh(covariance)[-1]) / total if total > 0 else 0.0
 
 
 def _in_words(heard: Heard) -> str:

@@ -19,9 +19,11 @@ from avprep.examine import (
     SoundFormat,
     Wanted,
     doubts_of,
+    flat_format,
     picture_format,
     sound_format,
 )
+from avprep.labelled import LAYOUTS_WITH_FOLDS
 from avprep.layouts import find_recordings
 from avprep.probe import Media, probe_both
 from avprep.sources import (
@@ -67,6 +69,15 @@ class BuildPlan:
 
 
 @dataclass(frozen=True)
+class Lists:
+    """Lists beside the recordings, None for those that are in their folder: a folder of split
+    lists, and YT-360's list of moments at which clips begin."""
+
+    splits: Path | None = None
+    segments: Path | None = None
+
+
+@dataclass(frozen=True)
 class FoundClips:
     """Clips with keys and splits, what cannot be one, how many clips are in no split list, the
     layout that was read, and what of it a person should check, in sentences."""
@@ -77,11 +88,14 @@ class FoundClips:
     layout: str
     doubts: tuple[str, ...]
 
+    def without(self, keys: set[str]) -> FoundClips:
+        return replace(self, clips=tuple(clip for clip in self.clips if clip.key not in keys))
+
 
 def find_clips(
     raw: Path,
     layout: str,
-    splits_folder: Path | None,
+    lists: Lists,
     clip_s: float,
     wanted: Wanted,
     ask: Callable[[Callable[[Recording], Answer | str], list[Recording]], list[Answer | str]],
@@ -91,10 +105,8 @@ def find_clips(
 
     Raises UserError where there are none, or where lists or names contradict each other.
     """
-    recordings, failures, layout = find_recordings(raw, layout)
-    splits = default_splits(raw) if splits_folder is None else read_splits(splits_folder)
-    if splits_folder is not None and not splits:
-        raise UserError(f"--splits {splits_folder} holds no list such as train.txt with names")
+    recordings, failures, layout = find_recordings(raw, layout, lists.segments, lists.splits)
+    splits = _splits(raw, layout, lists)
     question = partial(answer_of, wanted=wanted)
     unknown = [r for r in recordings if not (r.formats_known and wanted.asks_of_pictures)]
     asked = dict(zip(unknown, ask(question, unknown), strict=True))
@@ -108,7 +120,11 @@ def find_clips(
             continue
         for doubt in answer.doubts:
             doubts[doubt].append(recording.file)
-        for clip in cut(recording, answer.duration_s, clip_s):
+        if recording.windows is not None:
+            failures += _late(recording, answer.duration_s)
+        # A labelled video is one example, however long.
+        longest_s = max(clip_s, answer.duration_s) if recording.flat else clip_s
+        for clip in cut(recording, answer.duration_s, longest_s):
             split = split_of(clip, splits)
             if split is None:
                 unlisted += 1
@@ -127,6 +143,31 @@ def find_clips(
         for doubt, files in doubts.items()
     )
     return FoundClips(tuple(clips), tuple(failures), unlisted, layout, said)
+
+
+def _splits(raw: Path, layout: str, lists: Lists) -> dict[str, str]:
+    if layout in LAYOUTS_WITH_FOLDS:
+        return {}  # they have read their own lists
+    if lists.splits is None:
+        return default_splits(raw)
+    splits = read_splits(lists.splits)
+    if not splits:
+        raise UserError(f"--splits {lists.splits} holds no list such as train.txt with names")
+    return splits
+
+
+def _late(recording: Recording, duration_s: float) -> list[Failure]:
+    """Wanted windows that a file is too short for."""
+    return [
+        Failure(
+            recording.source,
+            "find",
+            f"second {start_s:g} of {recording.file} is wanted, which ends at {duration_s:.1f} s; "
+            "correct the list of segments",
+        )
+        for start_s, _ in recording.windows or ()
+        if start_s >= duration_s
+    ]
 
 
 @dataclass(frozen=True)
@@ -152,6 +193,8 @@ def answer_of(recording: Recording, wanted: Wanted) -> Answer | str:
         if seen is None:
             raise ClipError(f"{recording.file} has no picture; it is no 360° video")
         duration = recording.duration_s or media[0].duration_s
+        if recording.flat:
+            return Answer(duration, flat_format(recording.video, seen), SoundFormat(), (), media)
         picture = picture_format(recording.video, seen, duration, wanted)
         sound = SoundFormat()
         if heard is not None:
@@ -240,6 +283,7 @@ def _digest(shards: list[ShardPlan], options: dict[str, Any]) -> str:
                     "video": "",
                     "audio": clip.audio.name,
                     "truth": clip.truth.name if clip.truth is not None else None,
+                    "maps": clip.maps.name if clip.maps is not None else None,
                 }
                 for clip in shard.clips
             ],

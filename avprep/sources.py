@@ -11,7 +11,7 @@ from pathlib import Path
 from avprep.clips import SHORTEST_CLIP_S, Clip
 from avprep.errors import UserError
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 SIDE_SUFFIXES = (".wav", ".flac", ".m4a", ".ogg", ".opus", ".amb")
 DEFAULT_SPLIT = "train"
 _SPLIT_LISTS = ("train", "test", "val", "validation")
@@ -24,9 +24,12 @@ _DURATION_TOLERANCE_S = 0.25
 class Recording:
     """A video file with its sound: the whole of recording ``source`` or a part from ``start_s``.
 
-    ``duration_s`` is None where the file must be asked for it; ``formats_known`` where the layout
-    says what picture and sound are like; ``split`` where the layout says which one it belongs to;
-    ``truth`` is a file of labels in time.
+    ``duration_s`` is None where the file must be asked for it; ``windows`` are the parts of the
+    file that are wanted, as (start, duration) in seconds, None for all of it; ``formats_known``
+    where the layout says what picture and sound are like; ``flat`` for an ordinary video, which is
+    no picture of the sphere. ``split`` and the role in each of several ``folds`` are the layout's;
+    ``truth`` is a file of labels in time, ``maps`` a folder that holds a folder of label maps for
+    each window, named by `window_name`.
     """
 
     source: str
@@ -35,9 +38,14 @@ class Recording:
     file: str
     start_s: float = 0.0
     duration_s: float | None = None
+    windows: tuple[tuple[float, float], ...] | None = None
     formats_known: bool = False
+    flat: bool = False
     split: str | None = None
+    label: str | None = None
+    folds: tuple[str, ...] | None = None
     truth: Path | None = None
+    maps: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -52,13 +60,28 @@ class Failure:
 def cut(recording: Recording, duration_s: float, clip_s: float) -> list[Clip]:
     """Consecutive clips of ``clip_s`` seconds; a rest of at least half a clip is one as well.
 
-    A recording shorter than a clip is one clip. The clips' ``key`` and ``split`` are still empty.
+    A recording, or a wanted window of it, that is shorter than a clip is one clip; a window that
+    begins after the end is none. The clips' ``key`` and ``split`` are still empty.
     """
+    clips = []
+    for start_s, length_s in recording.windows or ((0.0, duration_s),):
+        left_s = min(length_s, duration_s - start_s)
+        if left_s > 0 or recording.windows is None:
+            clips += _cut_window(recording, start_s, left_s, clip_s)
+    return clips
+
+
+def _cut_window(
+    recording: Recording, window_s: float, duration_s: float, clip_s: float
+) -> list[Clip]:
     whole = int((duration_s + _DURATION_TOLERANCE_S) // clip_s)
     rest = duration_s - whole * clip_s
     lengths = [clip_s] * whole
     if rest >= max(clip_s / 2, SHORTEST_CLIP_S) or not whole:
         lengths.append(min(clip_s, max(rest, 0.0)))
+    maps = None
+    if recording.maps is not None:
+        maps = recording.maps / window_name(recording.source, recording.start_s + window_s)
     return [
         Clip(
             key="",
@@ -68,12 +91,22 @@ def cut(recording: Recording, duration_s: float, clip_s: float) -> list[Clip]:
             video=recording.video,
             audio=recording.audio,
             file=recording.file,
-            start_s=recording.start_s + number * clip_s,
-            offset_s=number * clip_s,
+            start_s=recording.start_s + window_s + number * clip_s,
+            offset_s=window_s + number * clip_s,
             duration_s=length,
+            label=recording.label,
+            folds=recording.folds,
+            maps=maps,
+            maps_offset_s=number * clip_s if maps is not None else 0.0,
+            flat=recording.flat,
         )
         for number, length in enumerate(lengths)
     ]
+
+
+def window_name(source: str, start_s: float) -> str:
+    """``{ID}-{start second}``, as YT-360 names its clips."""
+    return f"{source}-{start_s:.0f}" if start_s == int(start_s) else f"{source}-{start_s:g}"
 
 
 def clip_key(source: str, start_s: float) -> str:
@@ -138,6 +171,24 @@ def split_of(clip: Clip, splits: dict[str, str]) -> str | None:
 def default_splits(raw: Path) -> dict[str, str]:
     """The lists ``train.txt``, ``test.txt``, … that an input folder brings along."""
     return read_splits(raw, _SPLIT_LISTS)
+
+
+def read_segments(path: Path) -> dict[str, tuple[float, ...]]:
+    """The moments listed of each recording, from lines ``ID t1,t2,…`` with seconds.
+
+    Raises UserError for another file.
+    """
+    moments: dict[str, tuple[float, ...]] = {}
+    try:
+        for line in path.read_text().splitlines():
+            name, _, times = line.strip().rpartition(" ")
+            if name:
+                moments[name.strip()] = tuple(sorted({float(time) for time in times.split(",")}))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path} is no list of lines `ID t1,t2,…` with seconds: {error}") from None
+    if not moments:
+        raise UserError(f"{path} lists no recording; its lines must be `ID t1,t2,…`")
+    return moments
 
 
 def files_in(folder: Path, recursive: bool) -> list[Path]:

@@ -6,13 +6,14 @@ eye: stereo pairs are cut apart before.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Projection = Literal["equirect", "eac", "cube3x2", "cube6x1", "fisheye", "dual-fisheye"]
+Projection = Literal["equirect", "eac", "cube3x2", "cube6x1", "fisheye", "dual-fisheye", "flat"]
 PROJECTIONS: tuple[Projection, ...] = (
     "equirect",
     "eac",
@@ -70,7 +71,8 @@ class Sphere:
 
     ``bounds`` are the parts of the whole sphere's picture that an equirectangular frame lacks at
     its left, top, right and bottom (0 to 1, as sv3d boxes have them); ``fov_deg`` is the field of
-    view of a (dual) fisheye's circle, equidistant, which touches the frame's sides.
+    view of a (dual) fisheye's circle, equidistant, which touches the frame's sides, and of a flat
+    (rectilinear) picture across its shorter side.
     """
 
     projection: Projection = "equirect"
@@ -94,6 +96,9 @@ class Sphere:
             return max(width / 3, height / 2)  # a face's corners; its middle has half of it
         if self.projection == "cube6x1":
             return max(width / 6, height)
+        if self.projection == "flat":
+            half = math.radians(self.fov_deg) / 2
+            return min(height, width) / 2 / math.tan(half) / math.cos(half) ** 2
         circles = 2 if self.projection == "dual-fisheye" else 1
         return width / circles / float(np.radians(self.fov_deg))
 
@@ -107,6 +112,8 @@ class Sphere:
             return _cube(directions, 2, 3)
         if self.projection == "cube6x1":
             return _cube(directions, 1, 6)
+        if self.projection == "flat":
+            return self._flat(directions, height, width)
         return self._fisheye(directions, height, width)
 
     def _equirect(self, directions: Floats) -> Places:
@@ -118,6 +125,17 @@ class Sphere:
         visible = np.ones(np.shape(x), dtype=bool)
         if any(self.bounds):
             visible = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
+        xy = np.stack([x, y], axis=-1)
+        return Places(xy, np.broadcast_to([0.0, 0.0, 1.0, 1.0], (*xy.shape[:-1], 4)), visible)
+
+    def _flat(self, directions: Floats, height: int, width: int) -> Places:
+        """The tangent plane in front, with square pixels."""
+        ahead = directions[..., 0] > 0
+        depth = np.where(ahead, directions[..., 0], 1.0)
+        scale = min(height, width) / 2 / np.tan(np.radians(self.fov_deg) / 2)
+        x = 0.5 - scale / width * directions[..., 1] / depth
+        y = 0.5 - scale / height * directions[..., 2] / depth
+        visible = ahead & (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
         xy = np.stack([x, y], axis=-1)
         return Places(xy, np.broadcast_to([0.0, 0.0, 1.0, 1.0], (*xy.shape[:-1], 4)), visible)
 

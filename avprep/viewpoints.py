@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from avprep.errors import UserError
 from avprep.sphere import vfov_of
@@ -27,20 +28,25 @@ _RESTARTS = 100
 class RandomViews:
     """Random viewpoints: azimuth uniform, elevation uniform within ±30.6°, centres at least
     ``min_separation_deg`` of arc apart, horizontal field of view uniform in ``hfov_deg``, aspect
-    (width to height in the picture plane) log-uniform in 3/4…4/3."""
+    (width to height in the picture plane) log-uniform in 3/4…4/3. With ``by_energy``, every other
+    centre is drawn where the clip's direct sound comes from, as often as its energy does."""
 
     count: int
     hfov_deg: tuple[float, float]
     min_separation_deg: float = MIN_SEPARATION_DEG
+    by_energy: bool = False
 
-    def draw(self, key: str, seed: int) -> tuple[View, ...]:
+    def draw(
+        self, key: str, seed: int, energy: NDArray[np.float64] | None = None
+    ) -> tuple[View, ...]:
         """The views of the clip ``key``: a function of the arguments alone.
 
-        Raises UserError where so many views cannot stand so far apart.
+        ``energy`` is the clip's `avprep.soundfield.energy_map`. Raises UserError where so many
+        views cannot stand so far apart.
         """
         rng = np.random.default_rng(_seed_of(key, seed))
         for _ in range(_RESTARTS):
-            directions = self._centres(rng)
+            directions = self._centres(rng, energy)
             if len(directions) == self.count:
                 return tuple(self._view(*direction, rng) for direction in directions)
         raise UserError(
@@ -49,18 +55,26 @@ class RandomViews:
             "distance with --min-separation"
         )
 
-    def _centres(self, rng: np.random.Generator) -> list[tuple[float, float]]:
+    def _centres(
+        self, rng: np.random.Generator, energy: NDArray[np.float64] | None
+    ) -> list[tuple[float, float]]:
         """Directions drawn one after another, each the first of many tries that is far enough
         from those before; fewer than ``count`` where a place is not found."""
         chosen: list[tuple[float, float]] = []
         vectors = np.empty((0, 1, 3))
         while len(chosen) < self.count:
+            azimuth = 180.0 - 360.0 * rng.random(_TRIES_PER_VIEW)
+            reach = MAX_ELEVATION_DEG
+            elevation = rng.uniform(-reach, reach, _TRIES_PER_VIEW)
+            if energy is not None and len(chosen) % 2 == 0:
+                # Before those anywhere, for where all the sound comes from one place.
+                loud = _drawn_by(energy, rng, _TRIES_PER_VIEW)
+                azimuth = np.concatenate([loud[0], azimuth])
+                elevation = np.concatenate([loud[1], elevation])
             # Rounded before the distance is checked, so that it holds for what is written down;
             # -180 is +180 by our convention.
-            azimuth = np.round(180.0 - 360.0 * rng.random(_TRIES_PER_VIEW), 4)
+            azimuth, elevation = np.round(azimuth, 4), np.round(elevation, 4)
             azimuth[azimuth == -180.0] = 180.0
-            reach = MAX_ELEVATION_DEG
-            elevation = np.round(rng.uniform(-reach, reach, _TRIES_PER_VIEW), 4)
             tries = unit_vector(azimuth, elevation)
             far = np.all(angle_between_deg(vectors, tries) >= self.min_separation_deg, axis=0)
             if not far.any():
@@ -82,8 +96,42 @@ class FixedViews:
 
     views: tuple[View, ...]
 
-    def draw(self, key: str, seed: int) -> tuple[View, ...]:
+    def draw(
+        self, key: str, seed: int, energy: NDArray[np.float64] | None = None
+    ) -> tuple[View, ...]:
         return self.views
+
+
+def grid_views(count: int, hfov_deg: float) -> FixedViews:
+    """``count`` square views in rows round the viewer, evenly over azimuth and over ±30.6° of
+    elevation: up to thirteen in one row at the horizon, the first one in front."""
+    rows = max(1, round(np.sqrt(count * 2 * MAX_ELEVATION_DEG / 360.0)))
+    views = []
+    for row, numbers in enumerate(np.array_split(np.arange(count), rows)):
+        elevation = MAX_ELEVATION_DEG * (1 - (2 * row + 1) / rows)
+        for place in range(len(numbers)):
+            azimuth = 360.0 * place / len(numbers)
+            azimuth -= 360.0 if azimuth > 180.0 else 0.0
+            views.append(View(round(azimuth, 4), round(elevation, 4), hfov_deg, hfov_deg))
+    return FixedViews(tuple(views))
+
+
+def _drawn_by(
+    energy: NDArray[np.float64], rng: np.random.Generator, count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Azimuths and elevations of up to ``count`` directions within reach, as likely as the
+    density of a map (height, width) on the sphere says; none where it is silent."""
+    height, width = energy.shape
+    elevations = 90.0 * (1 - 2 * (np.arange(height) + 0.5) / height)
+    within = np.abs(elevations) <= MAX_ELEVATION_DEG - 90.0 / height
+    weight = energy * (np.cos(np.radians(elevations)) * within)[:, None]
+    total = float(weight.sum())
+    if not total > 0:
+        return np.empty(0), np.empty(0)
+    cells = rng.choice(weight.size, size=count, p=weight.ravel() / total)
+    row, column = np.divmod(cells, width)
+    x, y = column + rng.random(count), row + rng.random(count)
+    return 180.0 * (1 - 2 * x / width), 90.0 * (1 - 2 * y / height)
 
 
 def read_views(path: Path) -> FixedViews:

@@ -73,7 +73,7 @@ def view_foa_matrix(azimuth_deg: float, elevation_deg: float) -> NDArray[np.floa
 
 
 def rotate_foa(foa: NDArray[np.float32], matrix: ArrayLike) -> NDArray[np.float32]:
-    """Apply FOA matrices (..., 4, 4) to sound (4, samples): float32 (..., 4, samples)."""
+    """Apply matrices (..., channels, 4) to FOA (4, samples): float32 (..., channels, samples)."""
     if foa.ndim != 2 or foa.shape[0] != 4:
         raise ValueError(f"FOA sound must have shape (4, samples), not {foa.shape}")
     # Not `@`: BLAS is several times slower for so flat a product.

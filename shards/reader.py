@@ -14,10 +14,10 @@ import soundfile
 from numpy.typing import NDArray
 
 from shards.errors import ShardError
-from shards.geometry import view_foa_matrix
+from shards.geometry import ACN_CHANNELS, view_foa_matrix
 from shards.manifest import read_index, read_manifest
-from shards.schema import SampleIndex, SampleInfo
-from shards.video import CropDecoder
+from shards.schema import SampleIndex, SampleInfo, map_suffix
+from shards.video import CropDecoder, decode_grey_png
 
 _OPEN_FILES = 64
 _CACHED_INDICES = 256
@@ -101,6 +101,21 @@ class ShardSet:
         ``view_foa_matrix(j) @ matrix.T @ sound``, whichever layout the set has.
         """
         info = self.info(sample)
+        if info.audio.channels != ACN_CHANNELS:
+            what = ", ".join(info.audio.channels) or "none"
+            raise ShardError(
+                f"{self._name(sample, 'json')}: its sound is no ambisonics (channels: {what}); "
+                "build the set again with --audio foa"
+            )
+        place = info.views[view]
+        rotated = info.audio.layout == "rotated"
+        matrix = view_foa_matrix(place.azimuth_deg, place.elevation_deg) if rotated else np.eye(4)
+        return self.sound(sample, start, count, view), matrix
+
+    def sound(self, sample: int, start: int, count: int, view: int = 0) -> NDArray[np.float32]:
+        """Sound from sample ``start`` on, as stored for a view, at its original level: float32
+        (channels, count), with the channels that the sample's record names."""
+        info = self.info(sample)
         if start < 0 or count < 1 or start + count > info.audio.samples:
             raise ValueError(f"samples {start}+{count} not within the clip's {info.audio.samples}")
         rotated = info.audio.layout == "rotated"
@@ -117,10 +132,16 @@ class ShardSet:
             raise ShardError(f"{name} does not decode: {error.error_string}") from None
         if sound.shape != (count, len(info.audio.channels)):
             raise ShardError(f"{self._name(sample, suffix)} has not the length its JSON says")
-        place = info.views[view]
-        matrix = view_foa_matrix(place.azimuth_deg, place.elevation_deg) if rotated else np.eye(4)
         sound /= np.float32(info.audio.gain)
-        return np.ascontiguousarray(sound.T), matrix
+        return np.ascontiguousarray(sound.T)
+
+    def label_map(self, sample: int, view: int, number: int) -> NDArray[np.uint8]:
+        """Classes (height, width) that a view shows at the clip's ``map_times_s[number]``."""
+        suffix = map_suffix(view, number)
+        try:
+            return decode_grey_png(self.member(sample, suffix))
+        except ShardError as error:
+            raise ShardError(f"{self._name(sample, suffix)}: {error}") from None
 
     def member(self, sample: int, suffix: str) -> bytes:
         """The whole content of a member such as ``view00.mp4``."""

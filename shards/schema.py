@@ -52,7 +52,11 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The sound of a sample: FLAC, 16 bits; stored = gain * original."""
+    """The sound of a sample: FLAC, 16 bits; stored = gain * original.
+
+    ``channels`` are W, Y, Z, X of ambisonics; M, what a beam to the view hears; L and R, what ears
+    on its left and right hear; or none, where a video has no sound.
+    """
 
     sample_rate: int
     samples: int
@@ -74,7 +78,9 @@ class SampleInfo:
     clip's begin in it; ``file`` is the video it was made from, relative to the folder given to
     the build, ``file_start_s`` the clip's begin in that, and ``source_format`` how its picture
     and sound were read; ``events``: what sounds where and when in the clip, where that is known
-    (``time_s``, ``class``, ``azimuth_deg``, ``elevation_deg``, …).
+    (``time_s``, ``class``, ``azimuth_deg``, ``elevation_deg``, …); ``folds``: the clip's role
+    (train, test or unused) in each official fold of its data set; ``map_times_s``: moments of the
+    clip of which there are label maps, ``view00.t000.seg.png`` and so on.
     """
 
     key: str
@@ -90,10 +96,12 @@ class SampleInfo:
     source_format: dict[str, Any] | None = None
     label: str | int | None = None
     events: list[dict[str, Any]] | None = None
+    folds: tuple[str, ...] | None = None
+    map_times_s: tuple[float, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
-        for name in ("source_format", "label", "events"):
+        for name in ("source_format", "label", "events", "folds", "map_times_s"):
             if value[name] is None:
                 del value[name]
         return value
@@ -116,17 +124,30 @@ class SampleInfo:
             source_format=value.get("source_format"),
             label=value.get("label"),
             events=value.get("events"),
+            folds=_tuple(value.get("folds")),
+            map_times_s=_tuple(value.get("map_times_s")),
         )
+
+
+def _tuple(value: list[Any] | None) -> tuple[Any, ...] | None:
+    return None if value is None else tuple(value)
+
+
+def map_suffix(view: int, number: int) -> str:
+    """The member that holds a view's label map of the clip's ``map_times_s[number]``."""
+    return f"view{view:02d}.t{number:03d}.seg.png"
 
 
 @dataclass(frozen=True)
 class SampleIndex:
     """Where a sample lies in its shard: ``members`` maps a suffix such as ``view00.mp4`` to the
-    (offset, bytes) of its content in the tar."""
+    (offset, bytes) of its content in the tar. ``label`` and ``folds`` are those of its record."""
 
     key: str
     source: str
     members: dict[str, tuple[int, int]]
+    label: str | int | None = None
+    folds: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,9 +160,16 @@ class ShardIndex:
     duration_s: float
     samples: tuple[SampleIndex, ...]
     failures: tuple[dict[str, str], ...] = ()
+    dropped: tuple[dict[str, Any], ...] = ()
+    """Clips that are not here because a threshold asked for it, with their numbers."""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        value = asdict(self)
+        for sample in value["samples"]:
+            for name in ("label", "folds"):
+                if sample[name] is None:
+                    del sample[name]
+        return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ShardIndex:
@@ -150,11 +178,14 @@ class ShardIndex:
                 sample["key"],
                 sample["source"],
                 {name: (place[0], place[1]) for name, place in sample["members"].items()},
+                sample.get("label"),
+                _tuple(sample.get("folds")),
             )
             for sample in value["samples"]
         )
         head = {name: value[name] for name in ("file", "bytes", "sha256", "duration_s")}
-        return cls(**head, samples=samples, failures=tuple(value["failures"]))
+        failures, dropped = tuple(value["failures"]), tuple(value.get("dropped", ()))
+        return cls(**head, samples=samples, failures=failures, dropped=dropped)
 
 
 @dataclass(frozen=True)

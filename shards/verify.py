@@ -14,8 +14,8 @@ import soundfile
 
 from shards.errors import ShardError
 from shards.manifest import read_index
-from shards.schema import KEY_PATTERN, SampleInfo, ShardEntry, ShardIndex
-from shards.video import index_mp4
+from shards.schema import KEY_PATTERN, SampleInfo, ShardEntry, ShardIndex, map_suffix
+from shards.video import decode_grey_png, index_mp4
 
 _CHUNK = 1 << 20
 
@@ -124,7 +124,14 @@ def _sample(
     sounds = [f"view{number:02d}.flac" for number in range(len(info.views))]
     if info.audio.layout == "source":
         sounds = ["flac"]
-    for missing in sorted({*videos, *sounds} - content.keys()):
+    if not info.audio.channels:
+        sounds = []
+    maps = [
+        map_suffix(view, number)
+        for view in range(len(info.views))
+        for number in range(len(info.map_times_s or ()))
+    ]
+    for missing in sorted({*videos, *sounds, *maps} - content.keys()):
         faults.append(Fault(shard, "is missing", key, missing))
     for number, name in enumerate(videos):
         if name in content and (what := _video(content[name], info, number)):
@@ -132,7 +139,20 @@ def _sample(
     for name in sounds:
         if name in content and (what := _sound(content[name], info)):
             faults.append(Fault(shard, what, key, name))
+    for name in maps:
+        if name in content and (what := _map(content[name], info)):
+            faults.append(Fault(shard, what, key, name))
     return faults
+
+
+def _map(content: bytes, info: SampleInfo) -> str:
+    """What is wrong with a label map, empty if nothing is."""
+    try:
+        height, width = decode_grey_png(content).shape
+    except ShardError as error:
+        return str(error)
+    here, there = (height, width), (info.video.height, info.video.width)
+    return "" if here == there else f"has (height, width) {here} instead of {there}"
 
 
 def _video(content: bytes, info: SampleInfo, view: int) -> str:

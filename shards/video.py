@@ -7,6 +7,7 @@ units (ISO/IEC 14496-15), so that any run of whole GOPs can be decoded without t
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 
@@ -99,3 +100,15 @@ class CropDecoder:
     def _rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         converted = self._converter.reformat(frame, format="rgb24", threads=1)
         return np.asarray(converted.to_ndarray(), dtype=np.uint8)
+
+
+def decode_grey_png(content: bytes) -> NDArray[np.uint8]:
+    """The grey levels (height, width) of a PNG; raises ShardError for anything else."""
+    try:
+        with av.open(io.BytesIO(content), "r", format="png_pipe") as container:
+            frame = next(container.decode(video=0))
+            if frame.format.name != "gray":
+                raise ShardError(f"is no grey PNG but {frame.format.name}")
+            return np.asarray(frame.to_ndarray(), dtype=np.uint8)
+    except (av.FFmpegError, StopIteration, IndexError, ValueError) as error:
+        raise ShardError(f"does not decode as PNG ({error})") from None

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from shards.files import atomic_file, dump_json, write_atomic
 from shards.schema import KEY_PATTERN, SampleIndex, SampleInfo, ShardIndex
@@ -40,6 +40,7 @@ class ShardWriter:
         self._tar_name = tar_name
         self._samples: list[SampleIndex] = []
         self._failures: list[dict[str, str]] = []
+        self._dropped: list[dict[str, Any]] = []
         self._duration_s = 0.0
 
     def add(self, info: SampleInfo, members: dict[str, bytes]) -> None:
@@ -60,12 +61,17 @@ class ShardWriter:
             header.mode = 0o644
             places[suffix] = (self._file.bytes + tarfile.BLOCKSIZE, header.size)
             self._tar.addfile(header, io.BytesIO(contents[suffix]))
-        self._samples.append(SampleIndex(info.key, info.source, places))
+        index = SampleIndex(info.key, info.source, places, info.label, info.folds)
+        self._samples.append(index)
         self._duration_s += info.duration_s
 
     def add_failure(self, failure: dict[str, str]) -> None:
         """Remember a clip that did not become a sample of this shard."""
         self._failures.append(failure)
+
+    def add_dropped(self, dropped: dict[str, Any]) -> None:
+        """Remember a clip that was left out on purpose."""
+        self._dropped.append(dropped)
 
     def finish(self) -> ShardIndex:
         """End the tar and return its index."""
@@ -77,6 +83,7 @@ class ShardWriter:
             duration_s=round(self._duration_s, 3),
             samples=tuple(self._samples),
             failures=tuple(self._failures),
+            dropped=tuple(self._dropped),
         )
 
 

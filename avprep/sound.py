@@ -1,0 +1,90 @@
+"""A clip's sound: from decoded channels to the members of its sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from avprep.ambisonics import checked, to_ambix
+from avprep.clips import Clip, ClipOptions
+from avprep.encode import flac, rotation_safe_gain
+from shards.geometry import ACN_CHANNELS, rotate_foa, view_foa_matrix
+from shards.schema import AudioInfo, View
+
+Sound = NDArray[np.float32]
+
+# What an ear or a beam hears of a field that is turned to the view, as weights of W, Y, Z, X
+# (SN3D): cardioids, which hear sounds on their axis at full level and none from behind.
+_BEAMS = {
+    "mono": np.array([[0.5, 0.0, 0.0, 0.5]]),
+    "stereo": np.array([[0.5, 0.5, 0.0, 0.0], [0.5, -0.5, 0.0, 0.0]]),
+}
+_CHANNELS = {"foa": ACN_CHANNELS, "mono": ("M",), "stereo": ("L", "R")}
+_NO_WEIGHTS = "none"
+_SURROUND = 6
+"""Channels of a 5.1 track, of which the fourth is for low effects."""
+
+
+@dataclass(frozen=True)
+class ClipSound:
+    """What of a clip's sound goes into its sample: FLAC members by suffix, and their record."""
+
+    members: dict[str, bytes]
+    info: AudioInfo
+
+
+def field_of(raw: Sound, clip: Clip, sample_rate: int, samples: int, target_rate: int) -> Sound:
+    """Decoded channels (channels, n) as the clip's sound at ``target_rate``: its field (4,
+    samples), or for an ordinary video one channel (1, samples). Raises ClipError."""
+    if clip.flat:
+        sound = _mixed(checked(raw)[0])
+    else:
+        sound = to_ambix(raw, clip.sound.convention, clip.sound.channels)
+    if sample_rate != target_rate:
+        sound = soxr.resample(sound.T, sample_rate, target_rate, quality="HQ").T
+    missing = max(0, samples - sound.shape[1])
+    return np.ascontiguousarray(np.pad(sound[:, :samples], ((0, 0), (0, missing))))
+
+
+def _mixed(raw: Sound) -> Sound:
+    heard = np.delete(raw, 3, axis=0) if len(raw) == _SURROUND else raw
+    return np.asarray(heard.mean(axis=0, keepdims=True), dtype=np.float32)
+
+
+def encode_sound(field: Sound, views: tuple[View, ...], options: ClipOptions) -> ClipSound:
+    """What the views hear of a field (4, samples), or of one channel (1, samples) all the same."""
+    kind = options.audio
+    rotated = options.audio_layout == "rotated"
+    gain = rotation_safe_gain(field)
+    members: dict[str, bytes] = {}
+    if len(field) == 1:
+        for number in range(len(views)):
+            members[f"view{number:02d}.flac"] = flac(field, gain, options.sample_rate)
+    elif rotated:
+        for number, view in enumerate(views):
+            matrix = view_foa_matrix(view.azimuth_deg, view.elevation_deg)
+            if kind != "foa":
+                matrix = _BEAMS[kind] @ matrix
+            heard = rotate_foa(field, matrix)
+            members[f"view{number:02d}.flac"] = flac(heard, gain, options.sample_rate)
+    else:
+        members["flac"] = flac(field, gain, options.sample_rate)
+    info = AudioInfo(
+        options.sample_rate,
+        field.shape[1],
+        gain,
+        options.audio_layout,
+        _CHANNELS[kind],
+        "SN3D" if kind == "foa" else _NO_WEIGHTS,
+    )
+    return ClipSound(members, info)
+
+
+def no_sound(options: ClipOptions) -> ClipSound:
+    """Of a video that has none."""
+    return ClipSound(
+        {}, AudioInfo(options.sample_rate, 0, 1.0, options.audio_layout, (), _NO_WEIGHTS)
+    )
