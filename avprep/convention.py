@@ -28,7 +28,9 @@ class Heard:
 
     ``w``: the channel that is omnidirectional; ``ratio_db``: energy of the others over it in
     sounds from one direction; ``spread_db``: how much that varies; ``bins``: how many such sounds
-    there are in time and frequency; ``correlation``: the least one between two channels.
+    there are in time and frequency; ``correlation``: the least one between two channels;
+    ``like_sn3d``: the share of these sounds that are nearer to SN3D with W in channel 0 than to
+    the other normalizations.
     """
 
     w: int
@@ -36,6 +38,7 @@ class Heard:
     spread_db: float
     bins: int
     correlation: float
+    like_sn3d: float = 0.0
 
     @property
     def normalization(self) -> str:
@@ -89,4 +92,9 @@ def listen(sound: NDArray[np.float32], sample_rate: int) -> Heard | None:
     spread = high - low
     # Of a single sound all channels are alike; then the first one is W, as it always is.
     w = 0 if spread[0] < spread.min() + _CLEAR_DB else int(np.argmin(spread))
-    return Heard(w, float(middle[w]), float(spread[w]), len(direct), correlation)
+    like_sn3d = 0.0
+    if w == 0:
+        levels = np.array(list(_LEVELS_DB.values()))
+        nearest = np.abs(ratios[:, 0, None] - levels).argmin(axis=1)
+        like_sn3d = float(np.mean(nearest == list(_LEVELS_DB).index("SN3D")))
+    return Heard(w, float(middle[w]), float(spread[w]), len(direct), correlation, like_sn3d)

@@ -29,13 +29,14 @@ _LISTEN_S = 5.0
 @dataclass(frozen=True)
 class PictureFormat:
     """The projection of a picture, which eye's part of a stereo frame is taken (the left one's),
-    how far frames are turned before, why, and whether that is sure."""
+    how far frames are turned before, why, whether that is sure, and how sure (0 to 1)."""
 
     sphere: Sphere = Sphere()  # noqa: RUF009
     stereo: str = "mono"
     rotation_deg: int = 0
     reason: str = "as its layout has it"
     sure: bool = True
+    confidence: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,14 @@ def picture_format(
         seen = None  # decoding the clips will say what is wrong
     if seen is None:
         reason = "nothing says otherwise, and its pixels tell nothing"
-        return PictureFormat(Sphere(), stereo or "mono", rotation, reason, sure=False)
+        return PictureFormat(Sphere(), stereo or "mono", rotation, reason, False, 0.0)
     sure = seen.confidence >= _SURE
     projection: Projection = seen.projection if sure else "equirect"
     reason = f"{seen.reason}, confidence {seen.confidence:.0%}"
-    return PictureFormat(sphere_of(projection), stereo or seen.stereo, rotation, reason, sure)
+    stereo = stereo or seen.stereo
+    return PictureFormat(
+        sphere_of(projection), stereo, rotation, reason, sure, round(seen.confidence, 2)
+    )
 
 
 def flat_format(path: Path, picture: Picture) -> PictureFormat:

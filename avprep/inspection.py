@@ -18,13 +18,15 @@ from avprep.excerpt import read_sound
 from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
 from avprep.pixels import small_frames
 from avprep.probe import Media, probe
-from avprep.sources import SIDE_SUFFIXES, VIDEO_SUFFIXES
+from avprep.sources import SIDE_SUFFIXES, VIDEO_SUFFIXES, side_files
 
 _EXCERPT_S = 10.0
 _SILENT_DBFS = -60.0
 _STATIC = 0.5
 _MONO = 0.01
 _SYNC_S = 0.05
+_LENGTHS_S = 0.5
+_UNSURE = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,9 @@ class Inspection:
 
     ``level_dbfs``: of W, RMS; ``spatiality``: the share of the field's energy that is not one
     signal from one direction (0: mono); ``change``: mean difference of grey levels between moments;
-    ``late_s``: how much later the sound begins than the picture.
+    ``late_s``: how much later the sound begins than the picture; ``confidence``: that picture or
+    sound are what they are taken for, 0 to 1: 1 where a container says so, else as the pixels or
+    the share of sounds that are as they should be.
     """
 
     file: str
@@ -110,6 +114,7 @@ def _with_picture(result: Inspection, path: Path, media: Media, wanted: Wanted) 
         rotation_deg=of.rotation_deg,
         why=of.reason,
         sure=of.sure,
+        confidence=of.confidence,
     )
     if not of.sure:
         result.suspicious.append(f"its projection is not clear: {of.reason}")
@@ -129,6 +134,16 @@ def _with_picture(result: Inspection, path: Path, media: Media, wanted: Wanted) 
 def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) -> Inspection:
     if media.sound is None or result.audio is None:
         return result
+    side = _side_of(path)
+    if result.video is not None and side is not None:
+        result.audio.update(channels=media.sound.channels, sample_rate=media.sound.sample_rate)
+        result.audio["replaced_by"] = str(side)
+        sound_s = probe(side).duration_s
+        if abs(sound_s - result.duration_s) > _LENGTHS_S:
+            result.suspicious.append(
+                f"its sound {side.name} lasts {sound_s:.1f} s, its picture {result.duration_s:.1f} s"
+            )
+        return result
     of = sound_format(path, media.sound, wanted)
     result.audio.update(
         channels=media.sound.channels,
@@ -136,8 +151,17 @@ def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) ->
         convention=of.convention,
         why=of.reason,
         sure=of.sure,
+        confidence=1.0 if of.sure else 0.0,
     )
-    field = excerpt(path, media, of)
+    raw = _raw_excerpt(path, media)
+    try:
+        field = to_ambix(raw, of.convention, of.channels)
+    except ClipError as error:
+        result.suspicious.append(str(error))
+        heard = listen(raw[:4], media.sound.sample_rate) if len(raw) >= 4 else None
+        if heard is not None:
+            result.audio["heard"] = f"its first four: {_in_words(heard)}"
+        return result
     level = level_dbfs(field)
     result.audio["level_dbfs"] = round(level, 1)
     if level < _SILENT_DBFS:
@@ -150,19 +174,38 @@ def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) ->
     heard = listen(field, media.sound.sample_rate)
     if heard is not None:
         result.audio["heard"] = _in_words(heard)
+        if not of.sure:
+            result.audio["confidence"] = round(heard.like_sn3d, 2)
         result.suspicious.extend(_against(heard, of))
+    if not result.suspicious and result.audio["confidence"] < _UNSURE:
+        result.suspicious.append(
+            f"neither its container nor its sound is clear about its being {of.convention}; look "
+            "at where it comes from with --picture"
+        )
     return result
+
+
+def _side_of(video: Path) -> Path | None:
+    """The file whose sound a build takes instead of the one inside."""
+    sides = side_files(video.parent, video.stem)
+    if video.parent.name == "video":
+        sides += side_files(video.parent.parent / "audio", video.stem)
+    return sides[0] if len(sides) == 1 else None
 
 
 def excerpt(path: Path, media: Media, of: SoundFormat) -> NDArray[np.float32]:
     """Ten seconds of the field (4, samples) from a file's middle. Raises ClipError."""
+    return to_ambix(_raw_excerpt(path, media), of.convention, of.channels)
+
+
+def _raw_excerpt(path: Path, media: Media) -> NDArray[np.float32]:
     if media.sound is None:
         raise ClipError(f"{path.name} has no sound")
     start = max(0.0, media.duration_s / 2 - _EXCERPT_S / 2)
     raw = read_sound(path, media.sound.channels, start, _EXCERPT_S)
     if not raw.shape[1]:
         raise ClipError(f"{path.name}: its sound does not decode; download it again")
-    return to_ambix(raw, of.convention, of.channels)
+    return raw
 
 
 def _in_words(heard: Heard) -> str:
@@ -181,35 +224,59 @@ def _against(heard: Heard, of: SoundFormat) -> list[str]:
     return []
 
 
+_COLUMNS = (
+    *("file", "container", "s", "MB", "picture", "fps", "projection", "sure", "change"),
+    *("sound", "convention", "sure", "dBFS", "spatial", "late s"),
+)
+
+
 def as_table(results: list[Inspection]) -> str:
-    """For people: a block of lines for each file."""
-    blocks = []
+    """For people: a table, and below it why each file is taken so and what should be checked."""
+    rows = [_COLUMNS, *(_row(result) for result in results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     for result in results:
-        lines = [
-            f"{result.file}",
-            f"  {result.container or 'unreadable'}, {result.duration_s:.1f} s, "
-            f"{result.bytes / 1e6:.1f} MB",
-        ]
-        if result.video is not None and "width" in result.video:
-            v = result.video
-            lines.append(
-                f"  picture  {v['codec']} {v['width']}×{v['height']}, {v['fps']} fps, "
-                f"{v['projection']}, {v['stereo']}: {v['why']}"
-            )
-        if result.audio is not None and "channels" in result.audio:
-            a = result.audio
-            lines.append(
-                f"  sound    {a['codec']} {a['channels']} channels, {a['sample_rate']} Hz, "
-                f"{a['convention']}: {a['why']}"
-            )
-            measured = [f"{a['level_dbfs']} dBFS"] if "level_dbfs" in a else []
-            measured += [f"spatiality {a['spatiality']}"] if "spatiality" in a else []
-            measured += [f"sounds like {a['heard']}"] if "heard" in a else []
-            if measured:
-                lines.append(f"           {', '.join(measured)}")
-        lines += [f"  CHECK    {what}" for what in result.suspicious]
-        blocks.append("\n".join(lines))
-    return "\n".join(blocks)
+        notes = []
+        for track, found in (("picture", result.video), ("sound", result.audio)):
+            if found is not None and "why" in found:
+                notes.append(f"{track}: {found['why']}")
+            if found is not None and "heard" in found:
+                notes.append(f"{track}: sounds like {found['heard']}")
+            if found is not None and "replaced_by" in found:
+                notes.append(f"{track}: that of {found['replaced_by']} is taken instead")
+        notes += [f"CHECK {what}" for what in result.suspicious]
+        lines += ["", result.file, *(f"  {note}" for note in notes)]
+    return "\n".join(lines)
+
+
+def _row(result: Inspection) -> tuple[str, ...]:
+    video, audio = result.video or {}, result.audio or {}
+    stereo = f", {video['stereo']}" if video.get("stereo", "mono") != "mono" else ""
+    picture = f"{video['codec']} {video['width']}×{video['height']}" if "width" in video else "-"
+    sound = "-"
+    if "channels" in audio:
+        sound = f"{audio['codec']} {audio['channels']} ch, {audio['sample_rate']} Hz"
+    return (
+        Path(result.file).name,
+        result.container or "unreadable",
+        f"{result.duration_s:.1f}",
+        f"{result.bytes / 1e6:.1f}",
+        picture,
+        _number(video.get("fps")),
+        video.get("projection", "-") + stereo,
+        _number(video.get("confidence")),
+        _number(video.get("change")),
+        sound,
+        audio.get("convention", "-"),
+        *(
+            _number(audio.get(name))
+            for name in ("confidence", "level_dbfs", "spatiality", "late_s")
+        ),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
 
 
 def as_json(results: list[Inspection]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -23,12 +24,13 @@ from avprep.soundfield import energy_map, loudest_direction
 from avprep.sphere import Sphere
 from shards.errors import ShardError
 from shards.files import write_atomic
-from shards.geometry import direction_deg, rotate_foa, view_foa_matrix
+from shards.geometry import ACN_CHANNELS, direction_deg, rotate_foa, view_foa_matrix
 from shards.reader import ShardSet
 from shards.schema import SampleInfo, View
 
 _MAP_HEIGHT = 480
 _COLUMNS = 4
+_VOID = 255
 _DYNAMIC_RANGE_DB = 70.0
 _EXTENT = (180.0, -180.0, -90.0, 90.0)  # azimuth grows to the left
 
@@ -38,10 +40,11 @@ Picture = NDArray[np.uint8]
 def draw_preview(root: Path, key: str | None, out: Path, raw: Path | None, at_s: float) -> str:
     """Draw a sample (the set's first one without ``key``) into the PNG file ``out``.
 
-    Above, the sphere ``at_s`` seconds into the clip with the direct sound's energy over it and the
-    views' outlines: the whole frame with ``raw``, the folder the set was built from, else the
-    crops put back in their places. Below, each view's crop and the spectrogram of its sound from
-    the front. Returns what it shows, in one sentence. Raises UserError or ShardError.
+    Above, ``at_s`` seconds into the clip: the crops put back in their places on the sphere, and
+    with ``raw``, the folder the set was built from, the whole frame; over it the direct sound's
+    energy, where the set holds ambisonics. Below, each view's crop, with its label map where there
+    is one, and the spectrogram of what the view hears. Returns what it shows, in one sentence.
+    Raises UserError or ShardError.
     """
     shards, sample = _find(root, key)
     info = shards.info(sample)
@@ -51,27 +54,58 @@ def draw_preview(root: Path, key: str | None, out: Path, raw: Path | None, at_s:
         )
     frame = min(int(at_s * info.video.fps), info.video.frames - 1)
     crops = [shards.frames(sample, view, frame, 1)[0] for view in range(len(info.views))]
-    stored, matrix = shards.foa(sample, 0, info.audio.samples)
-    field = rotate_foa(stored, matrix.T)
-    sphere = _from_crops(info.views, crops) if raw is None else _from_file(raw, info, at_s)
+    spheres = {f"{info.key}, views": _from_crops(info.views, crops)}
+    if raw is not None:
+        spheres = {f"{info.key}": _from_file(raw, info, at_s), **spheres}
+    field = None
+    if info.audio.channels == ACN_CHANNELS:
+        stored, matrix = shards.foa(sample, 0, info.audio.samples)
+        field = rotate_foa(stored, matrix.T)
 
     rows = -(-len(info.views) // _COLUMNS)
-    figure = Figure(figsize=(12, 6.2 + 4.0 * rows), layout="constrained")
+    figure = Figure(figsize=(12, 6.2 * 2 / (1 + len(spheres)) + 4.0 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(1 + 2 * rows, _COLUMNS, height_ratios=[3.4] + [1.6, 0.9] * rows)
-    loudest = loudest_direction(field, info.audio.sample_rate)
-    axes = figure.add_subplot(grid[0, :])
+    heights = [3.4 * 2 / (1 + len(spheres))] + [1.6, 0.9] * rows
+    grid = figure.add_gridspec(1 + 2 * rows, _COLUMNS, height_ratios=heights)
     rate = info.audio.sample_rate
-    _draw_sphere(axes, sphere, field, rate, info.views, loudest, f"{info.key}, views")
+    loudest = loudest_direction(field, rate) if field is not None else None
+    across = _COLUMNS // len(spheres)
+    for number, (title, sphere) in enumerate(spheres.items()):
+        axes = figure.add_subplot(grid[0, number * across : (number + 1) * across])
+        over = field if number == 0 else None
+        _draw_sphere(axes, sphere, over, rate, info.views, loudest, title)
     for number, (view, crop) in enumerate(zip(info.views, crops, strict=True)):
         row, column = divmod(number, _COLUMNS)
-        _draw_crop(figure.add_subplot(grid[1 + 2 * row, column]), number, view, crop)
-        sound = rotate_foa(field, view_foa_matrix(view.azimuth_deg, view.elevation_deg))
-        _draw_spectrogram(
-            figure.add_subplot(grid[2 + 2 * row, column]), sound, info.audio.sample_rate
-        )
+        labels = _labels(shards, sample, number, at_s)
+        _draw_crop(figure.add_subplot(grid[1 + 2 * row, column]), number, view, crop, labels)
+        sound = _heard(shards, sample, number, field)
+        if sound is not None:
+            _draw_spectrogram(figure.add_subplot(grid[2 + 2 * row, column]), sound, rate)
     _save(figure, out)
+    if field is None:
+        return f"{out}: {info.key}, {' and '.join(info.audio.channels) or 'no'} sound"
     return f"{out}: {info.key}, {_in_words(loudest)}"
+
+
+def _heard(
+    shards: ShardSet, sample: int, number: int, field: NDArray[np.float32] | None
+) -> NDArray[np.float32] | None:
+    """What a view hears (samples,): of a field with a cardioid that listens to where it looks."""
+    info = shards.info(sample)
+    if not info.audio.channels:
+        return None
+    if field is None:
+        return np.asarray(shards.sound(sample, 0, info.audio.samples, number).mean(axis=0))
+    view = info.views[number]
+    turned = rotate_foa(field, view_foa_matrix(view.azimuth_deg, view.elevation_deg))
+    return np.asarray((turned[0] + turned[3]) / 2)
+
+
+def _labels(shards: ShardSet, sample: int, view: int, at_s: float) -> NDArray[np.uint8] | None:
+    """A view's latest label map at a moment; None where there is none."""
+    times_s = shards.info(sample).map_times_s or ()
+    number = sum(time_s <= at_s for time_s in times_s) - 1
+    return shards.label_map(sample, view, number) if number >= 0 else None
 
 
 def _find(root: Path, key: str | None) -> tuple[ShardSet, int]:
@@ -183,23 +217,26 @@ def _in_words(loudest: tuple[float, float] | None) -> str:
 def _draw_sphere(
     axes: Axes,
     sphere: Picture,
-    field: NDArray[np.float32],
+    field: NDArray[np.float32] | None,
     sample_rate: int,
     views: tuple[View, ...],
     loudest: tuple[float, float] | None,
     title: str,
 ) -> None:
     axes.imshow(sphere, extent=_EXTENT, interpolation="nearest")
-    energy = energy_map(field, sample_rate)
-    fine = cv2.resize(energy, (2 * _MAP_HEIGHT, _MAP_HEIGHT))
-    axes.imshow(fine, extent=_EXTENT, cmap="inferno", alpha=0.75 * np.sqrt(np.clip(fine, 0, 1)))
+    if field is not None:
+        energy = energy_map(field, sample_rate)
+        fine = cv2.resize(energy, (2 * _MAP_HEIGHT, _MAP_HEIGHT))
+        alpha = 0.75 * np.sqrt(np.clip(fine, 0, 1))
+        axes.imshow(fine, extent=_EXTENT, cmap="inferno", alpha=alpha)
+        title += ": direct sound over the picture (+ loudest)"
     for number, view in enumerate(views):
         _draw_outline(axes, view)
         axes.text(view.azimuth_deg, view.elevation_deg, str(number), color="white", ha="center")
     if loudest is not None:
         axes.plot(*loudest, marker="+", markersize=14, color="cyan")
     axes.set(
-        title=f"{title}: direct sound over the picture (+ loudest)",
+        title=title,
         xlabel="azimuth in degrees (left is positive)",
         ylabel="elevation in degrees",
         xlim=_EXTENT[:2],
@@ -222,10 +259,16 @@ def _draw_outline(axes: Axes, view: View) -> None:
     )
 
 
-def _draw_crop(axes: Axes, number: int, view: View, crop: Picture) -> None:
+def _draw_crop(
+    axes: Axes, number: int, view: View, crop: Picture, labels: NDArray[np.uint8] | None
+) -> None:
     aspect = np.tan(np.radians(view.vfov_deg) / 2) / np.tan(np.radians(view.hfov_deg) / 2)
     height, width = crop.shape[:2]
     axes.imshow(crop, aspect=aspect * width / height)
+    if labels is not None:
+        colours = colormaps["tab20"](labels % 20)
+        colours[..., 3] = np.where(labels == _VOID, 0.0, 0.5)
+        axes.imshow(colours, aspect=aspect * width / height, interpolation="nearest")
     axes.set_axis_off()
     axes.set_title(
         f"{number}: ({view.azimuth_deg:.0f}°, {view.elevation_deg:.0f}°), "
@@ -235,8 +278,7 @@ def _draw_crop(axes: Axes, number: int, view: View, crop: Picture) -> None:
 
 
 def _draw_spectrogram(axes: Axes, sound: NDArray[np.float32], sample_rate: int) -> None:
-    front = (sound[0] + sound[3]) / 2  # a cardioid that listens to where the view looks
-    frequency, time, spectrum = signal.stft(front, sample_rate, nperseg=512, noverlap=256)
+    frequency, time, spectrum = signal.stft(sound, sample_rate, nperseg=512, noverlap=256)
     level = 20 * np.log10(np.maximum(np.abs(spectrum), 1e-9))
     top = float(level.max())
     axes.pcolormesh(
