@@ -141,7 +141,8 @@ def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) ->
         sound_s = probe(side).duration_s
         if abs(sound_s - result.duration_s) > _LENGTHS_S:
             result.suspicious.append(
-                f"its sound {side.name} lasts {sound_s:.1f} s, its picture {result.duration_s:.1f} s"
+                f"its sound {side.name} lasts {sound_s:.1f} s and its picture "
+                f"{result.duration_s:.1f} s"
             )
         return result
     of = sound_format(path, media.sound, wanted)
