@@ -39,11 +39,11 @@ def view_directions(view: View, x: Points, y: Points) -> Points:
     """
     left = (1.0 - 2.0 * x) * np.tan(np.radians(view.hfov_deg) / 2.0)
     up = (1.0 - 2.0 * y) * np.tan(np.radians(view.vfov_deg) / 2.0)
-    left, up = np.broadcast_arrays(left, up)
-    rays = np.stack([np.ones_like(left), left, up], axis=-1)
-    # The rotation takes the view's direction to the front; its transpose takes rays back.
-    world = rays @ view_rotation(view.azimuth_deg, view.elevation_deg)
-    return np.asarray(world / np.linalg.norm(world, axis=-1, keepdims=True))
+    # The rotation takes the view's direction to the front; its transpose takes rays back. Summed
+    # here, not by `@` and `norm`: these take twice as long, and BLAS differs between machines.
+    axes = view_rotation(view.azimuth_deg, view.elevation_deg).T
+    length = np.sqrt(1.0 + left * left + up * up)
+    return np.stack([(a + b * left + c * up) / length for a, b, c in axes], axis=-1)
 
 
 def view_position(view: View, directions: Points) -> Points:

@@ -57,8 +57,8 @@ def vfov_of(hfov_deg: float, aspect: float) -> float:
 @dataclass(frozen=True)
 class Places:
     """Places in a frame (..., 2), and the box (..., 4: left, top, right, bottom) which belongs
-    to the same part of the sphere, all as fractions; ``visible`` (...) is False where the frame
-    does not show a direction."""
+    to the same part of the sphere, all as fractions; one box (4,) where the frame has one part.
+    ``visible`` (...) is False where the frame does not show a direction."""
 
     xy: Floats
     box: Floats
@@ -126,7 +126,7 @@ class Sphere:
         if any(self.bounds):
             visible = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
         xy = np.stack([x, y], axis=-1)
-        return Places(xy, np.broadcast_to([0.0, 0.0, 1.0, 1.0], (*xy.shape[:-1], 4)), visible)
+        return Places(xy, np.array([0.0, 0.0, 1.0, 1.0]), visible)
 
     def _flat(self, directions: Floats, height: int, width: int) -> Places:
         """The tangent plane in front, with square pixels."""

@@ -1,32 +1,55 @@
-"""CPU time of building shards against that of decoding the same files alone.
+"""CPU time of building shards against that of decoding the same files alone, and against peers.
 
-    python benchmarks/build.py [--clip REAL.mp4 REAL.m4a] [--rounds 3]
+    python benchmarks/build.py [--clip REAL.mp4 REAL.m4a] [--rounds 3] [--published CHECKOUT]
 
 Makes one 10 s recording at 640×360, 1920×960 and 3840×1920 (from a real clip if one is given, else
 from a generated one, with grain, so that it is as hard to decode as camera footage), then measures,
 round by round, `ffmpeg -i FILE -f null -` on copies of the file, one after the other, and one
-`avprep build-shards` with its defaults of all copies. All work counts: start-up, child processes,
-sound, encoding, writing. The ratio of CPU times in one run does not depend on the machine's speed;
-the median over the rounds is shown.
+`avprep build-shards` with its defaults of all copies, with one worker and with two. All work
+counts: start-up, child processes, sound, encoding, writing. The ratio of CPU times in one run does
+not depend on the machine's speed; the median over the rounds is shown. The gain of a second worker
+is in wall-clock time and needs a machine that does nothing else.
+
+The peers are OpenCV and, where it is installed (`pip install py360convert`), py360convert, as
+`peers.py` uses them; their start-up does not count. Then come the readers of `loader.py` on the set
+that was built at 640×360, with `--published` the on-the-fly code that the paper's authors published
+as AVSpatialAlignment, from the user's own checkout of it. To keep the tables:
+
+    python benchmarks/build.py --clip VIDEO SOUND --published CHECKOUT > benchmarks/table.md
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
 import os
+import platform
 import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
+import cv2
+
+from avprep.choices import cores
 from avprep.demo import make_world
-from avprep.ffmpeg import ffmpeg_path
+from avprep.ffmpeg import ffmpeg_path, ffmpeg_version
 
 COPIES = {(640, 360): 96, (1920, 960): 24, (3840, 1920): 16}
 """Sizes of the source, and how many copies of it are built in one go."""
+PEER_SHARE = 16
+"""Peers, whose start-up does not count, make one of so many copies."""
+CROPPED = {"opencv": 160, "py360convert": 40}
+"""Frames of a clip that a peer crops; the time for the rest of them is extrapolated."""
+DECODING, OURS, TWO = "decoding alone", "avprep build-shards", "avprep build-shards, 2 workers"
 
 
 def cpu_seconds(command: list[str]) -> float:
@@ -60,45 +83,107 @@ def make_sources(folder: Path, clip: list[Path] | None) -> dict[tuple[int, int],
     return sources
 
 
+@dataclass(frozen=True)
+class Cost:
+    """CPU and wall-clock seconds and bytes a clip."""
+
+    cpu_s: float
+    wall_s: float = 0.0
+    size: float = 0.0
+
+
+def decoding(raw: Path, copies: int) -> Cost:
+    files = [str(raw / f"{number}.mp4") for number in range(copies)]
+    alone = [cpu_seconds([ffmpeg_path(), "-i", file, "-f", "null", "-"]) for file in files]
+    return Cost(sum(alone) / copies)
+
+
+def ours(raw: Path, copies: int, out: Path, workers: int) -> Cost:
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "avprep", "build-shards", str(raw), "--out", str(out)]
+    begin = time.perf_counter()
+    cpu_s = cpu_seconds([*command, "--workers", str(workers)])
+    wall_s = time.perf_counter() - begin
+    size = sum(path.stat().st_size for path in out.rglob("*.tar"))
+    return Cost(cpu_s / copies, wall_s / copies, size / copies)
+
+
+def peer(tool: str, raw: Path, copies: int) -> Cost:
+    command = [sys.executable, str(Path(__file__).with_name("peers.py")), tool, str(raw)]
+    command += ["--clips", str(max(1, copies // PEER_SHARE)), "--cropped", str(CROPPED[tool])]
+    alone = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=alone).stdout
+    cost = json.loads(answer)
+    return Cost(cost["seconds"], size=cost["bytes"])
+
+
+def measure(raw: Path, copies: int, out: Path, rounds: int) -> dict[str, list[Cost]]:
+    """What each way costs in each round."""
+    tools: dict[str, Callable[[], Cost]] = {
+        DECODING: lambda: decoding(raw, copies),
+        OURS: lambda: ours(raw, copies, out, 1),
+    }
+    if cores() > 1:
+        tools[TWO] = lambda: ours(raw, copies, out, 2)
+    tools["OpenCV, JPEG, no anti-aliasing"] = lambda: peer("opencv", raw, copies)
+    if importlib.util.find_spec("py360convert") is not None:
+        few = f"{CROPPED['py360convert']} frames extrapolated"
+        name = f"py360convert, JPEG, no anti-aliasing ({few})"
+        tools[name] = lambda: peer("py360convert", raw, copies)
+    costs: dict[str, list[Cost]] = {name: [] for name in tools}
+    for _ in range(rounds):
+        for name, tool in tools.items():
+            costs[name].append(tool())
+    return costs
+
+
+def rows(source: str, costs: dict[str, list[Cost]]) -> Iterator[str]:
+    """Lines of Markdown for one size of source."""
+    for name, runs in costs.items():
+        cpu_s = statistics.median(run.cpu_s for run in runs)
+        pairs = zip(runs, costs[DECODING], strict=True)
+        ratio = statistics.median(run.cpu_s / alone.cpu_s for run, alone in pairs)
+        size = f"{runs[0].size / 1e6:.1f}" if runs[0].size else ""
+        speedup = ""
+        if name == OURS:
+            both = zip(runs, costs.get(TWO, []), strict=False)
+            gains = [one.wall_s / two.wall_s for one, two in both]
+            speedup = f"{statistics.median(gains):.2f}" if gains else "n/a"
+        yield f"| {source} | {name} | {cpu_s:.3f} | {ratio:.2f} | {size} | {speedup} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clip", nargs=2, type=Path, metavar=("VIDEO", "SOUND"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--published", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--quick", action="store_true", help="few copies, to try the script")
     arguments = parser.parse_args()
-    avprep = shutil.which(
-        "avprep", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    )
-    if avprep is None:
-        sys.exit("avprep is not installed in this environment")
+    print(f"{date.today()}, {cores()} cores, Python {platform.python_version()}, ", end="")
+    print(f"ffmpeg {ffmpeg_version()}, OpenCV {cv2.__version__}")
+    print("\n| source | | CPU s a clip | / decoding | MB a clip | wall-clock gain of 2 workers |")
+    print("| --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        sources = make_sources(folder, arguments.clip)
-        print("| source | decoding alone, CPU s | build, CPU s a clip | ratio |")
-        print("| --- | --- | --- | --- |")
-        for (width, height), (video, audio) in sources.items():
+        for (width, height), (video, audio) in make_sources(folder, arguments.clip).items():
             raw = folder / f"raw{width}"
             raw.mkdir()
-            copies = COPIES[width, height]
+            copies = COPIES[width, height] // (8 if arguments.quick else 1)
             for copy in range(copies):
                 shutil.copy(video, raw / f"{copy}.mp4")
                 shutil.copy(audio, raw / f"{copy}{audio.suffix}")
-            decode, build = [], []
-            for number in range(arguments.rounds):
-                out = folder / f"set{width}-{number}"
-                alone = [
-                    cpu_seconds([ffmpeg_path(), "-i", str(raw / f"{c}.mp4"), "-f", "null", "-"])
-                    for c in range(copies)
-                ]
-                decode.append(sum(alone) / copies)
-                command = [avprep, "build-shards", str(raw), "--out", str(out), "--workers", "1"]
-                build.append(cpu_seconds(command) / copies)
-                shutil.rmtree(out)
-            ratio = statistics.median(b / d for b, d in zip(build, decode, strict=True))
-            print(
-                f"| {width}×{height} | {statistics.median(decode):.3f} "
-                f"| {statistics.median(build):.3f} | {ratio:.2f} |",
-                flush=True,
-            )
+            costs = measure(raw, copies, folder / f"set{width}", arguments.rounds)
+            for row in rows(f"{width}×{height}", costs):
+                print(row, flush=True)
+        command = [sys.executable, str(Path(__file__).with_name("loader.py"))]
+        command += [str(folder / "set640"), "--raw", str(folder / "raw640")]
+        command += ["--rounds", str(arguments.rounds)]
+        if arguments.published is not None:
+            command += ["--published", str(arguments.published)]
+        if importlib.util.find_spec("py360convert") is None:
+            print("\npy360convert was not measured: `pip install py360convert`.")
+        print(flush=True)
+        sys.exit(subprocess.run(command, check=False).returncode)
 
 
 if __name__ == "__main__":

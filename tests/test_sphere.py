@@ -95,7 +95,8 @@ def test_every_direction_has_a_place_in_its_own_box() -> None:
     for projection, _, (height, width), fov in FORMATS:
         places = Sphere(projection, fov_deg=fov).places(directions, height, width)
         x, y = places.xy[places.visible].T
-        left, top, right, bottom = places.box[places.visible].T
+        boxes = np.broadcast_to(places.box, (*places.visible.shape, 4))
+        left, top, right, bottom = boxes[places.visible].T
         slack = 1e-9
         assert np.all((x >= left - slack) & (x <= right + slack)), projection
         assert np.all((y >= top - slack) & (y <= bottom + slack)), projection

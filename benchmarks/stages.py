@@ -1,0 +1,142 @@
+"""CPU time of each stage of making one clip.
+
+    python benchmarks/stages.py VIDEO SOUND [--rounds 5]
+
+The stages run one after another through the public functions of avprep, with the defaults of
+`avprep build-shards`; the decoder's child process counts. Medians over the rounds are shown, beside
+the time that `ffmpeg -i VIDEO -f null -` takes. What a worker process takes once, to start and to
+import, is the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import soxr
+
+from avprep.ambisonics import to_ambix
+from avprep.encode import CropEncoder, flac, rotation_safe_gain
+from avprep.examine import Wanted, picture_format, sound_format
+from avprep.ffmpeg import Decoder, Decoding, ffmpeg_path
+from avprep.probe import probe_both
+from avprep.projection import Cropper
+from avprep.viewpoints import RandomViews
+from shards.geometry import rotate_foa, view_foa_matrix
+
+SIZE, FPS, RATE = 112, 16, 24000
+
+
+def cpu_seconds() -> float:
+    """Of this process and its children so far."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+class Stages:
+    """CPU seconds by stage, each of several rounds."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, list[float]] = defaultdict(list)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        begin = cpu_seconds()
+        yield
+        self.seconds[name].append(cpu_seconds() - begin)
+
+
+def run(command: list[str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def one_round(stage: Stages, video: Path, sound: Path) -> None:
+    with stage("decoding alone"):
+        run([ffmpeg_path(), "-i", str(video), "-f", "null", "-"])
+    with stage("asking the files"):
+        media, heard = probe_both(video, sound)
+        if media.picture is None or heard.sound is None:
+            sys.exit("there is no picture or no sound")
+        picture_format(video, media.picture, media.duration_s, Wanted())
+        convention = sound_format(sound, heard.sound, Wanted()).convention
+    picture = media.picture
+    decoding = Decoding(
+        video=video,
+        audio=sound,
+        start_s=0.0,
+        duration_s=min(10.0, media.duration_s or 10.0),
+        fps=FPS,
+        height=picture.height,
+        width=picture.width,
+        crop=None,
+        rescale=picture.full_range,
+        rotate=False,
+        channels=heard.sound.channels,
+        sample_rate=heard.sound.sample_rate,
+        timeout_s=600.0,
+    )
+    with stage("decoding picture and sound, and the pipe"), Decoder(decoding) as decoder:
+        for frame in decoder.frames():  # noqa: B007
+            pass
+        raw = decoder.sound()
+    # One frame again and again would stay in the cache.
+    frames = [np.roll(frame, 16 * shift, axis=1) for shift in range(8)]
+    views = RandomViews(8, (25.5, 90.0)).draw(video.stem, 0)
+    with stage("the views' maps"):
+        cropper = Cropper(picture.height, picture.width, views, SIZE)
+    count = round(decoding.duration_s * FPS)
+    with stage("cropping"):
+        crops = [cropper.crop(frames[number % 8]) for number in range(count)]
+    with Decoder(decoding) as decoder:
+        crops = [cropper.crop(frame) for frame in decoder.frames()]
+    with stage("H.264"):
+        for view in range(len(views)):
+            encoder = CropEncoder(SIZE, Fraction(FPS), picture.colorspace)
+            for crop in crops:
+                encoder.add(crop[view])
+            encoder.finish()
+    with stage("sound: ambiX and sample rate"):
+        foa = to_ambix(raw, convention)
+        if decoding.sample_rate != RATE:
+            foa = soxr.resample(foa.T, decoding.sample_rate, RATE, quality="HQ").T
+        foa = np.ascontiguousarray(foa)
+        gain = rotation_safe_gain(foa)
+    with stage("sound: rotation"):
+        matrices = [view_foa_matrix(view.azimuth_deg, view.elevation_deg) for view in views]
+        turned = [rotate_foa(foa, matrix) for matrix in matrices]
+    with stage("sound: FLAC"):
+        for field in turned:
+            flac(field, gain, RATE)
+    with stage("once a worker: start and imports"):
+        run([sys.executable, "-c", "import avprep.cli, avprep.build, avprep.clip"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("video", type=Path)
+    parser.add_argument("sound", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    stage = Stages()
+    for _ in range(arguments.rounds):
+        one_round(stage, arguments.video, arguments.sound)
+    alone = stage.seconds["decoding alone"]
+    print("| stage | CPU ms | / decoding alone |\n| --- | --- | --- |")
+    for name, seconds in stage.seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(seconds, alone, strict=True))
+        print(f"| {name} | {1000 * statistics.median(seconds):.1f} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
