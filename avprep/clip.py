@@ -16,9 +16,11 @@ from avprep.encode import GOP_FRAMES, CropEncoder, flac, rotation_safe_gain
 from avprep.errors import ClipError
 from avprep.examine import PictureFormat
 from avprep.ffmpeg import Decoder, Decoding
+from avprep.hdr import ToneMap
 from avprep.probe import Media, Picture, probe_both
 from avprep.projection import Cropper
 from avprep.sphere import Sphere
+from avprep.timeline import shared_time
 from avprep.truth import starss_events
 from shards.geometry import rotate_foa, view_foa_matrix
 from shards.schema import AudioInfo, SampleInfo, VideoInfo, View
@@ -26,6 +28,7 @@ from shards.video import index_mp4
 
 MISSING_TOLERANCE_S = 0.5
 """A clip that ends this much earlier than its file promises is a fault of the file."""
+_BT709 = (1, 1, 1)
 _BYTES_AT_ONCE = 1 << 21
 """Crops that wait to be encoded: an encoder that gets some frames in a row finds its memory in
 the processor's cache."""
@@ -97,7 +100,8 @@ def _decoding(clip: Clip, options: ClipOptions, video: Media, audio: Media) -> D
             f"{clip.audio.name} has no sound; put its ambisonic sound beside it as a file of the "
             "same name (wav, flac, m4a, ogg or opus)"
         )
-    left = min(video.duration_s or np.inf, audio.duration_s or np.inf) - clip.offset_s
+    video_zero_s, audio_zero_s, both_s = shared_time(video, audio, clip.audio == clip.video)
+    left = both_s - clip.offset_s
     duration = min(clip.duration_s, left) if left > 0 else clip.duration_s
     if duration < SHORTEST_CLIP_S:
         raise ClipError(
@@ -110,11 +114,13 @@ def _decoding(clip: Clip, options: ClipOptions, video: Media, audio: Media) -> D
     return Decoding(
         video=clip.video,
         audio=clip.audio,
-        start_s=clip.offset_s,
+        video_start_s=video_zero_s + clip.offset_s,
+        audio_start_s=audio_zero_s + clip.offset_s,
         duration_s=duration,
         fps=options.fps,
         height=even[0],
         width=even[1],
+        deep=video.picture.hdr is not None,
         crop=crop,
         rescale=video.picture.full_range or even != (height, width),
         rotate=clip.picture.rotation_deg != 0,
@@ -149,15 +155,20 @@ def _crop_all(
 ) -> tuple[list[bytes], int]:
     """The views' mp4 files and their number of frames."""
     cropper = Cropper(decoding.height, decoding.width, views, options.size, sphere)
-    colorspace = video.picture.colorspace if video.picture else 2
     fps = Fraction(options.fps).limit_denominator(1001)
-    encoders = [CropEncoder(options.size, fps, colorspace) for _ in views]
+    hdr = video.picture.hdr if video.picture else None
+    tone_map = ToneMap(hdr) if hdr is not None else None
+    colours = (video.picture.colorspace if video.picture else 2, 2, 2)
+    if tone_map is not None:
+        colours = _BT709
+    encoders = [CropEncoder(options.size, fps, *colours) for _ in views]
     frames = 0
     waiting: list[NDArray[np.uint8]] = []
     for frame in decoder.frames():
         if frames == expected:  # the filter rounds up; the pipe must still be emptied
             continue
-        waiting.append(cropper.crop(frame))
+        crops = cropper.crop(frame)
+        waiting.append(tone_map(crops) if tone_map else crops.astype(np.uint8, copy=False))
         frames += 1
         if len(waiting) * waiting[0].nbytes >= _BYTES_AT_ONCE:
             _encode(encoders, waiting)
