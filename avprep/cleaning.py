@@ -36,10 +36,12 @@ class Stills:
         self._last: NDArray[np.int16] | None = None
         self._differences: list[float] = []
 
-    def see(self, luma: NDArray[np.uint8]) -> None:
-        """Take in the next frame (height, width)."""
+    def see(self, luma: NDArray[np.uint8 | np.uint16]) -> None:
+        """Take in the next frame (height, width), of 8 bits or of 10."""
         if self._count % self._every == 0:
             still = luma[::_STRIDE, ::_STRIDE].astype(np.int16)
+            if luma.dtype == np.uint16:
+                still //= 4
             if self._last is not None:
                 self._differences.append(float(np.abs(still - self._last).mean()))
             self._last = still

@@ -16,11 +16,13 @@ from avprep.errors import ClipError
 from avprep.examine import PictureFormat
 from avprep.excerpt import read_sound
 from avprep.ffmpeg import Decoder, Decoding
+from avprep.hdr import ToneMap
 from avprep.maps import label_maps
 from avprep.probe import Media, Picture, probe_both
 from avprep.projection import Cropper
 from avprep.sound import encode_sound, field_of, no_sound
 from avprep.sphere import Sphere
+from avprep.timeline import shared_time
 from avprep.truth import starss_events
 from avprep.viewpoints import RandomViews
 from shards.schema import SampleInfo, VideoInfo, View
@@ -28,6 +30,7 @@ from shards.video import index_mp4
 
 MISSING_TOLERANCE_S = 0.5
 """A clip that ends this much earlier than its file promises is a fault of the file."""
+_BT709 = (1, 1, 1)
 _BYTES_AT_ONCE = 1 << 21
 """Crops that wait to be encoded: an encoder that gets some frames in a row finds its memory in
 the processor's cache."""
@@ -107,7 +110,7 @@ def _energy(clip: Clip, options: ClipOptions, decoding: Decoding) -> NDArray[np.
     from avprep.soundfield import energy_map  # SciPy, which others do without
 
     rate, duration_s = decoding.sample_rate, decoding.duration_s
-    raw = read_sound(clip.audio, decoding.channels, decoding.start_s, duration_s)
+    raw = read_sound(clip.audio, decoding.channels, clip.offset_s, duration_s)
     samples = round(duration_s * options.sample_rate)
     field = field_of(raw, clip, rate, samples, options.sample_rate)
     return energy_map(field, options.sample_rate)
@@ -121,12 +124,9 @@ def _decoding(clip: Clip, options: ClipOptions, video: Media, audio: Media) -> D
             f"{clip.audio.name} has no sound; put its ambisonic sound beside it as a file of the "
             "same name (wav, flac, m4a, ogg or opus)"
         )
+    video_zero_s, audio_zero_s, both_s = shared_time(video, audio, clip.audio == clip.video)
     # Sound only accompanies an ordinary video; where it ends early, the rest is silent.
-    lengths = (
-        video.duration_s or np.inf,
-        (audio.duration_s or np.inf) if not clip.flat else np.inf,
-    )
-    left = min(lengths) - clip.offset_s
+    left = (both_s if not clip.flat else video.duration_s or np.inf) - clip.offset_s
     duration = min(clip.duration_s, left) if left > 0 else clip.duration_s
     if duration < SHORTEST_CLIP_S and not clip.flat:
         raise ClipError(
@@ -139,11 +139,13 @@ def _decoding(clip: Clip, options: ClipOptions, video: Media, audio: Media) -> D
     return Decoding(
         video=clip.video,
         audio=clip.audio if audio.sound is not None else None,
-        start_s=clip.offset_s,
+        video_start_s=video_zero_s + clip.offset_s,
+        audio_start_s=audio_zero_s + clip.offset_s,
         duration_s=duration,
         fps=options.fps,
         height=even[0],
         width=even[1],
+        deep=video.picture.hdr is not None,
         crop=crop,
         rescale=video.picture.full_range or even != (height, width),
         rotate=clip.picture.rotation_deg != 0,
@@ -180,9 +182,13 @@ def _crop_all(
     """The views' mp4 files and their number of frames; ``stills`` sees the frames as well, where
     clips are cleaned by them."""
     cropper = Cropper(decoding.height, decoding.width, views, options.size, sphere)
-    colorspace = video.picture.colorspace if video.picture else 2
     fps = Fraction(options.fps).limit_denominator(1001)
-    encoders = [CropEncoder(options.size, fps, colorspace) for _ in views]
+    hdr = video.picture.hdr if video.picture else None
+    tone_map = ToneMap(hdr) if hdr is not None else None
+    colours = (video.picture.colorspace if video.picture else 2, 2, 2)
+    if tone_map is not None:
+        colours = _BT709
+    encoders = [CropEncoder(options.size, fps, *colours) for _ in views]
     frames = 0
     waiting: list[NDArray[np.uint8]] = []
     for frame in decoder.frames():
@@ -190,7 +196,8 @@ def _crop_all(
             continue
         if options.cleaning:
             stills.see(frame[: decoding.height])
-        waiting.append(cropper.crop(frame))
+        crops = cropper.crop(frame)
+        waiting.append(tone_map(crops) if tone_map else crops.astype(np.uint8, copy=False))
         frames += 1
         if len(waiting) * waiting[0].nbytes >= _BYTES_AT_ONCE:
             _encode(encoders, waiting)

@@ -36,10 +36,13 @@ _X264 = {
 class CropEncoder:
     """Encodes planar YUV 4:2:0 crops (3/2·size, size) of one view into an mp4 in memory.
 
-    ``colorspace`` is the source's YCbCr matrix (ITU-T H.273), passed on since planes are copied.
+    ``colorspace`` is the source's YCbCr matrix (ITU-T H.273), passed on since planes are copied;
+    ``transfer`` and ``primaries`` likewise (2: unknown).
     """
 
-    def __init__(self, size: int, fps: Fraction, colorspace: int) -> None:
+    def __init__(
+        self, size: int, fps: Fraction, colorspace: int, transfer: int = 2, primaries: int = 2
+    ) -> None:
         self._buffer = io.BytesIO()
         self._container = av.open(self._buffer, "w", format="mp4", options={"fflags": "+bitexact"})
         stream = self._container.add_stream("libx264", rate=fps, options=_X264)
@@ -51,6 +54,8 @@ class CropEncoder:
         context.pix_fmt = "yuv420p"
         context.time_base = 1 / fps
         context.colorspace = colorspace
+        context.color_trc = transfer
+        context.color_primaries = primaries
         context.color_range = 1  # limited
         self._frames = 0
 

@@ -26,6 +26,10 @@ from avprep.errors import ClipError, UserError
 FORMATS = "mov,matroska,ogg,wav,w64,flac,avi,mpegts,caf,aiff,mp3,aac"
 PROTOCOLS = "file"
 _TIME_TOLERANCE_S = 0.002
+_LARGEST_SLIP_S = 0.02
+"""Sound that is off its time stamps by more is put right at once."""
+_PREROLL_S = 0.1
+"""Decoders of lossy sound need what came before."""
 _DESCRIBE_TIMEOUT_S = 30.0
 
 
@@ -93,18 +97,22 @@ def safe_url(path: Path) -> str:
 class Decoding:
     """What one pass of ffmpeg delivers: frames of size (3/2·height, width) and raw sound.
 
-    ``crop`` is the part (left, top, width, height) of the file's frames that is taken, None for
-    all of it; ``audio`` is None where no sound is wanted; ``rescale``: what is taken is of another
-    size or of full range; ``rotate``: frames are turned as the file's display matrix says.
+    ``video_start_s`` and ``audio_start_s`` are one moment, in the time stamps of either file.
+    ``deep``: frames have 10 bits, else 8. ``crop`` is the part (left, top, width, height) of the
+    file's frames that is taken, None for all of it; ``audio`` is None where no sound is wanted;
+    ``rescale``: what is taken is of another size or of full range; ``rotate``: frames are turned
+    as the file's display matrix says.
     """
 
     video: Path
     audio: Path | None
-    start_s: float
+    video_start_s: float
+    audio_start_s: float
     duration_s: float
     fps: float
     height: int
     width: int
+    deep: bool
     crop: tuple[int, int, int, int] | None
     rescale: bool
     rotate: bool
@@ -121,27 +129,40 @@ class Decoding:
         }
         if not self.rotate:
             limits |= {"noautorotate": None}
-        window = {"ss": f"{self.start_s:.6f}", "t": f"{self.duration_s:.6f}"}
-        picture_in = ffmpeg.input(safe_url(self.video), **limits, **window)
+        # Time stamps count as they stand in the file, not from the start that ffmpeg finds. All
+        # frames from the key frame on are taken, since an earlier one may be on screen still.
+        limits |= {"seek_timestamp": 1, "noaccurate_seek": None}
+        picture_in = ffmpeg.input(safe_url(self.video), **limits, ss=f"{self.video_start_s:.6f}")
         # Output frame n is what is on screen at n/fps: the last frame at or before it. Containers
         # round time stamps (Matroska to 1 ms), hence the tolerance.
-        frames = picture_in.video.filter("setpts", f"PTS-{_TIME_TOLERANCE_S}/TB").filter(
-            "fps", fps=f"{self.fps:.9g}", start_time=0, round="up"
+        frames = (
+            picture_in.video.filter("setpts", f"PTS-{_TIME_TOLERANCE_S}/TB")
+            .filter("fps", fps=f"{self.fps:.9g}", start_time=0, round="up")
+            .filter("trim", end=f"{self.duration_s:.6f}")
         )
         if self.crop is not None:
             left, top, width, height = self.crop
             frames = frames.filter("crop", width, height, left, top, exact=1)
         if self.rescale:
             frames = frames.filter("scale", self.width, self.height, out_range="tv")
-        picture = frames.output("pipe:1", format="rawvideo", pix_fmt="yuv420p")
-        outputs = [picture]
+        depth = "yuv420p10le" if self.deep else "yuv420p"
+        outputs = [frames.output("pipe:1", format="rawvideo", pix_fmt=depth)]
         if self.audio is not None:
-            sound_in = picture_in
+            sound_in, preroll_s = picture_in, 0.0
             if self.audio != self.video:
-                sound_in = ffmpeg.input(safe_url(self.audio), **limits, **window)
+                preroll_s = _PREROLL_S
+                start_s = f"{self.audio_start_s - preroll_s:.6f}"
+                sound_in = ffmpeg.input(safe_url(self.audio), **limits, ss=start_s)
             # Sound that starts late is padded and gaps are filled, so that it stays with the
             # picture; the channels stay as the decoder delivers them.
-            sound = sound_in.audio.filter("aresample", **{"async": 1, "first_pts": 0})
+            slip_s = min(_LARGEST_SLIP_S, 0.5 / self.fps)
+            sound = (
+                sound_in.audio.filter(
+                    "atrim", start=f"{preroll_s:.6f}", end=f"{preroll_s + self.duration_s:.6f}"
+                )
+                .filter("asetpts", f"PTS-{preroll_s}/TB")
+                .filter("aresample", **{"async": 1, "first_pts": 0, "min_hard_comp": slip_s})
+            )
             outputs.append(
                 sound.output(f"pipe:{sound_descriptor}", format="f32le", acodec="pcm_f32le")
             )
@@ -207,9 +228,10 @@ class Decoder:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
+    def frames(self) -> Iterator[NDArray[np.uint8 | np.uint16]]:
         """Planar YUV 4:2:0 frames (3/2·height, width); each is overwritten by the next."""
-        frame = np.empty((self._decoding.height * 3 // 2, self._decoding.width), dtype=np.uint8)
+        depth = np.uint16 if self._decoding.deep else np.uint8
+        frame = np.empty((self._decoding.height * 3 // 2, self._decoding.width), dtype=depth)
         target = memoryview(frame.data).cast("B")
         pipe = self._process.stdout
         if pipe is None:

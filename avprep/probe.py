@@ -6,6 +6,7 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import av
 from av.audio.stream import AudioStream
@@ -15,21 +16,29 @@ from av.video.stream import VideoStream
 from avprep.errors import ClipError
 from avprep.ffmpeg import FORMATS, PROTOCOLS, describe, safe_url
 
+Transfer = Literal["pq", "hlg"]
+
 _FIRST_BOXES = (b"ftyp", b"moov", b"wide", b"free", b"skip", b"mdat")
 _LARGEST_INDEX = 1 << 28
 _LAYOUT_BOXES = (b"SA3D", b"chnl", b"chan")
 _FULL_RANGE = 2
 """AVCOL_RANGE_JPEG."""
+_HDR: dict[int, Transfer] = {16: "pq", 18: "hlg"}
+"""Transfer characteristics of ITU-T H.273 that mean high dynamic range."""
+_TIMED = ("mov", "matroska", "ogg", "mpegts")
+_EARLY_S = 0.1
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A video track. ``colorspace`` is the number of its YCbCr matrix (ITU-T H.273, 2: unknown)."""
+    """A video track. ``colorspace`` is the number of its YCbCr matrix (ITU-T H.273, 2: unknown);
+    ``hdr`` the transfer function of one of high dynamic range."""
 
     width: int
     height: int
     colorspace: int
     full_range: bool
+    hdr: Transfer | None = None
 
 
 @dataclass(frozen=True)
@@ -44,11 +53,18 @@ class Sound:
 
 @dataclass(frozen=True)
 class Media:
-    """A media file: its first video and audio tracks, None where it has none."""
+    """A media file: its first video and audio tracks, None where it has none.
+
+    ``begins_s`` is the time stamp at which the first of its tracks begins, and the zero from which
+    players count; ``timed`` whether its container has time stamps at all; ``duration_s`` is the
+    time from ``begins_s`` to the end of the last track.
+    """
 
     duration_s: float
     picture: Picture | None
     sound: Sound | None
+    begins_s: float = 0.0
+    timed: bool = False
 
 
 def probe(path: Path) -> Media:
@@ -63,10 +79,10 @@ def probe(path: Path) -> Media:
         ) as container:
             video = next(iter(container.streams.video), None)
             audio = next(iter(container.streams.audio), None)
-            duration = container.duration
-            # Files that were streamed or cut off have no length: their packets have.
-            seconds = _last_time(container) if duration is None else duration / 1_000_000
-            return Media(seconds, _picture(video), _sound(path, audio))
+            begins = (container.start_time or 0) / 1_000_000
+            timed = container.format.name.startswith(_TIMED)
+            seconds = _duration(container, begins)
+            return Media(seconds, _picture(video), _sound(path, audio), begins, timed)
     except av.FFmpegError as error:
         raise ClipError(
             f"{path.name} cannot be read as video or sound ({error.strerror}); it is truncated or "
@@ -76,13 +92,19 @@ def probe(path: Path) -> Media:
         raise ClipError(f"{path.name} cannot be opened: {error.strerror}") from None
 
 
-def _last_time(container: InputContainer) -> float:
-    start = (container.start_time or 0) / 1_000_000
+def _duration(container: InputContainer, begins_s: float) -> float:
+    duration = container.duration
+    if duration is not None and (begins_s < _EARLY_S or container.format.name.startswith("mov")):
+        return duration / 1_000_000
+    # Files that were streamed or cut off have no length: their packets have. Those that begin late
+    # count their length from there, or from zero.
+    if duration is not None:
+        container.seek(duration, backward=True)
     last = 0.0
     for packet in container.demux():
         if packet.pts is not None and packet.time_base is not None:
             last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-    return max(0.0, last - start)
+    return max(0.0, last - begins_s)
 
 
 def probe_both(video: Path, audio: Path) -> tuple[Media, Media]:
@@ -96,7 +118,8 @@ def _picture(stream: VideoStream | None) -> Picture | None:
         return None
     context = stream.codec_context
     full_range = context.color_range == _FULL_RANGE or (context.pix_fmt or "").startswith("yuvj")
-    return Picture(context.width, context.height, int(context.colorspace), full_range)
+    hdr = _HDR.get(int(context.color_trc))
+    return Picture(context.width, context.height, int(context.colorspace), full_range, hdr)
 
 
 def _sound(path: Path, stream: AudioStream | None) -> Sound | None:

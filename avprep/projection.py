@@ -26,7 +26,8 @@ _MOST_ROWS = 1 << 14
 """OpenCV takes maps of fewer than 2^15 rows."""
 _BLACK, _NO_COLOUR = 16, 128
 
-Plane = NDArray[np.uint8]
+Plane = NDArray[np.uint8 | np.uint16]
+"""Of 8 bits, or of 10 in 16."""
 Map = NDArray[np.float32]
 Points = NDArray[np.float64]
 
@@ -129,7 +130,8 @@ class Cropper:
         luma = frame[:height]
         chroma = frame[height:].reshape(height, width // 2)  # V below U
         size, level = self._size, 0
-        crops = np.empty((self._views, size * 3 // 2, size), dtype=np.uint8)
+        crops = np.empty((self._views, size * 3 // 2, size), dtype=frame.dtype)
+        scale = 1 if frame.dtype == np.uint8 else 4
         for views, sampling in self._groups:  # from fine levels to coarse ones
             while level < sampling.level:
                 luma, chroma, level = _halve(luma), _halve(chroma), level + 1
@@ -138,9 +140,9 @@ class Cropper:
             crops[views, :size] = luma_crops.reshape(-1, size, size)
             crops[views, size:] = chroma_crops.reshape(-1, size // 2, size)
         for view, hidden in self._hidden.items():
-            crops[view, :size][hidden] = _BLACK
+            crops[view, :size][hidden] = _BLACK * scale
             for plane in crops[view, size:].reshape(2, size // 2, size // 2):
-                plane[hidden[::2, ::2]] = _NO_COLOUR
+                plane[hidden[::2, ::2]] = _NO_COLOUR * scale
         return crops
 
     def _sampling(self, view: View) -> _Sampling:
@@ -219,8 +221,8 @@ def _stack(maps: list[tuple[Map, Map]]) -> tuple[Map, Map]:
 def _sample(plane: Plane, where: tuple[Map, Map], samples: int) -> Plane:
     """The plane at the places of a map, ``samples`` of them averaged in each direction."""
     # The picture goes on round the seam; rows are never left (see `_map`).
-    sampled = np.asarray(
-        cv2.remap(plane, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), dtype=np.uint8
+    sampled: Plane = np.asarray(
+        cv2.remap(plane, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), dtype=plane.dtype
     )
     while samples % 2 == 0:  # twice by two is several times as fast as once by four
         sampled, samples = _halve(sampled), samples // 2
