@@ -201,7 +201,7 @@ def _yt_dlp(raw: Path) -> Found:
     for recording in recordings:
         info = info_json(recording.video) or {}
         source = info.get("id")
-        if not isinstance(source, str) or not source:
+        if not isinstance(source, str) or not source or not source.isprintable():
             source = recording.source
         named.append(Recording(source, recording.video, recording.audio, recording.file))
     return named, failures
