@@ -15,9 +15,10 @@ from typing import Any
 from tqdm import tqdm
 
 from avprep.clips import Cleaning, ClipOptions
+from avprep.cluster import DaskWorkers
 from avprep.errors import UserError
 from avprep.examine import FLAT_FOV_DEG, Wanted
-from avprep.executors import DaskWorkers, Workers
+from avprep.executors import Workers
 from avprep.ffmpeg import ffmpeg_version
 from avprep.labelled import FLAT_LAYOUTS
 from avprep.plan import BuildPlan, Lists, ShardPlan, find_clips, plan_build
@@ -106,7 +107,7 @@ def build_shards(
     # Asked before any work, so that a missing ffmpeg is said at once.
     versions = {"avprep": version("avsa360"), "ffmpeg": ffmpeg_version(), "av": version("av")}
     try:
-        with Workers(run.workers) as local:
+        with Workers(run.workers, options.clip.timeout_s) as local:
             found = find_clips(
                 raw,
                 options.layout,

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 from avprep.choices import FOA_CONVENTIONS, PROJECTIONS, STEREO_MODES, cores
 
@@ -26,6 +25,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--foa-convention", type=FOA_CONVENTIONS, default="auto", help="As in build-shards.")
 @click.option("--projection", type=PROJECTIONS, default="auto", help="As in build-shards.")
 @click.option("--stereo", type=STEREO_MODES, default="auto", help="As in build-shards.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one on each core.")
 def inspect(
     paths: tuple[Path, ...],
     as_json: bool,
@@ -34,6 +34,7 @@ def inspect(
     foa_convention: str,
     projection: str,
     stereo: str,
+    workers: int | None,
 ) -> None:
     """What each file is, how it will be read and why, and what is suspicious about it."""
     from avprep import inspection
@@ -43,7 +44,7 @@ def inspect(
 
     wanted = Wanted(projection, stereo, foa_convention=foa_convention)
     files = inspection.files_of(paths)
-    results = [inspection.inspect(path, wanted) for path in tqdm(files, disable=len(files) < 10)]
+    results = inspection.inspect_all(files, wanted, workers or cores())
     if as_json:
         click.echo(json.dumps(inspection.as_json(results), ensure_ascii=False, indent=1))
     else:

@@ -148,7 +148,7 @@ def info_json(video: Path) -> dict[str, Any] | None:
         if stem and path.is_file():
             try:
                 content = json.loads(path.read_bytes())
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):
                 return None
             return content if isinstance(content, dict) else None
     return None

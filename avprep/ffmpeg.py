@@ -31,6 +31,8 @@ _LARGEST_SLIP_S = 0.02
 _PREROLL_S = 0.1
 """Decoders of lossy sound need what came before."""
 _DESCRIBE_TIMEOUT_S = 30.0
+_MOST_EXTRA_S = 10.0
+_LONGEST_MESSAGE = 4096
 
 
 @cache
@@ -274,11 +276,15 @@ class Decoder:
         self._process.kill()
 
     def _read_sound(self, descriptor: int) -> None:
+        wanted = self._decoding
+        most = round((wanted.duration_s + _MOST_EXTRA_S) * wanted.sample_rate) * wanted.channels * 4
         with open(descriptor, "rb", buffering=0) as pipe:
             while part := pipe.read(1 << 18):
-                self._raw_sound += part
+                if len(self._raw_sound) < most:  # broken time stamps make ffmpeg fill endless gaps
+                    self._raw_sound += part
 
     def _read_messages(self) -> None:
         if self._process.stderr is not None:
             with self._process.stderr as pipe:
-                self._messages = pipe.read()
+                while part := pipe.read(1 << 16):
+                    self._messages = (self._messages + part)[-_LONGEST_MESSAGE:]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from avprep.ambisonics import level_dbfs, spatiality, to_ambix
 from avprep.convention import Heard, listen
-from avprep.errors import ClipError, UserError
+from avprep.errors import ClipError, UserError, in_a_sentence
 from avprep.examine import SoundFormat, Wanted, picture_format, sound_format
 from avprep.excerpt import read_sound
+from avprep.executors import Workers
 from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
 from avprep.pixels import small_frames
 from avprep.probe import Media, probe
@@ -27,6 +30,7 @@ _MONO = 0.01
 _SYNC_S = 0.05
 _LENGTHS_S = 0.5
 _UNSURE = 0.5
+_MANY = 10
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,21 @@ def files_of(paths: tuple[Path, ...]) -> list[Path]:
     return found
 
 
+def inspect_all(files: list[Path], wanted: Wanted, workers: int) -> list[Inspection]:
+    """Look at files side by side, in processes, since broken ones may end what reads them."""
+    with (
+        Workers(min(workers, len(files))) as crew,
+        tqdm(total=len(files), unit="file", disable=len(files) < _MANY) as bar,
+    ):
+        answers = crew.ask(partial(inspect, wanted=wanted), files, bar.update)
+    return [
+        Inspection(str(path), path.stat().st_size, suspicious=[answer])
+        if isinstance(answer, str)
+        else answer
+        for path, answer in zip(files, answers, strict=True)
+    ]
+
+
 def inspect(path: Path, wanted: Wanted) -> Inspection:
     """Look at a file; what cannot be read is said in ``suspicious``."""
     result = Inspection(str(path), path.stat().st_size)
@@ -84,7 +103,7 @@ def inspect(path: Path, wanted: Wanted) -> Inspection:
         elif result.video is not None:
             result.suspicious.append("it has no sound; a file of the same name must hold it")
     except ClipError as error:
-        result.suspicious.append(str(error))
+        result.suspicious.append(in_a_sentence(error))
     return result
 
 
@@ -95,7 +114,8 @@ def _container(path: Path) -> dict[str, Any]:
         found["container"] = container.format.name.split(",")[0]
         for stream in (*container.streams.video[:1], *container.streams.audio[:1]):
             begins = float((stream.start_time or 0) * (stream.time_base or 0))
-            found[stream.type] = {"codec": stream.codec_context.name, "begins_s": begins}
+            codec = getattr(stream.codec_context, "name", "unknown")  # no context: no such codec
+            found[stream.type] = {"codec": codec, "begins_s": begins}
         if container.streams.video:
             rate = container.streams.video[0].average_rate
             found["video"]["fps"] = round(float(rate), 3) if rate else None

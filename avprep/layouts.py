@@ -232,7 +232,7 @@ def _yt_dlp(raw: Path) -> Found:
     for recording in recordings:
         info = info_json(recording.video) or {}
         source = info.get("id")
-        if not isinstance(source, str) or not source:
+        if not isinstance(source, str) or not source or not source.isprintable():
             source = recording.source
         named.append(replace(recording, source=source))
     return named, failures

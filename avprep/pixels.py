@@ -21,6 +21,7 @@ from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
 from avprep.sphere import Projection, Sphere
 
 _HEIGHT = 270
+_MOST_ASPECT = 16
 _PAIRS = 30_000
 _MOMENTS = (0.2, 0.5, 0.8)
 _CANDIDATES: tuple[Projection, ...] = ("equirect", "eac", "cube3x2", "cube6x1")
@@ -98,7 +99,7 @@ def small_frames(
             frames = (f for f in container.decode(stream) if (f.time or 0.0) - start >= begin)
             frame = next(frames, None)
             if frame is not None:
-                width = max(2, round(_HEIGHT * frame.width / frame.height))
+                width = round(_HEIGHT * min(max(frame.width / frame.height, 0.05), _MOST_ASPECT))
                 small = frame.reformat(width, _HEIGHT, "gray", interpolation="AREA")
                 yield small.to_ndarray().astype(np.float64), (frame.height, frame.width)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from avprep.clips import Clip
-from avprep.errors import ClipError, UserError
+from avprep.errors import ClipError, UserError, in_a_sentence
 from avprep.examine import (
     PictureFormat,
     SoundFormat,
@@ -133,7 +133,8 @@ def find_clips(
                 picture, sound = answer.picture, answer.sound
                 formats = replace(clip, picture=picture, sound=sound, media=answer.media)
                 clips.append(replace(formats, key=key, split=split))
-    _check_unique(clips)
+    clips, twice = _unique(clips)
+    failures += twice
     if not clips and unlisted:
         raise UserError(
             f"none of the {unlisted} clips of {raw} is in a split list; check its names"
@@ -202,17 +203,19 @@ def answer_of(recording: Recording, wanted: Wanted) -> Answer | str:
         doubts = doubts_of(recording.audio, duration, picture, sound)
         return Answer(duration, picture, sound, doubts, media)
     except ClipError as error:
-        return str(error)
+        return in_a_sentence(error)
 
 
-def _check_unique(clips: Iterable[Clip]) -> None:
+def _unique(clips: Iterable[Clip]) -> tuple[list[Clip], list[Failure]]:
+    """The clips that have keys of their own, and those whose key an earlier one has."""
     seen: dict[str, Clip] = {}
+    failures = []
     for clip in clips:
         other = seen.setdefault(clip.key, clip)
         if other is not clip:
-            raise UserError(
-                f"{other.file} and {clip.file} would get the same key {clip.key}; rename one"
-            )
+            reason = f"{clip.file} would get the key {clip.key} as {other.file} does; rename one"
+            failures.append(Failure(clip.source, "find", reason))
+    return list(seen.values()), failures
 
 
 def plan_build(

@@ -21,6 +21,12 @@ Transfer = Literal["pq", "hlg"]
 _FIRST_BOXES = (b"ftyp", b"moov", b"wide", b"free", b"skip", b"mdat")
 _LARGEST_INDEX = 1 << 28
 _LAYOUT_BOXES = (b"SA3D", b"chnl", b"chan")
+_LEAST_BYTES_PER_S = 50
+"""No picture or sound is smaller; a length beyond that is none."""
+_MOST_PIXELS = 1 << 27
+_MOST_ASPECT = 16
+_MOST_CHANNELS = 64
+_SAMPLE_RATES = (4_000, 768_000)
 _FULL_RANGE = 2
 """AVCOL_RANGE_JPEG."""
 _HDR: dict[int, Transfer] = {16: "pq", 18: "hlg"}
@@ -70,7 +76,8 @@ class Media:
 def probe(path: Path) -> Media:
     """Raises ClipError for a file that is missing, empty or not readable as media."""
     try:
-        if path.stat().st_size == 0:
+        size = path.stat().st_size
+        if size == 0:
             raise ClipError(f"{path.name} is empty (0 bytes); download it again")
         with av.open(
             safe_url(path),
@@ -81,8 +88,8 @@ def probe(path: Path) -> Media:
             audio = next(iter(container.streams.audio), None)
             begins = (container.start_time or 0) / 1_000_000
             timed = container.format.name.startswith(_TIMED)
-            seconds = _duration(container, begins)
-            return Media(seconds, _picture(video), _sound(path, audio), begins, timed)
+            seconds = max(0.0, _duration(container, begins))
+            media = Media(seconds, _picture(video), _sound(path, audio), begins, timed)
     except av.FFmpegError as error:
         raise ClipError(
             f"{path.name} cannot be read as video or sound ({error.strerror}); it is truncated or "
@@ -90,6 +97,30 @@ def probe(path: Path) -> Media:
         ) from None
     except OSError as error:
         raise ClipError(f"{path.name} cannot be opened: {error.strerror}") from None
+    _check(path.name, size, media)
+    return media
+
+
+def _check(name: str, size: int, media: Media) -> None:
+    """Raises ClipError where a file says of itself what would only cost time and memory."""
+    what = None
+    if media.duration_s * _LEAST_BYTES_PER_S > size:
+        what = f"it lasts {media.duration_s:.0f} s, which {size} bytes cannot hold"
+    elif media.picture is not None and not _is_plausible(media.picture):
+        what = f"its picture has {media.picture.width}×{media.picture.height} pixels"
+    elif media.sound is not None and media.sound.channels > _MOST_CHANNELS:
+        what = f"its sound has {media.sound.channels} channels"
+    elif media.sound is not None and not (
+        _SAMPLE_RATES[0] <= media.sound.sample_rate <= _SAMPLE_RATES[1]
+    ):
+        what = f"its sound has {media.sound.sample_rate} samples a second"
+    if what is not None:
+        raise ClipError(f"{name} says that {what}; it is damaged: download it again")
+
+
+def _is_plausible(picture: Picture) -> bool:
+    short, long = sorted((picture.width, picture.height))
+    return short * long <= _MOST_PIXELS and long <= _MOST_ASPECT * short
 
 
 def _duration(container: InputContainer, begins_s: float) -> float:
@@ -114,7 +145,8 @@ def probe_both(video: Path, audio: Path) -> tuple[Media, Media]:
 
 
 def _picture(stream: VideoStream | None) -> Picture | None:
-    if stream is None or not stream.codec_context.width:
+    # A codec that is not known has no context, whatever PyAV's types say.
+    if stream is None or not getattr(stream.codec_context, "width", 0):
         return None
     context = stream.codec_context
     full_range = context.color_range == _FULL_RANGE or (context.pix_fmt or "").startswith("yuvj")
@@ -123,9 +155,9 @@ def _picture(stream: VideoStream | None) -> Picture | None:
 
 
 def _sound(path: Path, stream: AudioStream | None) -> Sound | None:
-    if stream is None:
+    context = None if stream is None else getattr(stream, "codec_context", None)
+    if context is None:
         return None
-    context = stream.codec_context
     # Asked for layouts of a file's own making, PyAV corrupts the memory of its process.
     if any(name in (index_of(path) or b"") for name in _LAYOUT_BOXES):
         channels = _channels_in_words(path)

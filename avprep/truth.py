@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ def starss_events(path: Path, start_s: float, duration_s: float) -> list[dict[st
                 if not row:
                     continue
                 numbers = [float(cell) for cell in row]
+                if not all(map(isfinite, numbers)):
+                    raise ValueError("not all of its numbers are finite")
                 time_s = numbers[0] * _FRAME_S - start_s
                 if -1e-6 <= time_s < duration_s - 1e-6:
                     events.append(_event(time_s, numbers))
-    except (OSError, UnicodeDecodeError, ValueError, IndexError) as error:
+    except (OSError, csv.Error, ValueError, IndexError) as error:
         raise ClipError(
             f"{path.name} is no STARSS label file ({error}); download it again, or take it away to "
             "build without labels"
