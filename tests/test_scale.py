@@ -11,12 +11,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from avprep.build import BuildOptions, Run, build_shards
 from avprep.clips import ClipOptions
 from avprep.examine import Wanted
 from avprep.executors import DEADLY, Workers
+from avprep.plan import Lists
 from avprep.state import locked
 from avprep.viewpoints import RandomViews
 from shards.reader import ShardSet
@@ -197,15 +200,17 @@ def test_a_question_that_ends_its_process_is_answered_so() -> None:
 class DeadlyViews(RandomViews):
     """Views of which one clip's end the process, as a decoder does that crashes."""
 
-    def draw(self, key: str, seed: int) -> tuple[View, ...]:
+    def draw(
+        self, key: str, seed: int, energy: NDArray[np.float64] | None = None
+    ) -> tuple[View, ...]:
         if key == "b-2":
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().draw(key, seed)
+        return super().draw(key, seed, energy)
 
 
 def test_a_clip_that_ends_its_process_costs_itself_alone(raw: Path, tmp_path: Path) -> None:
     clip = ClipOptions(DeadlyViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60)
     options = BuildOptions(clip, Wanted(), "folder", 2.0, 256_000_000)
-    result = build_shards(raw, tmp_path / "set", options, None, Run(2, show_progress=False))
+    result = build_shards(raw, tmp_path / "set", options, Lists(), Run(2, show_progress=False))
     assert [(f.source, f.reason) for f in result.failures] == [("b", f"b.mp4: {DEADLY}")]
     assert len(ShardSet(tmp_path / "set")) == 7
