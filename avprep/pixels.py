@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
+from avprep.probe import MOST_PIXELS
 from avprep.sphere import Projection, Sphere
 
 _HEIGHT = 270
@@ -89,6 +90,7 @@ def small_frames(
     with av.open(safe_url(path), options=options) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
+        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         if keys_only:
             # Decoders hand out a frame after they have seen some more, which costs as much again.
             stream.codec_context.skip_frame = "NONKEY"

@@ -20,7 +20,8 @@ _LARGEST_INDEX = 1 << 28
 _LAYOUT_BOXES = (b"SA3D", b"chnl", b"chan")
 _LEAST_BYTES_PER_S = 50
 """No picture or sound is smaller; a length beyond that is none."""
-_MOST_PIXELS = 1 << 27
+MOST_PIXELS = 1 << 27
+_LARGEST_BLOCK = 128
 _MOST_ASPECT = 16
 _MOST_CHANNELS = 64
 _SAMPLE_RATES = (4_000, 768_000)
@@ -36,6 +37,11 @@ class Picture:
     height: int
     colorspace: int
     full_range: bool
+
+    @property
+    def most_pixels(self) -> int:
+        """Of any of its frames, as it is coded: in whole blocks. Broken ones claim more."""
+        return (self.width + _LARGEST_BLOCK) * (self.height + _LARGEST_BLOCK)
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ def _check(name: str, size: int, media: Media) -> None:
 
 def _is_plausible(picture: Picture) -> bool:
     short, long = sorted((picture.width, picture.height))
-    return short * long <= _MOST_PIXELS and long <= _MOST_ASPECT * short
+    return short * long <= MOST_PIXELS and long <= _MOST_ASPECT * short
 
 
 def _last_time(container: InputContainer) -> float:

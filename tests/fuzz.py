@@ -146,7 +146,7 @@ class Fuzzer:
             build = _build(raw, out, layout, limit_s)
             violations = [Violation(what) for what in _of_run("build-shards", build, (0, 1))]
             self.report.peak_bytes = max(self.report.peak_bytes, build.peak_bytes)
-            if not violations:
+            if build.status in (0, 1):
                 violations += self._of_set(out, batch, healthy, count)
             look = watch(["inspect", "--json", raw], limit_s)
             self.report.peak_bytes = max(self.report.peak_bytes, look.peak_bytes)

@@ -252,7 +252,7 @@ def spoil_text(rng: Generator, data: bytearray) -> str:
     if data[:1] == b"{":
         try:
             value = json.loads(data)
-        except ValueError:  # damaged before
+        except (ValueError, RecursionError):  # damaged before
             return flip_bits(rng, data)
         key = str(rng.choice(sorted(value)))
         value[key] = _ODD[int(rng.integers(len(_ODD)))]
