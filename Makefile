@@ -14,9 +14,10 @@ INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 test: $(VENV)/.test check
 	$(BIN)/pytest
 
-# The kills of a build that the tests do a few of, many times over.
+# What the tests do a little of, many times over: kills of a build, and damaged recordings.
 soak: $(VENV)/.test
 	AVPREP_TEST_KILLS=40 $(BIN)/pytest tests/test_scale.py
+	$(BIN)/python -m tests.fuzz --count 2000
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -149,6 +149,7 @@ def _decoding(clip: Clip, options: ClipOptions, video: Media, audio: Media) -> D
         crop=crop,
         rescale=video.picture.full_range or even != (height, width),
         rotate=clip.picture.rotation_deg != 0,
+        most_pixels=video.picture.most_pixels,
         channels=audio.sound.channels if audio.sound is not None else 0,
         sample_rate=audio.sound.sample_rate if audio.sound is not None else options.sample_rate,
         timeout_s=options.timeout_s,

@@ -103,7 +103,7 @@ class Decoding:
     ``deep``: frames have 10 bits, else 8. ``crop`` is the part (left, top, width, height) of the
     file's frames that is taken, None for all of it; ``audio`` is None where no sound is wanted;
     ``rescale``: what is taken is of another size or of full range; ``rotate``: frames are turned
-    as the file's display matrix says.
+    as the file's display matrix says; larger frames than of ``most_pixels`` are skipped.
     """
 
     video: Path
@@ -118,6 +118,7 @@ class Decoding:
     crop: tuple[int, int, int, int] | None
     rescale: bool
     rotate: bool
+    most_pixels: int
     channels: int
     sample_rate: int
     timeout_s: float
@@ -128,6 +129,7 @@ class Decoding:
             "protocol_whitelist": PROTOCOLS,
             "format_whitelist": FORMATS,
             "threads": 1,
+            "max_pixels": self.most_pixels,
         }
         if not self.rotate:
             limits |= {"noautorotate": None}
@@ -267,9 +269,10 @@ class Decoder:
 
     @property
     def messages(self) -> str:
-        """ffmpeg's last complaint, in one line."""
-        lines = [line for line in self._messages.decode(errors="replace").splitlines() if line]
-        return lines[-1].strip() if lines else ""
+        """ffmpeg's last complaint, in one line that is the same in every run."""
+        text = re.sub(r" @ 0x[0-9a-f]+", "", self._messages.decode(errors="replace"))
+        lines = [line.strip() for line in text.splitlines() if "Terminating thread" not in line]
+        return next((line for line in reversed(lines) if line), "")
 
     def _give_up(self) -> None:
         self._timed_out = True

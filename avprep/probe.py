@@ -23,7 +23,8 @@ _LARGEST_INDEX = 1 << 28
 _LAYOUT_BOXES = (b"SA3D", b"chnl", b"chan")
 _LEAST_BYTES_PER_S = 50
 """No picture or sound is smaller; a length beyond that is none."""
-_MOST_PIXELS = 1 << 27
+MOST_PIXELS = 1 << 27
+_LARGEST_BLOCK = 128
 _MOST_ASPECT = 16
 _MOST_CHANNELS = 64
 _SAMPLE_RATES = (4_000, 768_000)
@@ -45,6 +46,11 @@ class Picture:
     colorspace: int
     full_range: bool
     hdr: Transfer | None = None
+
+    @property
+    def most_pixels(self) -> int:
+        """Of any of its frames, as it is coded: in whole blocks. Broken ones claim more."""
+        return (self.width + _LARGEST_BLOCK) * (self.height + _LARGEST_BLOCK)
 
 
 @dataclass(frozen=True)
@@ -73,17 +79,20 @@ class Media:
     timed: bool = False
 
 
+def open_media(path: Path) -> InputContainer:
+    """Raises av.FFmpegError or OSError for what is no media file."""
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
+    # Broken files name themselves in bytes that are no UTF-8.
+    return av.open(safe_url(path), options=options, metadata_errors="replace")
+
+
 def probe(path: Path) -> Media:
     """Raises ClipError for a file that is missing, empty or not readable as media."""
     try:
         size = path.stat().st_size
         if size == 0:
             raise ClipError(f"{path.name} is empty (0 bytes); download it again")
-        with av.open(
-            safe_url(path),
-            options={"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS},
-            metadata_errors="replace",
-        ) as container:
+        with open_media(path) as container:
             video = next(iter(container.streams.video), None)
             audio = next(iter(container.streams.audio), None)
             begins = (container.start_time or 0) / 1_000_000
@@ -104,9 +113,7 @@ def probe(path: Path) -> Media:
 def _check(name: str, size: int, media: Media) -> None:
     """Raises ClipError where a file says of itself what would only cost time and memory."""
     what = None
-    if media.duration_s * _LEAST_BYTES_PER_S > size:
-        what = f"it lasts {media.duration_s:.0f} s, which {size} bytes cannot hold"
-    elif media.picture is not None and not _is_plausible(media.picture):
+    if media.picture is not None and not _is_plausible(media.picture):
         what = f"its picture has {media.picture.width}×{media.picture.height} pixels"
     elif media.sound is not None and media.sound.channels > _MOST_CHANNELS:
         what = f"its sound has {media.sound.channels} channels"
@@ -114,13 +121,15 @@ def _check(name: str, size: int, media: Media) -> None:
         _SAMPLE_RATES[0] <= media.sound.sample_rate <= _SAMPLE_RATES[1]
     ):
         what = f"its sound has {media.sound.sample_rate} samples a second"
+    elif media.duration_s * _LEAST_BYTES_PER_S > size:
+        what = f"it lasts {media.duration_s:.0f} s, which {size} bytes cannot hold"
     if what is not None:
         raise ClipError(f"{name} says that {what}; it is damaged: download it again")
 
 
 def _is_plausible(picture: Picture) -> bool:
     short, long = sorted((picture.width, picture.height))
-    return short * long <= _MOST_PIXELS and long <= _MOST_ASPECT * short
+    return short * long <= MOST_PIXELS and long <= _MOST_ASPECT * short
 
 
 def _duration(container: InputContainer, begins_s: float) -> float:
