@@ -88,7 +88,9 @@ def demo(out: Path, clips: int, seed: int, workers: int | None) -> None:
 
 @main.command("build-shards", epilog="Example: avprep build-shards /raw --out shards/")
 @click.argument("raw", type=_PATH)
-@click.option("--out", required=True, type=_PATH, help="Folder of the shard set.")
+@click.option(
+    "--out", required=True, metavar="DIR", help="Folder of the shard set, or a URL (s3://…)."
+)
 @click.option(
     "--layout",
     default="auto",
@@ -168,7 +170,7 @@ def demo(out: Path, clips: int, seed: int, workers: int | None) -> None:
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers build.")
 @click.pass_context
-def build_shards(ctx: click.Context, /, raw: Path, out: Path, **options: Any) -> None:
+def build_shards(ctx: click.Context, /, raw: Path, out: str, **options: Any) -> None:
     """Make a shard set in --out of the 360° recordings in RAW.
 
     An interrupted build is finished by the same command. Exit status 0: all went in; 1: some
@@ -192,9 +194,9 @@ def build_shards(ctx: click.Context, /, raw: Path, out: Path, **options: Any) ->
 
 
 @main.command(epilog="Example: avprep merge shards")
-@click.argument("out", metavar="DIR", type=_PATH)
+@click.argument("out", metavar="DIR")
 @click.pass_context
-def merge(ctx: click.Context, out: Path) -> None:
+def merge(ctx: click.Context, out: str) -> None:
     """End a build by a job array: write DIR's manifest once all its tasks are done.
 
     The last task does so by itself; this is for a last task that was killed.
@@ -204,16 +206,18 @@ def merge(ctx: click.Context, out: Path) -> None:
     _report(ctx, out, merge(out))
 
 
-def _report(ctx: click.Context, out: Path, result: BuildResult) -> None:
-    from avprep.build import FAILURES_NAME
+def _report(ctx: click.Context, out: str, result: BuildResult) -> None:
+    from avprep.ending import FAILURES_NAME
+    from shards.places import folder_of
 
+    folder = folder_of(out)
     if result.manifest is None:
         click.echo(
             f"{result.missing} shards of other tasks are missing; the last task ends the set"
         )
     else:
         if result.was_complete:
-            click.echo(f"{out} is complete already")
+            click.echo(f"{folder} is complete already")
             if result.failures:
                 click.echo("(--append takes in recordings that were mended since)")
         for split, shards in result.manifest.splits.items():
@@ -227,7 +231,7 @@ def _report(ctx: click.Context, out: Path, result: BuildResult) -> None:
     if result.unlisted:
         click.echo(f"{result.unlisted} clips are in no split list and were left out", err=True)
     if result.failures:
-        where = f"; {out / FAILURES_NAME} says why" if result.manifest is not None else ""
+        where = f"; {folder.path(FAILURES_NAME)} says why" if result.manifest is not None else ""
         click.echo(f"{len(result.failures)} failed{where}", err=True)
         ctx.exit(1)
 

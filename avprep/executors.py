@@ -8,14 +8,14 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.sharedctypes import Synchronized
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from avprep.clips import ClipOptions
 from avprep.errors import ClipError, UserError
 from avprep.plan import ShardPlan
 from avprep.sources import Failure
-from shards.files import remove_temporary_files
+from shards.places import Folder
 from shards.writer import open_shard
 
 _Item = TypeVar("_Item")
@@ -30,7 +30,7 @@ Advance = Callable[[int], object]
 
 
 def make_shard(
-    out: Path,
+    out: Folder,
     shard: ShardPlan,
     options: ClipOptions,
     starting: Callable[[int], None],
@@ -44,8 +44,7 @@ def make_shard(
     from avprep.clip import make_sample  # what decodes and encodes; planning does without
 
     failures: list[Failure] = []
-    tar = out / shard.file
-    remove_temporary_files(tar.parent, tar.name)  # of a process that was killed
+    out.delete_partial(shard.split, PurePosixPath(shard.file).name)  # of a process that was killed
     with open_shard(out, shard.file, shard.index) as writer:
         for number, clip in enumerate(shard.clips):
             starting(number)
@@ -106,7 +105,7 @@ class Workers:
         return answers
 
     def make(
-        self, out: Path, shards: list[ShardPlan], options: ClipOptions, advance: Advance
+        self, out: Folder, shards: list[ShardPlan], options: ClipOptions, advance: Advance
     ) -> Iterator[Failures]:
         """Make shards, in any order; yields the failures of each."""
         seen = self._begun.value
@@ -214,7 +213,7 @@ class DaskWorkers:
         self._address = address
 
     def make(
-        self, out: Path, shards: list[ShardPlan], options: ClipOptions, advance: Advance
+        self, out: Folder, shards: list[ShardPlan], options: ClipOptions, advance: Advance
     ) -> Iterator[Failures]:
         """Make shards, in any order; yields the failures of each. Raises UserError."""
         try:
@@ -248,13 +247,13 @@ class DaskWorkers:
                 ) from None
 
 
-def _make_on_cluster(out: Path, shard: ShardPlan, options: ClipOptions) -> Failures:
+def _make_on_cluster(out: Folder, shard: ShardPlan, options: ClipOptions) -> Failures:
     return make_shard(out, shard, options, lambda _: None)
 
 
 @dataclass(frozen=True)
 class _Job:
-    out: Path
+    out: Folder
     shard: ShardPlan
     options: ClipOptions
     fatal: frozenset[str] = frozenset()
