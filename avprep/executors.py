@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -271,6 +273,15 @@ def _begin(
     with number.get_lock():
         _slot, number.value = number.value, number.value + 1
     _shared = (doing, begun, clip)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A build that was killed ends in all its processes, and writes nothing more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _tracked(number: int, function: Callable[[_Item], _Result], item: _Item) -> _Result:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from shards.errors import ShardError
 
@@ -96,21 +96,21 @@ class RemoteFolder:
     def create(self, name: str) -> Iterator[BinaryIO]:
         """A file to write to that stands, whole, when the block ends without an exception.
 
-        It is made in a temporary folder of this machine, which is deleted after the upload. Where
-        an upload is killed a store may keep the parts that arrived, unseen: what drops them is
-        the bucket's own rule for incomplete uploads.
+        It is made in a temporary file of this machine that has no name, so that a killed process
+        leaves none behind, and then uploaded. Where an upload is killed, a store may keep the parts
+        that arrived, unseen: what drops them is the bucket's own rule for incomplete uploads.
         """
-        with tempfile.TemporaryDirectory(prefix="avsa360-") as folder:
-            local = Path(folder) / Path(name).name
+        with tempfile.TemporaryFile() as file:
             try:
-                with open(local, "wb") as file:
-                    yield file
+                yield cast("BinaryIO", file)
+                file.seek(0)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 what = f"{tempfile.gettempdir()} is full, where it is made; set TMPDIR to another"
                 raise OSError(errno.EIO, what, self.path(name)) from None
-            self._upload(name, lambda store, path: store.put_file(str(local), path))
+            by_number = f"/dev/fd/{file.fileno()}"
+            self._upload(name, lambda store, path: store.put_file(by_number, path))
 
     def delete(self, name: str) -> None:
         """Delete a file if it is there."""

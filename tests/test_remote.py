@@ -83,6 +83,14 @@ def start_build(raw: Path, out: str, *arguments: object) -> subprocess.Popen[str
     )
 
 
+def _lives(process: str) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
 def _window(shards: ShardSet) -> tuple[np.ndarray, np.ndarray]:
     return shards.frames(3, 1, 5, 8), shards.foa(3, 12_345, 24_000, view=2)[0]
 
@@ -140,15 +148,25 @@ def test_damage_in_a_bucket_is_found(built: Path, store: s3fs.S3FileSystem) -> N
 
 @pytest.mark.usefixtures("quick_locks")
 def test_a_build_killed_on_its_way_to_a_bucket_is_finished_by_the_same_command(
-    raw: Path, built: Path, store: s3fs.S3FileSystem
+    raw: Path,
+    built: Path,
+    store: s3fs.S3FileSystem,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = "s3://bucket/killed"
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     killed = start_build(raw, url, "--workers", 1)
     deadline = time.monotonic() + 60
     while not store.glob("bucket/killed/train/*.index.json") and time.monotonic() < deadline:
         time.sleep(0.02)
+    workers = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
+    while any(map(_lives, workers)):
+        assert time.monotonic() < deadline, "its workers end with it"
+        time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == [], "no unfinished shard is left here"
     stamps = {path: store.modified(path) for path in store.glob("bucket/killed/train/*.tar")}
     assert stamps
     assert store.glob("bucket/killed/.build.lock.*"), "the lock outlives its holder"
@@ -258,7 +276,10 @@ def test_training_reads_a_bucket(store: s3fs.S3FileSystem, tmp_path: Path) -> No
         ("avprep", ["info", "s3://nowhere/set"]),
         ("avprep", ["verify", "s3://nowhere/set"]),
         ("avtrain", ["pretrain", "s3://nowhere/set"]),
-        ("avtrain", ["eval", "avsa", "s3://nowhere/set", "--checkpoint", "untrained", "--out", "x"]),
+        (
+            "avtrain",
+            ["eval", "avsa", "s3://nowhere/set", "--checkpoint", "untrained", "--out", "x"],
+        ),
     ],
 )
 @pytest.mark.usefixtures("store")
@@ -285,9 +306,7 @@ def test_a_missing_bucket_is_one_sentence(raw: Path, program: str, arguments: li
     ],
 )
 @pytest.mark.usefixtures("store")
-def test_what_is_missing_for_a_url_is_one_sentence(
-    prelude: str, place: str, sentence: str
-) -> None:
+def test_what_is_missing_for_a_url_is_one_sentence(prelude: str, place: str, sentence: str) -> None:
     code = f"import os, sys; {prelude}; from avprep.cli import main; main(['info', {place!r}])"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
