@@ -71,9 +71,9 @@ def inspect(
 
 
 @click.command(epilog="Example: avprep info shards")
-@click.argument("shards", metavar="DIR", type=_PATH)
+@click.argument("shards", metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-def info(shards: Path, as_json: bool) -> None:
+def info(shards: str, as_json: bool) -> None:
     """What a shard set holds: clips, hours, bytes, views, options, and leaks between splits."""
     from avprep.info import describe_set, in_words
 
@@ -82,11 +82,11 @@ def info(shards: Path, as_json: bool) -> None:
 
 
 @click.command(epilog="Example: avprep verify shards --quick")
-@click.argument("shards", metavar="DIR", type=_PATH)
+@click.argument("shards", metavar="DIR")
 @click.option("--quick", is_flag=True, help="Hashes only.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one on each core.")
 @click.pass_context
-def verify(ctx: click.Context, shards: Path, quick: bool, workers: int | None) -> None:
+def verify(ctx: click.Context, shards: str, quick: bool, workers: int | None) -> None:
     """Check a shard set: hashes, structure, and that every sample decodes and agrees with its JSON.
 
     Names shard, sample and member of each fault. Exit status 1 if there are any.
@@ -106,12 +106,12 @@ def verify(ctx: click.Context, shards: Path, quick: bool, workers: int | None) -
     epilog="Example: avprep preview shards --raw /raw --out clip.png",
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("shards", type=_PATH)
+@click.argument("shards")
 @click.argument("key", required=False)
 @click.option("--out", type=_PATH, default=Path("preview.png"), help="PNG file to write.")
 @click.option("--raw", type=_PATH, help="Folder the set was built from: shows its whole frame.")
 @click.option("--at", "at_s", type=click.FloatRange(0), default=0.0, help="Second of the clip.")
-def preview(shards: Path, key: str | None, out: Path, raw: Path | None, at_s: float) -> None:
+def preview(shards: str, key: str | None, out: Path, raw: Path | None, at_s: float) -> None:
     """Draw the clip KEY (by default the first) of a shard set: views, sound and its directions."""
     from avprep.preview import draw_preview
 

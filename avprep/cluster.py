@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from avprep.clips import ClipOptions
 from avprep.errors import UserError
 from avprep.executors import Advance, Failures, make_shard
 from avprep.plan import ShardPlan
+from shards.places import Folder
 
 
 class DaskWorkers:
@@ -18,7 +18,7 @@ class DaskWorkers:
         self._address = address
 
     def make(
-        self, out: Path, shards: list[ShardPlan], options: ClipOptions, advance: Advance
+        self, out: Folder, shards: list[ShardPlan], options: ClipOptions, advance: Advance
     ) -> Iterator[Failures]:
         """Make shards, in any order; yields the failures of each. Raises UserError."""
         try:
@@ -52,5 +52,5 @@ class DaskWorkers:
                 ) from None
 
 
-def _make_on_cluster(out: Path, shard: ShardPlan, options: ClipOptions) -> Failures:
+def _make_on_cluster(out: Folder, shard: ShardPlan, options: ClipOptions) -> Failures:
     return make_shard(out, shard, options, lambda _: None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -183,11 +185,20 @@ def _stop(workers: list[_Worker]) -> None:
     workers.clear()
 
 
+def _end_with_parent() -> None:
+    """A build that was killed ends in all its processes, and writes nothing more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _work(orders: Connection[Any, Any]) -> None:
     """What a worker process does."""
     # The parent tells its workers when to stop; they leave nothing half-written.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def starting(step: int) -> None:
         orders.send(_Begun(step))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 from avprep.clips import ClipOptions
@@ -13,7 +13,7 @@ from avprep.crew import Crew, Lost, Starting
 from avprep.errors import ClipError, UserError, in_a_sentence
 from avprep.plan import ShardPlan
 from avprep.sources import Failure
-from shards.files import remove_temporary_files
+from shards.places import Folder
 from shards.writer import open_shard
 
 _Item = TypeVar("_Item")
@@ -29,7 +29,7 @@ Advance = Callable[[int], object]
 
 
 def make_shard(
-    out: Path,
+    out: Folder,
     shard: ShardPlan,
     options: ClipOptions,
     starting: Starting,
@@ -44,8 +44,7 @@ def make_shard(
     from avprep.clip import make_sample  # what decodes and encodes; planning does without
 
     failures: list[Failure] = []
-    tar = out / shard.file
-    remove_temporary_files(tar.parent, tar.name)  # of a process that was killed
+    out.delete_partial(shard.split, PurePosixPath(shard.file).name)  # of a process that was killed
     with open_shard(out, shard.file, shard.index) as writer:
         for number, clip in enumerate(shard.clips):
             starting(number)
@@ -98,7 +97,7 @@ class Workers:
         return answers
 
     def make(
-        self, out: Path, shards: list[ShardPlan], options: ClipOptions, advance: Advance
+        self, out: Folder, shards: list[ShardPlan], options: ClipOptions, advance: Advance
     ) -> Iterator[Failures]:
         """Make shards, in any order; yields the failures of each."""
         jobs = [_Job(out, shard, options) for shard in shards]
@@ -139,7 +138,7 @@ class Workers:
 
 @dataclass(frozen=True)
 class _Job:
-    out: Path
+    out: Folder
     shard: ShardPlan
     options: ClipOptions
     fatal: dict[str, str] = field(default_factory=dict)

@@ -8,27 +8,30 @@ from typing import Any
 
 import numpy as np
 
+from avprep.ending import missing_shards
 from avprep.state import State
 from shards.errors import ShardError
-from shards.manifest import read_index, read_manifest
+from shards.manifest import read_indices, read_manifest
+from shards.places import Folder, folder_of
 from shards.reader import ShardSet
 from shards.schema import Manifest, View
 
 _LOOKED_AT = 500
 
 
-def describe_set(root: Path) -> dict[str, Any]:
-    """Counts, hours, bytes by part, options, views and leaks of the set in ``root``.
+def describe_set(place: Path | str) -> dict[str, Any]:
+    """Counts, hours, bytes by part, options, views and leaks of a set in a folder or at a URL.
 
     Raises ShardError, which says how far an unfinished build is.
     """
+    root = folder_of(place)
     try:
         manifest = read_manifest(root)
     except ShardError:
         state = State.read(root)
         if state is None:
             raise
-        done = sum((root / index).exists() for _, _, index in state.shards)
+        done = len(state.shards) - len(missing_shards(root, state))
         raise ShardError(
             f"{root} is unfinished: {done} of {len(state.shards)} shards stand; run the same "
             "`avprep build-shards` again to finish it"
@@ -43,13 +46,13 @@ def describe_set(root: Path) -> dict[str, Any]:
     }
 
 
-def _split(root: Path, manifest: Manifest, split: str) -> dict[str, Any]:
+def _split(root: Folder, manifest: Manifest, split: str) -> dict[str, Any]:
     shards = manifest.splits[split]
     sources = [source for shard in shards for source in shard.sources]
     parts: defaultdict[str, int] = defaultdict(int)
     labels: Counter[str | int] = Counter()
-    for shard in shards:
-        for sample in read_index(root / shard.index).samples:
+    for index in read_indices(root, [shard.index for shard in shards]):
+        for sample in index.samples:
             if sample.label is not None:
                 labels[sample.label] += 1
             for suffix, (_, size) in sample.members.items():

@@ -25,6 +25,7 @@ from avprep.sphere import Sphere
 from shards.errors import ShardError
 from shards.files import write_atomic
 from shards.geometry import ACN_CHANNELS, direction_deg, rotate_foa, view_foa_matrix
+from shards.places import Folder, folder_of
 from shards.reader import ShardSet
 from shards.schema import SampleInfo, View
 
@@ -37,7 +38,9 @@ _EXTENT = (180.0, -180.0, -90.0, 90.0)  # azimuth grows to the left
 Picture = NDArray[np.uint8]
 
 
-def draw_preview(root: Path, key: str | None, out: Path, raw: Path | None, at_s: float) -> str:
+def draw_preview(
+    place: Path | str, key: str | None, out: Path, raw: Path | None, at_s: float
+) -> str:
     """Draw a sample (the set's first one without ``key``) into the PNG file ``out``.
 
     Above, ``at_s`` seconds into the clip: the crops put back in their places on the sphere, and
@@ -46,7 +49,7 @@ def draw_preview(root: Path, key: str | None, out: Path, raw: Path | None, at_s:
     is one, and the spectrogram of what the view hears. Returns what it shows, in one sentence.
     Raises UserError or ShardError.
     """
-    shards, sample = _find(root, key)
+    shards, sample = _find(folder_of(place), key)
     info = shards.info(sample)
     if at_s >= info.duration_s:
         raise UserError(
@@ -108,7 +111,7 @@ def _labels(shards: ShardSet, sample: int, view: int, at_s: float) -> NDArray[np
     return shards.label_map(sample, view, number) if number >= 0 else None
 
 
-def _find(root: Path, key: str | None) -> tuple[ShardSet, int]:
+def _find(root: Folder, key: str | None) -> tuple[ShardSet, int]:
     first = ShardSet(root, next(iter(_splits(root))))
     if key is None:
         return first, 0
@@ -119,7 +122,7 @@ def _find(root: Path, key: str | None) -> tuple[ShardSet, int]:
     raise UserError(f"{root} has no sample {key!r}; its keys are like {first.keys[0]!r}")
 
 
-def _splits(root: Path) -> Iterable[str]:
+def _splits(root: Folder) -> Iterable[str]:
     from shards.manifest import read_manifest
 
     splits = read_manifest(root).splits

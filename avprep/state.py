@@ -6,20 +6,21 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from avprep.errors import UserError
+from avprep.lease import LOCK_NAME, leased
 from avprep.plan import BuildPlan
 from avprep.sources import Failure
-from shards.files import dump_json, write_atomic
+from shards.files import dump_json
+from shards.places import Folder, LocalFolder
 
 STATE_NAME = ".build.json"
 """Present while a build is unfinished: what it is making."""
-LOCK_NAME = ".build.lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -48,15 +49,14 @@ class State:
         shards = tuple((shard.split, shard.file, shard.index) for shard in plan.shards)
         return cls(plan.digest, options, versions, shards, plan.failures, plan.unlisted)
 
-    def write(self, out: Path) -> None:
-        write_atomic(out / STATE_NAME, dump_json(asdict(self), indent=1))
+    def write(self, out: Folder) -> None:
+        out.write(STATE_NAME, dump_json(asdict(self), indent=1))
 
     @classmethod
-    def read(cls, out: Path) -> State | None:
+    def read(cls, out: Folder) -> State | None:
         """The unfinished build in ``out``, None if there is none. Raises UserError."""
-        path = out / STATE_NAME
         try:
-            value = json.loads(path.read_bytes())
+            value = json.loads(out.read(STATE_NAME))
             return cls(
                 **{name: value[name] for name in ("plan", "options", "versions", "unlisted")},
                 shards=tuple((split, file, index) for split, file, index in value["shards"]),
@@ -65,6 +65,7 @@ class State:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError):
+            path = out.path(STATE_NAME)
             raise UserError(f"{path} is damaged; delete {out} or choose another --out") from None
 
 
@@ -86,29 +87,44 @@ def _flat(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def locked(out: Path, task: Task | None) -> Iterator[None]:
+def locked(out: Folder, task: Task | None) -> Iterator[Callable[[], None]]:
     """Hold the output folder: alone, or as one task among others of the same build.
 
-    The system drops the lock when the process ends, however it ends. Raises UserError where
-    another process is at work.
+    The system drops the lock when the process ends, however it ends; for a folder elsewhere see
+    `avprep.lease`. Raises UserError where another process is at work, and gives a function that
+    raises it if the lock was lost meanwhile.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as held:
+    if not isinstance(out, LocalFolder):
         if task is None:
-            held.enter_context(_lock(out / LOCK_NAME, fcntl.LOCK_EX, f"in {out}"))
+            lease = leased(out, "all", ("all.", "task-"), f"in {out}")
         else:
-            held.enter_context(_lock(out / LOCK_NAME, fcntl.LOCK_SH, f"in {out}"))
-            name = f"{LOCK_NAME}.{task.index}"
-            what = f"on task {task.index} in {out}"
-            held.enter_context(_lock(out / name, fcntl.LOCK_EX, what))
-        yield
+            kind = f"task-{task.index}"
+            lease = leased(out, kind, ("all.", f"{kind}."), f"in {out} (task {task.index})")
+        with lease as check:
+            yield check
+        return
+    out.root.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        path = out.root / LOCK_NAME
+        if task is None:
+            held.enter_context(_lock(path, fcntl.LOCK_EX, f"in {out}"))
+        else:
+            held.enter_context(_lock(path, fcntl.LOCK_SH, f"in {out}"))
+            own = path.with_name(f"{LOCK_NAME}.{task.index}")
+            held.enter_context(_lock(own, fcntl.LOCK_EX, f"on task {task.index} in {out}"))
+        yield lambda: None  # the system keeps it
 
 
 @contextmanager
-def finishing(out: Path) -> Iterator[None]:
+def finishing(out: Folder) -> Iterator[None]:
     """Hold the right to end a build; of several tasks that are done, the others wait."""
-    with _lock(out / f"{LOCK_NAME}.end", fcntl.LOCK_EX, f"in {out}", wait=True):
-        yield
+    if isinstance(out, LocalFolder):
+        path = out.root / f"{LOCK_NAME}.end"
+        with _lock(path, fcntl.LOCK_EX, f"in {out}", wait=True):
+            yield
+    else:
+        with leased(out, "end", ("end.",), f"in {out}", wait=True):
+            yield
 
 
 @contextmanager

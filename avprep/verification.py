@@ -10,12 +10,14 @@ from tqdm import tqdm
 
 from avprep.executors import Workers
 from shards.manifest import read_manifest
+from shards.places import Folder, folder_of
 from shards.schema import ShardEntry
 from shards.verify import Fault, verify_shard
 
 
-def verify_set(root: Path, quick: bool, workers: int) -> tuple[int, list[str]]:
+def verify_set(place: Path | str, quick: bool, workers: int) -> tuple[int, list[str]]:
     """The number of samples, and the faults in sentences. Raises ShardError without a set."""
+    root = folder_of(place)
     manifest = read_manifest(root)
     entries = [(split, entry) for split, shards in manifest.splits.items() for entry in shards]
     faults: list[str] = []
@@ -32,12 +34,12 @@ def verify_set(root: Path, quick: bool, workers: int) -> tuple[int, list[str]]:
     faults += [f"{key}: is in the set {count} times" for key, count in keys.items() if count > 1]
     listed = {entry.file for _, entry in entries}
     for split in manifest.splits:
-        for tar in sorted((root / split).glob("*.tar")):
-            if f"{split}/{tar.name}" not in listed:
-                faults.append(f"{split}/{tar.name}: is not in the manifest")
+        for name in sorted(root.files(split)):
+            if name.endswith(".tar") and f"{split}/{name}" not in listed:
+                faults.append(f"{split}/{name}: is not in the manifest")
     return len(keys), faults
 
 
-def _check(root: Path, quick: bool, item: tuple[str, ShardEntry]) -> list[Fault]:
+def _check(root: Folder, quick: bool, item: tuple[str, ShardEntry]) -> list[Fault]:
     split, entry = item
     return verify_shard(root, split, entry, quick)

@@ -55,7 +55,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR")
 @click.option("--task", type=click.Choice(["avc", "avsa"]), default="avsa", help="Pretext task.")
 @click.option("--preset", type=click.Choice(["tiny", "paper"]), default="tiny", help="Settings.")
 @click.option(
@@ -91,7 +91,7 @@ def main() -> None:
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--split", default="train", help="Which split to learn from.")
 def pretrain(
-    folder: Path,
+    folder: str,
     task: str,
     preset: str,
     out: Path | None,
@@ -154,7 +154,7 @@ def pretrain(
 
 @main.command("eval")
 @click.argument("task", type=click.Choice(["avc", "avsa"]))
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR")
 @click.option(
     "--checkpoint", required=True, help="A checkpoint.pt, or 'untrained' for a random network."
 )
@@ -179,7 +179,7 @@ def pretrain(
 @click.option("--seed", type=click.IntRange(0), default=0)
 def evaluate(
     task: str,
-    folder: Path,
+    folder: str,
     checkpoint: str,
     out: Path,
     preset: str | None,

@@ -84,7 +84,7 @@ class Encoder:
 
 
 def evaluate(
-    root: Path, task: Task, config: Config, protocol: Protocol, options: EvalOptions
+    root: Path | str, task: Task, config: Config, protocol: Protocol, options: EvalOptions
 ) -> dict[str, Any]:
     """Train the classifier on the one split, test it on the other, write and return the result.
 

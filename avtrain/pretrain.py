@@ -44,7 +44,7 @@ class RunOptions:
     workers: int | None = None
 
 
-def pretrain(root: Path, config: Config, options: RunOptions) -> dict[str, Any]:
+def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str, Any]:
     """Train on the shard set in ``root`` and return the last line of the log."""
     # Set-up: data, networks, and the state of an earlier start.
     config.check()

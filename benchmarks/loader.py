@@ -63,7 +63,7 @@ def ours(shards: ShardSet, samples: int, tensors: bool) -> None:
 def plain_webdataset(shards: ShardSet, samples: int, tensors: bool) -> None:
     features = Features(SOUND)
     entries = shards.manifest.splits[shards.split]
-    urls = [str(shards.root / entry.file) for entry in entries]
+    urls = [shards.root.path(entry.file) for entry in entries]
     dataset = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
     rng = np.random.default_rng(0)
     identity = torch.eye(4).repeat(BATCH, CLIP.views, 1, 1)

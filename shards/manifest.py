@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from shards.errors import ShardError
-from shards.files import dump_json, write_atomic
+from shards.files import dump_json
+from shards.places import Folder
 from shards.schema import Manifest, ShardEntry, ShardIndex
 
 MANIFEST_NAME = "manifest.json"
 
 
-def read_manifest(root: Path) -> Manifest:
+def read_manifest(root: Folder) -> Manifest:
     """The manifest of the set in ``root``; raises ShardError where there is no finished set."""
-    path = root / MANIFEST_NAME
+    path = root.path(MANIFEST_NAME)
     try:
-        content = path.read_bytes()
+        content = root.read(MANIFEST_NAME)
     except FileNotFoundError:
         raise ShardError(
             f"{root} holds no {MANIFEST_NAME}, so it is no finished shard set; "
@@ -33,8 +35,8 @@ def read_manifest(root: Path) -> Manifest:
         raise ShardError(f"{path} is damaged ({error!r}); copy it again from the set") from None
 
 
-def write_manifest(root: Path, manifest: Manifest) -> None:
-    write_atomic(root / MANIFEST_NAME, dump_json(manifest.to_json(), indent=1))
+def write_manifest(root: Folder, manifest: Manifest) -> None:
+    root.write(MANIFEST_NAME, dump_json(manifest.to_json(), indent=1))
 
 
 def shard_names(split: str, number: int) -> tuple[str, str]:
@@ -45,7 +47,7 @@ def shard_names(split: str, number: int) -> tuple[str, str]:
 
 def shard_number(file: str) -> int:
     """The number in a shard's name; raises ValueError for a name that is not of ours."""
-    return int(Path(file).stem.rpartition("-")[2])
+    return int(PurePosixPath(file).stem.rpartition("-")[2])
 
 
 def entry_of(index: ShardIndex, index_file: str) -> ShardEntry:
@@ -61,11 +63,25 @@ def entry_of(index: ShardIndex, index_file: str) -> ShardEntry:
     )
 
 
-def read_index(path: Path) -> ShardIndex:
+def read_index(root: Folder, name: str) -> ShardIndex:
     """The index of a shard; raises ShardError if it is missing or damaged."""
+    return read_indices(root, [name])[0]
+
+
+def read_indices(root: Folder, names: Sequence[str]) -> list[ShardIndex]:
+    """The indices of many shards; raises ShardError if one is missing or damaged."""
     try:
-        return ShardIndex.from_json(json.loads(path.read_bytes()))
+        contents = root.read_all(names)
     except OSError as error:
-        raise ShardError(f"{path} cannot be read: {error.strerror}") from None
+        raise ShardError(f"{error.filename} cannot be read: {error.strerror}") from None
+    return [
+        _parse_index(root.path(name), content)
+        for name, content in zip(names, contents, strict=True)
+    ]
+
+
+def _parse_index(path: str, content: bytes) -> ShardIndex:
+    try:
+        return ShardIndex.from_json(json.loads(content))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ShardError(f"{path} is damaged ({error!r}); copy it again from the set") from None

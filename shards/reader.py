@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from shards.errors import ShardError
 from shards.geometry import ACN_CHANNELS, view_foa_matrix
 from shards.manifest import read_index, read_manifest
+from shards.places import Folder, folder_of
 from shards.schema import SampleIndex, SampleInfo, map_suffix
 from shards.video import CropDecoder, decode_grey_png
 
-_OPEN_FILES = 64
 _CACHED_INDICES = 256
 _CACHED_INFOS = 512
 
 
 class ShardSet:
-    """One split of a finished shard set; samples are numbered in the manifest's order.
+    """One split of a finished shard set, in a folder or at a URL such as ``s3://bucket/set``;
+    samples are numbered in the manifest's order.
 
     Files are opened when they are first read, so that an instance can be sent to other
     processes. Raises ShardError for a folder that holds no finished set or lacks the split.
@@ -35,8 +36,8 @@ class ShardSet:
     (8, 112, 112, 3)
     """
 
-    def __init__(self, root: Path | str, split: str = "train") -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path | str | Folder, split: str = "train") -> None:
+        self.root = folder_of(root)
         self.split = split
         self.manifest = read_manifest(self.root)
         if split not in self.manifest.splits:
@@ -51,13 +52,12 @@ class ShardSet:
         self._reset()
 
     def _reset(self) -> None:
-        self._descriptors: dict[str, int] = {}
         self._decoders: dict[str, CropDecoder] = {}
         self._index_of = lru_cache(_CACHED_INDICES)(self._read_index)
         self._info_of = lru_cache(_CACHED_INFOS)(self._read_info)
 
     def __getstate__(self) -> dict[str, Any]:
-        lazy = ("_descriptors", "_decoders", "_index_of", "_info_of")
+        lazy = ("_decoders", "_index_of", "_info_of")
         return {name: value for name, value in self.__dict__.items() if name not in lazy}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -66,10 +66,6 @@ class ShardSet:
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    def __del__(self) -> None:
-        for descriptor in self.__dict__.get("_descriptors", {}).values():
-            os.close(descriptor)
 
     def info(self, sample: int) -> SampleInfo:
         """The JSON member of a sample."""
@@ -156,20 +152,15 @@ class ShardSet:
     def _read(self, sample: int, suffix: str, start: int, end: int) -> bytes:
         offset, _ = self._place(sample, suffix)
         entry = self._entries[self.shard_index[sample]]
-        data = os.pread(self._descriptor(entry.file), end - start, offset + start)
+        try:
+            data = self.root.read_range(entry.file, offset + start, offset + end)
+        except OSError as error:
+            path = self.root.path(entry.file)
+            raise ShardError(f"{path} cannot be read: {error.strerror}") from None
         if len(data) != end - start:
-            raise ShardError(f"{self.root / entry.file} is truncated; copy it again from the set")
+            path = self.root.path(entry.file)
+            raise ShardError(f"{path} is truncated; copy it again from the set")
         return data
-
-    def _descriptor(self, file: str) -> int:
-        if file not in self._descriptors:
-            while len(self._descriptors) >= _OPEN_FILES:
-                os.close(self._descriptors.pop(next(iter(self._descriptors))))
-            try:
-                self._descriptors[file] = os.open(self.root / file, os.O_RDONLY)
-            except OSError as error:
-                raise ShardError(f"{self.root / file} cannot be read: {error.strerror}") from None
-        return self._descriptors[file]
 
     def _sample_index(self, sample: int) -> SampleIndex:
         shard = int(self.shard_index[sample])
@@ -177,9 +168,10 @@ class ShardSet:
 
     def _read_index(self, shard: int) -> tuple[SampleIndex, ...]:
         entry = self._entries[shard]
-        index = read_index(self.root / entry.index)
+        index = read_index(self.root, entry.index)
         if index.sha256 != entry.sha256 or len(index.samples) != len(entry.keys):
-            raise ShardError(f"{self.root / entry.index} is of another set than the manifest")
+            path = self.root.path(entry.index)
+            raise ShardError(f"{path} is of another set than the manifest")
         return index.samples
 
     def _read_info(self, sample: int) -> SampleInfo:
@@ -191,17 +183,22 @@ class ShardSet:
 
     def _name(self, sample: int, suffix: str) -> str:
         file = self._entries[self.shard_index[sample]].file
-        return f"{self.root / file}: {self.keys[sample]}.{suffix}"
+        return f"{self.root.path(file)}: {self.keys[sample]}.{suffix}"
 
 
 class _Member(io.RawIOBase):
-    """A member as a file, so that libsndfile seeks in it and reads only what it needs."""
+    """A member as a file, so that libsndfile seeks in it and reads only what it needs.
+
+    libsndfile reads little by little. Where each read is a request over a network, whole blocks
+    are read and kept for as long as the member is open.
+    """
 
     def __init__(self, shards: ShardSet, sample: int, suffix: str) -> None:
         super().__init__()
         self._shards, self._sample, self._suffix = shards, sample, suffix
         self._size = shards._place(sample, suffix)[1]
         self._at = 0
+        self._blocks: dict[int, bytes] = {}
         # libsndfile calls back into `readinto` and would only print what is raised there.
         self.error: ShardError | None = None
 
@@ -223,10 +220,26 @@ class _Member(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         end = min(self._at + len(view), self._size)
         try:
-            data = self._shards._read(self._sample, self._suffix, self._at, end)
+            data = self._read(self._at, end)
         except ShardError as error:
             self.error = error
             return 0
         view[: len(data)] = data
         self._at = end
         return len(data)
+
+    def _read(self, start: int, end: int) -> bytes:
+        size = self._shards.root.block_bytes
+        if not size or start == end:
+            return self._shards._read(self._sample, self._suffix, start, end)
+        first = start // size
+        blocks = b"".join(self._block(number, size) for number in range(first, -(-end // size)))
+        return blocks[start - first * size : end - first * size]
+
+    def _block(self, number: int, size: int) -> bytes:
+        if number not in self._blocks:
+            end = min((number + 1) * size, self._size)
+            self._blocks[number] = self._shards._read(
+                self._sample, self._suffix, number * size, end
+            )
+        return self._blocks[number]

@@ -14,6 +14,7 @@ import soundfile
 
 from shards.errors import ShardError
 from shards.manifest import read_index
+from shards.places import Folder
 from shards.schema import KEY_PATTERN, SampleInfo, ShardEntry, ShardIndex, map_suffix
 from shards.video import decode_grey_png, index_mp4
 
@@ -34,13 +35,17 @@ class Fault:
         return f"{place}: {self.what}"
 
 
-def verify_shard(root: Path, split: str, entry: ShardEntry, quick: bool = False) -> list[Fault]:
+def verify_shard(root: Folder, split: str, entry: ShardEntry, quick: bool = False) -> list[Fault]:
     """The faults of one shard: of its bytes, and unless ``quick`` of all that is in it."""
-    path = root / entry.file
     try:
-        size = path.stat().st_size
+        with root.as_file(entry.file) as path:
+            return _verify(root, path, split, entry, quick)
     except OSError as error:
         return [Fault(entry.file, f"cannot be read: {error.strerror}")]
+
+
+def _verify(root: Folder, path: Path, split: str, entry: ShardEntry, quick: bool) -> list[Fault]:
+    size = path.stat().st_size
     if size != entry.bytes:
         return [Fault(entry.file, f"has {size} bytes instead of {entry.bytes}; copy it again")]
     faults = []
@@ -49,7 +54,7 @@ def verify_shard(root: Path, split: str, entry: ShardEntry, quick: bool = False)
     if quick:
         return faults
     try:
-        index = read_index(root / entry.index)
+        index = read_index(root, entry.index)
     except ShardError as error:
         return [*faults, Fault(entry.file, str(error))]
     faults += _against_manifest(entry, index)

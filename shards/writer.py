@@ -7,10 +7,10 @@ import io
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from shards.files import atomic_file, dump_json, write_atomic
+from shards.files import dump_json
+from shards.places import Folder
 from shards.schema import KEY_PATTERN, SampleIndex, SampleInfo, ShardIndex
 
 
@@ -88,14 +88,14 @@ class ShardWriter:
 
 
 @contextmanager
-def open_shard(root: Path, tar_name: str, index_name: str) -> Iterator[ShardWriter]:
-    """Write ``root/tar_name`` and then its mark of being finished, ``root/index_name``.
+def open_shard(root: Folder, tar_name: str, index_name: str) -> Iterator[ShardWriter]:
+    """Write ``tar_name`` in ``root`` and then its mark of being finished, ``index_name``.
 
     Nothing stands under either name before it is complete; an exception inside the block leaves
     neither behind.
     """
-    with atomic_file(root / tar_name) as file:
+    with root.create(tar_name) as file:
         writer = ShardWriter(file, tar_name)
         yield writer
         index = writer.finish()
-    write_atomic(root / index_name, dump_json(index.to_json()))
+    root.write(index_name, dump_json(index.to_json()))

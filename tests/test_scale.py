@@ -22,6 +22,7 @@ from avprep.executors import DEADLY, Workers
 from avprep.plan import Lists
 from avprep.state import locked
 from avprep.viewpoints import RandomViews
+from shards.places import folder_of
 from shards.reader import ShardSet
 from shards.schema import View
 from tests.media import FAST, build, contents, write_dot_recording
@@ -111,7 +112,7 @@ def test_a_build_killed_again_and_again_ends_with_the_same_bytes(
 
 def test_two_builds_in_one_folder_the_second_is_refused(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    with locked(out, None):
+    with locked(folder_of(out), None):
         for arguments in ((), ("--task-index", 0, "--task-count", 2)):
             second = build(raw, "--out", out, *FAST, *arguments)
             assert second.exit_code == 2

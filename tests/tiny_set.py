@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from shards.geometry import encode_foa, rotate_foa, unit_vector, view_foa_matrix, view_rotation
 from shards.manifest import entry_of, read_index, shard_names, write_manifest
+from shards.places import folder_of
 from shards.schema import AudioInfo, Manifest, SampleInfo, ShardEntry, VideoInfo, View
 from shards.video import index_mp4
 from shards.writer import open_shard
@@ -65,16 +66,15 @@ def make_set(
     rng = np.random.default_rng(seed)
     splits: dict[str, tuple[ShardEntry, ...]] = {}
     for split, count in sources.items():
-        (root / split).mkdir(parents=True)
         tar, index = shard_names(split, 0)
-        with open_shard(root, tar, index) as writer:
+        with open_shard(folder_of(root), tar, index) as writer:
             for number in range(count * clips_per_source):
                 key = f"{split}{number:03d}"
                 source = f"{split}-place{number % count}"
                 info, members = _sample(rng, key, source, split, views, layout, duration_s, number)
                 writer.add(info, members)
-        splits[split] = (entry_of(read_index(root / index), index),)
-    write_manifest(root, Manifest({}, {}, splits, plan=""))
+        splits[split] = (entry_of(read_index(folder_of(root), index), index),)
+    write_manifest(folder_of(root), Manifest({}, {}, splits, plan=""))
     return root
 
 
