@@ -1,0 +1,88 @@
+"""Peak memory of builds of few and of many clips, and of short and of long ones.
+
+    python benchmarks/memory.py [--clips 8 64] [--seconds 10 40] [--workers 2]
+
+Builds copies of one generated recording (8 views of 112², 640×320, four channels at 48 kHz) and
+watches every process of the build: the largest resident memory of the process that plans, of a
+worker and of an ffmpeg, in MB. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from avprep.ffmpeg import ffmpeg_path
+
+LOOK_EVERY_S = 0.02
+
+
+def make_recordings(raw: Path, clips: int, seconds: float) -> None:
+    raw.mkdir()
+    lavfi = ["-f", "lavfi", "-i"]
+    picture = [*lavfi, f"testsrc2=size=640x320:rate=24:duration={seconds}"]
+    noise = f"anoisesrc=r=48000:a=0.1:d={seconds},pan=quad|c0=c0|c1=0.5*c0|c2=0.3*c0|c3=c0"
+    x264 = ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    command = [ffmpeg_path(), "-v", "error", *picture, *lavfi, noise, *x264, str(raw / "0.mp4")]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    for number in range(1, clips):
+        os.link(raw / "0.mp4", raw / f"{number}.mp4")
+
+
+def status_of(pid: int) -> dict[str, str]:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+def peaks(command: list[str]) -> dict[str, int]:
+    """The largest resident memory, in kB, of each kind of process that a command runs."""
+    most: defaultdict[str, int] = defaultdict(int)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as build:
+        while build.poll() is None:
+            found = {int(p.name): status_of(int(p.name)) for p in Path("/proc").glob("[0-9]*")}
+            family = {build.pid}
+            for pid in sorted(found):  # children are younger, and their numbers mostly larger
+                if int(found[pid].get("PPid", 0)) in family:
+                    family.add(pid)
+            for pid in family & found.keys():
+                name = found[pid].get("Name", "")
+                kind = "plan" if pid == build.pid else "ffmpeg" if "ffmpeg" in name else "worker"
+                peak = found[pid].get("VmHWM", "0 kB").split()[0]
+                most[kind] = max(most[kind], int(peak))
+            time.sleep(LOOK_EVERY_S)
+        if build.returncode != 0:
+            sys.exit(f"the build failed: {' '.join(command)}")
+    return most
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, nargs="+", default=[8, 64])
+    parser.add_argument("--seconds", type=float, nargs="+", default=[10, 40])
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    print("| clips | seconds each | planning, MB | worker, MB | ffmpeg, MB |")
+    print("| --- | --- | --- | --- | --- |")
+    for seconds in arguments.seconds:
+        for clips in arguments.clips:
+            with tempfile.TemporaryDirectory() as temporary:
+                raw, out = Path(temporary) / "raw", Path(temporary) / "set"
+                make_recordings(raw, clips, seconds)
+                command = [sys.executable, "-m", "avprep", "build-shards", str(raw), "--out"]
+                command += [str(out), "--clip-duration", f"{seconds:g}"]
+                found = peaks([*command, "--workers", str(arguments.workers)])
+            row = " | ".join(f"{found[kind] / 1024:.0f}" for kind in ("plan", "worker", "ffmpeg"))
+            print(f"| {clips} | {seconds:g} | {row} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
