@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, cast
 from shards.errors import ShardError
 
 _OF_THE_EXTRA = ("fsspec", "s3fs")
+# s3fs holds this many parts of 50 MB in memory while it uploads, and each worker uploads.
+_S3_PARTS_AT_ONCE = 2
 
 
 class RemoteFolder:
@@ -167,7 +169,8 @@ def _connect(url: str) -> tuple[Any, str]:
     try:
         import fsspec
 
-        store, root = fsspec.url_to_fs(url)
+        options = {"max_concurrency": _S3_PARTS_AT_ONCE} if url.startswith("s3") else {}
+        store, root = fsspec.url_to_fs(url, **options)
     except ImportError as error:
         # fsspec says in its own words what it lacks; the name is in what it caught.
         cause = error.__cause__ or error
