@@ -41,7 +41,7 @@ def verified(root: Path) -> ShardSet:
     shards = ShardSet(root)
     for split, entries in shards.manifest.splits.items():
         for entry in entries:
-            assert verify_shard(root, split, entry) == []
+            assert verify_shard(shards.root, split, entry) == []
     return shards
 
 
