@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from fractions import Fraction
 
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 
 from avprep.cleaning import Stills, check_worth
 from avprep.clips import SHORTEST_CLIP_S, Clip, ClipOptions
+from avprep.decode import Decoding, PictureDecoder
 from avprep.encode import GOP_FRAMES, CropEncoder
 from avprep.errors import ClipError
 from avprep.examine import PictureFormat
-from avprep.excerpt import read_sound
-from avprep.ffmpeg import Decoder, Decoding
+from avprep.ffmpeg import SoundDecoder, SoundDecoding
 from avprep.hdr import ToneMap
 from avprep.maps import label_maps
 from avprep.probe import Media, Picture, probe_both
@@ -41,31 +42,32 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
     DroppedError where it is not worth it."""
     cv2.setNumThreads(1)  # clips run side by side, one on each core
     video_file, audio_file = clip.media or probe_both(clip.video, clip.audio)
-    decoding = _decoding(clip, options, video_file, audio_file)
-    views = options.views.draw(clip.key, options.seed, _energy(clip, options, decoding))
-    expected = max(1, round(decoding.duration_s * options.fps))
+    decoding, listening = _decodings(clip, options, video_file, audio_file)
+    views = options.views.draw(clip.key, options.seed, _energy(clip, options, listening))
     stills = Stills(options.fps)
-    with Decoder(decoding) as decoder:
+    picture = PictureDecoder(decoding)
+    with SoundDecoder(listening) if listening is not None else nullcontext() as sounding:
         crops, frames = _crop_all(
-            decoder, decoding, video_file, clip.picture.sphere, views, options, expected, stills
+            picture, decoding, video_file, clip.picture.sphere, views, options, stills
         )
-        raw = decoder.sound()
-        complaint = f" ({decoder.messages})" if decoder.messages else ""
+        raw = sounding.sound() if sounding is not None else np.empty((0, 0), np.float32)
+        message = sounding.message if sounding is not None else ""
     frames_s = frames / options.fps
-    delivered = [(clip.video, frames_s)]
-    if not clip.flat:
-        delivered.append((clip.audio, raw.shape[1] / decoding.sample_rate))
-    for file, seconds in delivered:
+    delivered = [(clip.video, frames_s, picture.message)]
+    if listening is not None and not clip.flat:
+        delivered.append((clip.audio, raw.shape[1] / listening.sample_rate, message))
+    for file, seconds, complaint in delivered:
         if not frames or seconds < decoding.duration_s - MISSING_TOLERANCE_S:
+            said = f" ({complaint})" if complaint else ""
             raise ClipError(
                 f"{file.name} delivers {seconds:.1f} s of {decoding.duration_s:.1f} s from second "
-                f"{clip.offset_s:g}{complaint}; it is truncated or damaged: download it again"
+                f"{clip.offset_s:g}{said}; it is truncated or damaged: download it again"
             )
     # The picture's frames set the clip's length, and the sound is cut or padded to it.
     samples = round(frames_s * options.sample_rate)
     sound = no_sound(options)
-    if raw.size:
-        field = field_of(raw, clip, decoding.sample_rate, samples, options.sample_rate)
+    if listening is not None and raw.size:
+        field = field_of(raw, clip, listening.sample_rate, samples, options.sample_rate)
         if options.cleaning:
             check_worth(options.cleaning, field, stills)
         sound = encode_sound(field, views, options)
@@ -103,20 +105,26 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
     return info, members
 
 
-def _energy(clip: Clip, options: ClipOptions, decoding: Decoding) -> NDArray[np.float64] | None:
+def _energy(
+    clip: Clip, options: ClipOptions, listening: SoundDecoding | None
+) -> NDArray[np.float64] | None:
     """Where the clip's sound comes from, if its views are drawn by that."""
-    if not isinstance(options.views, RandomViews) or not options.views.by_energy or clip.flat:
+    views = options.views
+    if not isinstance(views, RandomViews) or not views.by_energy or listening is None:
         return None
     from avprep.soundfield import energy_map  # SciPy, which others do without
 
-    rate, duration_s = decoding.sample_rate, decoding.duration_s
-    raw = read_sound(clip.audio, decoding.channels, clip.offset_s, duration_s)
-    samples = round(duration_s * options.sample_rate)
-    field = field_of(raw, clip, rate, samples, options.sample_rate)
+    with SoundDecoder(listening) as sounding:
+        raw = sounding.sound()
+    samples = round(listening.duration_s * options.sample_rate)
+    field = field_of(raw, clip, listening.sample_rate, samples, options.sample_rate)
     return energy_map(field, options.sample_rate)
 
 
-def _decoding(clip: Clip, options: ClipOptions, video: Media, audio: Media) -> Decoding:
+def _decodings(
+    clip: Clip, options: ClipOptions, video: Media, audio: Media
+) -> tuple[Decoding, SoundDecoding | None]:
+    """What is to be decoded of a clip's picture and sound; None where it may have no sound."""
     if video.picture is None:
         raise ClipError(f"{clip.video.name} has no picture; it is no 360° video")
     if audio.sound is None and not clip.flat:
@@ -133,56 +141,70 @@ def _decoding(clip: Clip, options: ClipOptions, video: Media, audio: Media) -> D
             f"{clip.video.name} has only {duration:.2f} s of picture with sound; clips must have "
             f"at least {SHORTEST_CLIP_S:g} s"
         )
-    crop, height, width = _taken(video.picture, clip.picture)
-    # Planes of 4:2:0 have even sizes; the frame still spans the same part of the sphere.
-    even = (height + height % 2, width + width % 2)
-    return Decoding(
+    stored, crop = _taken(video.picture, clip.picture)
+    decoding = Decoding(
         video=clip.video,
-        audio=clip.audio if audio.sound is not None else None,
-        video_start_s=video_zero_s + clip.offset_s,
-        audio_start_s=audio_zero_s + clip.offset_s,
+        start_s=video_zero_s + clip.offset_s,
         duration_s=duration,
         fps=options.fps,
-        height=even[0],
-        width=even[1],
-        deep=video.picture.hdr is not None,
+        stored=stored,
         crop=crop,
-        rescale=video.picture.full_range or even != (height, width),
-        rotate=clip.picture.rotation_deg != 0,
+        rotation_deg=clip.picture.rotation_deg,
+        full_range=video.picture.full_range,
+        deep=video.picture.hdr is not None,
         most_pixels=video.picture.most_pixels,
-        channels=audio.sound.channels if audio.sound is not None else 0,
-        sample_rate=audio.sound.sample_rate if audio.sound is not None else options.sample_rate,
+        timeout_s=options.timeout_s,
+    )
+    if audio.sound is None:
+        return decoding, None
+    return decoding, SoundDecoding(
+        audio=clip.audio,
+        begins_s=audio.begins_s,
+        start_s=audio_zero_s + clip.offset_s,
+        duration_s=duration,
+        slip_s=0.5 / options.fps,
+        channels=audio.sound.channels,
+        sample_rate=audio.sound.sample_rate,
         timeout_s=options.timeout_s,
     )
 
 
 def _taken(
     picture: Picture, of: PictureFormat
-) -> tuple[tuple[int, int, int, int] | None, int, int]:
-    """The part of a file's frames that is taken (None: all), and its height and width."""
+) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
+    """The size (height, width) that a file's frames are brought to, and the part of them, turned
+    upright, that is taken (None: all).
+
+    Planes of 4:2:0 have even sizes; a frame still spans the same part of the sphere.
+    """
     height, width = picture.height, picture.width
-    if of.rotation_deg % 180:
+    turned = of.rotation_deg // 90 % 2 == 1
+    if turned:
         height, width = width, height
-    if of.stereo == "top-bottom":
-        return (0, 0, width, height // 2), height // 2, width
-    if of.stereo == "left-right":
-        return (0, 0, width // 2, height), height, width // 2
-    return None, height, width
+    eyes_down = 2 if of.stereo == "top-bottom" else 1
+    eyes_across = 2 if of.stereo == "left-right" else 1
+    down, across = _even(height / eyes_down), _even(width / eyes_across)
+    height, width = down * eyes_down, across * eyes_across
+    crop = (0, 0, across, down) if of.stereo != "mono" else None
+    return ((width, height) if turned else (height, width)), crop
+
+
+def _even(size: float) -> int:
+    return max(2, 2 * round(size / 2))
 
 
 def _crop_all(
-    decoder: Decoder,
+    decoder: PictureDecoder,
     decoding: Decoding,
     video: Media,
     sphere: Sphere,
     views: tuple[View, ...],
     options: ClipOptions,
-    expected: int,
     stills: Stills,
 ) -> tuple[list[bytes], int]:
     """The views' mp4 files and their number of frames; ``stills`` sees the frames as well, where
     clips are cleaned by them."""
-    cropper = Cropper(decoding.height, decoding.width, views, options.size, sphere)
+    cropper: Cropper | None = None
     fps = Fraction(options.fps).limit_denominator(1001)
     hdr = video.picture.hdr if video.picture else None
     tone_map = ToneMap(hdr) if hdr is not None else None
@@ -192,14 +214,17 @@ def _crop_all(
     encoders = [CropEncoder(options.size, fps, *colours) for _ in views]
     frames = 0
     waiting: list[NDArray[np.uint8]] = []
-    for frame in decoder.frames():
-        if frames == expected:  # the filter rounds up; the pipe must still be emptied
-            continue
-        if options.cleaning:
-            stills.see(frame[: decoding.height])
-        crops = cropper.crop(frame)
-        waiting.append(tone_map(crops) if tone_map else crops.astype(np.uint8, copy=False))
-        frames += 1
+    for planes, count in decoder.frames(max(1, round(decoding.duration_s * options.fps))):
+        if cropper is None:
+            height, width = planes[0].shape
+            cropper = Cropper(height, width, views, options.size, sphere)
+        crops = cropper.crop(planes)
+        shown = tone_map(crops) if tone_map else crops.astype(np.uint8, copy=False)
+        for _ in range(count):
+            if options.cleaning:
+                stills.see(planes[0])
+            waiting.append(shown)
+        frames += count
         if len(waiting) * waiting[0].nbytes >= _BYTES_AT_ONCE:
             _encode(encoders, waiting)
             waiting = []

@@ -1,19 +1,15 @@
-"""Finding ffmpeg, and the one pass of it that decodes a clip's picture and sound."""
+"""Finding ffmpeg, and decoding a clip's sound with it."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 import ffmpeg
 import numpy as np
@@ -25,7 +21,6 @@ from avprep.errors import ClipError, UserError
 # ffmpeg open other files or addresses.
 FORMATS = "mov,matroska,ogg,wav,w64,flac,avi,mpegts,caf,aiff,mp3,aac"
 PROTOCOLS = "file"
-_TIME_TOLERANCE_S = 0.002
 _LARGEST_SLIP_S = 0.02
 """Sound that is off its time stamps by more is put right at once."""
 _PREROLL_S = 0.1
@@ -96,128 +91,80 @@ def safe_url(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """What one pass of ffmpeg delivers: frames of size (3/2·height, width) and raw sound.
+class SoundDecoding:
+    """What of a file's sound is decoded: ``duration_s`` from the time stamp ``start_s`` on, in a
+    file that begins at ``begins_s``.
 
-    ``video_start_s`` and ``audio_start_s`` are one moment, in the time stamps of either file.
-    ``deep``: frames have 10 bits, else 8. ``crop`` is the part (left, top, width, height) of the
-    file's frames that is taken, None for all of it; ``audio`` is None where no sound is wanted;
-    ``rescale``: what is taken is of another size or of full range; ``rotate``: frames are turned
-    as the file's display matrix says; larger frames than of ``most_pixels`` are skipped.
+    Sound that is off its time stamps by more than ``slip_s`` is put right at once.
     """
 
-    video: Path
-    audio: Path | None
-    video_start_s: float
-    audio_start_s: float
+    audio: Path
+    begins_s: float
+    start_s: float
     duration_s: float
-    fps: float
-    height: int
-    width: int
-    deep: bool
-    crop: tuple[int, int, int, int] | None
-    rescale: bool
-    rotate: bool
-    most_pixels: int
+    slip_s: float
     channels: int
     sample_rate: int
     timeout_s: float
 
-    def command(self, sound_descriptor: int) -> list[str]:
-        # One thread: a build runs one clip on each core, which scales better than threads in one.
+    def command(self) -> list[str]:
         limits: dict[str, object] = {
             "protocol_whitelist": PROTOCOLS,
             "format_whitelist": FORMATS,
             "threads": 1,
-            "max_pixels": self.most_pixels,
         }
-        if not self.rotate:
-            limits |= {"noautorotate": None}
-        # Time stamps count as they stand in the file, not from the start that ffmpeg finds. All
-        # frames from the key frame on are taken, since an earlier one may be on screen still.
+        # Time stamps count as they stand in the file, not from the start that ffmpeg finds.
         limits |= {"seek_timestamp": 1, "noaccurate_seek": None}
-        picture_in = ffmpeg.input(safe_url(self.video), **limits, ss=f"{self.video_start_s:.6f}")
-        # Output frame n is what is on screen at n/fps: the last frame at or before it. Containers
-        # round time stamps (Matroska to 1 ms), hence the tolerance.
-        frames = (
-            picture_in.video.filter("setpts", f"PTS-{_TIME_TOLERANCE_S}/TB")
-            .filter("fps", fps=f"{self.fps:.9g}", start_time=0, round="up")
-            .filter("trim", end=f"{self.duration_s:.6f}")
+        # Not before the file begins, which some containers do not like.
+        from_s = max(self.start_s - _PREROLL_S, min(self.start_s, self.begins_s))
+        preroll_s = self.start_s - from_s
+        # No picture: where it is in the same file, it need not be read.
+        sound_in = ffmpeg.input(safe_url(self.audio), **limits, ss=f"{from_s:.6f}", vn=None)
+        # Sound that starts late is padded and gaps are filled, so that it stays with the picture;
+        # the channels stay as the decoder delivers them.
+        slip_s = min(_LARGEST_SLIP_S, self.slip_s)
+        sound = (
+            sound_in.audio.filter(
+                "atrim", start=f"{preroll_s:.6f}", end=f"{preroll_s + self.duration_s:.6f}"
+            )
+            .filter("asetpts", f"PTS-{preroll_s:.6f}/TB")
+            .filter("aresample", **{"async": 1, "first_pts": 0, "min_hard_comp": slip_s})
         )
-        if self.crop is not None:
-            left, top, width, height = self.crop
-            frames = frames.filter("crop", width, height, left, top, exact=1)
-        if self.rescale:
-            frames = frames.filter("scale", self.width, self.height, out_range="tv")
-        depth = "yuv420p10le" if self.deep else "yuv420p"
-        outputs = [frames.output("pipe:1", format="rawvideo", pix_fmt=depth)]
-        if self.audio is not None:
-            sound_in, preroll_s = picture_in, 0.0
-            if self.audio != self.video:
-                preroll_s = _PREROLL_S
-                start_s = f"{self.audio_start_s - preroll_s:.6f}"
-                sound_in = ffmpeg.input(safe_url(self.audio), **limits, ss=start_s)
-            # Sound that starts late is padded and gaps are filled, so that it stays with the
-            # picture; the channels stay as the decoder delivers them.
-            slip_s = min(_LARGEST_SLIP_S, 0.5 / self.fps)
-            sound = (
-                sound_in.audio.filter(
-                    "atrim", start=f"{preroll_s:.6f}", end=f"{preroll_s + self.duration_s:.6f}"
-                )
-                .filter("asetpts", f"PTS-{preroll_s}/TB")
-                .filter("aresample", **{"async": 1, "first_pts": 0, "min_hard_comp": slip_s})
-            )
-            outputs.append(
-                sound.output(f"pipe:{sound_descriptor}", format="f32le", acodec="pcm_f32le")
-            )
-        graph = ffmpeg.merge_outputs(*outputs).global_args(
+        graph = sound.output("pipe:1", format="f32le", acodec="pcm_f32le").global_args(
             *("-nostdin", "-hide_banner", "-loglevel", "error", "-filter_complex_threads", "1")
         )
         return [str(part) for part in graph.compile(cmd=ffmpeg_path())]
 
 
-def _widen(pipe: IO[bytes] | None) -> None:
-    """Let a pipe hold a small frame, where the system allows it: fewer switches between sides."""
-    if pipe is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
-        with suppress(OSError):
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+class SoundDecoder:
+    """Context manager that runs a `SoundDecoding` beside other work; then take `sound()`.
 
-
-class Decoder:
-    """Context manager that runs a `Decoding`: iterate over `frames`, then take `sound()`.
-
-    A hang or a crash in a broken file stays in the child process, which is killed after
-    ``timeout_s`` seconds.
+    ffmpeg decodes layouts of a file's own making without harm, and a hang or a crash in a broken
+    file stays in its process, which is killed after ``timeout_s`` seconds.
     """
 
-    def __init__(self, decoding: Decoding) -> None:
-        self._decoding = decoding
+    def __init__(self, wanted: SoundDecoding) -> None:
+        self._wanted = wanted
         self._timed_out = False
+        self._raw = bytearray()
+        self._messages = b""
 
-    def __enter__(self) -> Decoder:
-        read_end, write_end = os.pipe()
+    def __enter__(self) -> SoundDecoder:
         try:
             self._process = subprocess.Popen(
-                self._decoding.command(write_end),
+                self._wanted.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                pass_fds=(write_end,),
             )
-            _widen(self._process.stdout)
         except OSError as error:
-            os.close(read_end)
             raise UserError(f"{ffmpeg_path()} cannot be run: {error.strerror}") from None
-        finally:
-            os.close(write_end)
-        self._raw_sound = bytearray()
-        self._messages = b""
         self._readers = [
-            threading.Thread(target=self._read_sound, args=(read_end,), daemon=True),
+            threading.Thread(target=self._read_sound, daemon=True),
             threading.Thread(target=self._read_messages, daemon=True),
         ]
-        self._watchdog = threading.Timer(self._decoding.timeout_s, self._give_up)
+        self._watchdog = threading.Timer(self._wanted.timeout_s, self._give_up)
         self._watchdog.daemon = True
         for thread in (*self._readers, self._watchdog):
             thread.start()
@@ -229,46 +176,25 @@ class Decoder:
         self._process.wait()
         for reader in self._readers:
             reader.join()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-
-    def frames(self) -> Iterator[NDArray[np.uint8 | np.uint16]]:
-        """Planar YUV 4:2:0 frames (3/2·height, width); each is overwritten by the next."""
-        depth = np.uint16 if self._decoding.deep else np.uint8
-        frame = np.empty((self._decoding.height * 3 // 2, self._decoding.width), dtype=depth)
-        target = memoryview(frame.data).cast("B")
-        pipe = self._process.stdout
-        if pipe is None:
-            raise RuntimeError("ffmpeg was started without a pipe")
-        filled = 0
-        while count := pipe.readinto(target[filled:]):  # type: ignore[attr-defined]
-            filled += count
-            if filled == len(target):
-                yield frame
-                filled = 0
+        # They refer to each other: the sound would stay in memory until Python looks for cycles.
+        del self._watchdog, self._readers
 
     def sound(self) -> NDArray[np.float32]:
-        """The whole sound (channels, samples), interleaved in memory; call it after the last frame.
+        """The whole sound (channels, samples), interleaved in memory.
 
-        Raises ClipError if ffmpeg took too long. Its other complaints are in `messages`.
+        Raises ClipError if ffmpeg took too long. Its other complaints are in `message`.
         """
         for reader in self._readers:
             reader.join()
         self._process.wait()
         if self._timed_out:
-            raise ClipError(
-                f"decoding took more than {self._decoding.timeout_s:g} s and was stopped; the file "
-                "may be broken, or allow more with --clip-timeout"
-            )
-        channels = self._decoding.channels
-        if not channels:
-            return np.empty((0, 0), dtype=np.float32)
-        whole = len(self._raw_sound) // (4 * channels) * channels
-        samples = np.frombuffer(self._raw_sound, dtype="<f4", count=whole)
-        return samples.reshape(-1, channels).T
+            raise ClipError(too_long(self._wanted.timeout_s))
+        channels = self._wanted.channels
+        whole = len(self._raw) // (4 * channels) * channels
+        return np.frombuffer(self._raw, dtype="<f4", count=whole).reshape(-1, channels).T
 
     @property
-    def messages(self) -> str:
+    def message(self) -> str:
         """ffmpeg's last complaint, in one line that is the same in every run."""
         text = re.sub(r" @ 0x[0-9a-f]+", "", self._messages.decode(errors="replace"))
         lines = [line.strip() for line in text.splitlines() if "Terminating thread" not in line]
@@ -278,16 +204,25 @@ class Decoder:
         self._timed_out = True
         self._process.kill()
 
-    def _read_sound(self, descriptor: int) -> None:
-        wanted = self._decoding
+    def _read_sound(self) -> None:
+        wanted = self._wanted
         most = round((wanted.duration_s + _MOST_EXTRA_S) * wanted.sample_rate) * wanted.channels * 4
-        with open(descriptor, "rb", buffering=0) as pipe:
-            while part := pipe.read(1 << 18):
-                if len(self._raw_sound) < most:  # broken time stamps make ffmpeg fill endless gaps
-                    self._raw_sound += part
+        if self._process.stdout is not None:
+            with self._process.stdout as pipe:
+                while part := pipe.read(1 << 18):
+                    if len(self._raw) < most:  # broken time stamps make ffmpeg fill endless gaps
+                        self._raw += part
 
     def _read_messages(self) -> None:
         if self._process.stderr is not None:
             with self._process.stderr as pipe:
                 while part := pipe.read(1 << 16):
                     self._messages = (self._messages + part)[-_LONGEST_MESSAGE:]
+
+
+def too_long(timeout_s: float) -> str:
+    """What is said of a clip that is given up."""
+    return (
+        f"decoding took more than {timeout_s:g} s and was stopped; the file may be broken, or "
+        "allow more with --clip-timeout"
+    )

@@ -8,6 +8,8 @@ with chroma sited to the left (MPEG-2, H.264): chroma column c lies on luma colu
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -20,8 +22,9 @@ from shards.schema import View
 
 _LEVEL_STEP = 2.0
 """A pyramid level is used where nearly all output pixels still span this many of its pixels."""
-_SAMPLING_STEP = 1.55
-"""Samples of a crop lie at most this many pixels apart, so that bilinear taps leave no gaps."""
+_SINGLE_STEP, _SAMPLING_STEP = 1.55, 2.5
+"""One sample a pixel is enough up to the first of these, in pixels of the level; beyond, samples
+lie at most the second one apart, and their average makes up for the gaps between bilinear taps."""
 _MOST_ROWS = 1 << 14
 """OpenCV takes maps of fewer than 2^15 rows."""
 _BLACK, _NO_COLOUR = 16, 128
@@ -65,14 +68,14 @@ def equirectangular_directions(height: int, width: int) -> Points:
 
 @dataclass(frozen=True)
 class _Sampling:
-    """How a view is sampled: at which level of the pyramid, with how many samples a pixel and
-    direction, and where: columns and rows of the luma plane and of U above V, in pixels.
+    """How a view is sampled: at which level of the pyramid, with how many samples a pixel down and
+    across, and where: columns and rows of the luma plane and of a chroma plane, in pixels.
 
     ``hidden`` (size, size): what the source does not show; None where it shows everything.
     """
 
     level: int
-    samples: int
+    samples: tuple[int, int]
     luma: tuple[Map, Map]
     chroma: tuple[Map, Map]
     hidden: NDArray[np.bool_] | None = None
@@ -102,12 +105,12 @@ class Cropper:
         self._hidden: dict[int, NDArray[np.bool_]] = {}
         self._views = len(views)
         # Views that are sampled alike are sampled in one go, one below the other.
-        alike: dict[tuple[int, int, int], dict[int, _Sampling]] = {}
+        alike: dict[tuple[int, tuple[int, int], int], dict[int, _Sampling]] = {}
         for number, view in enumerate(views):
             sampling = self._sampling(view)
             if sampling.hidden is not None:
                 self._hidden[number] = sampling.hidden
-            height = size * sampling.samples
+            height = size * sampling.samples[0]
             part = number // max(1, _MOST_ROWS // height)
             group = alike.setdefault((sampling.level, sampling.samples, part), {})
             group[number] = sampling
@@ -124,21 +127,21 @@ class Cropper:
             for (level, samples, _), group in sorted(alike.items())
         ]
 
-    def crop(self, frame: Plane) -> Plane:
-        """Crops (views, 3/2·size, size), planar YUV 4:2:0, of a frame (3/2·height, width)."""
-        height, width = self._source
-        luma = frame[:height]
-        chroma = frame[height:].reshape(height, width // 2)  # V below U
+    def crop(self, planes: Sequence[Plane]) -> Plane:
+        """Crops (views, 3/2·size, size), planar YUV 4:2:0, of a frame's planes Y (height, width),
+        U and V (height/2, width/2)."""
         size, level = self._size, 0
-        crops = np.empty((self._views, size * 3 // 2, size), dtype=frame.dtype)
-        scale = 1 if frame.dtype == np.uint8 else 4
+        crops = np.empty((self._views, size * 3 // 2, size), dtype=planes[0].dtype)
+        quarters = crops[:, size:].reshape(self._views, 2, size // 2, size // 2)
+        scale = 1 if crops.dtype == np.uint8 else 4
         for views, sampling in self._groups:  # from fine levels to coarse ones
             while level < sampling.level:
-                luma, chroma, level = _halve(luma), _halve(chroma), level + 1
-            luma_crops = _sample(luma, sampling.luma, sampling.samples)
-            chroma_crops = _sample(chroma, sampling.chroma, sampling.samples)
-            crops[views, :size] = luma_crops.reshape(-1, size, size)
-            crops[views, size:] = chroma_crops.reshape(-1, size // 2, size)
+                planes, level = [_halve(plane) for plane in planes], level + 1
+            luma = _sample(planes[0], sampling.luma, sampling.samples)
+            crops[views, :size] = luma.reshape(-1, size, size)
+            for number, plane in enumerate(planes[1:]):
+                chroma = _sample(plane, sampling.chroma, sampling.samples)
+                quarters[views, number] = chroma.reshape(-1, size // 2, size // 2)
         for view, hidden in self._hidden.items():
             crops[view, :size][hidden] = _BLACK * scale
             for plane in crops[view, size:].reshape(2, size // 2, size // 2):
@@ -150,42 +153,40 @@ class Cropper:
         steps = self._steps(view)
         height, width = self._source
         level = 0
-        fine_step = float(np.quantile(steps, 0.1))
+        fine_step = float(np.quantile(np.concatenate([s.ravel() for s in steps]), 0.1))
         while fine_step >= 2 ** (level + 1) * _LEVEL_STEP and height % 4 == 0 and width % 4 == 0:
             height, width, level = height // 2, width // 2, level + 1
-        samples = int(np.ceil(steps.max() / 2**level / _SAMPLING_STEP))
-        fine = (np.arange(size * samples) + 0.5) / (size * samples)
-        half_samples = size // 2 * samples
+        down, across = (_samples(float(s.max()) / 2**level) for s in steps)
         # Chroma pixel c spans two luma pixels around 2c + 1/2, half a luma pixel to the left of
         # the place where it would lie if it were centred.
-        chroma_fine = (np.arange(half_samples) + 0.5) / half_samples
         scale = 2.0**level
         full_height, full_width = self._source
         edge = np.array([full_width, full_height], dtype=np.float64)
         # From edge coordinates to pixel indices of the plane at its pyramid level. Averaging 2×2
         # keeps luma centred; left-sited chroma keeps its half *full-size* pixel of offset.
-        luma = self._places(view, fine[None, :], fine[:, None])
+        luma = self._places(view, _fine(size * across), _fine(size * down).T)
         luma_map = _map(luma.xy * edge / scale - 0.5, luma.box, height, width, self._sphere.wraps)
-        chroma = self._places(view, chroma_fine[None, :] - 0.5 / size, chroma_fine[:, None])
-        u_map = _map(
+        half = size // 2
+        chroma = self._places(view, _fine(half * across) - 0.5 / size, _fine(half * down).T)
+        chroma_map = _map(
             (chroma.xy * edge + np.array([0.5, 0.0])) / (2 * scale) - 0.5,
             chroma.box,
             height // 2,
             width // 2,
             self._sphere.wraps,
         )
-        v_map = (u_map[0], u_map[1] + height // 2)
         hidden = None
         if not luma.visible.all():
-            blocks = luma.visible.reshape(size, samples, size, samples)
+            blocks = luma.visible.reshape(size, down, size, across)
             hidden = np.logical_not(blocks.all(axis=(1, 3)))
-        return _Sampling(level, samples, luma_map, _stack([u_map, v_map]), hidden)
+        return _Sampling(level, (down, across), luma_map, chroma_map, hidden)
 
     def _places(self, view: View, x: Points, y: Points) -> Places:
         return self._sphere.places(view_directions(view, x, y), *self._source)
 
-    def _steps(self, view: View) -> Points:
-        """Arcs between neighbouring output pixels, in pixels of the source where it is finest.
+    def _steps(self, view: View) -> tuple[Points, Points]:
+        """Arcs between neighbouring output pixels, down and across, in pixels of the source where
+        it is finest.
 
         Nearer the poles of an equirectangular frame a row's pixels are crowded, but the picture
         on them is as smooth as the rows above and below, so that arcs, not pixels, tell how finely
@@ -194,9 +195,20 @@ class Cropper:
         centres = (np.arange(self._size) + 0.5) / self._size
         directions = view_directions(view, centres[None, :], centres[:, None])
         density = self._sphere.density(*self._source)
-        return density * np.concatenate(
-            [np.linalg.norm(np.diff(directions, axis=axis), axis=-1).ravel() for axis in (0, 1)]
+        down, across = (
+            density * np.linalg.norm(np.diff(directions, axis=axis), axis=-1) for axis in (0, 1)
         )
+        return down, across
+
+
+def _samples(step: float) -> int:
+    """How many samples a pixel of ``step`` source pixels takes in one direction."""
+    return 1 if step <= _SINGLE_STEP else max(2, math.ceil(step / _SAMPLING_STEP))
+
+
+def _fine(count: int) -> Points:
+    """The middles (1, count) of equal parts of a picture's side."""
+    return ((np.arange(count) + 0.5) / count)[None, :]
 
 
 def _map(index: Points, box: Points, height: int, width: int, wraps: bool) -> tuple[Map, Map]:
@@ -218,17 +230,18 @@ def _stack(maps: list[tuple[Map, Map]]) -> tuple[Map, Map]:
     return np.concatenate(columns), np.concatenate(rows)
 
 
-def _sample(plane: Plane, where: tuple[Map, Map], samples: int) -> Plane:
-    """The plane at the places of a map, ``samples`` of them averaged in each direction."""
+def _sample(plane: Plane, where: tuple[Map, Map], samples: tuple[int, int]) -> Plane:
+    """The plane at the places of a map, of which ``samples`` down and across are averaged."""
     # The picture goes on round the seam; rows are never left (see `_map`).
-    sampled: Plane = np.asarray(
+    sampled = np.asarray(
         cv2.remap(plane, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), dtype=plane.dtype
     )
-    while samples % 2 == 0:  # twice by two is several times as fast as once by four
-        sampled, samples = _halve(sampled), samples // 2
-    if samples > 1:
+    down, across = samples
+    while down % 2 == 0 and across % 2 == 0:  # twice by two is several times as fast as by four
+        sampled, down, across = _halve(sampled), down // 2, across // 2
+    if down * across > 1:
         height, width = sampled.shape
-        target = (width // samples, height // samples)
+        target = (width // across, height // down)
         sampled = np.asarray(cv2.resize(sampled, target, interpolation=cv2.INTER_AREA))
     return sampled
 

@@ -52,6 +52,13 @@ def grey_frame(luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate([luma, np.full((height // 2, width), 128, dtype=np.uint8)])
 
 
+def planes_of(frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+    """Y, U and V of a planar YUV 4:2:0 frame (3/2·height, width)."""
+    height, width = frame.shape[0] * 2 // 3, frame.shape[1]
+    u, v = frame[height:].reshape(2, height // 2, width // 2)
+    return frame[:height], u, v
+
+
 def centroid(plane: NDArray[np.uint8]) -> tuple[float, float]:
     """Centre (x, y) of what is bright, in edge coordinates: 0 to width, 0 to height."""
     weight = np.clip(plane.astype(np.float64) - DARK - 0.25 * (BRIGHT - DARK), 0, None)

@@ -16,7 +16,7 @@ from avprep.projection import (
 from avprep.sphere import Sphere, vfov_of
 from shards.geometry import angle_between_deg, unit_vector
 from shards.schema import View
-from tests.media import centroid, dot_plane, gnomonic, grey_frame
+from tests.media import centroid, dot_plane, gnomonic, grey_frame, planes_of
 
 SIZES = [(360, 640), (960, 1920), (1920, 3840)]
 DIRECTIONS = [(40, 25), (-140, -35), (180, 20), (-179.9, -30), (60, 80), (-100, -80)]
@@ -38,7 +38,7 @@ def test_a_dot_at_the_views_direction_lands_in_the_centre(
     frame = grey_frame(dot_plane(*size, azimuth, elevation, SIGMA_DEG[size[0]]))
     for hfov in (40.0, 80.0):
         view = View(azimuth, elevation, hfov, hfov)
-        crop = Cropper(*size, (view,), CROP).crop(frame)[0][:CROP]
+        crop = Cropper(*size, (view,), CROP).crop(planes_of(frame))[0][:CROP]
         x, y = centroid(crop)
         off = np.hypot(x - CROP / 2, y - CROP / 2) * pixel_deg(view)
         assert off < max(0.1, pixel_deg(view) / 4)
@@ -53,7 +53,7 @@ def test_a_dot_elsewhere_lands_where_the_gnomonic_formula_says(
     for away in ((9, 4), (-11, -6)):
         camera = np.clip(elevation + away[1], -89, 89)
         view = View((azimuth + away[0] + 180) % 360 - 180, float(camera), 60.0, 48.0)
-        crop = Cropper(*size, (view,), CROP).crop(frame)[0][:CROP]
+        crop = Cropper(*size, (view,), CROP).crop(planes_of(frame))[0][:CROP]
         x, y = centroid(crop)
         expected_x, expected_y = gnomonic(view, azimuth, elevation)
         # The formula places the centre of the dot; the picture of a round dot off the axis is
@@ -78,7 +78,7 @@ def test_colour_lies_where_brightness_lies(plane: int) -> None:
     luma = np.full((height, width), 100, dtype=np.uint8)
     frame = np.concatenate([luma.ravel(), chroma.ravel()]).reshape(-1, width)
     view = View(azimuth, elevation, hfov, hfov)
-    crop = Cropper(height, width, (view,), CROP).crop(frame)[0]
+    crop = Cropper(height, width, (view,), CROP).crop(planes_of(frame))[0]
     half = crop[CROP:].reshape(2, CROP // 2, CROP // 2)[plane]
     x, y = centroid(half)
     # Column c of the chroma plane lies at 2c + 1/2 luma pixels from the left, so at x - 1/4.
@@ -130,7 +130,7 @@ def test_no_aliasing_at_4k(hfov: float) -> None:
     height, width = 1920, 3840
     luma = texture(height, width)
     view = View(37.0, 20.0, hfov, hfov)
-    crop = Cropper(height, width, (view,), CROP).crop(grey_frame(luma))[0][:CROP]
+    crop = Cropper(height, width, (view,), CROP).crop(planes_of(grey_frame(luma)))[0][:CROP]
     fine = (np.arange(8 * CROP) + 0.5) / (8 * CROP)
     position = (
         Sphere().places(view_directions(view, fine[None, :], fine[:, None]), height, width).xy

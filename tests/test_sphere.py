@@ -13,7 +13,7 @@ from avprep.projection import Cropper
 from avprep.sphere import Projection, Sphere
 from shards.geometry import unit_vector
 from shards.schema import View
-from tests.media import centroid, dot_plane, gnomonic, grey_frame
+from tests.media import centroid, dot_plane, gnomonic, grey_frame, planes_of
 
 HEIGHT, WIDTH = 480, 960
 # Middles, edges and corners of faces, the seam and near the poles.
@@ -64,7 +64,7 @@ def test_a_dot_lands_where_it_is(
         frame = converted(grey_frame(dot_plane(HEIGHT, WIDTH, azimuth, elevation, 3)), v360, size)
         away = View(azimuth, elevation * 0.9 - 4, 50.0, 50.0)
         for view in (View(azimuth, elevation, 40.0, 40.0), away):
-            crop = Cropper(*size, (view,), 112, sphere).crop(frame)[0][:112]
+            crop = Cropper(*size, (view,), 112, sphere).crop(planes_of(frame))[0][:112]
             expected = np.multiply(gnomonic(view, azimuth, elevation), 112)
             # v360 itself is off by up to half a pixel of its source, which is 0.7 of ours.
             assert np.hypot(*(centroid(crop) - expected)) < 0.6
@@ -80,7 +80,9 @@ def test_half_a_sphere_shows_its_half_and_nothing_behind() -> None:
         View(180.0, 0.0, 40.0, 40.0),
         View(90.0, 0.0, 40.0, 40.0),
     )
-    seen, behind, edge = Cropper(HEIGHT, WIDTH // 2, views, 112, sphere).crop(grey_frame(half))
+    seen, behind, edge = Cropper(HEIGHT, WIDTH // 2, views, 112, sphere).crop(
+        planes_of(grey_frame(half))
+    )
     assert centroid(seen[:112]) == pytest.approx((56, 56), abs=0.25)
     assert np.all(behind[:112] == 16)
     assert np.all(behind[112:] == 128)

@@ -1,0 +1,159 @@
+"""The frames of a clip, decoded in this process, at a constant rate."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from avprep.errors import ClipError
+from avprep.ffmpeg import too_long
+from avprep.probe import open_media
+
+Planes = tuple[NDArray[np.uint8 | np.uint16], ...]
+"""Y of (height, width), U and V of half of both: 4:2:0."""
+
+_TIME_TOLERANCE_S = 0.002
+_SEEK_EARLIER_S = 0.2
+"""Some containers look key frames up by when they are decoded, which is before they are shown."""
+_LIMITED = 1
+"""AVCOL_RANGE_MPEG."""
+_PLAIN = {False: ("yuv420p", "yuvj420p"), True: ("yuv420p10le",)}
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What of a video is decoded: ``duration_s`` from the time stamp ``start_s`` on.
+
+    Frames of (height, width) are brought to ``stored`` (height, width) of limited range, turned by
+    ``rotation_deg`` as players do, and cut to ``crop`` (left, top, width, height; None: all of
+    it); all even. ``deep``: they have 10 bits, else 8. Larger ones than of ``most_pixels`` are
+    skipped.
+    """
+
+    video: Path
+    start_s: float
+    duration_s: float
+    fps: float
+    stored: tuple[int, int]
+    crop: tuple[int, int, int, int] | None
+    rotation_deg: int
+    full_range: bool
+    deep: bool
+    most_pixels: int
+    timeout_s: float
+
+
+class PictureDecoder:
+    """Decodes a `Decoding`; ``decoded`` counts the file's frames that this took, and ``message``
+    is what the decoder complained about last."""
+
+    def __init__(self, wanted: Decoding) -> None:
+        self._wanted = wanted
+        self._reformatter = VideoReformatter()
+        self._deadline = time.monotonic() + wanted.timeout_s
+        self.decoded = 0
+        self.message = ""
+
+    def frames(self, count: int) -> Iterator[tuple[Planes, int]]:
+        """Up to ``count`` frames of the constant rate, as planes and for how many frames they stay.
+
+        Frame n shows what is on screen at n/fps: the last frame at or before it, and before the
+        first frame that one. Planes are the decoder's own memory, and live as long as they are
+        held. Raises ClipError where decoding takes too long.
+        """
+        fps, shown = self._wanted.fps, 0
+        last: VideoFrame | None = None
+        last_end_s = 0.0
+        for frame, begin_s, end_s in self._timed():
+            # Containers round time stamps (Matroska to 1 ms), hence the tolerance.
+            until = min(count, math.ceil((begin_s - _TIME_TOLERANCE_S) * fps))
+            if last is not None and until > shown:
+                yield self._planes(last), until - shown
+                shown = until
+            if shown == count:
+                return
+            last, last_end_s = frame, end_s
+        until = min(count, math.ceil((last_end_s - _TIME_TOLERANCE_S) * fps))
+        if last is not None and until > shown:
+            yield self._planes(last), until - shown
+
+    def _timed(self) -> Iterator[tuple[VideoFrame, float, float]]:
+        """The file's frames from the key frame before the start on, and from when to when after
+        it they are on screen."""
+        wanted = self._wanted
+        try:
+            with open_media(wanted.video) as container:
+                stream = container.streams.video[0]
+                # One thread: a build runs one clip on each core, which scales better.
+                stream.thread_type = "NONE"
+                stream.codec_context.thread_count = 1
+                stream.codec_context.options = {"max_pixels": str(wanted.most_pixels)}
+                rate = stream.average_rate or stream.guessed_rate or wanted.fps
+                _seek(container, wanted.start_s)
+                end_s = 0.0
+                for frame in self._decoded(container, stream):
+                    begin_s = end_s
+                    if frame.time is not None:
+                        begin_s = frame.time - wanted.start_s
+                    length = frame.duration * (frame.time_base or 0) if frame.duration else 1 / rate
+                    end_s = begin_s + float(length)
+                    yield frame, begin_s, end_s
+        except (av.FFmpegError, OSError) as error:
+            self.message = error.strerror or str(error)
+
+    def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+        for packet in container.demux(stream):
+            if time.monotonic() > self._deadline:
+                raise ClipError(too_long(self._wanted.timeout_s))
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:  # what comes after may be whole
+                self.message = error.strerror or str(error)
+                continue
+            for frame in frames:
+                if isinstance(frame, VideoFrame):
+                    self.decoded += 1
+                    yield frame
+
+    def _planes(self, frame: VideoFrame) -> Planes:
+        wanted = self._wanted
+        height, width = wanted.stored
+        plain = frame.format.name in _PLAIN[wanted.deep] and not wanted.full_range
+        if not plain or (frame.height, frame.width) != (height, width):
+            frame = self._reformatter.reformat(
+                frame,
+                width,
+                height,
+                _PLAIN[wanted.deep][0],
+                interpolation=Interpolation.BICUBIC,
+                dst_color_range=_LIMITED,
+            )
+        depth = np.uint16 if wanted.deep else np.uint8
+        planes: list[NDArray[np.uint8 | np.uint16]] = []
+        for number, plane in enumerate(frame.planes[:3]):
+            scale = 1 if number == 0 else 2
+            line = plane.line_size // depth().itemsize
+            rows = np.frombuffer(memoryview(plane), depth).reshape(-1, line)
+            part = np.rot90(rows[: height // scale, : width // scale], wanted.rotation_deg // 90)
+            if wanted.crop is not None:
+                left, top, across, down = (edge // scale for edge in wanted.crop)
+                part = part[top : top + down, left : left + across]
+            planes.append(np.ascontiguousarray(part) if wanted.rotation_deg else part)
+        return tuple(planes)
+
+
+def _seek(container: InputContainer, start_s: float) -> None:
+    begins_s = (container.start_time or 0) / 1_000_000
+    if start_s - _SEEK_EARLIER_S > begins_s:
+        container.seek(int((start_s - _SEEK_EARLIER_S) * 1_000_000), backward=True)
