@@ -224,6 +224,8 @@ class Decoder:
             reader.join()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        # They refer to each other: the sound would stay in memory until Python looks for cycles.
+        del self._watchdog
 
     def frames(self) -> Iterator[NDArray[np.uint8 | np.uint16]]:
         """Planar YUV 4:2:0 frames (3/2·height, width); each is overwritten by the next."""
