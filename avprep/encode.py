@@ -67,10 +67,12 @@ class CropEncoder:
         self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> bytes:
-        """The whole file."""
+        """The whole file, once."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
-        return self._buffer.getvalue()
+        content = self._buffer.getvalue()
+        self._buffer.close()  # the container, which has cycles, may outlive this object
+        return content
 
 
 def rotation_safe_gain(foa: NDArray[np.float32]) -> float:

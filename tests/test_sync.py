@@ -40,7 +40,7 @@ class Case:
     """A recording of 4 s: its frames' moments, when its sound begins, and how it is stored.
 
     ``begins_s``: how much later than 0 all of it is in the file's time; ``cut_s``: how much of its
-    beginning was cut off without encoding it again; ``gap_s`` of its sound from 1.2 s on is lost.
+    beginning was cut off without encoding it again; ``gap_s`` of its sound from 0.5 s on is lost.
     """
 
     times: tuple[float, ...]
@@ -93,7 +93,7 @@ CASES = {
     "cut-mkv": Case(constant(24), "mkv", options=EVERY_HALF_SECOND, cut_s=0.7),
     "opus-mp4": Case(constant(24), audio="libopus"),
     "opus-webm": Case(constant(30), "webm", "libvpx-vp9", VP9, audio="libopus"),
-    "gap-mkv": Case(constant(24), "mkv", audio="pcm_f32le", gap_s=0.09),
+    "gap-mkv": Case(constant(24), "mkv", audio="pcm_f32le", gap_s=0.07),
     "ten-bit-h264": Case(constant(24), pix_fmt="yuv420p10le"),
     "ten-bit-hevc": Case(constant(24), "mkv", "libx265", X265, "yuv420p10le", "libopus"),
     "side-wav": Case(constant(24), audio=None, side="wav"),
@@ -190,7 +190,7 @@ def audio_packets(
     stream.bit_rate = 512_000
     packets = []
     for start in range(0, sound.shape[1] - 959, 960):
-        if gap_s and 1.2 <= start / SOURCE_RATE < 1.2 + gap_s:
+        if gap_s and 0.5 <= start / SOURCE_RATE < 0.5 + gap_s:
             continue
         part = np.ascontiguousarray(sound[:, start : start + 960])
         packed = not stream.format.is_planar
