@@ -18,9 +18,8 @@ from avprep.errors import ClipError, UserError, in_a_sentence
 from avprep.examine import SoundFormat, Wanted, picture_format, sound_format
 from avprep.excerpt import read_sound
 from avprep.executors import Workers
-from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
 from avprep.pixels import small_frames
-from avprep.probe import Media, probe
+from avprep.probe import Media, open_media, probe
 from avprep.sources import SIDE_SUFFIXES, VIDEO_SUFFIXES
 
 _EXCERPT_S = 10.0
@@ -106,8 +105,7 @@ def inspect(path: Path, wanted: Wanted) -> Inspection:
 
 def _container(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
-    with av.open(safe_url(path), options=options, metadata_errors="replace") as container:
+    with open_media(path) as container:
         found["container"] = container.format.name.split(",")[0]
         for stream in (*container.streams.video[:1], *container.streams.audio[:1]):
             begins = float((stream.start_time or 0) * (stream.time_base or 0))

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
-from avprep.probe import MOST_PIXELS
+from avprep.probe import MOST_PIXELS, open_media
 from avprep.sphere import Projection, Sphere
 
 _HEIGHT = 270
@@ -86,8 +84,7 @@ def small_frames(
 
     ``keys_only`` takes the nearest key frames, which is faster, but may be the same one again.
     """
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
-    with av.open(safe_url(path), options=options) as container:
+    with open_media(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}

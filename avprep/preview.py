@@ -17,7 +17,7 @@ from scipy import signal
 
 from avprep.errors import UserError
 from avprep.examine import PictureFormat
-from avprep.ffmpeg import FORMATS, PROTOCOLS, safe_url
+from avprep.probe import open_media
 from avprep.projection import equirectangular_directions, view_directions, view_position
 from avprep.soundfield import energy_map, loudest_direction
 from avprep.sphere import Sphere
@@ -125,10 +125,9 @@ def whole_frame(path: Path, moment_s: float, of: PictureFormat) -> Picture:
 
     Raises UserError where there is none.
     """
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
     picture: Picture | None = None
     try:
-        with av.open(safe_url(path), options=options) as container:
+        with open_media(path) as container:
             container.seek(int(moment_s * 1_000_000), backward=True)
             begin = (container.start_time or 0) / 1_000_000
             for frame in container.decode(video=0):

@@ -63,17 +63,20 @@ class Media:
     sound: Sound | None
 
 
+def open_media(path: Path) -> InputContainer:
+    """Raises av.FFmpegError or OSError for what is no media file."""
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
+    # Broken files name themselves in bytes that are no UTF-8.
+    return av.open(safe_url(path), options=options, metadata_errors="replace")
+
+
 def probe(path: Path) -> Media:
     """Raises ClipError for a file that is missing, empty or not readable as media."""
     try:
         size = path.stat().st_size
         if size == 0:
             raise ClipError(f"{path.name} is empty (0 bytes); download it again")
-        with av.open(
-            safe_url(path),
-            options={"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS},
-            metadata_errors="replace",
-        ) as container:
+        with open_media(path) as container:
             video = next(iter(container.streams.video), None)
             audio = next(iter(container.streams.audio), None)
             duration = container.duration
@@ -94,9 +97,7 @@ def probe(path: Path) -> Media:
 def _check(name: str, size: int, media: Media) -> None:
     """Raises ClipError where a file says of itself what would only cost time and memory."""
     what = None
-    if media.duration_s * _LEAST_BYTES_PER_S > size:
-        what = f"it lasts {media.duration_s:.0f} s, which {size} bytes cannot hold"
-    elif media.picture is not None and not _is_plausible(media.picture):
+    if media.picture is not None and not _is_plausible(media.picture):
         what = f"its picture has {media.picture.width}×{media.picture.height} pixels"
     elif media.sound is not None and media.sound.channels > _MOST_CHANNELS:
         what = f"its sound has {media.sound.channels} channels"
@@ -104,6 +105,8 @@ def _check(name: str, size: int, media: Media) -> None:
         _SAMPLE_RATES[0] <= media.sound.sample_rate <= _SAMPLE_RATES[1]
     ):
         what = f"its sound has {media.sound.sample_rate} samples a second"
+    elif media.duration_s * _LEAST_BYTES_PER_S > size:
+        what = f"it lasts {media.duration_s:.0f} s, which {size} bytes cannot hold"
     if what is not None:
         raise ClipError(f"{name} says that {what}; it is damaged: download it again")
 

@@ -114,7 +114,10 @@ def read_splits(folder: Path, names: tuple[str, ...] | None = None) -> dict[str,
 
 
 def _names_of_csv(path: Path, text: str) -> list[str]:
-    rows = list(csv.DictReader(text.splitlines()))
+    try:
+        rows = list(csv.DictReader(text.splitlines()))
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read as a list of names: {error}") from None
     column = next((name for name in ("id", "file_path") if rows and name in rows[0]), None)
     if column is None:
         raise UserError(f"{path} has no column id or file_path with names of recordings")

@@ -45,6 +45,10 @@ class Seed:
     healthy: bool = True
 
 
+LISTS = "lists"
+"""The layout of a folder whose split lists are damaged, not its recordings."""
+
+
 def make_seeds() -> list[Seed]:
     """Recordings of all kinds, always the same ones."""
     with tempfile.TemporaryDirectory() as folder:
@@ -128,6 +132,16 @@ class _Maker:
                 "yt-dlp",
                 "yt-dlp",
                 {"{name}.mp4": mp4, "{name}.info.json": json.dumps(info).encode()},
+            ),
+            Seed(
+                "split lists",
+                LISTS,
+                {
+                    "{name}.mp4": mp4,
+                    "train.txt": b"{name}\nother\n",
+                    "test.csv": b"id,second\none,1\ntwo,2\n",
+                },
+                healthy=False,
             ),
             Seed("Sphere360", "sphere360", {"{name}_7.webm": webm}),
             Seed(

@@ -5,47 +5,16 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from numpy.random import Generator
+
+from tests.parts import pick
 
 Change = Callable[[Generator, bytearray], str]
 """Changes a file's content and says how."""
 
 _NASTY = (0, 1, 2, 255, 1 << 15, (1 << 16) - 1, 1 << 16, 1 << 24, (1 << 31) - 1, 1 << 31)
 _NASTY += ((1 << 32) - 1, (1 << 32) - 1000, (1 << 62), (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
-_CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"udta", b"moof", b"traf")
-_CONTAINERS += (b"mvex", b"dinf", b"sv3d", b"proj")
-_TELLING = (b"mvhd", b"tkhd", b"mdhd", b"elst", b"stts", b"ctts", b"stsc", b"stsz", b"stco")
-_TELLING += (
-    b"avc1",
-    b"hev1",
-    b"mp4a",
-    b"fl32",
-    b"avcC",
-    b"esds",
-    b"SA3D",
-    b"equi",
-    b"st3d",
-    b"tfhd",
-)
-# Matroska: sizes, scales, rates, durations, times, projection.
-_EBML_TELLING = (0xB0, 0xBA, 0x54B0, 0x54BA, 0x4489, 0x2AD7B1, 0xB5, 0x78B5, 0x9F, 0x6264)
-_EBML_TELLING += (
-    0x23E383,
-    0xE7,
-    0x56AA,
-    0x56BB,
-    0x7671,
-    0x7672,
-    0x53B8,
-    0xA3,
-    0x9B,
-    0x63A2,
-    0x55B1,
-)
-_EBML_MASTERS = (0x1A45DFA3, 0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0xE0, 0xE1, 0x1F43B675)
-_EBML_MASTERS += (0x114D9B74, 0x4DBB, 0x1C53BB6B, 0xBB, 0xB7, 0xA0, 0x7670, 0x1254C367)
 
 
 def flip_bits(rng: Generator, data: bytearray) -> str:
@@ -105,73 +74,9 @@ def _lie(rng: Generator, data: bytearray, place: int, width: int, little: bool) 
     return f"{width} bytes at {place} set to {number}"
 
 
-@dataclass(frozen=True)
-class _Part:
-    """An mp4 box or Matroska element: where it starts, its content starts, and it ends."""
-
-    name: bytes
-    start: int
-    content: int
-    end: int
-
-
-def _boxes(data: bytes, start: int, end: int) -> list[_Part]:
-    found: list[_Part] = []
-    while start + 8 <= end:
-        length, name = struct.unpack_from(">I4s", data, start)
-        content = start + 8
-        length = length or end - start
-        if length < 8 or start + length > end:
-            break
-        found.append(_Part(name, start, content, start + length))
-        # A sample description is a box with a count; an entry of it has a fixed part first.
-        skip = {b"stsd": 8, b"avc1": 78, b"hev1": 78, b"mp4a": 28, b"fl32": 28}.get(name)
-        if name in _CONTAINERS or skip is not None:
-            found += _boxes(data, content + (skip or 0), start + length)
-        start += length
-    return found
-
-
-def _elements(data: bytes, start: int, end: int) -> list[_Part]:
-    found: list[_Part] = []
-    while start + 2 <= end:
-        width = 9 - data[start].bit_length() if data[start] else 9
-        if width > 4 or start + width >= end:
-            break
-        name = data[start : start + width]
-        place = start + width
-        size_width = 9 - data[place].bit_length() if data[place] else 9
-        if size_width > 8 or place + size_width > end:
-            break
-        size = int.from_bytes(data[place : place + size_width], "big") & ((1 << 7 * size_width) - 1)
-        content = place + size_width
-        last = end if size == (1 << 7 * size_width) - 1 else min(end, content + size)
-        found.append(_Part(name, start, content, last))
-        if int.from_bytes(name, "big") in _EBML_MASTERS:
-            found += _elements(data, content, last)
-        start = last
-    return found
-
-
-def _pick(rng: Generator, data: bytearray, telling: bool = False) -> _Part | None:
-    """A box or element, by chance; with ``telling`` one that describes picture, sound or time."""
-    if data[:4] == b"\x1a\x45\xdf\xa3":
-        parts = _elements(bytes(data), 0, len(data))
-        chosen = [p for p in parts if int.from_bytes(p.name, "big") in _EBML_TELLING]
-    else:
-        parts = _boxes(bytes(data), 0, len(data))
-        chosen = [part for part in parts if part.name in _TELLING]
-    if telling:
-        # By name first: there are many blocks and few durations.
-        names = sorted({part.name for part in chosen})
-        name = names[int(rng.integers(len(names)))] if names else b""
-        parts = [part for part in chosen if part.name == name]
-    return parts[int(rng.integers(len(parts)))] if parts else None
-
-
 def lie_in_part(rng: Generator, data: bytearray) -> str:
     """A nasty number in what describes picture, sound and time."""
-    part = _pick(rng, data, telling=True)
+    part = pick(rng, data, telling=True)
     if part is None or part.end <= part.content:
         return lie_in_header(rng, data)
     if data[:1] == b"\x1a":  # Matroska's numbers fill their elements
@@ -185,7 +90,7 @@ def lie_in_part(rng: Generator, data: bytearray) -> str:
 
 
 def resize_part(rng: Generator, data: bytearray) -> str:
-    part = _pick(rng, data)
+    part = pick(rng, data)
     if part is None:
         return lie_in_header(rng, data)
     width = min(part.content - part.start - len(part.name), 8) if data[:1] == b"\x1a" else 4
@@ -195,7 +100,7 @@ def resize_part(rng: Generator, data: bytearray) -> str:
 
 def move_part(rng: Generator, data: bytearray) -> str:
     """Take a box or element out, double it, or swap it with another one; sizes stay as they are."""
-    one, other = _pick(rng, data), _pick(rng, data)
+    one, other = pick(rng, data), pick(rng, data)
     if one is None or other is None:
         return cut_out(rng, data)
     content = bytes(data[one.start : one.end])
@@ -213,16 +118,20 @@ def move_part(rng: Generator, data: bytearray) -> str:
     return f"{one.name!r} {how}"
 
 
-def claim_size(rng: Generator, data: bytearray) -> str:
-    """Frames say that they are huge: in a VP8 key frame or an H.264 parameter set."""
+def claim_any_size(rng: Generator, data: bytearray) -> str:
     width, height = (int(rng.choice([16, 4096, 11_000, 16_380, 65_536])) for _ in range(2))
+    return claim_size(data, width, height) or lie_in_part(rng, data)
+
+
+def claim_size(data: bytearray, width: int, height: int) -> str | None:
+    """Make frames say that they are huge: in a VP8 key frame or an H.264 parameter set."""
     place = data.find(b"\x9d\x01\x2a")
     if place > 0:
         struct.pack_into("<HH", data, place + 3, min(width, 16_383), min(height, 16_383))
         return f"VP8 frame of {width}×{height}"
     place = data.find(b"avcC")
     if place < 0:
-        return lie_in_part(rng, data)
+        return None
     start = place + 4 + 8
     length = struct.unpack_from(">H", data, start - 2)[0]
     claimed = _parameter_set(width // 16, height // 16)[:length]
@@ -305,7 +214,7 @@ def mutate(rng: Generator, content: bytes) -> tuple[bytes, str]:
     data = bytearray(content)
     changes: tuple[Change, ...] = (*_ANY, lie_in_header, lie_in_header, lie_in_header)
     if content[4:8] == b"ftyp" or content[:4] == b"\x1a\x45\xdf\xa3":
-        changes = (*_ANY, *_BY_PARTS, *_BY_PARTS, claim_size)
+        changes = (*_ANY, *_BY_PARTS, *_BY_PARTS, claim_any_size)
     elif b"\0" not in content[:50]:
         changes = (*_ANY, spoil_text, spoil_text, spoil_text, spoil_text, spoil_text)
     said = []

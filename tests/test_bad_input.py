@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from avprep.cli import main
+from avprep.errors import ClipError
+from avprep.truth import starss_events
 from shards.geometry import encode_foa, unit_vector
 from shards.reader import ShardSet
 from tests.media import (
@@ -24,6 +27,7 @@ from tests.media import (
     write_video,
     write_wav,
 )
+from tests.mutations import claim_size
 
 FAST = ["--clip-duration", "2", "--views", "2", "--audio-layout", "source"]
 FRAME = grey_frame(dot_plane(160, 320, 40, 15, 6))
@@ -137,7 +141,46 @@ def no_sound_at_all(raw: Path) -> str:
     return "peaks at"
 
 
+def endless(raw: Path) -> str:
+    """A length that would make billions of clips."""
+    raw.mkdir(exist_ok=True)
+    write_video(raw / "bad.mkv", [FRAME] * 48, sound=wave())
+    content = bytearray((raw / "bad.mkv").read_bytes())
+    struct.pack_into(">d", content, content.index(b"\x44\x89\x88") + 3, 1e15)
+    (raw / "bad.mkv").write_bytes(content)
+    return "bytes cannot hold"
+
+
+def one_sample_a_second(raw: Path) -> str:
+    write_dot_recording(raw, "bad")
+    content = bytearray((raw / "bad.wav").read_bytes())
+    struct.pack_into("<I", content, 24, 1)
+    (raw / "bad.wav").write_bytes(content)
+    return "its sound has 1 samples a second"
+
+
+def huge_picture(raw: Path) -> str:
+    """A file of some kilobytes whose frames would take gigabytes."""
+    video = write_dot_recording(raw, "bad")
+    content = bytearray(video.read_bytes())
+    assert claim_size(content, 16_000, 10_240) == "H.264 parameter set of 16000×10240"
+    video.write_bytes(content)
+    return "its picture has 16000×10240 pixels"
+
+
+def unknown_codec(raw: Path) -> str:
+    raw.mkdir(exist_ok=True)
+    write_video(raw / "bad.mov", [FRAME] * 48, sound=wave())
+    content = (raw / "bad.mov").read_bytes()
+    (raw / "bad.mov").write_bytes(content.replace(b"fl32", b"zzzz"))
+    return "has no sound"
+
+
 CASES = [
+    endless,
+    one_sample_a_second,
+    huge_picture,
+    unknown_codec,
     truncated_index,
     truncated_content,
     no_sound,
@@ -177,6 +220,27 @@ def test_a_bad_recording_is_named_and_the_others_go_in(make, tmp_path: Path) -> 
     again = build(raw, "--out", out)
     assert again.exit_code == 1, "the same command says the same"
     assert "failures.jsonl" in again.output
+
+
+def test_recordings_of_one_name_cost_all_but_the_first(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "set"
+    for name in ("a", "b"):
+        write_dot_recording(raw, name)
+        (raw / f"{name}.info.json").write_text('{"id": "same"}')
+    write_dot_recording(raw, "c")
+    (raw / "c.info.json").write_text("[" * 100_000)
+    result = build(raw, "--out", out)
+    assert result.exit_code == 1, result.output
+    assert "b.mp4 would get the key same-0 as a.mp4 does; rename one" in result.output
+    assert sorted(ShardSet(out).keys) == ["c-0", "same-0"]
+
+
+@pytest.mark.parametrize("row", ["nan,1,0,10,5", "0,inf,0,10,5", "0,1,0,1e999,5", "0,1", "é"])
+def test_labels_that_are_none_are_said(row: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"0,1,0,10,5\n{row}\n")
+    with pytest.raises(ClipError, match=r"a\.csv is no STARSS label file"):
+        starss_events(path, 0.0, 10.0)
 
 
 def test_every_clip_bad_makes_no_set(tmp_path: Path) -> None:

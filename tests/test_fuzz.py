@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.fuzz import Fuzzer, summary
+from tests.fuzz import summary
 from tests.fuzz_seeds import make_seeds
+from tests.fuzzer import Fuzzer
 
 MUTANTS = 48
 
