@@ -20,8 +20,9 @@ from avprep.errors import UserError
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-Starting = Callable[[int], object]
-"""Called by a function in a worker with the number of each step that it begins."""
+Starting = Callable[[int | None], object]
+"""Called by a function in a worker with the number of each step that it begins; None: with what
+may take as long as it likes."""
 _POLL_S = 0.2
 _STOP_S = 5.0
 _MOST_IDLE_DEATHS = 3
@@ -74,7 +75,8 @@ class Crew:
                 for worker in _ready(busy):
                     message = worker.receive()
                     if isinstance(message, _Begun):
-                        on_step(worker.number, message.step)
+                        if message.step is not None:
+                            on_step(worker.number, message.step)
                         continue
                     busy.remove(worker)
                     if isinstance(message, _Done):
@@ -99,7 +101,7 @@ class Crew:
                 passed_s, before_s = min(time.monotonic() - before_s, 1.0), time.monotonic()
                 for worker in busy:
                     worker.spent_s += passed_s
-                for worker in [w for w in busy if w.step is not None and w.spent_s > limit_s]:
+                for worker in [w for w in busy if w.is_limited and w.spent_s > limit_s]:
                     busy.remove(worker)
                     _stop([worker])
                     yield worker.number, Lost(worker.step or 0, late=True)
@@ -109,7 +111,7 @@ class Crew:
 
 @dataclass(frozen=True)
 class _Begun:
-    step: int
+    step: int | None
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,11 @@ class _Worker:
         self.number = 0
         self.step: int | None = None
         self.is_alone = False
+        self.is_limited = False
         self.spent_s = 0.0
 
     def give(self, number: int, function: Any, item: Any, alone: bool) -> None:
-        self.number, self.step, self.is_alone = number, None, alone
+        self.number, self.step, self.is_alone, self.is_limited = number, None, alone, False
         with suppress(BrokenPipeError, ConnectionResetError):  # `receive` will say so
             self._connection.send((function, item))
 
@@ -152,7 +155,8 @@ class _Worker:
             self.kill()
             return None
         if isinstance(message, _Begun):
-            self.step, self.spent_s = message.step, 0.0
+            self.spent_s, self.is_limited = 0.0, message.step is not None
+            self.step = self.step if message.step is None else message.step
         return message
 
     @property
@@ -189,7 +193,7 @@ def _work(orders: Connection[Any, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
-    def starting(step: int) -> None:
+    def starting(step: int | None) -> None:
         orders.send(_Begun(step))
 
     with suppress(EOFError, OSError):  # the parent has ended

@@ -146,7 +146,7 @@ def endless(raw: Path) -> str:
     raw.mkdir(exist_ok=True)
     write_video(raw / "bad.mkv", [FRAME] * 48, sound=wave())
     content = bytearray((raw / "bad.mkv").read_bytes())
-    struct.pack_into(">d", content, content.index(b"\x44\x89\x88") + 3, 1e15)
+    struct.pack_into(">d", content, content.index(b"\x44\x89\x88") + 3, 1e8)
     (raw / "bad.mkv").write_bytes(content)
     return "bytes cannot hold"
 

@@ -20,6 +20,7 @@ from avprep.examine import Wanted
 from avprep.viewpoints import RandomViews
 from shards.reader import ShardSet
 from shards.schema import View
+from tests.media import write_dot_recording
 
 
 def _hang_of_three(number: int, starting: Starting) -> int:
@@ -30,7 +31,8 @@ def _hang_of_three(number: int, starting: Starting) -> int:
     return -number
 
 
-def test_what_hangs_is_lost_and_the_rest_is_not() -> None:
+def test_what_hangs_is_lost_and_the_rest_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avprep.crew._STOP_S", 0.5)
     crew = Crew(2)
     results = dict(crew.run(_hang_of_three, range(8), 1.0))
     crew.close()
@@ -78,12 +80,16 @@ class SlowViews(RandomViews):
 
 
 def test_a_clip_that_hangs_costs_itself_alone(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executors, "_GRACE_S", 1.0)
-    clip = ClipOptions(SlowViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 3.0)
+    for name in ("a", "b"):
+        write_dot_recording(tmp_path / "raw", name, seconds=4.0)
+    clip = ClipOptions(SlowViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 8.0)
     options = BuildOptions(clip, Wanted(), "folder", 2.0, 256_000_000)
-    result = build_shards(raw, tmp_path / "set", options, None, Run(2, show_progress=False))
+    result = build_shards(
+        tmp_path / "raw", tmp_path / "set", options, None, Run(2, show_progress=False)
+    )
     assert [failure.source for failure in result.failures] == ["b"]
-    assert "reading it took more than 4 s and was stopped" in result.failures[0].reason
-    assert len(ShardSet(tmp_path / "set")) == 7
+    assert "reading it took more than 9 s and was stopped" in result.failures[0].reason
+    assert sorted(ShardSet(tmp_path / "set").keys) == ["a-0", "a-2", "b-0"]
