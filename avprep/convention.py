@@ -18,6 +18,8 @@ _WINDOW = 1024
 _RANK_ONE = 0.95
 _FEWEST_BINS = 200
 _MOST_BINS = 10_000
+_LOUDEST = 1e6
+"""Numbers in float files may be anything; beyond, or NaN, they are no samples."""
 _CLEAR_DB = 1.0
 _A_FORMAT_CORRELATION = 0.4
 
@@ -61,8 +63,9 @@ class Heard:
 
 
 def listen(sound: NDArray[np.float32], sample_rate: int) -> Heard | None:
-    """Analyse four channels (4, samples); None where they are silent or too short."""
-    if sound.shape[1] < 8 * _WINDOW or not np.any(sound):
+    """Analyse four channels (4, samples); None where they are silent, too short or no sound."""
+    peak = float(np.abs(sound).max(initial=0.0))
+    if sound.shape[1] < 8 * _WINDOW or not 0 < peak < _LOUDEST:
         return None
     windows = np.lib.stride_tricks.sliding_window_view(sound, _WINDOW, axis=1)[:, :: _WINDOW // 2]
     spectra = np.fft.rfft(windows * np.hanning(_WINDOW), axis=2)

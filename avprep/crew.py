@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
+from types import FrameType
 from typing import Any, TypeVar
 
 from avprep.errors import UserError
@@ -22,8 +23,9 @@ from avprep.errors import UserError
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-Starting = Callable[[int], object]
-"""Called by a function in a worker with the number of each step that it begins."""
+Starting = Callable[[int | None], object]
+"""Called by a function in a worker with the number of each step that it begins; None: with what
+may take as long as it likes."""
 _POLL_S = 0.2
 _STOP_S = 5.0
 _MOST_IDLE_DEATHS = 3
@@ -76,7 +78,8 @@ class Crew:
                 for worker in _ready(busy):
                     message = worker.receive()
                     if isinstance(message, _Begun):
-                        on_step(worker.number, message.step)
+                        if message.step is not None:
+                            on_step(worker.number, message.step)
                         continue
                     busy.remove(worker)
                     if isinstance(message, _Done):
@@ -101,7 +104,7 @@ class Crew:
                 passed_s, before_s = min(time.monotonic() - before_s, 1.0), time.monotonic()
                 for worker in busy:
                     worker.spent_s += passed_s
-                for worker in [w for w in busy if w.step is not None and w.spent_s > limit_s]:
+                for worker in [w for w in busy if w.is_limited and w.spent_s > limit_s]:
                     busy.remove(worker)
                     _stop([worker])
                     yield worker.number, Lost(worker.step or 0, late=True)
@@ -111,7 +114,7 @@ class Crew:
 
 @dataclass(frozen=True)
 class _Begun:
-    step: int
+    step: int | None
 
 
 @dataclass(frozen=True)
@@ -139,10 +142,11 @@ class _Worker:
         self.number = 0
         self.step: int | None = None
         self.is_alone = False
+        self.is_limited = False
         self.spent_s = 0.0
 
     def give(self, number: int, function: Any, item: Any, alone: bool) -> None:
-        self.number, self.step, self.is_alone = number, None, alone
+        self.number, self.step, self.is_alone, self.is_limited = number, None, alone, False
         with suppress(BrokenPipeError, ConnectionResetError):  # `receive` will say so
             self._connection.send((function, item))
 
@@ -154,7 +158,8 @@ class _Worker:
             self.kill()
             return None
         if isinstance(message, _Begun):
-            self.step, self.spent_s = message.step, 0.0
+            self.spent_s, self.is_limited = 0.0, message.step is not None
+            self.step = self.step if message.step is None else message.step
         return message
 
     @property
@@ -185,6 +190,14 @@ def _stop(workers: list[_Worker]) -> None:
     workers.clear()
 
 
+def _end(_: int, frame: FrameType | None) -> None:
+    if frame is not None and frame.f_globals.get("__name__") == "soundfile":
+        # An exception would be lost in what a C library calls back: again, a little later.
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+    else:
+        sys.exit(1)
+
+
 def _end_with_parent() -> None:
     """A build that was killed ends in all its processes, and writes nothing more."""
     parent = multiprocessing.parent_process()
@@ -197,10 +210,11 @@ def _work(orders: Connection[Any, Any]) -> None:
     """What a worker process does."""
     # The parent tells its workers when to stop; they leave nothing half-written.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    def starting(step: int) -> None:
+    def starting(step: int | None) -> None:
         orders.send(_Begun(step))
 
     with suppress(EOFError, OSError):  # the parent has ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from math import inf
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -20,7 +21,6 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 DEADLY = "decoding it ended the process; it is damaged (or memory is short): download it again"
-_TIMEOUT_S = 600.0
 _GRACE_S = 30.0
 """ffmpeg's own time limit comes first, since it says more."""
 Failures = tuple[Failure, ...]
@@ -38,7 +38,7 @@ def make_shard(
     """Make one shard; returns what of its clips did not go in.
 
     ``starting`` is called with the number of each clip before it is made, and with how many there
-    are at the end; clips whose keys are in ``fatal`` are left out for the reasons there.
+    are and None at the end; clips whose keys are in ``fatal`` are left out for the reasons there.
     """
     from avprep.cleaning import DroppedError
     from avprep.clip import make_sample  # what decodes and encodes; planning does without
@@ -66,13 +66,15 @@ def make_shard(
             else:
                 writer.add(*sample)
         starting(len(shard.clips))
+        starting(None)  # disks may be slow
     return tuple(failures)
 
 
 class Workers:
-    """Processes of this machine. What ends one of them, or hangs, costs nothing but itself."""
+    """Processes of this machine. What ends one of them, or takes longer than ``timeout_s`` for one
+    file or clip, costs nothing but itself."""
 
-    def __init__(self, count: int, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(self, count: int, timeout_s: float = inf) -> None:
         self._crew = Crew(count)
         self._limit_s = timeout_s + _GRACE_S
 

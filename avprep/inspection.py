@@ -30,6 +30,7 @@ _SYNC_S = 0.05
 _LENGTHS_S = 0.5
 _UNSURE = 0.5
 _MANY = 10
+_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def files_of(paths: tuple[Path, ...]) -> list[Path]:
 def inspect_all(files: list[Path], wanted: Wanted, workers: int) -> list[Inspection]:
     """Look at files side by side, in processes, since broken ones may end what reads them."""
     with (
-        Workers(min(workers, len(files))) as crew,
+        Workers(min(workers, len(files)), _TIMEOUT_S) as crew,
         tqdm(total=len(files), unit="file", disable=len(files) < _MANY) as bar,
     ):
         answers = crew.ask(partial(inspect, wanted=wanted), files, bar.update)

@@ -116,7 +116,9 @@ def find_clips(
     unlisted = 0
     for recording, answer in zip(recordings, answers, strict=True):
         if isinstance(answer, str):
-            failures.append(Failure(recording.source, "probe", answer))
+            names = (recording.video.name, recording.audio.name)
+            named = answer if any(n in answer for n in names) else f"{recording.file}: {answer}"
+            failures.append(Failure(recording.source, "probe", named))
             continue
         for doubt in answer.doubts:
             doubts[doubt].append(recording.file)

@@ -21,7 +21,8 @@ Transfer = Literal["pq", "hlg"]
 _FIRST_BOXES = (b"ftyp", b"moov", b"wide", b"free", b"skip", b"mdat")
 _LARGEST_INDEX = 1 << 28
 _LAYOUT_BOXES = (b"SA3D", b"chnl", b"chan")
-_LEAST_BYTES_PER_S = 50
+_LONGEST_S = 48 * 3600.0
+_LEAST_BYTES_PER_S = 20
 """No picture or sound is smaller; a length beyond that is none."""
 MOST_PIXELS = 1 << 27
 _LARGEST_BLOCK = 128
@@ -121,6 +122,8 @@ def _check(name: str, size: int, media: Media) -> None:
         _SAMPLE_RATES[0] <= media.sound.sample_rate <= _SAMPLE_RATES[1]
     ):
         what = f"its sound has {media.sound.sample_rate} samples a second"
+    elif media.duration_s > _LONGEST_S:
+        what = f"it lasts {media.duration_s / 3600:.0f} hours"
     elif media.duration_s * _LEAST_BYTES_PER_S > size:
         what = f"it lasts {media.duration_s:.0f} s, which {size} bytes cannot hold"
     if what is not None:

@@ -33,8 +33,8 @@ def starss_events(path: Path, start_s: float, duration_s: float) -> list[dict[st
                     events.append(_event(time_s, numbers))
     except (OSError, csv.Error, ValueError, IndexError) as error:
         raise ClipError(
-            f"{path.name} is no STARSS label file ({error}); download it again, or take it away to "
-            "build without labels"
+            f"{path.name} is no STARSS label file ({str(error)[:80]}); download it again, or take "
+            "it away to build without labels"
         ) from None
     return events
 

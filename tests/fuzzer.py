@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from avprep.sources import SIDE_SUFFIXES, VIDEO_SUFFIXES
 from shards.manifest import read_manifest
+from shards.places import folder_of
 from shards.reader import ShardSet
 from tests.fuzz_seeds import LISTS, Seed
 from tests.mutations import mutate
@@ -245,7 +246,7 @@ def _build(raw: Path, out: Path, layout: str, limit_s: float) -> Run:
 
 def _files(out: Path) -> set[str]:
     """The files that samples were made of."""
-    sets = [ShardSet(out, split) for split in read_manifest(out).splits]
+    sets = [ShardSet(out, split) for split in read_manifest(folder_of(out)).splits]
     return {shards.info(sample).file for shards in sets for sample in range(len(shards))}
 
 

@@ -146,7 +146,7 @@ def endless(raw: Path) -> str:
     raw.mkdir(exist_ok=True)
     write_video(raw / "bad.mkv", [FRAME] * 48, sound=wave())
     content = bytearray((raw / "bad.mkv").read_bytes())
-    struct.pack_into(">d", content, content.index(b"\x44\x89\x88") + 3, 1e15)
+    struct.pack_into(">d", content, content.index(b"\x44\x89\x88") + 3, 1e8)
     (raw / "bad.mkv").write_bytes(content)
     return "bytes cannot hold"
 
@@ -170,9 +170,9 @@ def huge_picture(raw: Path) -> str:
 
 def unknown_codec(raw: Path) -> str:
     raw.mkdir(exist_ok=True)
-    write_video(raw / "bad.mp4", [FRAME] * 48, sound=wave())
-    content = (raw / "bad.mp4").read_bytes()
-    (raw / "bad.mp4").write_bytes(content.replace(b"mp4a", b"none"))
+    write_video(raw / "bad.mov", [FRAME] * 48, sound=wave())
+    content = (raw / "bad.mov").read_bytes()
+    (raw / "bad.mov").write_bytes(content.replace(b"fl32", b"zzzz"))
     return "has no sound"
 
 

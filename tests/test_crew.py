@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from avprep import executors
 from avprep.build import BuildOptions, Run, build_shards
 from avprep.clips import ClipOptions
 from avprep.crew import Crew, Lost, Starting
 from avprep.examine import Wanted
+from avprep.plan import Lists
 from avprep.viewpoints import RandomViews
 from shards.reader import ShardSet
 from shards.schema import View
+from tests.media import write_dot_recording
 
 
 def _hang_of_three(number: int, starting: Starting) -> int:
@@ -30,7 +34,8 @@ def _hang_of_three(number: int, starting: Starting) -> int:
     return -number
 
 
-def test_what_hangs_is_lost_and_the_rest_is_not() -> None:
+def test_what_hangs_is_lost_and_the_rest_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avprep.crew._STOP_S", 0.5)
     crew = Crew(2)
     results = dict(crew.run(_hang_of_three, range(8), 1.0))
     crew.close()
@@ -71,19 +76,25 @@ def test_what_a_function_raises_is_raised() -> None:
 class SlowViews(RandomViews):
     """Views of which one clip's are never drawn."""
 
-    def draw(self, key: str, seed: int) -> tuple[View, ...]:
+    def draw(
+        self, key: str, seed: int, energy: NDArray[np.float64] | None = None
+    ) -> tuple[View, ...]:
         if key == "b-2":
             time.sleep(1000)
-        return super().draw(key, seed)
+        return super().draw(key, seed, energy)
 
 
 def test_a_clip_that_hangs_costs_itself_alone(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executors, "_GRACE_S", 1.0)
-    clip = ClipOptions(SlowViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 3.0)
+    for name in ("a", "b"):
+        write_dot_recording(tmp_path / "raw", name, seconds=4.0)
+    clip = ClipOptions(SlowViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 8.0)
     options = BuildOptions(clip, Wanted(), "folder", 2.0, 256_000_000)
-    result = build_shards(raw, tmp_path / "set", options, None, Run(2, show_progress=False))
+    result = build_shards(
+        tmp_path / "raw", tmp_path / "set", options, Lists(), Run(2, show_progress=False)
+    )
     assert [failure.source for failure in result.failures] == ["b"]
-    assert "reading it took more than 4 s and was stopped" in result.failures[0].reason
-    assert len(ShardSet(tmp_path / "set")) == 7
+    assert "reading it took more than 9 s and was stopped" in result.failures[0].reason
+    assert sorted(ShardSet(tmp_path / "set").keys) == ["a-0", "a-2", "b-0"]
