@@ -137,7 +137,7 @@ def build_shards(
             with locked(out, run.task) as check:
                 state = State.of(plan, record, versions)
                 _prepare(out, state, base)
-                by = DaskWorkers(run.scheduler) if run.scheduler else local
+                by = DaskWorkers(run.scheduler, local) if run.scheduler else local
                 part = plan.shards
                 if run.task is not None:
                     part = plan.shards[run.task.index :: run.task.count]

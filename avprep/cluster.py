@@ -6,16 +6,21 @@ from collections.abc import Iterator
 
 from avprep.clips import ClipOptions
 from avprep.errors import UserError
-from avprep.executors import Advance, Failures, make_shard
+from avprep.executors import Advance, Failures, Workers, make_shard
 from avprep.plan import ShardPlan
 from shards.places import Folder
 
 
 class DaskWorkers:
-    """Workers of a Dask cluster, which see the same folders under the same paths."""
+    """Workers of a Dask cluster, which see the same folders under the same paths.
 
-    def __init__(self, address: str) -> None:
+    Shards that end one of them after the other are made by ``local``, where what ends a process
+    costs one clip.
+    """
+
+    def __init__(self, address: str, local: Workers) -> None:
         self._address = address
+        self._local = local
 
     def make(
         self, out: Folder, shards: list[ShardPlan], options: ClipOptions, advance: Advance
@@ -41,15 +46,13 @@ class DaskWorkers:
                 ): shard
                 for shard in shards
             }
-            try:
-                for future in as_completed(futures):  # type: ignore[no-untyped-call]
+            for future in as_completed(futures):  # type: ignore[no-untyped-call]
+                shard = futures[future]
+                try:
                     yield future.result()
-                    advance(len(futures[future].clips))
-            except KilledWorker as error:
-                raise UserError(
-                    f"Dask workers died again and again ({error}); finished shards are kept: give "
-                    "them more memory and run the same command again"
-                ) from None
+                    advance(len(shard.clips))
+                except KilledWorker:
+                    yield from self._local.make(out, [shard], options, advance)
 
 
 def _make_on_cluster(out: Folder, shard: ShardPlan, options: ClipOptions) -> Failures:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
@@ -27,6 +27,7 @@ Starting = Callable[[int | None], object]
 """Called by a function in a worker with the number of each step that it begins; None: with what
 may take as long as it likes."""
 _POLL_S = 0.2
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _STOP_S = 5.0
 _MOST_IDLE_DEATHS = 3
 
@@ -137,7 +138,8 @@ class _Worker:
         context: SpawnContext = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs,), daemon=True)
-        self._process.start()
+        with _one_thread():
+            self._process.start()
         theirs.close()
         self.number = 0
         self.step: int | None = None
@@ -174,6 +176,20 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self._connection.close()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes that are begun meanwhile do linear algebra in one thread each: those that OpenBLAS
+    keeps would only wait for work, which costs the others time."""
+    before = os.environ.get(_BLAS_THREADS)
+    os.environ[_BLAS_THREADS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_BLAS_THREADS]
+        if before is not None:
+            os.environ[_BLAS_THREADS] = before
 
 
 def _ready(busy: list[_Worker]) -> list[_Worker]:

@@ -26,9 +26,10 @@ import numpy as np
 import soxr
 
 from avprep.ambisonics import to_ambix
+from avprep.decode import Decoding, PictureDecoder
 from avprep.encode import CropEncoder, flac, rotation_safe_gain
 from avprep.examine import Wanted, picture_format, sound_format
-from avprep.ffmpeg import Decoder, Decoding, ffmpeg_path
+from avprep.ffmpeg import SoundDecoder, SoundDecoding, ffmpeg_path
 from avprep.probe import probe_both
 from avprep.projection import Cropper
 from avprep.viewpoints import RandomViews
@@ -72,33 +73,43 @@ def one_round(stage: Stages, video: Path, sound: Path) -> None:
     picture = media.picture
     decoding = Decoding(
         video=video,
-        audio=sound,
-        start_s=0.0,
+        start_s=media.begins_s,
         duration_s=min(10.0, media.duration_s or 10.0),
         fps=FPS,
-        height=picture.height,
-        width=picture.width,
+        stored=(picture.height, picture.width),
         crop=None,
-        rescale=picture.full_range,
-        rotate=False,
+        rotation_deg=0,
+        full_range=picture.full_range,
+        deep=False,
+        most_pixels=picture.most_pixels,
+        timeout_s=600.0,
+    )
+    listening = SoundDecoding(
+        audio=sound,
+        begins_s=heard.begins_s,
+        start_s=heard.begins_s,
+        duration_s=decoding.duration_s,
+        slip_s=0.5 / FPS,
         channels=heard.sound.channels,
         sample_rate=heard.sound.sample_rate,
         timeout_s=600.0,
     )
-    with stage("decoding picture and sound, and the pipe"), Decoder(decoding) as decoder:
-        for frame in decoder.frames():  # noqa: B007
+    count = round(decoding.duration_s * FPS)
+    with stage("decoding the picture"):
+        for planes, _ in PictureDecoder(decoding).frames(count):  # noqa: B007
             pass
+    with stage("decoding the sound"), SoundDecoder(listening) as decoder:
         raw = decoder.sound()
     # One frame again and again would stay in the cache.
-    frames = [np.roll(frame, 16 * shift, axis=1) for shift in range(8)]
+    frames = [[np.roll(plane, 16 * shift, axis=1) for plane in planes] for shift in range(8)]
     views = RandomViews(8, (25.5, 90.0)).draw(video.stem, 0)
     with stage("the views' maps"):
         cropper = Cropper(picture.height, picture.width, views, SIZE)
-    count = round(decoding.duration_s * FPS)
     with stage("cropping"):
         crops = [cropper.crop(frames[number % 8]) for number in range(count)]
-    with Decoder(decoding) as decoder:
-        crops = [cropper.crop(frame) for frame in decoder.frames()]
+    crops = []
+    for planes, times in PictureDecoder(decoding).frames(count):
+        crops += [cropper.crop(planes)] * times
     with stage("H.264"):
         for view in range(len(views)):
             encoder = CropEncoder(SIZE, Fraction(FPS), picture.colorspace)
@@ -107,8 +118,8 @@ def one_round(stage: Stages, video: Path, sound: Path) -> None:
             encoder.finish()
     with stage("sound: ambiX and sample rate"):
         foa = to_ambix(raw, convention)
-        if decoding.sample_rate != RATE:
-            foa = soxr.resample(foa.T, decoding.sample_rate, RATE, quality="HQ").T
+        if listening.sample_rate != RATE:
+            foa = soxr.resample(foa.T, listening.sample_rate, RATE, quality="HQ").T
         foa = np.ascontiguousarray(foa)
         gain = rotation_safe_gain(foa)
     with stage("sound: rotation"):

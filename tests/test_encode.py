@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avprep.encode import GOP_FRAMES, CropEncoder, flac, rotation_safe_gain
+from avprep.encode import GOP_FRAMES, CropEncoder, rotation_safe_gain
 from shards.errors import ShardError
 from shards.geometry import encode_foa, rotate_foa, unit_vector, view_foa_matrix
 from shards.video import CropDecoder, index_mp4
@@ -76,8 +76,3 @@ def test_no_rotation_exceeds_full_scale() -> None:
         assert np.abs(gain * rotate_foa(foa, view_foa_matrix(azimuth, elevation))).max() < 1
     assert rotation_safe_gain(foa / 2) == 1.0
     assert rotation_safe_gain(np.zeros((4, 10), dtype=np.float32)) == 1.0
-
-
-def test_flac_takes_four_channels() -> None:
-    with pytest.raises(ValueError, match="4 channels"):
-        flac(np.zeros((6, 100), dtype=np.float32), 1.0, 24000)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -94,3 +95,44 @@ def test_side_files_of_every_kind(suffix: str, tmp_path: Path) -> None:
     direction = loudest_direction(sound, 24_000)
     assert direction is not None
     assert angle_between_deg(unit_vector(*direction), unit_vector(-24.5, 8.5)) < 4
+
+
+def test_inspect_tells_the_truth_about_every_file() -> None:
+    result = CliRunner().invoke(main, ["inspect", str(REAL), "--json"])
+    assert result.exit_code == 0, result.output
+    of = {Path(found["file"]).name: found for found in json.loads(result.stdout)}
+    video = of["kqAZkf5Odyw-80.mp4"]
+    assert (video["video"]["projection"], video["video"]["stereo"]) == ("equirect", "mono")
+    assert (video["video"]["width"], video["video"]["height"]) == (640, 360)
+    assert video["video"]["confidence"] > 0.5
+    assert Path(video["audio"]["replaced_by"]).name == "kqAZkf5Odyw-80.m4a"
+    assert video["suspicious"] == []
+    youtube = of["kqAZkf5Odyw-80.m4a"]["audio"]
+    assert (youtube["convention"], youtube["channels"], youtube["sample_rate"]) == (
+        *("youtube", 6),
+        48_000,
+    )
+    assert youtube["spatiality"] > 0.2
+    # FuMa, and read as ambiX unless the user says otherwise: low confidence, and the reason.
+    speech = of["4ch_B_FuMaNorm_FuMaOrd_speech.mp4"]
+    assert speech["audio"]["confidence"] < 0.1
+    assert "it sounds like FuMa, W in channel 0" in speech["suspicious"][0]
+    assert of["BF_rec1.ogg"]["audio"]["confidence"] < 0.5
+    assert "neither its container nor its sound is clear" in of["BF_rec1.ogg"]["suspicious"][0]
+    third = of["3oa_example_ch0-ch7.wav"]
+    assert third["audio"]["heard"].startswith("its first four: SN3D, W in channel 0")
+    assert "8 channels, which is no whole order of ambisonics" in third["suspicious"][0]
+
+
+def test_conventions_of_real_files_are_heard_once_they_are_named() -> None:
+    def named(name: str, convention: str) -> dict[str, Any]:
+        arguments = ["inspect", str(REAL / "foa" / name), "--json", "--foa-convention", convention]
+        (found,) = json.loads(CliRunner().invoke(main, arguments).stdout)
+        return dict(found)
+
+    speech = named("4ch_B_FuMaNorm_FuMaOrd_speech.mp4", "fuma")
+    assert speech["audio"]["heard"].startswith("SN3D, W in channel 0")
+    assert speech["suspicious"] == []
+    single = named("3oa_example_ch0-ch7.wav", "ambix")  # one source, in front
+    assert single["audio"]["spatiality"] < 0.01
+    assert "it is mono, or a single sound" in single["suspicious"][0]

@@ -215,3 +215,17 @@ def test_a_clip_that_ends_its_process_costs_itself_alone(raw: Path, tmp_path: Pa
     result = build_shards(raw, tmp_path / "set", options, Lists(), Run(2, show_progress=False))
     assert [(f.source, f.reason) for f in result.failures] == [("b", f"b.mp4: {DEADLY}")]
     assert len(ShardSet(tmp_path / "set")) == 7
+
+
+def test_a_clip_that_ends_dask_workers_costs_itself_alone(raw: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    clip = ClipOptions(DeadlyViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60)
+    options = BuildOptions(clip, Wanted(), "folder", 2.0, 256_000_000)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        cluster.scheduler.allowed_failures = 0
+        run = Run(1, scheduler=cluster.scheduler_address, show_progress=False)
+        result = build_shards(raw, tmp_path / "set", options, Lists(), run)
+    assert [(f.source, f.reason) for f in result.failures] == [("b", f"b.mp4: {DEADLY}")]
+    assert len(ShardSet(tmp_path / "set")) == 7
