@@ -30,13 +30,16 @@ def label_maps(
 
     The folder holds equirectangular maps, four a second: ``things-0000.png`` and
     ``stuff-0000.png`` as YT-360 has them, or ``0000.png`` with both in one. Classes are COCO's
-    panoptic ones, things 0 to 79 and stuff 80 to 133; 255 is void. Raises ClipError for a file
-    that is no map.
+    panoptic ones, things 0 to 79 and stuff 80 to 133; 255 is void. Maps that are numbered from 0
+    are of the beginnings of quarters of a second; from 1, as ffmpeg numbers the pictures that it
+    takes from a video, of their middles. Raises ClipError for a file that is no map.
     """
     times: list[float] = []
     members: dict[str, bytes] = {}
-    for number in sorted(_numbers(folder)):
-        time_s = number / _MAPS_PER_SECOND - offset_s
+    numbers = _numbers(folder)
+    first = 0.0 if 0 in numbers else 0.5
+    for number in sorted(numbers):
+        time_s = (number - first) / _MAPS_PER_SECOND - offset_s
         if not -1e-6 <= time_s < duration_s - 1e-6:
             continue
         labels = _read(folder, number)

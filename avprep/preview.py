@@ -9,7 +9,6 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -31,7 +30,7 @@ from shards.schema import SampleInfo, View
 
 _MAP_HEIGHT = 480
 _COLUMNS = 4
-_VOID = 255
+_EDGE = (1.0, 1.0, 0.0, 1.0)
 _DYNAMIC_RANGE_DB = 70.0
 _EXTENT = (180.0, -180.0, -90.0, 90.0)  # azimuth grows to the left
 
@@ -268,9 +267,10 @@ def _draw_crop(
     height, width = crop.shape[:2]
     axes.imshow(crop, aspect=aspect * width / height)
     if labels is not None:
-        colours = colormaps["tab20"](labels % 20)
-        colours[..., 3] = np.where(labels == _VOID, 0.0, 0.5)
-        axes.imshow(colours, aspect=aspect * width / height, interpolation="nearest")
+        edges = np.zeros((height, width, 4))
+        edges[:-1][labels[1:] != labels[:-1]] = _EDGE
+        edges[:, :-1][labels[:, 1:] != labels[:, :-1]] = _EDGE
+        axes.imshow(edges, aspect=aspect * width / height, interpolation="nearest")
     axes.set_axis_off()
     axes.set_title(
         f"{number}: ({view.azimuth_deg:.0f}°, {view.elevation_deg:.0f}°), "

@@ -198,7 +198,7 @@ def test_label_maps_follow_the_picture_and_its_time(tmp_path: Path) -> None:
     result = build(raw, "--out", tmp_path / "b", *ONE, "--views", 1)
     assert result.exit_code == 0, result.output
     single = verified(tmp_path / "b")
-    assert single.info(0).map_times_s == (0.75,)
+    assert single.info(0).map_times_s == (0.625,)  # numbered from 1
     assert (single.label_map(0, 0, 0) == 83).all()
     (folder / "0004.png").write_bytes(b"no picture")
     result = build(raw, "--out", tmp_path / "c", *ONE, "--views", 1)
