@@ -17,7 +17,7 @@ from shards.errors import ShardError
 from shards.geometry import ACN_CHANNELS, view_foa_matrix
 from shards.manifest import read_index, read_manifest
 from shards.places import Folder, folder_of
-from shards.schema import SampleIndex, SampleInfo, map_suffix
+from shards.schema import MAP_ENDING, SampleInfo, map_suffix
 from shards.video import CropDecoder, decode_grey_png
 
 _CACHED_INDICES = 256
@@ -144,7 +144,8 @@ class ShardSet:
         return self._read(sample, suffix, 0, self._place(sample, suffix)[1])
 
     def _place(self, sample: int, suffix: str) -> tuple[int, int]:
-        place = self._sample_index(sample).members.get(suffix)
+        shard = int(self.shard_index[sample])
+        place = self._index_of(shard)[sample - int(self._first[shard])].get(suffix)
         if place is None:
             raise ShardError(f"{self._name(sample, suffix)} is not in the shard's index")
         return place
@@ -162,17 +163,13 @@ class ShardSet:
             raise ShardError(f"{path} is truncated; copy it again from the set")
         return data
 
-    def _sample_index(self, sample: int) -> SampleIndex:
-        shard = int(self.shard_index[sample])
-        return self._index_of(shard)[sample - int(self._first[shard])]
-
-    def _read_index(self, shard: int) -> tuple[SampleIndex, ...]:
+    def _read_index(self, shard: int) -> tuple[_Places, ...]:
         entry = self._entries[shard]
         index = read_index(self.root, entry.index)
         if index.sha256 != entry.sha256 or len(index.samples) != len(entry.keys):
             path = self.root.path(entry.index)
             raise ShardError(f"{path} is of another set than the manifest")
-        return index.samples
+        return tuple(_Places(sample.members) for sample in index.samples)
 
     def _read_info(self, sample: int) -> SampleInfo:
         try:
@@ -184,6 +181,27 @@ class ShardSet:
     def _name(self, sample: int, suffix: str) -> str:
         file = self._entries[self.shard_index[sample]].file
         return f"{self.root.path(file)}: {self.keys[sample]}.{suffix}"
+
+
+class _Places:
+    """Where the members of a sample lie. It may have hundreds of label maps, whose places are held
+    in little memory."""
+
+    def __init__(self, members: dict[str, tuple[int, int]]) -> None:
+        self._few = {s: place for s, place in members.items() if not s.endswith(MAP_ENDING)}
+        maps = sorted(members.keys() - self._few.keys())
+        self._map_names = "\n".join(maps)
+        self._map_places = np.array([members[name] for name in maps], dtype=np.int64)
+
+    def get(self, suffix: str) -> tuple[int, int] | None:
+        """Offset and bytes of a member; None if there is none of this name."""
+        if not suffix.endswith(MAP_ENDING):
+            return self._few.get(suffix)
+        names = self._map_names.split("\n")
+        if suffix not in names:
+            return None
+        offset, size = self._map_places[names.index(suffix)].tolist()
+        return offset, size
 
 
 class _Member(io.RawIOBase):

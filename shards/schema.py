@@ -11,6 +11,7 @@ from shards.geometry import ACN_CHANNELS
 
 FORMAT_NAME = "avsa-shards"
 FORMAT_VERSION = 1
+MAP_ENDING = ".seg.png"
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -135,7 +136,7 @@ def _tuple(value: list[Any] | None) -> tuple[Any, ...] | None:
 
 def map_suffix(view: int, number: int) -> str:
     """The member that holds a view's label map of the clip's ``map_times_s[number]``."""
-    return f"view{view:02d}.t{number:03d}.seg.png"
+    return f"view{view:02d}.t{number:03d}{MAP_ENDING}"
 
 
 @dataclass(frozen=True)

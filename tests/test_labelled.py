@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from avprep.projection import equirectangular_directions
 from shards.geometry import encode_foa, unit_vector
+from shards.manifest import read_index
 from shards.reader import ShardSet
 from shards.verify import verify_shard
 from tests.media import (
@@ -89,7 +90,7 @@ def test_ucf101_with_its_official_folds(tmp_path: Path) -> None:
     assert frame[5:-5].std(axis=0).max() < 4
     edges = frame.mean(axis=0)[[0, 56, -1]] * 219 / 255 + 16
     assert edges == pytest.approx([60, 140, 220], abs=4)
-    index = train._sample_index(0)
+    index = read_index(train.root, "train/train-000000.index.json").samples[0]
     assert (index.label, index.folds) == (train.info(0).label, train.info(0).folds)
     # Lists that stand elsewhere, and a video that is missing.
     (raw / names[0]).unlink()
