@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from avprep.clips import Cleaning, ClipOptions
+from avprep.clips import ClipOptions
 from avprep.cluster import DaskWorkers
 from avprep.ending import (
     FAILURES_NAME,
@@ -51,12 +51,17 @@ class BuildOptions:
 
     def for_layout(self, layout: str) -> BuildOptions:
         """The options with which the clips of a layout are made: ordinary videos have one view,
-        their middle, and one channel of sound."""
+        their middle, and one channel of sound. Raises UserError for what they cannot have."""
         if layout not in FLAT_LAYOUTS:
             return replace(self, layout=layout)
+        if self.clip.cleaning:
+            raise UserError(
+                f"--drop-silent, --drop-static and --drop-mono are for 360° recordings; {layout} "
+                "holds ordinary videos: leave them out"
+            )
         centre = FixedViews((View(0.0, 0.0, FLAT_FOV_DEG, FLAT_FOV_DEG),))
         clip = replace(self.clip, views=centre, audio="mono", audio_layout="rotated")
-        return replace(self, layout=layout, clip=replace(clip, cleaning=Cleaning()))
+        return replace(self, layout=layout, clip=clip)
 
     def record(self) -> dict[str, Any]:
         """What the manifest keeps: nothing that depends on the machine or the run."""

@@ -134,6 +134,9 @@ def test_kinetics_class_folders(tmp_path: Path) -> None:
     result = build(raw, "--out", tmp_path / "set", *ONE, "--layout", "kinetics")
     assert result.exit_code == 1
     assert "lies in no folder with the name of its class" in result.output
+    cleaned = build(raw, "--out", tmp_path / "b", "--layout", "kinetics", "--drop-silent", -60)
+    assert cleaned.exit_code == 2
+    assert "--drop-mono are for 360° recordings; kinetics holds" in cleaned.output
     train, val = verified(tmp_path / "set"), ShardSet(tmp_path / "set", "val")
     assert (train.keys, val.keys) == (["-abcdefghij-10"], ["kbcdefghijk-100"])
     assert train.info(0).label == "air drumming"
