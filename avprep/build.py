@@ -130,6 +130,12 @@ def build_shards(
             for doubt in found.doubts:
                 tqdm.write(f"check: {doubt}", file=sys.stderr)
             options = options.for_layout(found.layout)
+            if found.layout in FLAT_LAYOUTS:
+                tqdm.write(
+                    f"{found.layout} holds ordinary videos: each is one sample with one view, its "
+                    "middle, and one channel of sound",
+                    file=sys.stderr,
+                )
             record = options.record()
             base = _base(out, record) if run.append else None
             if base is not None:
