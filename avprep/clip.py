@@ -32,6 +32,8 @@ from shards.video import index_mp4
 MISSING_TOLERANCE_S = 0.5
 """A clip that ends this much earlier than its file promises is a fault of the file."""
 _BT709 = (1, 1, 1)
+_RGB, _BT601 = 0, 6
+"""Of H.273's matrices: that of pictures that are no YCbCr, and what they are made into."""
 _BYTES_AT_ONCE = 1 << 21
 """Crops that wait to be encoded: an encoder that gets some frames in a row finds its memory in
 the processor's cache."""
@@ -63,6 +65,11 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
                 f"{file.name} delivers {seconds:.1f} s of {decoding.duration_s:.1f} s from second "
                 f"{clip.offset_s:g}{said}; it is truncated or damaged: download it again"
             )
+    if picture.lost_s > MISSING_TOLERANCE_S:
+        raise ClipError(
+            f"{clip.video.name} lacks {picture.lost_s:.1f} s of picture after second "
+            f"{clip.offset_s:g} ({picture.message}); it is damaged: download it again"
+        )
     # The picture's frames set the clip's length, and the sound is cut or padded to it.
     samples = round(frames_s * options.sample_rate)
     sound = no_sound(options)
@@ -208,7 +215,8 @@ def _crop_all(
     fps = Fraction(options.fps).limit_denominator(1001)
     hdr = video.picture.hdr if video.picture else None
     tone_map = ToneMap(hdr) if hdr is not None else None
-    colours = (video.picture.colorspace if video.picture else 2, 2, 2)
+    colorspace = video.picture.colorspace if video.picture else 2
+    colours = (_BT601 if colorspace == _RGB else colorspace, 2, 2)
     if tone_map is not None:
         colours = _BT709
     encoders = [CropEncoder(options.size, fps, *colours) for _ in views]

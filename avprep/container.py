@@ -34,6 +34,7 @@ class PictureTags:
     sphere: Sphere | None = None
     stereo: str | None = None
     rotation_deg: float = 0.0
+    mirrored: bool = False
     unknown: str | None = None
     """A projection that this program cannot read, as ffmpeg names it."""
 
@@ -59,8 +60,21 @@ def picture_tags(path: Path, height: int, width: int) -> PictureTags:
         sphere,
         _STEREO.get(stereo[1].strip()) if stereo else None,
         float(rotation[1]) if rotation else 0.0,
+        _mirrored(moov or b""),
         unknown,
     )
+
+
+def _mirrored(moov: bytes) -> bool:
+    """Whether a track's display matrix (ISO/IEC 14496-12, tkhd) mirrors its frames."""
+    at = moov.find(b"tkhd")
+    while 0 <= at <= len(moov) - 100:
+        matrix = at + (56 if moov[at + 4] == 1 else 44)
+        a, b, _, c, d = struct.unpack_from(">5i", moov, matrix)
+        if a * d - b * c < 0:
+            return True
+        at = moov.find(b"tkhd", at + 4)
+    return False
 
 
 def _sphere_of(track: str, height: int, width: int) -> tuple[Sphere | None, str | None]:

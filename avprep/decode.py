@@ -26,6 +26,8 @@ Planes = tuple[NDArray[np.uint8 | np.uint16], ...]
 _TIME_TOLERANCE_S = 0.002
 _SEEK_EARLIER_S = 0.2
 """Some containers look key frames up by when they are decoded, which is before they are shown."""
+_LONG_HOLD_S = 0.25
+"""Decoders hide a damaged frame or two."""
 _LIMITED = 1
 """AVCOL_RANGE_MPEG."""
 _PLAIN = {False: ("yuv420p", "yuvj420p"), True: ("yuv420p10le",)}
@@ -55,8 +57,9 @@ class Decoding:
 
 
 class PictureDecoder:
-    """Decodes a `Decoding`; ``decoded`` counts the file's frames that this took, and ``message``
-    is what the decoder complained about last."""
+    """Decodes a `Decoding`; ``decoded`` counts the file's frames that this took, ``message`` is
+    what the decoder complained about last, and ``lost_s`` for how long a frame was held in place of
+    damaged ones. The time limit begins now, and is looked at between packets."""
 
     def __init__(self, wanted: Decoding) -> None:
         self._wanted = wanted
@@ -64,6 +67,8 @@ class PictureDecoder:
         self._deadline = time.monotonic() + wanted.timeout_s
         self.decoded = 0
         self.message = ""
+        self.lost_s = 0.0
+        self._damaged = self._sought = False
 
     def frames(self, count: int) -> Iterator[tuple[Planes, int]]:
         """Up to ``count`` frames of the constant rate, as planes and for how many frames they stay.
@@ -74,8 +79,12 @@ class PictureDecoder:
         """
         fps, shown = self._wanted.fps, 0
         last: VideoFrame | None = None
-        last_end_s = 0.0
+        last_begin_s = last_end_s = 0.0
         for frame, begin_s, end_s in self._timed():
+            if self._damaged and last is not None and begin_s - last_begin_s > _LONG_HOLD_S:
+                # Not before: frames from before the damage come out after it.
+                self.lost_s += begin_s - last_begin_s
+                self._damaged = False
             # Containers round time stamps (Matroska to 1 ms), hence the tolerance.
             until = min(count, math.ceil((begin_s - _TIME_TOLERANCE_S) * fps))
             if last is not None and until > shown:
@@ -83,7 +92,7 @@ class PictureDecoder:
                 shown = until
             if shown == count:
                 return
-            last, last_end_s = frame, end_s
+            last, last_begin_s, last_end_s = frame, begin_s, end_s
         until = min(count, math.ceil((last_end_s - _TIME_TOLERANCE_S) * fps))
         if last is not None and until > shown:
             yield self._planes(last), until - shown
@@ -91,6 +100,16 @@ class PictureDecoder:
     def _timed(self) -> Iterator[tuple[VideoFrame, float, float]]:
         """The file's frames from the key frame before the start on, and from when to when after
         it they are on screen."""
+        first = True
+        for timed in self._timed_from(seek=True):
+            if first and timed[1] > _TIME_TOLERANCE_S and self._sought:
+                break  # past the key frame, as in MPEG-TS, which has no index
+            first = False
+            yield timed
+        if first and self._sought:
+            yield from self._timed_from(seek=False)
+
+    def _timed_from(self, seek: bool) -> Iterator[tuple[VideoFrame, float, float]]:
         wanted = self._wanted
         try:
             with open_media(wanted.video) as container:
@@ -100,11 +119,17 @@ class PictureDecoder:
                 stream.codec_context.thread_count = 1
                 stream.codec_context.options = {"max_pixels": str(wanted.most_pixels)}
                 rate = stream.average_rate or stream.guessed_rate or wanted.fps
-                _seek(container, wanted.start_s)
+                # avi says when frames are decoded alone, and so counts from its first one.
+                unordered = container.format.name == "avi"
+                first_dts = None
+                self._sought = seek and not unordered and _seek(container, wanted.start_s)
                 end_s = 0.0
                 for frame in self._decoded(container, stream):
                     begin_s = end_s
-                    if frame.time is not None:
+                    if unordered and frame.dts is not None and frame.time_base is not None:
+                        first_dts = frame.dts if first_dts is None else first_dts
+                        begin_s = float((frame.dts - first_dts) * frame.time_base) - wanted.start_s
+                    elif not unordered and frame.time is not None:
                         begin_s = frame.time - wanted.start_s
                     length = frame.duration * (frame.time_base or 0) if frame.duration else 1 / rate
                     end_s = begin_s + float(length)
@@ -120,6 +145,7 @@ class PictureDecoder:
                 frames = packet.decode()
             except av.FFmpegError as error:  # what comes after may be whole
                 self.message = error.strerror or str(error)
+                self._damaged = True
                 continue
             for frame in frames:
                 if isinstance(frame, VideoFrame):
@@ -153,7 +179,10 @@ class PictureDecoder:
         return tuple(planes)
 
 
-def _seek(container: InputContainer, start_s: float) -> None:
+def _seek(container: InputContainer, start_s: float) -> bool:
+    """Go to a key frame before a moment; whether that was needed."""
     begins_s = (container.start_time or 0) / 1_000_000
     if start_s - _SEEK_EARLIER_S > begins_s:
         container.seek(int((start_s - _SEEK_EARLIER_S) * 1_000_000), backward=True)
+        return True
+    return False

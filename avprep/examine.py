@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import av
 
 from avprep.ambisonics import HIGHER_ORDERS
-from avprep.container import info_json, picture_tags, projection_of_info, sound_tags
+from avprep.container import PictureTags, info_json, picture_tags, projection_of_info, sound_tags
 from avprep.errors import ClipError
 from avprep.excerpt import read_sound
 from avprep.pixels import guess
@@ -72,7 +72,7 @@ def picture_format(
     Raises ClipError for a projection that cannot be read.
     """
     tags = picture_tags(path, picture.height, picture.width)
-    rotation = round(tags.rotation_deg) % 360
+    rotation = _rotation_of(path, tags)
     stereo = tags.stereo if wanted.stereo == "auto" else wanted.stereo
     if wanted.projection != "auto":
         sphere = sphere_of(wanted.projection, wanted.fisheye_fov_deg)
@@ -100,7 +100,7 @@ def picture_format(
     sure = seen.confidence >= _SURE
     projection: Projection = seen.projection if sure else "equirect"
     reason = f"{seen.reason}, confidence {seen.confidence:.0%}"
-    stereo = stereo or seen.stereo
+    stereo = stereo or (seen.stereo if sure else "mono")
     return PictureFormat(
         sphere_of(projection), stereo, rotation, reason, sure, round(seen.confidence, 2)
     )
@@ -109,9 +109,19 @@ def picture_format(
 def flat_format(path: Path, picture: Picture) -> PictureFormat:
     """Of an ordinary video, whose middle is all there is to see."""
     tags = picture_tags(path, picture.height, picture.width)
-    return PictureFormat(
-        Sphere("flat", fov_deg=FLAT_FOV_DEG), "mono", round(tags.rotation_deg) % 360
-    )
+    return PictureFormat(Sphere("flat", fov_deg=FLAT_FOV_DEG), "mono", _rotation_of(path, tags))
+
+
+def _rotation_of(path: Path, tags: PictureTags) -> int:
+    """How far frames are turned to be upright: quarters. Raises ClipError for anything else."""
+    rotation = round(tags.rotation_deg) % 360
+    if tags.mirrored or rotation % 90:
+        what = "mirrored" if tags.mirrored else f"turned by {rotation}°"
+        raise ClipError(
+            f"{path.name} says that its frames are to be shown {what}, which is not read here; "
+            "convert it with ffmpeg, which does so"
+        )
+    return rotation
 
 
 def sphere_of(projection: str, fisheye_fov_deg: float = 180.0) -> Sphere:

@@ -100,7 +100,7 @@ def inspect(path: Path, wanted: Wanted) -> Inspection:
             if abs(result.audio["late_s"]) > _SYNC_S:
                 result.suspicious.append(f"its sound begins {late:+.3f} s after its picture")
             result = _with_sound(result, path, media, wanted)
-        elif result.video is not None:
+        elif result.video is not None and _side_of(path) is None:
             result.suspicious.append("it has no sound; a file of the same name must hold it")
     except ClipError as error:
         result.suspicious.append(in_a_sentence(error))

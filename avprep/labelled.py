@@ -8,7 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from avprep.errors import UserError
-from avprep.sources import VIDEO_SUFFIXES, Failure, Recording, files_in, is_kind
+from avprep.sources import (
+    UNLISTED,
+    VIDEO_SUFFIXES,
+    Failure,
+    Recording,
+    files_in,
+    is_kind,
+    read_list,
+)
 
 _UCF101_NAME = re.compile(r"v_(?P<label>\w+)_g\d\d_c\d\d")
 _UCF101_LIST = re.compile(r"(?P<role>train|test)list(?P<fold>\d\d)")
@@ -81,9 +89,10 @@ def _in_folds(raw: Path, lists: Path, roles: _Roles) -> tuple[list[Recording], l
         name = _last_two(video)
         seen.add(name)
         of_video = tuple(roles.get(name, {}).get(fold, _UNUSED) for fold in folds)
-        if set(of_video) == {_UNUSED}:
-            continue
-        recordings.append(_flat(raw, video, video.stem, split=of_video[0], folds=of_video))
+        if name not in roles:
+            recordings.append(_flat(raw, video, video.stem, split=UNLISTED))
+        elif set(of_video) != {_UNUSED}:
+            recordings.append(_flat(raw, video, video.stem, split=of_video[0], folds=of_video))
     for name in sorted(roles.keys() - seen):
         if set(roles[name].values()) != {_UNUSED}:
             reason = f"{name} is in the split lists, but not among the videos; download it again"
@@ -92,7 +101,7 @@ def _in_folds(raw: Path, lists: Path, roles: _Roles) -> tuple[list[Recording], l
 
 
 def _kinetics(raw: Path, _: Path) -> tuple[list[Recording], list[Failure]]:
-    """``train/LABEL/{ID}_{start}_{end}.mp4``, or the same without split folders."""
+    """``train/LABEL/{ID}_{start}_{end}.mp4``; one of the split folders may be ``raw`` itself."""
     recordings, failures = [], []
     for video in _videos(raw):
         parents = video.relative_to(raw).parts[:-1]
@@ -100,7 +109,8 @@ def _kinetics(raw: Path, _: Path) -> tuple[list[Recording], list[Failure]]:
             reason = f"{video.relative_to(raw)} lies in no folder with the name of its class"
             failures.append(Failure(video.stem, "find", reason))
             continue
-        split = next((part for part in parents if part in _KINETICS_SPLITS), None)
+        above = (*parents[::-1], raw.absolute().name)
+        split = next((part for part in above if part in _KINETICS_SPLITS), None)
         match = _KINETICS_NAME.fullmatch(video.stem)
         source = match["source"] if match else video.stem
         start_s = float(match["start"]) if match else 0.0
@@ -139,7 +149,7 @@ def _lists(folder: Path) -> list[Path]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text().splitlines()
+        lines = read_list(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as a list of videos: {error}") from None
     return [line.strip() for line in lines if line.strip()]

@@ -215,7 +215,7 @@ def _unique(clips: Iterable[Clip]) -> tuple[list[Clip], list[Failure]]:
     for clip in clips:
         other = seen.setdefault(clip.key, clip)
         if other is not clip:
-            reason = f"{clip.file} would get the key {clip.key} as {other.file} does; rename one"
+            reason = f"{clip.file} would get the key {clip.key} as {other.file} does; take one away"
             failures.append(Failure(clip.source, "find", reason))
     return list(seen.values()), failures
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from avprep.errors import UserError
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 SIDE_SUFFIXES = (".wav", ".flac", ".m4a", ".ogg", ".opus", ".amb")
 DEFAULT_SPLIT = "train"
+UNLISTED = "(unlisted)"
+"""In place of a split: the lists of the layout do not name the recording."""
+_SEGMENTS = re.compile(r"(?P<name>.+?)\s+(?P<times>[^\s,]+(\s*,\s*[^\s,]+)*)")
 _SPLIT_LISTS = ("train", "test", "val", "validation")
 _NO_SPLITS = ("segments",)  # YT-360's list of moments stands beside its splits
 _LONGEST_KEY = 64
@@ -68,7 +72,8 @@ def cut(recording: Recording, duration_s: float, clip_s: float) -> list[Clip]:
         left_s = min(length_s, duration_s - start_s)
         if left_s > 0 or recording.windows is None:
             clips += _cut_window(recording, start_s, left_s, clip_s)
-    return clips
+    # Windows may overlap by whole clips.
+    return list({clip.offset_s: clip for clip in reversed(clips)}.values())[::-1]
 
 
 def _cut_window(
@@ -133,10 +138,11 @@ def read_splits(folder: Path, names: tuple[str, ...] | None = None) -> dict[str,
         if path.stem in _NO_SPLITS or (names is not None and path.stem not in names):
             continue
         try:
-            text = path.read_text()
+            lines = read_list(path)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read as a list of names: {error}") from None
-        lines = text.splitlines() if path.suffix == ".txt" else _names_of_csv(path, text)
+        if path.suffix == ".csv":
+            lines = _names_of_csv(path, lines)
         for name in filter(None, (line.strip() for line in lines)):
             if splits.setdefault(name, path.stem) != path.stem:
                 raise UserError(
@@ -146,9 +152,14 @@ def read_splits(folder: Path, names: tuple[str, ...] | None = None) -> dict[str,
     return splits
 
 
-def _names_of_csv(path: Path, text: str) -> list[str]:
+def read_list(path: Path) -> list[str]:
+    """A text file's lines, without the mark that some editors put first."""
+    return path.read_text(encoding="utf-8-sig").splitlines()
+
+
+def _names_of_csv(path: Path, lines: list[str]) -> list[str]:
     try:
-        rows = list(csv.DictReader(text.splitlines()))
+        rows = list(csv.DictReader(lines))
     except csv.Error as error:
         raise UserError(f"{path} cannot be read as a list of names: {error}") from None
     column = next((name for name in ("id", "file_path") if rows and name in rows[0]), None)
@@ -163,7 +174,7 @@ def split_of(clip: Clip, splits: dict[str, str]) -> str | None:
     Without lists it is the layout's, or ``train``.
     """
     if not splits:
-        return clip.split or DEFAULT_SPLIT
+        return None if clip.split == UNLISTED else clip.split or DEFAULT_SPLIT
     names = (clip.source, Path(clip.file).stem, clip.file, Path(clip.file).name)
     for name in names:
         if name in splits:
@@ -183,10 +194,12 @@ def read_segments(path: Path) -> dict[str, tuple[float, ...]]:
     """
     moments: dict[str, tuple[float, ...]] = {}
     try:
-        for line in path.read_text().splitlines():
-            name, _, times = line.strip().rpartition(" ")
-            if name:
-                moments[name.strip()] = tuple(sorted({float(time) for time in times.split(",")}))
+        for line in filter(None, map(str.strip, read_list(path))):
+            match = _SEGMENTS.fullmatch(line)
+            times = [float(time) for time in match["times"].split(",")] if match else []
+            if match is None or not all(0 <= time < math.inf for time in times):
+                raise ValueError(repr(line))
+            moments[match["name"]] = tuple(sorted(set(times)))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path} is no list of lines `ID t1,t2,…` with seconds: {error}") from None
     if not moments:

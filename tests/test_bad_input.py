@@ -228,7 +228,7 @@ def test_recordings_of_one_name_cost_all_but_the_first(tmp_path: Path) -> None:
     (raw / "c.info.json").write_text("[" * 100_000)
     result = build(raw, "--out", out)
     assert result.exit_code == 1, result.output
-    assert "b.mp4 would get the key same-0 as a.mp4 does; rename one" in result.output
+    assert "b.mp4 would get the key same-0 as a.mp4 does; take one away" in result.output
     assert sorted(ShardSet(out).keys) == ["c-0", "same-0"]
 
 

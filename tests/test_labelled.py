@@ -92,11 +92,15 @@ def test_ucf101_with_its_official_folds(tmp_path: Path) -> None:
     assert edges == pytest.approx([60, 140, 220], abs=4)
     index = read_index(train.root, "train/train-000000.index.json").samples[0]
     assert (index.label, index.folds) == (train.info(0).label, train.info(0).folds)
-    # Lists that stand elsewhere, and a video that is missing.
-    (raw / names[0]).unlink()
+    # Lists that stand elsewhere, a video that is missing, and one that no list has.
+    (raw / names[0]).rename(raw / "YoYo" / "v_YoYo_g26_c01.avi")
+    first = lists / "trainlist01.txt"
+    first.write_text("\ufeff" + first.read_text())  # as some editors begin their files
     result = build(raw, "--out", tmp_path / "b", *ONE, "--splits", lists)
     assert result.exit_code == 1
     assert f"{names[0]} is in the split lists, but not among the videos" in result.output
+    assert result.output.count("left out: ") == 1
+    assert "1 clips are in no split list and were left out" in result.output
     without = build(raw, "--out", tmp_path / "c", *ONE)
     assert without.exit_code == 2
     assert "holds no official split lists" in without.output
@@ -244,7 +248,11 @@ def test_whole_recordings_are_cut_at_their_listed_moments(tmp_path: Path) -> Non
     result = build(raw / "video", "--out", tmp_path / "b", *options)
     assert result.exit_code == 1
     assert sorted(verified(tmp_path / "b").keys) == ["x-0", "x-11", "x-16", "x-5"]
-    (tmp_path / "moments").write_text("x one,two\n")
+    (tmp_path / "moments").write_text("\ufeffx\t0, 5 ,11\n")  # overlapping
     result = build(raw / "video", "--out", tmp_path / "c", *options)
-    assert result.exit_code == 2
-    assert "moments is no list of lines `ID t1,t2,…`" in result.output
+    assert sorted(verified(tmp_path / "c").keys) == ["x-0", "x-10", "x-11", "x-16", "x-5"]
+    for line in ("x one,two", "x nan,3", "x -5,3", "x"):
+        (tmp_path / "moments").write_text(f"x 1\n{line}\n")
+        result = build(raw / "video", "--out", tmp_path / "d", *options)
+        assert result.exit_code == 2
+        assert "moments is no list of lines `ID t1,t2,…`" in result.output
