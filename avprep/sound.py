@@ -19,6 +19,7 @@ Sound = NDArray[np.float32]
 # What an ear or a beam hears of a field that is turned to the view, as weights of W, Y, Z, X
 # (SN3D): cardioids, which hear sounds on their axis at full level and none from behind.
 _BEAMS = {
+    "foa": np.eye(4),
     "mono": np.array([[0.5, 0.0, 0.0, 0.5]]),
     "stereo": np.array([[0.5, 0.5, 0.0, 0.0], [0.5, -0.5, 0.0, 0.0]]),
 }
@@ -57,17 +58,14 @@ def _mixed(raw: Sound) -> Sound:
 def encode_sound(field: Sound, views: tuple[View, ...], options: ClipOptions) -> ClipSound:
     """What the views hear of a field (4, samples), or of one channel (1, samples) all the same."""
     kind = options.audio
-    rotated = options.audio_layout == "rotated"
     gain = rotation_safe_gain(field)
     members: dict[str, bytes] = {}
     if len(field) == 1:
         for number in range(len(views)):
             members[f"view{number:02d}.flac"] = flac(field, gain, options.sample_rate)
-    elif rotated:
+    elif options.audio_layout == "rotated":
         for number, view in enumerate(views):
-            matrix = view_foa_matrix(view.azimuth_deg, view.elevation_deg)
-            if kind != "foa":
-                matrix = _BEAMS[kind] @ matrix
+            matrix = _BEAMS[kind] @ view_foa_matrix(view.azimuth_deg, view.elevation_deg)
             heard = rotate_foa(field, matrix)
             members[f"view{number:02d}.flac"] = flac(heard, gain, options.sample_rate)
     else:

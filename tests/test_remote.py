@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -126,14 +125,16 @@ def test_a_bucket_holds_the_bytes_of_a_local_build_and_gives_the_same(
     local, remote = ShardSet(built), ShardSet(url)
     expected = _window(local)
     forked = ProcessPoolExecutor(1, get_context("fork"))
+    spawned = ProcessPoolExecutor(1, get_context("spawn"))
     for windows in (
         _window(remote),
-        _window(pickle.loads(pickle.dumps(remote))),
+        spawned.submit(_window, remote).result(timeout=60),
         forked.submit(_window, remote).result(timeout=60),
     ):
         for here, expected_here in zip(windows, expected, strict=True):
             np.testing.assert_array_equal(here, expected_here)
     forked.shutdown()
+    spawned.shutdown()
     for suffix in ("json", "view00.mp4", "view03.flac"):
         assert remote.member(7, suffix) == local.member(7, suffix)
 
