@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import asdict
 from fractions import Fraction
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -16,11 +16,12 @@ from avprep.decode import Decoding, PictureDecoder
 from avprep.encode import GOP_FRAMES, CropEncoder
 from avprep.errors import ClipError
 from avprep.examine import PictureFormat
-from avprep.ffmpeg import SoundDecoder, SoundDecoding
+from avprep.ffmpeg import SoundDecoding
 from avprep.hdr import ToneMap
+from avprep.listen import Heard, listen
 from avprep.maps import label_maps
 from avprep.probe import Media, Picture, probe_both
-from avprep.projection import Cropper
+from avprep.projection import AT_ONCE, Cropper
 from avprep.sound import encode_sound, field_of, no_sound
 from avprep.sphere import Sphere
 from avprep.timeline import shared_time
@@ -31,12 +32,10 @@ from shards.video import index_mp4
 
 MISSING_TOLERANCE_S = 0.5
 """A clip that ends this much earlier than its file promises is a fault of the file."""
+_LARGEST_SLIP_S = 0.02
 _BT709 = (1, 1, 1)
 _RGB, _BT601 = 0, 6
 """Of H.273's matrices: that of pictures that are no YCbCr, and what they are made into."""
-_BYTES_AT_ONCE = 1 << 21
-"""Crops that wait to be encoded: an encoder that gets some frames in a row finds its memory in
-the processor's cache."""
 
 
 def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str, bytes]]:
@@ -45,19 +44,18 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
     cv2.setNumThreads(1)  # clips run side by side, one on each core
     video_file, audio_file = clip.media or probe_both(clip.video, clip.audio)
     decoding, listening = _decodings(clip, options, video_file, audio_file)
-    views = options.views.draw(clip.key, options.seed, _energy(clip, options, listening))
+    heard = listen(listening) if listening is not None else Heard(np.empty((0, 0), np.float32))
+    views = options.views.draw(clip.key, options.seed, _energy(clip, options, listening, heard))
     stills = Stills(options.fps)
     picture = PictureDecoder(decoding)
-    with SoundDecoder(listening) if listening is not None else nullcontext() as sounding:
-        crops, frames = _crop_all(
-            picture, decoding, video_file, clip.picture.sphere, views, options, stills
-        )
-        raw = sounding.sound() if sounding is not None else np.empty((0, 0), np.float32)
-        message = sounding.message if sounding is not None else ""
+    crops, frames = _crop_all(
+        picture, decoding, video_file, clip.picture.sphere, views, options, stills
+    )
+    raw = heard.channels
     frames_s = frames / options.fps
     delivered = [(clip.video, frames_s, picture.message)]
     if listening is not None and not clip.flat:
-        delivered.append((clip.audio, raw.shape[1] / listening.sample_rate, message))
+        delivered.append((clip.audio, raw.shape[1] / listening.sample_rate, heard.message))
     for file, seconds, complaint in delivered:
         if not frames or seconds < decoding.duration_s - MISSING_TOLERANCE_S:
             said = f" ({complaint})" if complaint else ""
@@ -113,7 +111,7 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
 
 
 def _energy(
-    clip: Clip, options: ClipOptions, listening: SoundDecoding | None
+    clip: Clip, options: ClipOptions, listening: SoundDecoding | None, heard: Heard
 ) -> NDArray[np.float64] | None:
     """Where the clip's sound comes from, if its views are drawn by that."""
     views = options.views
@@ -121,10 +119,8 @@ def _energy(
         return None
     from avprep.soundfield import energy_map  # SciPy, which others do without
 
-    with SoundDecoder(listening) as sounding:
-        raw = sounding.sound()
     samples = round(listening.duration_s * options.sample_rate)
-    field = field_of(raw, clip, listening.sample_rate, samples, options.sample_rate)
+    field = field_of(heard.channels, clip, listening.sample_rate, samples, options.sample_rate)
     return energy_map(field, options.sample_rate)
 
 
@@ -169,9 +165,10 @@ def _decodings(
         begins_s=audio.begins_s,
         start_s=audio_zero_s + clip.offset_s,
         duration_s=duration,
-        slip_s=0.5 / options.fps,
+        slip_s=min(_LARGEST_SLIP_S, 0.5 / options.fps),
         channels=audio.sound.channels,
         sample_rate=audio.sound.sample_rate,
+        plain=audio.sound.plain,
         timeout_s=options.timeout_s,
     )
 
@@ -219,31 +216,22 @@ def _crop_all(
     colours = (_BT601 if colorspace == _RGB else colorspace, 2, 2)
     if tone_map is not None:
         colours = _BT709
-    encoders = [CropEncoder(options.size, fps, *colours) for _ in views]
+    encoder = CropEncoder(len(views), options.size, fps, *colours)
     frames = 0
-    waiting: list[NDArray[np.uint8]] = []
-    for planes, count in decoder.frames(max(1, round(decoding.duration_s * options.fps))):
+    shown = decoder.frames(max(1, round(decoding.duration_s * options.fps)))
+    while some := list(islice(shown, AT_ONCE)):
         if cropper is None:
-            height, width = planes[0].shape
+            height, width = some[0][0][0].shape
             cropper = Cropper(height, width, views, options.size, sphere)
-        crops = cropper.crop(planes)
-        shown = tone_map(crops) if tone_map else crops.astype(np.uint8, copy=False)
-        for _ in range(count):
-            if options.cleaning:
-                stills.see(planes[0])
-            waiting.append(shown)
-        frames += count
-        if len(waiting) * waiting[0].nbytes >= _BYTES_AT_ONCE:
-            _encode(encoders, waiting)
-            waiting = []
-    _encode(encoders, waiting)
-    return [encoder.finish() for encoder in encoders] if frames else [], frames
-
-
-def _encode(encoders: list[CropEncoder], frames: list[NDArray[np.uint8]]) -> None:
-    for view, encoder in enumerate(encoders):
-        for crops in frames:
-            encoder.add(crops[view])
+        crops = cropper.crop_frames([planes for planes, _ in some])
+        for (planes, count), crop in zip(some, crops, strict=True):
+            finished = tone_map(crop) if tone_map else crop.astype(np.uint8, copy=False)
+            for _ in range(count):
+                if options.cleaning:
+                    stills.see(planes[0])
+                encoder.add(finished)
+            frames += count
+    return encoder.finish() if frames else [], frames
 
 
 def _video_info(crops: list[bytes], options: ClipOptions, frames: int) -> VideoInfo:

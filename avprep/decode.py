@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
+from av.container import Container, InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -28,6 +31,7 @@ _SEEK_EARLIER_S = 0.2
 """Some containers look key frames up by when they are decoded, which is before they are shown."""
 _LONG_HOLD_S = 0.25
 """Decoders hide a damaged frame or two."""
+_PACKETS_AHEAD = 16
 _LIMITED = 1
 """AVCOL_RANGE_MPEG."""
 _PLAIN = {False: ("yuv420p", "yuvj420p"), True: ("yuv420p10le",)}
@@ -80,8 +84,9 @@ class PictureDecoder:
         fps, shown = self._wanted.fps, 0
         last: VideoFrame | None = None
         last_begin_s = last_end_s = 0.0
+        long_hold_s = max(_LONG_HOLD_S, 2 / fps)  # frames between are left out on purpose
         for frame, begin_s, end_s in self._timed():
-            if self._damaged and last is not None and begin_s - last_begin_s > _LONG_HOLD_S:
+            if self._damaged and last is not None and begin_s - last_begin_s > long_hold_s:
                 # Not before: frames from before the damage come out after it.
                 self.lost_s += begin_s - last_begin_s
                 self._damaged = False
@@ -119,8 +124,7 @@ class PictureDecoder:
                 stream.codec_context.thread_count = 1
                 stream.codec_context.options = {"max_pixels": str(wanted.most_pixels)}
                 rate = stream.average_rate or stream.guessed_rate or wanted.fps
-                # avi says when frames are decoded alone, and so counts from its first one.
-                unordered = container.format.name == "avi"
+                unordered = _is_unordered(container)
                 first_dts = None
                 self._sought = seek and not unordered and _seek(container, wanted.start_s)
                 end_s = 0.0
@@ -138,9 +142,11 @@ class PictureDecoder:
             self.message = error.strerror or str(error)
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-        for packet in container.demux(stream):
+        for packet, is_shown in self._shown(container.demux(stream)):
             if time.monotonic() > self._deadline:
                 raise ClipError(too_long(self._wanted.timeout_s))
+            # Decoders may then leave out frames from which no others are predicted.
+            stream.codec_context.skip_frame = "DEFAULT" if is_shown else "NONREF"
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:  # what comes after may be whole
@@ -151,6 +157,31 @@ class PictureDecoder:
                 if isinstance(frame, VideoFrame):
                     self.decoded += 1
                     yield frame
+
+    def _shown(
+        self, packets: Iterator[Packet[VideoStream]]
+    ) -> Iterator[tuple[Packet[VideoStream], bool]]:
+        """Packets, and whether their frames may be on screen at one of the constant rate's
+        moments: not if a packet nearby shows another one later, and before the next moment."""
+        ahead: deque[Packet[VideoStream]] = deque()
+        latest: dict[int, int] = {}
+        for packet in chain(packets, [None] * _PACKETS_AHEAD):
+            if packet is not None:
+                ahead.append(packet)
+                moment = self._moment(packet)
+                if moment is not None and packet.pts is not None:
+                    latest[moment] = max(latest.get(moment, packet.pts), packet.pts)
+            if ahead and (packet is None or len(ahead) > _PACKETS_AHEAD):
+                packet = ahead.popleft()
+                moment = self._moment(packet)
+                yield packet, moment is None or latest[moment] == packet.pts
+
+    def _moment(self, packet: Packet[VideoStream]) -> int | None:
+        """The first of the constant rate's frames that a packet's frame may be."""
+        if packet.pts is None or packet.time_base is None or _is_unordered(packet.stream.container):
+            return None
+        begin_s = float(packet.pts * packet.time_base) - self._wanted.start_s
+        return max(0, math.ceil((begin_s - _TIME_TOLERANCE_S) * self._wanted.fps))
 
     def _planes(self, frame: VideoFrame) -> Planes:
         wanted = self._wanted
@@ -177,6 +208,11 @@ class PictureDecoder:
                 part = part[top : top + down, left : left + across]
             planes.append(np.ascontiguousarray(part) if wanted.rotation_deg else part)
         return tuple(planes)
+
+
+def _is_unordered(container: Container) -> bool:
+    """avi says when frames are decoded alone, and so counts from its first one."""
+    return container.format.name == "avi"
 
 
 def _seek(container: InputContainer, start_s: float) -> bool:

@@ -21,8 +21,6 @@ from avprep.errors import ClipError, UserError
 # ffmpeg open other files or addresses.
 FORMATS = "mov,matroska,ogg,wav,w64,flac,avi,mpegts,caf,aiff,mp3,aac"
 PROTOCOLS = "file"
-_LARGEST_SLIP_S = 0.02
-"""Sound that is off its time stamps by more is put right at once."""
 _PREROLL_S = 0.1
 """Decoders of lossy sound need what came before."""
 _DESCRIBE_TIMEOUT_S = 30.0
@@ -95,7 +93,8 @@ class SoundDecoding:
     """What of a file's sound is decoded: ``duration_s`` from the time stamp ``start_s`` on, in a
     file that begins at ``begins_s``.
 
-    Sound that is off its time stamps by more than ``slip_s`` is put right at once.
+    Sound that is off its time stamps by more than ``slip_s`` is put right at once. ``plain``: its
+    channels have no layout of the file's own making.
     """
 
     audio: Path
@@ -105,7 +104,13 @@ class SoundDecoding:
     slip_s: float
     channels: int
     sample_rate: int
+    plain: bool
     timeout_s: float
+
+    @property
+    def from_s(self) -> float:
+        """Where decoding begins: not before the file does, which some containers do not like."""
+        return max(self.start_s - _PREROLL_S, min(self.start_s, self.begins_s))
 
     def command(self) -> list[str]:
         limits: dict[str, object] = {
@@ -115,20 +120,17 @@ class SoundDecoding:
         }
         # Time stamps count as they stand in the file, not from the start that ffmpeg finds.
         limits |= {"seek_timestamp": 1, "noaccurate_seek": None}
-        # Not before the file begins, which some containers do not like.
-        from_s = max(self.start_s - _PREROLL_S, min(self.start_s, self.begins_s))
-        preroll_s = self.start_s - from_s
+        preroll_s = self.start_s - self.from_s
         # No picture: where it is in the same file, it need not be read.
-        sound_in = ffmpeg.input(safe_url(self.audio), **limits, ss=f"{from_s:.6f}", vn=None)
+        sound_in = ffmpeg.input(safe_url(self.audio), **limits, ss=f"{self.from_s:.6f}", vn=None)
         # Sound that starts late is padded and gaps are filled, so that it stays with the picture;
         # the channels stay as the decoder delivers them.
-        slip_s = min(_LARGEST_SLIP_S, self.slip_s)
         sound = (
             sound_in.audio.filter(
                 "atrim", start=f"{preroll_s:.6f}", end=f"{preroll_s + self.duration_s:.6f}"
             )
             .filter("asetpts", f"PTS-{preroll_s:.6f}/TB")
-            .filter("aresample", **{"async": 1, "first_pts": 0, "min_hard_comp": slip_s})
+            .filter("aresample", **{"async": 1, "first_pts": 0, "min_hard_comp": self.slip_s})
         )
         graph = sound.output("pipe:1", format="f32le", acodec="pcm_f32le").global_args(
             *("-nostdin", "-hide_banner", "-loglevel", "error", "-filter_complex_threads", "1")
@@ -137,7 +139,7 @@ class SoundDecoding:
 
 
 class SoundDecoder:
-    """Context manager that runs a `SoundDecoding` beside other work; then take `sound()`.
+    """Context manager that runs a `SoundDecoding` in ffmpeg; then take `sound()`.
 
     ffmpeg decodes layouts of a file's own making without harm, and a hang or a crash in a broken
     file stays in its process, which is killed after ``timeout_s`` seconds.

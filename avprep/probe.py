@@ -56,12 +56,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sound:
-    """An audio track."""
+    """An audio track. ``plain``: its channels have no layout of the file's own making, with which
+    PyAV corrupts the memory of its process."""
 
     channels: int
     sample_rate: int
     codec: str
     extradata: bytes | None = None
+    plain: bool = True
 
 
 @dataclass(frozen=True)
@@ -170,14 +172,12 @@ def _sound(path: Path, stream: AudioStream | None) -> Sound | None:
     context = None if stream is None else getattr(stream, "codec_context", None)
     if context is None:
         return None
-    # Asked for layouts of a file's own making, PyAV corrupts the memory of its process.
-    if any(name in (index_of(path) or b"") for name in _LAYOUT_BOXES):
-        channels = _channels_in_words(path)
-    else:
-        channels = context.channels
+    index = index_of(path) or b""
+    plain = not any(name in index for name in _LAYOUT_BOXES)
+    channels = context.channels if plain else _channels_in_words(path)
     if not channels:
         return None
-    return Sound(channels, context.sample_rate, context.name, context.extradata)
+    return Sound(channels, context.sample_rate, context.name, context.extradata, plain)
 
 
 def _channels_in_words(path: Path) -> int:

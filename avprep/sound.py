@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import soxr
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from avprep.ambisonics import checked, to_ambix
 from avprep.clips import Clip, ClipOptions
 from avprep.encode import flac, rotation_safe_gain
-from shards.geometry import ACN_CHANNELS, rotate_foa, view_foa_matrix
+from shards.geometry import ACN_CHANNELS, view_foa_matrix
 from shards.schema import AudioInfo, View
 
 Sound = NDArray[np.float32]
@@ -59,17 +60,18 @@ def encode_sound(field: Sound, views: tuple[View, ...], options: ClipOptions) ->
     """What the views hear of a field (4, samples), or of one channel (1, samples) all the same."""
     kind = options.audio
     gain = rotation_safe_gain(field)
+    rate = options.sample_rate
+    turned = len(field) == 4 and options.audio_layout == "rotated"
+    interleaved = np.ascontiguousarray(cv2.transpose(field), dtype=np.float32)
     members: dict[str, bytes] = {}
-    if len(field) == 1:
-        for number in range(len(views)):
-            members[f"view{number:02d}.flac"] = flac(field, gain, options.sample_rate)
-    elif options.audio_layout == "rotated":
+    if turned or len(field) == 1:
         for number, view in enumerate(views):
-            matrix = _BEAMS[kind] @ view_foa_matrix(view.azimuth_deg, view.elevation_deg)
-            heard = rotate_foa(field, matrix)
-            members[f"view{number:02d}.flac"] = flac(heard, gain, options.sample_rate)
+            matrix = np.eye(1)
+            if turned:
+                matrix = _BEAMS[kind] @ view_foa_matrix(view.azimuth_deg, view.elevation_deg)
+            members[f"view{number:02d}.flac"] = flac(interleaved, gain * matrix, rate)
     else:
-        members["flac"] = flac(field, gain, options.sample_rate)
+        members["flac"] = flac(interleaved, gain * np.eye(4), rate)
     info = AudioInfo(
         options.sample_rate,
         field.shape[1],

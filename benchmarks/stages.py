@@ -29,11 +29,12 @@ from avprep.ambisonics import to_ambix
 from avprep.decode import Decoding, PictureDecoder
 from avprep.encode import CropEncoder, flac, rotation_safe_gain
 from avprep.examine import Wanted, picture_format, sound_format
-from avprep.ffmpeg import SoundDecoder, SoundDecoding, ffmpeg_path
+from avprep.ffmpeg import SoundDecoding, ffmpeg_path
+from avprep.listen import listen
 from avprep.probe import probe_both
-from avprep.projection import Cropper
+from avprep.projection import AT_ONCE, Cropper
 from avprep.viewpoints import RandomViews
-from shards.geometry import rotate_foa, view_foa_matrix
+from shards.geometry import view_foa_matrix
 
 SIZE, FPS, RATE = 112, 16, 24000
 
@@ -89,45 +90,45 @@ def one_round(stage: Stages, video: Path, sound: Path) -> None:
         begins_s=heard.begins_s,
         start_s=heard.begins_s,
         duration_s=decoding.duration_s,
-        slip_s=0.5 / FPS,
+        slip_s=0.02,
         channels=heard.sound.channels,
         sample_rate=heard.sound.sample_rate,
+        plain=heard.sound.plain,
         timeout_s=600.0,
     )
     count = round(decoding.duration_s * FPS)
     with stage("decoding the picture"):
         for planes, _ in PictureDecoder(decoding).frames(count):  # noqa: B007
             pass
-    with stage("decoding the sound"), SoundDecoder(listening) as decoder:
-        raw = decoder.sound()
+    with stage("decoding the sound"):
+        raw = listen(listening).channels
     # One frame again and again would stay in the cache.
     frames = [[np.roll(plane, 16 * shift, axis=1) for plane in planes] for shift in range(8)]
     views = RandomViews(8, (25.5, 90.0)).draw(video.stem, 0)
     with stage("the views' maps"):
         cropper = Cropper(picture.height, picture.width, views, SIZE)
     with stage("cropping"):
-        crops = [cropper.crop(frames[number % 8]) for number in range(count)]
+        for number in range(0, count, AT_ONCE):
+            cropper.crop_frames([frames[(number + k) % 8] for k in range(AT_ONCE)])
     crops = []
     for planes, times in PictureDecoder(decoding).frames(count):
         crops += [cropper.crop(planes)] * times
     with stage("H.264"):
-        for view in range(len(views)):
-            encoder = CropEncoder(SIZE, Fraction(FPS), picture.colorspace)
-            for crop in crops:
-                encoder.add(crop[view])
-            encoder.finish()
+        encoder = CropEncoder(len(views), SIZE, Fraction(FPS), picture.colorspace)
+        for crop in crops:
+            encoder.add(crop)
+        encoder.finish()
     with stage("sound: ambiX and sample rate"):
         foa = to_ambix(raw, convention)
         if listening.sample_rate != RATE:
             foa = soxr.resample(foa.T, listening.sample_rate, RATE, quality="HQ").T
         foa = np.ascontiguousarray(foa)
         gain = rotation_safe_gain(foa)
-    with stage("sound: rotation"):
-        matrices = [view_foa_matrix(view.azimuth_deg, view.elevation_deg) for view in views]
-        turned = [rotate_foa(foa, matrix) for matrix in matrices]
-    with stage("sound: FLAC"):
-        for field in turned:
-            flac(field, gain, RATE)
+    with stage("sound: rotation and FLAC"):
+        interleaved = np.ascontiguousarray(foa.T)
+        for view in views:
+            matrix = gain * view_foa_matrix(view.azimuth_deg, view.elevation_deg)
+            flac(interleaved, matrix, RATE)
     with stage("once a worker: start and imports"):
         run([sys.executable, "-c", "import avprep.cli, avprep.build, avprep.clip"])
 

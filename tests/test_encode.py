@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -28,22 +30,35 @@ def test_encoding_repeats_itself_whatever_was_in_memory() -> None:
     kinds = [[still] * 32, moving_texture(32), [still] * 32]
     first: list[bytes] = []
     for _ in range(25):
-        # Side by side, as in a build: their memory is handed from one to another.
-        encoders = [CropEncoder(SIZE, Fraction(16), 2) for _ in kinds]
-        for frames in zip(*kinds, strict=True):
-            for encoder, frame in zip(encoders, frames, strict=True):
-                encoder.add(frame)
-        files = [encoder.finish() for encoder in encoders]
+        files = encoded([np.stack(frames) for frames in zip(*kinds, strict=True)])
         first = first or files
         assert files == first
 
 
+def encoded(frames: list[NDArray[np.uint8]]) -> list[bytes]:
+    encoder = CropEncoder(len(frames[0]), SIZE, Fraction(16), 2)
+    for views in frames:
+        encoder.add(views)
+    return encoder.finish()
+
+
+def test_each_view_gets_its_own_frames() -> None:
+    """Its length is no whole number of GOPs; each frame is decoded by itself, as players do."""
+    kinds = np.stack([np.roll(moving_texture(30), 20 * view, axis=2) for view in range(3)])
+    kinds[:, :, 8 * 3 :] ^= 64 * (np.arange(3, dtype=np.uint8) % 2)[:, None, None, None]
+    for view, mp4 in enumerate(encoded(list(kinds.transpose(1, 0, 2, 3)))):
+        with av.open(io.BytesIO(mp4)) as container:
+            shown = [frame.to_ndarray() for frame in container.decode(video=0)]
+            assert container.streams.video[0].average_rate == 16
+        assert len(shown) == 30
+        np.testing.assert_allclose(
+            np.stack(shown)[:, :SIZE].mean(axis=2), kinds[view, :, :SIZE].mean(axis=2), atol=4
+        )
+
+
 def test_the_index_finds_every_gop() -> None:
     frames = moving_texture(30)
-    encoder = CropEncoder(SIZE, Fraction(16), 2)
-    for frame in frames:
-        encoder.add(frame)
-    mp4 = encoder.finish()
+    (mp4,) = encoded([frame[None] for frame in frames])
     avcc, gops, count = index_mp4(mp4)
     assert count == 30
     assert len(gops) == -(-30 // GOP_FRAMES) + 1
@@ -55,10 +70,7 @@ def test_the_index_finds_every_gop() -> None:
 
 
 def test_damaged_crops_are_said_to_be() -> None:
-    encoder = CropEncoder(SIZE, Fraction(16), 2)
-    for frame in moving_texture(8):
-        encoder.add(frame)
-    mp4 = encoder.finish()
+    (mp4,) = encoded([frame[None] for frame in moving_texture(8)])
     avcc, gops, _ = index_mp4(mp4)
     with pytest.raises(ShardError, match="no mdat"):
         index_mp4(mp4[: gops[0] - 8])
