@@ -25,7 +25,7 @@ KINDS = {
     "AAC in Matroska": ("mkv", ["-c:a", "aac", "-b:a", "256k"]),
     "AAC in MPEG-TS": ("ts", ["-c:a", "aac", "-b:a", "256k"]),
     "Vorbis": ("ogg", ["-c:a", "libvorbis", "-q:a", "8"]),
-    "Opus, ambiX": ("mkv", ["-c:a", "libopus", "-mapping_family", "2", "-b:a", "512k"]),
+    "Opus, ambiX": ("opus", ["-c:a", "libopus", "-mapping_family", "2", "-b:a", "512k"]),
 }
 
 
