@@ -38,19 +38,19 @@ $(VENV)/.run: pyproject.toml constraints.txt
 # What was made with other settings is made again.
 $(DEMO)/.clips: FORCE
 	@mkdir -p $(@D)
-	@echo "$(CLIPS)" | cmp -s - $@ || { cd $(@D) && rm -rf world shards avsa untrained; \
+	@echo "$(CLIPS)" | cmp -s - $@ || { cd $(@D) && rm -rf world shards avsa; \
 		echo "$(CLIPS)" > $(@F); }
 
 $(DEMO)/.training: FORCE $(DEMO)/.clips
-	@echo "$(STEPS) $(FEATURES)" | cmp -s - $@ || { cd $(@D) && rm -rf avsa untrained; \
+	@echo "$(STEPS) $(FEATURES)" | cmp -s - $@ || { cd $(@D) && rm -rf avsa; \
 		echo "$(STEPS) $(FEATURES)" > $(@F); }
 
 FORCE:
 
-demo: $(DEMO)/avsa/avsa-bin.json $(DEMO)/untrained/avsa-bin.json $(DEMO)/clip.png
+demo: $(DEMO)/avsa/avsa-bin.result.json $(DEMO)/clip.png
 	@echo
 	@echo "Spatial alignment on places never seen in training (AVSA-Bin, frozen features):"
-	@$(BIN)/avtrain report $(DEMO)/untrained $(DEMO)/avsa
+	@$(BIN)/avtrain report $(DEMO)/avsa
 	@echo "Pictures: $(DEMO)/clip.png (a clip of the set), $(DEMO)/avsa/curves.png (the training)"
 
 $(DEMO)/world/README.md: $(DEMO)/.clips | $(VENV)/.run
@@ -67,13 +67,9 @@ $(DEMO)/avsa/curves.png: $(DEMO)/shards/manifest.json $(DEMO)/.training
 	$(BIN)/avtrain pretrain $(DEMO)/shards --task avsa --preset tiny --features $(FEATURES) \
 		--steps $(STEPS) --out $(DEMO)/avsa --resume
 
-$(DEMO)/avsa/avsa-bin.json: $(DEMO)/avsa/curves.png
+$(DEMO)/avsa/avsa-bin.result.json: $(DEMO)/avsa/curves.png
 	$(BIN)/avtrain eval avsa $(DEMO)/shards --checkpoint $(DEMO)/avsa/checkpoint.pt \
 		--out $(DEMO)/avsa
-
-$(DEMO)/untrained/avsa-bin.json: $(DEMO)/shards/manifest.json $(DEMO)/.training
-	$(BIN)/avtrain eval avsa $(DEMO)/shards --checkpoint untrained --preset tiny \
-		--features $(FEATURES) --out $(DEMO)/untrained
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -12,19 +12,11 @@ from numpy.typing import NDArray
 from avprep.ambisonics import checked, to_ambix
 from avprep.clips import Clip, ClipOptions
 from avprep.encode import flac, rotation_safe_gain
-from shards.geometry import ACN_CHANNELS, view_foa_matrix
+from shards.geometry import AUDIO_CHANNELS, BEAMS, view_foa_matrix
 from shards.schema import AudioInfo, View
 
 Sound = NDArray[np.float32]
 
-# What an ear or a beam hears of a field that is turned to the view, as weights of W, Y, Z, X
-# (SN3D): cardioids, which hear sounds on their axis at full level and none from behind.
-_BEAMS = {
-    "foa": np.eye(4),
-    "mono": np.array([[0.5, 0.0, 0.0, 0.5]]),
-    "stereo": np.array([[0.5, 0.5, 0.0, 0.0], [0.5, -0.5, 0.0, 0.0]]),
-}
-_CHANNELS = {"foa": ACN_CHANNELS, "mono": ("M",), "stereo": ("L", "R")}
 _NO_WEIGHTS = "none"
 _SURROUND = 6
 """Channels of a 5.1 track, of which the fourth is for low effects."""
@@ -68,7 +60,7 @@ def encode_sound(field: Sound, views: tuple[View, ...], options: ClipOptions) ->
         for number, view in enumerate(views):
             matrix = np.eye(1)
             if turned:
-                matrix = _BEAMS[kind] @ view_foa_matrix(view.azimuth_deg, view.elevation_deg)
+                matrix = BEAMS[kind] @ view_foa_matrix(view.azimuth_deg, view.elevation_deg)
             members[f"view{number:02d}.flac"] = flac(interleaved, gain * matrix, rate)
     else:
         members["flac"] = flac(interleaved, gain * np.eye(4), rate)
@@ -77,7 +69,7 @@ def encode_sound(field: Sound, views: tuple[View, ...], options: ClipOptions) ->
         field.shape[1],
         gain,
         options.audio_layout,
-        _CHANNELS[kind],
+        AUDIO_CHANNELS[kind],
         "SN3D" if kind == "foa" else _NO_WEIGHTS,
     )
     return ClipSound(members, info)

@@ -14,7 +14,7 @@ from avtrain.errors import TrainingError
 from avtrain.presets import Config
 from shards.files import atomic_file
 
-VERSION = 1
+VERSION = 2
 # What may differ between a run and its continuation.
 _NOT_PART_OF_THE_RUN = {"epochs"}
 

@@ -18,7 +18,16 @@ from avtrain.augment import prepare_pictures
 from avtrain.errors import TrainingError
 from avtrain.features import FeatureConfig, Features
 from avtrain.presets import AugmentConfig, ClipConfig
-from shards.geometry import ACN_CHANNELS, MIRROR, foa_matrix, view_foa_matrix, view_rotation
+from shards.geometry import (
+    ACN_CHANNELS,
+    AUDIO_CHANNELS,
+    BEAMS,
+    MIRROR,
+    foa_matrix,
+    unit_vector,
+    view_foa_matrix,
+    view_rotation,
+)
 from shards.reader import ShardSet
 from shards.schema import SampleInfo
 
@@ -30,31 +39,38 @@ class Draw:
     """Everything random about one sample; places in [0, 1] are shares of the room there is."""
 
     views: NDArray[np.int64]
-    sound_place: float
+    sound_places: NDArray[np.float64]
+    """One for each moment, in no order."""
     picture_place: float
     mirror: bool
     jitter: NDArray[np.float32]
     volume: float
     yaw_deg: float
+    frame_yaw_deg: float
+    """Where azimuth 0 lies: nothing may depend on that."""
 
     @classmethod
-    def of(cls, place: list[int], views_stored: int, views: int, augment: AugmentConfig) -> Draw:
+    def of(
+        cls, place: list[int], views_stored: int, clip: ClipConfig, augment: AugmentConfig
+    ) -> Draw:
         """``place`` is (seed, epoch, index): the same draw for the same place."""
         rng = np.random.default_rng(place)
         reach = np.array(augment.jitter)
         return cls(
-            views=rng.choice(views_stored, size=views, replace=False),
-            sound_place=rng.random(),
+            views=rng.choice(views_stored, size=clip.views, replace=False),
+            sound_places=rng.random(clip.moments),
             picture_place=rng.random(),
             mirror=bool(rng.random() < 0.5) and augment.mirror,
             jitter=(NO_JITTER + rng.uniform(-reach, reach)).astype(np.float32),
             volume=rng.uniform(1 - augment.volume, 1 + augment.volume),
             yaw_deg=rng.uniform(-180.0, 180.0),
+            frame_yaw_deg=rng.uniform(-180.0, 180.0),
         )
 
     def fixed(self, window: int, windows: int) -> Draw:
         """The same views and yaw at one of ``windows`` places of the clip."""
-        return replace(self, sound_place=(window + 0.5) / windows, picture_place=0.5)
+        places = np.full(len(self.sound_places), (window + 0.5) / windows)
+        return replace(self, sound_places=places, picture_place=0.5)
 
 
 NO_JITTER = np.array([1.0, 1.0, 1.0, 0.0])
@@ -63,26 +79,31 @@ NO_AUGMENTATION = AugmentConfig(jitter=(0.0, 0.0, 0.0, 0.0), volume=0.0, mirror=
 
 @dataclass(frozen=True)
 class Batch:
-    """B clips with V views each, as read. ``sound`` is that of one view; ``matrices`` take it to
-    all of them, ``turned`` to what they would be had the recording's field turned by a random yaw
-    first (the misaligned sound of AVSA-Bin)."""
+    """B clips at M moments with V views each, as read; S = M V pairs of picture and sound, moment
+    by moment. ``matrices`` take the stored sound to what all views hear, ``turned`` to what they
+    would had the recording's field turned by a random yaw first (the misaligned sound of
+    AVSA-Bin)."""
 
     index: Tensor
     """(B,) which samples of the set."""
     frames: Tensor
-    """uint8 (B, V, T, height, width, 3) RGB."""
+    """uint8 (B, S, T, height, width, 3) RGB."""
     sound: Tensor
-    """float32 (B, 4, samples) FOA, ACN, SN3D."""
+    """float32 (B, M, stored, samples): FOA (ACN, SN3D) as one view stores it, or the channels of
+    all views."""
     matrices: Tensor
-    """float32 (B, V, 4, 4)."""
+    """float32 (B, M, V, heard, stored)."""
     turned: Tensor
-    """float32 (B, V, 4, 4)."""
+    """float32 (B, M, V, heard, stored); without ambisonics the same as ``matrices``."""
+    directions: Tensor
+    """float32 (B, S, 3): unit vectors to where the views look, from an azimuth of chance."""
     jitter: Tensor
     """float32 (B, 4), see ``colour_jitter``."""
     volume: Tensor
     """float32 (B,), factors."""
     mirror: Tensor
-    """bool (B,): left and right exchanged, in all views of the clip and in ``matrices``."""
+    """bool (B,): left and right exchanged, in all views of the clip, and so in ``matrices`` and
+    ``directions``."""
 
     def pin_memory(self) -> Batch:
         return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
@@ -93,13 +114,14 @@ class Batch:
         )
 
     def pictures(self, size: int) -> Tensor:
-        """Network input (B, V, 3, T, size, size)."""
+        """Network input (B, S, 3, T, size, size)."""
         return prepare_pictures(self.frames, size, self.jitter, self.mirror)
 
     def features(self, features: Features, matrices: Tensor) -> Tensor:
-        """Network input (B, V, C, time, mels) of the sound under ``matrices``."""
-        inputs: Tensor = features(self.sound * self.volume[:, None, None], matrices)
-        return inputs
+        """Network input (B, S, C, time, mels) of the sound under ``matrices``."""
+        sound = self.sound * self.volume[:, None, None, None]
+        inputs: Tensor = features(sound.flatten(0, 1), matrices.flatten(0, 1))
+        return inputs.view(len(sound), -1, *inputs.shape[2:])
 
 
 class Clips(Dataset[dict[str, NDArray[np.generic]]]):
@@ -130,20 +152,25 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         info = self.shards.info(index)
         self._check(info)
         place = [self.seed, epoch, index]
-        draw = Draw.of(place, len(info.views), self.clip.views, self.augment)
+        draw = Draw.of(place, len(info.views), self.clip, self.augment)
         return draw if self.windows is None else draw.fixed(epoch, self.windows)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, NDArray[np.generic]]:
         """The fields of a batch for one clip."""
         epoch, index = place
-        draw = self.draw(epoch, index)
-        start, sound, matrices, turned = self.read_sound(index, draw)
+        return self.read(index, self.draw(epoch, index))
+
+    def read(self, index: int, draw: Draw) -> dict[str, NDArray[np.generic]]:
+        """The fields of a batch for one clip as drawn."""
+        starts, sound, matrices, turned = self.read_sound(index, draw)
+        frames = [self._read_pictures(index, draw, start) for start in starts]
         return {
             "index": np.array(index),
-            "frames": self._read_pictures(index, draw, start),
+            "frames": np.concatenate(frames),
             "sound": sound,
             "matrices": matrices,
             "turned": turned,
+            "directions": np.tile(self._directions(index, draw), (len(starts), 1)),
             "jitter": draw.jitter,
             "volume": np.array(draw.volume, np.float32),
             "mirror": np.array(draw.mirror),
@@ -151,26 +178,49 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
 
     def read_sound(
         self, index: int, draw: Draw
-    ) -> tuple[float, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Start in seconds, sound (4, samples), and the matrices (V, 4, 4) of ``Batch``.
-
-        With R_v the rotation to view v and S the one that the stored sound has already had, the
-        sound of view v is R_v S^T of the stored one. Mirroring comes last and is the same for all
-        views: the mirrored world seen from mirrored viewpoints.
-        """
+    ) -> tuple[list[float], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Starts of the moments in seconds, and sound and matrices of ``Batch``."""
         info = self.shards.info(index)
         count = self.sound.samples
-        room = round(_duration_s(info) * info.audio.sample_rate) - count
-        start = min(int(draw.sound_place * (room + 1)), room)
-        sound, stored = self.shards.foa(index, start, count, view=int(draw.views[0]))
-        places = [info.views[view] for view in draw.views]
+        starts = _moments(info, draw.sound_places, self.sound, self.clip.margin_s)
+        if info.audio.channels == ACN_CHANNELS:
+            read = [self.shards.foa(index, start, count, int(draw.views[0])) for start in starts]
+            sound = np.stack([part for part, _ in read])
+            matrices, turned = self._rotations(index, draw, read[0][1])
+        else:
+            sound = np.stack([self._all_views(index, draw, start) for start in starts])
+            matrices = turned = _own_channels(draw, self.sound.heard)
+        times = (len(starts), 1, 1, 1)
+        starts_s = [start / info.audio.sample_rate for start in starts]
+        return starts_s, sound, np.tile(matrices, times), np.tile(turned, times)
+
+    def _rotations(
+        self, index: int, draw: Draw, stored: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """``matrices`` and ``turned`` (V, heard, 4) of ``Batch``.
+
+        With R_v the rotation to view v and S the one that the stored sound has already had, the
+        sound of view v is R_v S^T of the stored one. Mirroring is the same for all views: the
+        mirrored world seen from mirrored viewpoints. Beams come last.
+        """
+        places = [self.shards.info(index).views[view] for view in draw.views]
         views = np.stack([view_foa_matrix(v.azimuth_deg, v.elevation_deg) for v in places])
         if draw.mirror:
             views = MIRROR @ views
+        views = BEAMS[self.sound.audio] @ views
         yaw = foa_matrix(view_rotation(draw.yaw_deg, 0.0))
-        matrices = (views @ stored.T).astype(np.float32)
-        turned = (views @ yaw @ stored.T).astype(np.float32)
-        return start / info.audio.sample_rate, sound, matrices, turned
+        return (views @ stored.T).astype(np.float32), (views @ yaw @ stored.T).astype(np.float32)
+
+    def _all_views(self, index: int, draw: Draw, start: int) -> NDArray[np.float32]:
+        count = self.sound.samples
+        parts = [self.shards.sound(index, start, count, int(view)) for view in draw.views]
+        return np.concatenate(parts)
+
+    def _directions(self, index: int, draw: Draw) -> NDArray[np.float32]:
+        places = [self.shards.info(index).views[view] for view in draw.views]
+        azimuth = np.array([view.azimuth_deg for view in places]) + draw.frame_yaw_deg
+        directions = unit_vector(azimuth, [view.elevation_deg for view in places])
+        return (directions * [1, -1 if draw.mirror else 1, 1]).astype(np.float32)
 
     def _read_pictures(self, index: int, draw: Draw, sound_s: float) -> NDArray[np.uint8]:
         """Frames (V, T, height, width, 3) inside the sound that begins at ``sound_s``."""
@@ -197,17 +247,20 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
                 f"{info.key} has sound at {info.audio.sample_rate} Hz and {self.sound.sample_rate} "
                 "are needed; build the set with --sample-rate"
             )
-        if info.audio.channels != ACN_CHANNELS:
+        if info.audio.channels not in (ACN_CHANNELS, AUDIO_CHANNELS[self.sound.audio]):
+            has = ", ".join(info.audio.channels) or "none"
+            needed = ", ".join(AUDIO_CHANNELS[self.sound.audio])
             raise TrainingError(
-                f"{info.key} has sound of {len(info.audio.channels)} channels and ambisonics are "
-                "needed; build the set with --audio foa"
+                f"{info.key} has sound of the channels {has} and {needed} are needed, which "
+                f"ambisonics give; set --audio, or build the set with --audio foa"
             )
         if abs(step - round(step)) > 1e-6 or step < 1:
             raise TrainingError(
                 f"{info.key} has {info.video.fps:g} frames a second, no multiple of the "
                 f"{self.clip.fps:g} that are needed; build the set with --fps"
             )
-        longest = max(self.sound.duration_s, self.clip.frames / self.clip.fps)
+        moments = self.clip.moments * (self.sound.duration_s + self.clip.margin_s)
+        longest = max(moments - self.clip.margin_s, self.clip.frames / self.clip.fps)
         if _duration_s(info) < longest - 1e-6:
             raise TrainingError(
                 f"{info.key} lasts {_duration_s(info):.2f} s and {longest:g} s are needed; "
@@ -220,6 +273,33 @@ def _duration_s(info: SampleInfo) -> float:
     return min(info.audio.samples / info.audio.sample_rate, info.video.frames / info.video.fps)
 
 
+def _moments(
+    info: SampleInfo, places: NDArray[np.float64], sound: FeatureConfig, margin_s: float
+) -> list[int]:
+    """First samples of windows that are ``margin_s`` apart at least, for places in [0, 1].
+
+    Places in order, stretched over the room that windows and margins leave, keep them apart; all
+    arrangements are equally likely if places are uniform.
+    """
+    rate = info.audio.sample_rate
+    apart = sound.samples + round(margin_s * rate)
+    room = round(_duration_s(info) * rate) - sound.samples - (len(places) - 1) * apart
+    shifts = np.minimum((places * (room + 1)).astype(int), room)
+    return [int(shift + apart * rank) for shift, rank in zip(shifts, _ranks(places), strict=True)]
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.argsort(np.argsort(values, kind="stable"), kind="stable")
+
+
+def _own_channels(draw: Draw, heard: int) -> NDArray[np.float32]:
+    """Matrices (V, heard, V * heard) that give each view its own of all views' channels; mirrored,
+    left and right are exchanged."""
+    views = len(draw.views)
+    matrices = np.eye(views * heard, dtype=np.float32).reshape(views, heard, views * heard)
+    return matrices[:, ::-1].copy() if draw.mirror else matrices
+
+
 def fit_statistics(features: Features, shards: ShardSet, clip: ClipConfig, seed: int) -> None:
     """Mean and std of the log-mels of ``STATISTICS_CLIPS`` clips evenly spread over the split:
     the middle second of each, under the views that its draw gives."""
@@ -229,6 +309,6 @@ def fit_statistics(features: Features, shards: ShardSet, clip: ClipConfig, seed:
     log_mels = []
     for index in np.linspace(0, len(shards) - 1, count).round().astype(int).tolist():
         _, sound, matrices, _ = clips.read_sound(index, clips.draw(0, index))
-        spectra = features.spectra(torch.from_numpy(sound)[None].to(device))
-        log_mels.append(features.log_mel(spectra, torch.from_numpy(matrices)[None].to(device)))
+        spectra = features.spectra(torch.from_numpy(sound).to(device))
+        log_mels.append(features.log_mel(spectra, torch.from_numpy(matrices).to(device)))
     features.fit(torch.cat(log_mels))

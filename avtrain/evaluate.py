@@ -1,8 +1,8 @@
-"""AVC-Bin and AVSA-Bin: what frozen features know about correspondence and spatial alignment.
+"""AVC-Bin and AVSA-Bin: a small classifier on frozen features tells matched from mismatched pairs.
 
-Morgado, Li and Vasconcelos (NeurIPS 2020): a small classifier on the frozen features of picture
-and sound decides whether they belong together. For AVC a mismatched sound is another clip's, for
-AVSA the same clip's whole field turned by a random yaw.
+Morgado, Li and Vasconcelos (NeurIPS 2020), section 4: for every view, the features of picture and
+sound side by side; the views of a clip decide together. For AVC a mismatched sound is another
+clip's, for AVSA the same clip's whole field turned by a random yaw.
 """
 
 from __future__ import annotations
@@ -11,32 +11,26 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from avtrain.checkpoint import Checkpoint
-from avtrain.data import NO_AUGMENTATION, Batch, Clips, fit_statistics
+from avtrain.data import NO_AUGMENTATION, Batch, Clips
 from avtrain.device import default_workers, pick_device
-from avtrain.features import Features
+from avtrain.errors import TrainingError
+from avtrain.frozen import Networks, load_networks
 from avtrain.loader import Plan, load
-from avtrain.models import AudioVisual, calibrate_batch_norm
-from avtrain.presets import Config, Task
-from avtrain.probe import (
-    BOOTSTRAP_ROUNDS,
-    PairClassifier,
-    Pairs,
-    Protocol,
-    accuracy_interval,
-    decide,
-    train_classifier,
-)
-from shards.files import dump_json, write_atomic
+from avtrain.presets import Config
+from avtrain.probe import PairClassifier, Pairs, Protocol, decide, train_classifier
+from avtrain.progress import Progress
+from avtrain.results import Result, share
+from shards.geometry import ACN_CHANNELS
 from shards.reader import ShardSet
 
 CHANCE = 0.5
+Binary = Literal["avc", "avsa"]
 
 
 @dataclass(frozen=True)
@@ -57,23 +51,19 @@ class EvalOptions:
 
 @dataclass(frozen=True)
 class Encoder:
-    """The frozen networks, in evaluation mode."""
+    """Pairs of features from frozen networks."""
 
-    model: AudioVisual
-    features: Features
-    task: Task
-    size: int
-    transformer: bool
-    """Whether the sound predicted from the pictures replaces the pictures' feature."""
+    networks: Networks
+    task: Binary
 
     @torch.no_grad()
     def pairs(self, batch: Batch) -> Pairs:
-        video = self.model.embed_video(batch.pictures(self.size))
-        if self.transformer:
-            video = self.model.predict_audio(video)
-        audio = self.model.embed_audio(batch.features(self.features, batch.matrices))
+        networks = self.networks
+        # With a trained transformer the sound predicted from the pictures replaces their feature.
+        video = networks.predicted_audio(networks.video(batch), batch)
+        audio = networks.audio(batch)
         if self.task == "avsa":
-            wrong = self.model.embed_audio(batch.features(self.features, batch.turned))
+            wrong = networks.audio(batch, batch.turned)
         else:
             wrong = audio.roll(1, dims=0)  # a batch has no two clips of one source
         return Pairs(
@@ -84,20 +74,25 @@ class Encoder:
 
 
 def evaluate(
-    root: Path | str, task: Task, config: Config, protocol: Protocol, options: EvalOptions
-) -> dict[str, Any]:
+    root: Path | str, task: Binary, config: Config, protocol: Protocol, options: EvalOptions
+) -> Result:
     """Train the classifier on the one split, test it on the other, write and return the result.
 
     ``config`` describes the networks; they are those of ``options.checkpoint``, which it comes
-    from, or random ones. Random networks get statistics for their features and their batch
-    normalisation from a pass over the training split: without them their activations would not
-    even have a sensible scale, and the comparison would be with a broken network.
+    from, or random ones. An interrupted training of the classifier is gone on with.
     """
     train = ShardSet(root, options.train_split)
     test = ShardSet(root, options.test_split)
     device = pick_device(options.device)
     workers = default_workers(device) if options.workers is None else options.workers
-    clip = replace(config.clip, views=options.views)
+    clip = replace(config.clip, views=options.views, moments=1)
+    if task == "avsa" and train.info(0).audio.channels != ACN_CHANNELS:
+        raise TrainingError(
+            f"{train.root} holds no ambisonics, which alone can be turned; build it with "
+            "--audio foa"
+        )
+    networks = load_networks(options.checkpoint, config, train, options.seed, device, workers)
+    encoder = Encoder(networks, task)
 
     bar = tqdm(
         desc=f"{task}-bin, reading",
@@ -118,64 +113,44 @@ def evaluate(
             yield batch.to(device)
             bar.update(len(batch.index))
 
-    torch.manual_seed(options.seed)
-    model, features = AudioVisual(config.model).to(device), Features(config.sound).to(device)
-    if options.checkpoint is not None:
-        checkpoint = Checkpoint.load(options.checkpoint)
-        model.load_state_dict(checkpoint.model)
-        features.load_state_dict(checkpoint.features)
-        trained: dict[str, Any] = {
-            "path": str(options.checkpoint),
-            "task": config.task,
-            "steps": checkpoint.total_steps,
-            "data": checkpoint.data,
-        }
-    else:
-        fit_statistics(features, train, clip, options.seed)
-        inputs = (
-            (batch.pictures(clip.size), batch.features(features, batch.matrices))
-            for batch in read(train, range(1), testing=False)
-        )
-        calibrate_batch_norm(model, inputs)
-        trained = {"path": "untrained", "seed": options.seed}
-    # Only the task avsa trains the transformers; other features are used as they are.
-    transformer = config.model.transformer and config.task == "avsa"
-    encoder = Encoder(model.eval(), features, task, clip.size, transformer)
-
-    classifier = PairClassifier(config.model.features, protocol.dropout)
-    generator = torch.Generator().manual_seed(options.seed)
-
     def pairs_of(round_number: int) -> Pairs:
         rounds = range(round_number, round_number + 1)
         return Pairs.join([encoder.pairs(batch) for batch in read(train, rounds, testing=False)])
 
-    train_classifier(classifier, pairs_of, protocol, generator)
+    progress = Progress(
+        options.out / f"{task}-bin-{'untrained' if options.checkpoint is None else 'trained'}.part",
+        {
+            "networks": asdict(networks.described),
+            "protocol": asdict(protocol),
+            "views": options.views,
+            "seed": options.seed,
+            "data": train.manifest.sha256,
+        },
+    )
+    torch.manual_seed(options.seed)
+    classifier = PairClassifier(networks.dim, protocol.dropout)
+    train_classifier(classifier, pairs_of, protocol, options.seed, progress)
     correct, index = decide(
         classifier, map(encoder.pairs, read(test, range(options.windows), testing=True))
     )
     bar.close()
     sources = np.array(test.sources)[index]
-    accuracy, low, high = accuracy_interval(correct, sources)
-    result = {
-        "task": f"{task}-bin",
-        "accuracy": accuracy,
-        "interval_95": None if low is None else [low, high],
-        "interval": f"bootstrap over test sources, {BOOTSTRAP_ROUNDS} rounds",
-        "chance": CHANCE,
-        "test_clips": len(test),
-        "test_sources": len(set(test.sources)),
-        "decisions": len(correct),
-        "windows": options.windows,
-        "views": options.views,
-        "transformer": transformer,
-        "checkpoint": trained,
-        "preset": config.preset,
-        "intensity": config.sound.intensity,
-        "protocol": asdict(protocol),
-        "train_clips": len(train),
-        "seed": options.seed,
-        "data": test.manifest.sha256,
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(options.out / f"{task}-bin.json", dump_json(result, indent=2))
+    result = Result(
+        task=f"{task}-bin",
+        network=networks.described,
+        metrics={"accuracy": share(correct, sources, CHANCE)},
+        views=options.views,
+        seed=options.seed,
+        test_clips=len(test),
+        test_sources=len(set(test.sources)),
+        data=test.manifest.sha256,
+        details={
+            "decisions": len(correct),
+            "windows": options.windows,
+            "protocol": asdict(protocol),
+            "train_clips": len(train),
+        },
+    )
+    result.write(options.out)
+    progress.delete()
     return result

@@ -9,11 +9,14 @@ Politis and Virtanen, 2022), which rotate like directions, restore them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from shards.geometry import BEAMS
 
 AMIN = 1e-10
 """Smallest mel magnitude, as librosa's ``power_to_db``."""
@@ -23,7 +26,8 @@ SILENCE = 1e-9
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """How sound (24 kHz FOA) becomes features. ``top_db`` is below each view's own maximum."""
+    """How sound (24 kHz) becomes features. ``top_db`` is below each view's own maximum;
+    ``audio`` is what a view hears: the field, or one or two beams (`shards.geometry.BEAMS`)."""
 
     sample_rate: int = 24_000
     duration_s: float = 1.0
@@ -32,6 +36,11 @@ class FeatureConfig:
     mels: int = 128
     top_db: float = 100.0
     intensity: bool = False
+    audio: Literal["foa", "mono", "stereo"] = "foa"
+
+    def __post_init__(self) -> None:
+        if self.intensity and self.audio != "foa":
+            raise ValueError(f"intensity is of ambisonics, and the sound is {self.audio}")
 
     @property
     def samples(self) -> int:
@@ -42,8 +51,13 @@ class FeatureConfig:
         return self.samples // self.hop_length
 
     @property
+    def heard(self) -> int:
+        """Channels of sound that a view hears."""
+        return len(BEAMS[self.audio])
+
+    @property
     def channels(self) -> int:
-        return 7 if self.intensity else 4
+        return self.heard + 3 * self.intensity
 
 
 def mel_filters(sample_rate: int, n_fft: int, mels: int) -> NDArray[np.float32]:
@@ -104,8 +118,8 @@ class Features(nn.Module):
     def forward(self, sound: Tensor, matrices: Tensor) -> Tensor:
         """Normalised log-mels, then intensities if configured: (B, V, C, frames, mels).
 
-        ``sound`` (B, 4, samples) is FOA (ACN, SN3D), ``matrices`` (B, V, 4, 4) take it to the
-        sound of every view; they are rotations, mirrored or not, and so leave W alone.
+        ``matrices`` (B, V, heard, stored) take ``sound`` (B, stored, samples) to what every view
+        hears. Where that is ambisonics they are rotations, mirrored or not, of FOA (ACN, SN3D).
         """
         spectra = self.spectra(sound)
         features = self.log_mel(spectra, matrices).sub_(self.mean).div_(self.std)
@@ -114,7 +128,7 @@ class Features(nn.Module):
         return features
 
     def spectra(self, sound: Tensor) -> Tensor:
-        """Real and imaginary parts (2, B, 4, frames, bins); the last, half empty frame is dropped.
+        """Real and imaginary parts (2, B, stored, frames, bins) without the half empty last frame.
 
         Frames before bins is how the transform leaves them in memory: no copy, and mels are one
         matrix product. Parts apart from each other make the rest plain real arithmetic.
@@ -133,18 +147,25 @@ class Features(nn.Module):
         return parts.view(2, *sound.shape[:2], *spectra.shape[1:])
 
     def log_mel(self, spectra: Tensor, matrices: Tensor) -> Tensor:
-        """Mel magnitudes of every view in dB: (B, V, 4, frames, mels)."""
+        """Mel magnitudes of every view in dB: (B, V, heard, frames, mels)."""
+        decibel = self._field(spectra, matrices)
+        loudest = decibel.amax(dim=(2, 3, 4), keepdim=True)
+        return torch.maximum(decibel, loudest - self.config.top_db, out=decibel)
+
+    def _field(self, spectra: Tensor, matrices: Tensor) -> Tensor:
         clips, views = matrices.shape[:2]
         frames, bins = spectra.shape[-2:]
+        if self.config.audio != "foa":
+            re, im = matrices.flatten(1, 2) @ spectra.flatten(3)
+            heard = _squared(re, im).sqrt_().view(clips, views, -1, frames, bins)
+            return self._decibel(heard)
+        # Rotations leave W alone, so its mel is made once for all views.
         rotation = matrices[:, :, 1:, 1:].flatten(1, 2)  # (B, 3 V, 3)
         re, im = rotation @ spectra[:, :, 1:].flatten(3)
         directional = _squared(re, im).sqrt_().view(clips, 3 * views, frames, bins)
         directional = self._decibel(directional).view(clips, views, 3, frames, -1)
-        # W is every view's own, so its mel is made once.
         omni = self._decibel(_squared(*spectra[:, :, :1]).sqrt_())
-        decibel = torch.cat([omni[:, None].expand(-1, views, -1, -1, -1), directional], dim=2)
-        loudest = decibel.amax(dim=(2, 3, 4), keepdim=True)
-        return torch.maximum(decibel, loudest - self.config.top_db, out=decibel)
+        return torch.cat([omni[:, None].expand(-1, views, -1, -1, -1), directional], dim=2)
 
     def intensity(self, spectra: Tensor, matrices: Tensor) -> Tensor:
         """Intensity over energy of mel bands, towards Y, Z, X: (B, V, 3, frames, mels).

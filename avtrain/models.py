@@ -1,4 +1,4 @@
-"""The networks: two backbones, two transformers over the viewpoints and four linear heads.
+"""The networks: two backbones, two transformers over the viewpoints and four heads.
 
 Morgado, Li and Vasconcelos, "Learning Representations from Audio-Visual Spatial Alignment"
 (NeurIPS 2020). With the base width w = 64 every feature has 8 w = 512 dimensions.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of the networks. ``width`` is that of the first stage; features have 8 * width."""
+    """Sizes of the networks. ``width`` is that of the first stage; features have 8 * width.
+
+    ``positions``: whether the transformers are told where views look; ``head``: what takes
+    features to embeddings.
+    """
 
     width: int = 64
     audio_channels: int = 4
@@ -24,6 +29,8 @@ class ModelConfig:
     transformer: bool = True
     transformer_depth: int = 2
     dropout: float = 0.1
+    positions: Literal["none", "direction"] = "none"
+    head: Literal["linear", "mlp"] = "linear"
 
     @property
     def features(self) -> int:
@@ -141,14 +148,47 @@ class TransformerLayer(nn.Module):
         return x.relu()
 
 
-def _transformer(config: ModelConfig) -> nn.Module:
-    """(B, V, features) to the same shape. No positional encoding: the views are a set."""
-    if not config.transformer:
-        return nn.Identity()
-    layers = [
-        TransformerLayer(config.features, config.dropout) for _ in range(config.transformer_depth)
-    ]
-    return nn.Sequential(*layers)
+class ViewTransformer(nn.Module):
+    """Views' features (B, V, features) to the same shape; as they are if there is none configured.
+
+    The views are a set without order. With positions, what each looks at is added to its token: a
+    linear map of the spherical harmonics of its direction (B, V, 3) up to the second order.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        depth = config.transformer_depth if config.transformer else 0
+        self.layers = nn.ModuleList(
+            TransformerLayer(config.features, config.dropout) for _ in range(depth)
+        )
+        placed = config.transformer and config.positions == "direction"
+        self.place = nn.Linear(8, config.features, bias=False) if placed else None
+
+    def forward(self, x: Tensor, directions: Tensor) -> Tensor:
+        if self.place is not None:
+            x = x + self.place(_harmonics(directions))
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def _harmonics(directions: Tensor) -> Tensor:
+    """Real spherical harmonics of orders 1 and 2 (..., 8) of unit vectors (..., 3), each with a
+    mean square of 1 over the sphere."""
+    x, y, z = directions.unbind(-1)
+    first = 3**0.5 * directions
+    mixed = 15**0.5 * torch.stack([x * y, y * z, x * z, (x * x - y * y) / 2], dim=-1)
+    return torch.cat([first, mixed, (5**0.5 / 2 * (3 * z * z - 1))[..., None]], dim=-1)
+
+
+def _head(config: ModelConfig) -> nn.Module:
+    if config.head == "linear":
+        return nn.Linear(config.features, config.embedding)
+    return nn.Sequential(
+        nn.Linear(config.features, config.features),
+        nn.ReLU(inplace=True),
+        nn.Linear(config.features, config.embedding),
+    )
 
 
 class AudioVisual(nn.Module):
@@ -164,12 +204,12 @@ class AudioVisual(nn.Module):
         self.config = config
         self.video = VideoNet(config.width)
         self.audio = AudioNet(config.audio_channels, config.width)
-        self.predict_audio = _transformer(config)
-        self.predict_video = _transformer(config)
-        self.video_head = nn.Linear(config.features, config.embedding)
-        self.audio_head = nn.Linear(config.features, config.embedding)
-        self.predicted_video_head = nn.Linear(config.features, config.embedding)
-        self.predicted_audio_head = nn.Linear(config.features, config.embedding)
+        self.predict_audio = ViewTransformer(config)
+        self.predict_video = ViewTransformer(config)
+        self.video_head = _head(config)
+        self.audio_head = _head(config)
+        self.predicted_video_head = _head(config)
+        self.predicted_audio_head = _head(config)
 
     def embed(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """(B, V, 3, frames, H, W) and (B, V, C, time, mel) to two (B, V, features)."""

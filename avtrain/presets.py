@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from avtrain.errors import TrainingError
 from avtrain.features import FeatureConfig
+from avtrain.losses import TEMPERATURE, Negatives
 from avtrain.models import ModelConfig
 
-Task = Literal["avc", "avsa"]
+Task = Literal["avc", "avts", "avsa"]
 
 
 @dataclass(frozen=True)
 class ClipConfig:
     """What is taken of a clip: ``views`` crops of ``frames`` pictures at ``fps``, inside the
-    second of sound, made ``size`` pixels square."""
+    second of sound, made ``size`` pixels square; at ``moments`` with ``margin_s`` between."""
 
     views: int
+    moments: int = 1
+    margin_s: float = 0.5
     frames: int = 8
     fps: float = 16.0
     size: int = 112
@@ -36,7 +39,8 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A pretraining run. Two runs of equal settings, data and ``seed`` are the same run."""
+    """A pretraining run. Two runs of equal settings, data and ``seed`` are the same run.
+    ``curriculum``: its networks begin with what AVC taught them."""
 
     task: Task
     preset: str
@@ -48,7 +52,10 @@ class Config:
     epochs: int
     learning_rate: float
     weight_decay: float = 1e-5
+    negatives: Negatives = "easy+hard"
+    temperature: float = TEMPERATURE
     clips_per_source: int | None = None
+    curriculum: bool = False
     seed: int = 0
     bf16: bool = False
 
@@ -61,12 +68,27 @@ class Config:
 
     def check(self) -> None:
         """Raise TrainingError for settings that make no task."""
-        if self.task == "avc" and self.clip.views != 1:
-            raise TrainingError(f"task avc uses one view of a clip, not {self.clip.views}")
-        if self.task == "avsa" and self.clip.views < 2:
-            raise TrainingError("task avsa compares the views of a clip: it needs at least 2")
+        slots = self.clip.moments if self.task == "avts" else self.clip.views
+        if self.task == "avts" and self.clip.views != 1:
+            raise TrainingError(f"task avts uses one view of a clip, not {self.clip.views}")
+        if self.task == "avts" and self.clip.moments < 2:
+            raise TrainingError("task avts compares the moments of a clip: it needs at least 2")
+        if self.negatives == "hard" and slots < 2:
+            raise TrainingError("hard negatives are of the clip's own views: use at least 2")
+        if self.model.positions != "none" and not self.model.transformer:
+            raise TrainingError("positions are told to transformers: add --transformer")
+        if self.temperature <= 0:
+            raise TrainingError(f"the temperature is above 0, not {self.temperature:g}")
         if self.batch_size < 2:
             raise TrainingError("clips are compared with each other: the batch size is at least 2")
+
+    @property
+    def title(self) -> str:
+        """The pretext task in words."""
+        words = "curriculum AVC, AVSA" if self.curriculum else self.task.upper()
+        if self.task == "avts" or (self.task == "avc") == (self.clip.views == 1):
+            return words
+        return f"{words}, {self.clip.views} view{'s' * (self.clip.views > 1)}"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -89,10 +111,11 @@ def paper(task: Task) -> Config:
     return Config(
         task=task,
         preset="paper",
-        clip=ClipConfig(views=1 if avc else 4),
+        clip=_slots(task, ClipConfig(views=1)),
         sound=FeatureConfig(),
         model=ModelConfig(),
         augment=AugmentConfig(),
+        negatives="easy" if avc else "easy+hard",
         batch_size=112 if avc else 28,
         epochs=100 if avc else 50,
         learning_rate=1e-4,
@@ -106,7 +129,7 @@ def tiny(task: Task) -> Config:
     return Config(
         task=task,
         preset="tiny",
-        clip=ClipConfig(views=1 if avc else 4, frames=4, fps=8.0, size=32),
+        clip=_slots(task, ClipConfig(views=1, frames=4, fps=8.0, size=32)),
         sound=FeatureConfig(mels=64),
         # Within minutes the transformers only slow learning down.
         model=ModelConfig(width=8, transformer=False),
@@ -115,15 +138,50 @@ def tiny(task: Task) -> Config:
         # Of few clips each other clip is soon known by heart, and then nothing asks which view a
         # sound belongs to; with fewer of them in a batch the clip's own views weigh more.
         batch_size=48 if avc else 12,
+        negatives="easy" if avc else "easy+hard",
         epochs=200,
         learning_rate=1e-3,
     )
 
 
+def _slots(task: Task, clip: ClipConfig) -> ClipConfig:
+    """Of a clip, the paper compares four views; of its moments it compares as many."""
+    return {
+        "avc": clip,
+        "avts": replace(clip, moments=4),
+        "avsa": replace(clip, views=4),
+    }[task]
+
+
 PRESETS: dict[str, Callable[[Task], Config]] = {"tiny": tiny, "paper": paper}
 
 
-def with_intensity(config: Config, intensity: bool) -> Config:
-    """The same run with or without the intensity channels, networks included."""
-    sound = replace(config.sound, intensity=intensity)
-    return replace(config, sound=sound, model=replace(config.model, audio_channels=sound.channels))
+def with_options(config: Config, **given: Any) -> Config:
+    """The same run with other settings, by their names as command-line options; None leaves the
+    preset's. ``features`` is ``logmel`` or ``logmel+intensity``.
+
+    Raises TrainingError for settings that do not go together.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    features = given.pop("features", None)
+    if features is not None:
+        given["intensity"] = features == "logmel+intensity"
+    parts: dict[str, Any] = {}
+    for name in ("clip", "sound", "model"):
+        part = getattr(config, name)
+        known = {field.name for field in fields(part)}
+        changes = {option: given.pop(option) for option in list(given) if option in known}
+        try:
+            parts[name] = replace(part, **changes)
+        except ValueError as error:
+            raise TrainingError(str(error)) from None
+    parts["model"] = replace(parts["model"], audio_channels=parts["sound"].channels)
+    return replace(config, **parts, **given)
+
+
+def first_stage(config: Config) -> Config:
+    """AVC with the networks, features and seed of a run: what a curriculum begins with."""
+    stage = PRESETS[config.preset]("avc")
+    return replace(
+        stage, sound=config.sound, model=config.model, seed=config.seed, bf16=config.bf16
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from avtrain.device import default_workers, pick_device, rng_state, set_rng_stat
 from avtrain.errors import TrainingError
 from avtrain.features import Features
 from avtrain.loader import Plan, load
-from avtrain.losses import Contrast, clip_contrast, view_contrast
+from avtrain.losses import Contrast, view_contrast
 from avtrain.models import AudioVisual
 from avtrain.plots import plot_curves
-from avtrain.presets import Config
+from avtrain.presets import Config, first_stage
 from shards.files import dump_json, remove_temporary_files, write_atomic
 from shards.reader import ShardSet
 
+FIRST_STAGE = "avc"
 CHECKPOINT, LOG, CONFIG, CURVES = "checkpoint.pt", "log.jsonl", "config.json", "curves.png"
 
 
@@ -105,7 +106,7 @@ def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str,
             pictures = batch.pictures(config.clip.size)
             sound = batch.features(features, batch.matrices)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                contrast = contrast_of(model, config, pictures, sound)
+                contrast = contrast_of(model, config, pictures, sound, batch.directions)
             loss = contrast.loss.item()
             if not torch.isfinite(contrast.loss):
                 keys = ", ".join(shards.keys[index] for index in batch.index.tolist())
@@ -152,21 +153,39 @@ def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str,
     return log[-1]
 
 
-def contrast_of(model: AudioVisual, config: Config, pictures: Tensor, sound: Tensor) -> Contrast:
-    """The task's loss, averaged over video from audio and audio from video."""
+def pretrain_in_stages(
+    root: Path | str, config: Config, options: RunOptions, first_steps: int | None
+) -> dict[str, Any]:
+    """The curriculum: AVC in ``OUT/avc`` (``first_steps`` end it early), then ``config`` from its
+    networks in ``OUT``. With ``resume`` it goes on in whichever stage was interrupted."""
+    first_out = options.out / FIRST_STAGE
+    if not (options.resume and (options.out / CHECKPOINT).exists()):
+        first = replace(options, out=first_out, init_from=None, steps=first_steps)
+        pretrain(root, first_stage(config), first)
+    start = replace(options, init_from=first_out / CHECKPOINT)
+    return pretrain(root, replace(config, curriculum=True), start)
+
+
+def contrast_of(
+    model: AudioVisual, config: Config, pictures: Tensor, sound: Tensor, directions: Tensor
+) -> Contrast:
+    """The task's loss, averaged over video from audio and audio from video.
+
+    Inputs are those of a `Batch`. The views of a clip are predicted from each other's modality by
+    the transformers; what has one view, or several moments, is compared as it is.
+    """
     video, audio = model.embed(pictures, sound)
-    if config.task == "avc":
-        # One view; the heads of both backbones, no transformer.
-        video, audio = model.video_head(video[:, 0]), model.audio_head(audio[:, 0])
-        return clip_contrast(video.float(), audio.float()).mean(
-            clip_contrast(audio.float(), video.float())
-        )
-    predicted_audio = model.predicted_audio_head(model.predict_audio(video))
-    predicted_video = model.predicted_video_head(model.predict_video(audio))
-    video, audio = model.video_head(video), model.audio_head(audio)
-    return view_contrast(predicted_audio.float(), audio.float()).mean(
-        view_contrast(predicted_video.float(), video.float())
-    )
+    wanted_video, wanted_audio = model.video_head(video), model.audio_head(audio)
+    if config.task == "avsa" or config.clip.views > 1:
+        from_video = model.predicted_audio_head(model.predict_audio(video, directions))
+        from_audio = model.predicted_video_head(model.predict_video(audio, directions))
+    else:
+        from_video, from_audio = wanted_video, wanted_audio
+
+    def compare(query: Tensor, target: Tensor) -> Contrast:
+        return view_contrast(query.float(), target.float(), config.temperature, config.negatives)
+
+    return compare(from_video, wanted_audio).mean(compare(from_audio, wanted_video))
 
 
 def _earlier_start(options: RunOptions) -> Checkpoint | None:

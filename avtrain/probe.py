@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avtrain.presets import Task
-
-BOOTSTRAP_ROUNDS = 10_000
+from avtrain.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -116,16 +115,28 @@ def train_classifier(
     classifier: PairClassifier,
     pairs_of: Callable[[int], Pairs],
     protocol: Protocol,
-    generator: torch.Generator,
+    seed: int,
+    progress: Progress | None = None,
 ) -> None:
-    """``pairs_of`` extracts a round; rounds are kept where they are needed again."""
+    """``pairs_of`` extracts a round; rounds are kept where they are needed again. What
+    ``progress`` holds of an earlier start is gone on with."""
     optimiser = torch.optim.Adam(classifier.parameters(), lr=protocol.learning_rate)
     schedule = torch.optim.lr_scheduler.MultiStepLR(
         optimiser, list(protocol.milestones), protocol.gamma
     )
     kept: dict[int, Pairs] = {}
+    first = 0
+    earlier = progress.load() if progress is not None else None
+    if earlier is not None:
+        classifier.load_state_dict(earlier["classifier"])
+        optimiser.load_state_dict(earlier["optimiser"])
+        schedule.load_state_dict(earlier["schedule"])
+        first = earlier["epoch"]
     classifier.train()
-    for epoch in range(protocol.epochs):
+    for epoch in range(first, protocol.epochs):
+        # Randomness is a function of the epoch, so that a run goes on as it would have.
+        torch.manual_seed(seed * 10_007 + epoch)
+        generator = torch.Generator().manual_seed(seed * 10_007 + epoch)
         number = epoch % protocol.rounds
         pairs = kept[number] if number in kept else pairs_of(number)
         if protocol.rounds < protocol.epochs:
@@ -137,6 +148,15 @@ def train_classifier(
             F.cross_entropy(classifier(batch), label).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         schedule.step()
+        if progress is not None:
+            progress.save(
+                {
+                    "epoch": epoch + 1,
+                    "classifier": classifier.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "schedule": schedule.state_dict(),
+                }
+            )
 
 
 @torch.no_grad()
@@ -152,21 +172,3 @@ def decide(
             correct.append((classifier(inputs).argmax(dim=1) == label).numpy())
             index.append(pairs.index.numpy())
     return np.concatenate(correct), np.concatenate(index)
-
-
-def accuracy_interval(
-    correct: ArrayLike, sources: ArrayLike
-) -> tuple[float, float | None, float | None]:
-    """Mean of ``correct`` and its 95 % interval, by resampling whole sources with replacement:
-    decisions about one source are not independent. One source gives no interval."""
-    correct = np.asarray(correct, dtype=np.float64)
-    names, number = np.unique(np.asarray(sources), return_inverse=True)
-    right, count = np.bincount(number, correct), np.bincount(number)
-    accuracy = float(correct.mean())
-    if len(names) < 2:
-        return accuracy, None, None
-    rng = np.random.default_rng(0)
-    equal = np.full(len(names), 1 / len(names))
-    times = rng.multinomial(len(names), equal, size=BOOTSTRAP_ROUNDS)
-    low, high = np.percentile(times @ right / (times @ count), [2.5, 97.5])
-    return accuracy, float(low), float(high)

@@ -17,6 +17,17 @@ _ACN_TO_XYZ = np.array([1, 2, 0])
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 """FOA matrix (4, 4) of a left-right mirrored view: Y changes its sign."""
 
+# Weights of W, Y, Z, X (SN3D) of a field that is turned to the view: cardioids, which hear sounds
+# on their axis at full level and none from behind.
+BEAMS = {
+    "foa": np.eye(4),
+    "mono": np.array([[0.5, 0.0, 0.0, 0.5]]),
+    "stereo": np.array([[0.5, 0.5, 0.0, 0.0], [0.5, -0.5, 0.0, 0.0]]),
+}
+"""FOA matrices (channels, 4) of what is heard at a view: its field, a beam to it, or a pair of
+beams to its left and right."""
+AUDIO_CHANNELS = {"foa": ACN_CHANNELS, "mono": ("M",), "stereo": ("L", "R")}
+
 
 def unit_vector(azimuth_deg: ArrayLike, elevation_deg: ArrayLike) -> NDArray[np.float64]:
     """Unit vectors (..., 3) in (x, y, z) of directions in degrees; the inputs broadcast."""

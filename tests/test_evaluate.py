@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
+import click.testing
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
 from avtrain.cli import main
 from avtrain.probe import (
     PairClassifier,
     Pairs,
     Protocol,
-    accuracy_interval,
     decide,
     paper,
     tiny,
     train_classifier,
 )
+from avtrain.progress import Progress
+from avtrain.results import Metric, Result, middle, share
 from tests.tiny_set import make_set
 
 
@@ -29,8 +30,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_set(tmp_path_factory.mktemp("set"), {"train": 8, "test": 4}, clips_per_source=2)
 
 
-def avtrain(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+def avtrain(*arguments: object) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize("task", ["avc", "avsa"])
@@ -38,34 +39,75 @@ def test_untrained_network(root: Path, tmp_path: Path, task: str) -> None:
     arguments = ["eval", task, root, "--checkpoint", "untrained", "--windows", 2, "--views", 2]
     result = avtrain(*arguments, "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    written = json.loads((tmp_path / f"{task}-bin.json").read_text())
-    assert written["chance"] == 0.5
-    assert (written["test_clips"], written["test_sources"]) == (8, 4)
-    assert written["decisions"] == 8 * 2 * 2
-    low, high = written["interval_95"]
-    assert low <= written["accuracy"] <= high
-    assert written["protocol"]["name"] == "tiny"
-    assert f"{100 * written['accuracy']:.1f}" in result.stdout
+    written = Result.read(tmp_path / f"{task}-bin-untrained.result.json")
+    metric = written.metrics["accuracy"]
+    assert metric.chance == 0.5
+    assert (written.test_clips, written.test_sources) == (8, 4)
+    assert written.details["decisions"] == 8 * 2 * 2
+    assert metric.interval_95 is not None
+    low, high = metric.interval_95
+    assert low <= metric.value <= high
+    assert written.details["protocol"]["name"] == "tiny"
+    assert f"{100 * metric.value:.1f}" in result.stdout
+    assert not list(tmp_path.glob("*.part"))
     again = avtrain(*arguments, "--out", tmp_path / "again", "--num-workers", 1)
     assert again.stdout == result.stdout
 
 
 def test_checkpoint_brings_its_settings(root: Path, tmp_path: Path) -> None:
     arguments = ["--steps", 2, "--batch-size", 8, "--features", "logmel+intensity"]
-    arguments += ["--transformer"]
+    arguments += ["--transformer", "--positions", "direction"]
     assert avtrain("pretrain", root, "--out", tmp_path, *arguments).exit_code == 0
     checkpoint = ["--checkpoint", tmp_path / "checkpoint.pt", "--out", tmp_path]
     result = avtrain("eval", "avsa", root, *checkpoint, "--views", 1, "--windows", 1)
     assert result.exit_code == 0, result.output
-    written = json.loads((tmp_path / "avsa-bin.json").read_text())
-    assert written["intensity"]
-    assert written["transformer"]
-    assert written["checkpoint"]["steps"] == 2
+    written = Result.read(tmp_path / "avsa-bin.result.json")
+    network = written.network
+    assert (network.pretraining, network.steps) == ("AVSA", 2)
+    assert (network.features, network.positions) == ("log-mel + intensity", "direction")
+    assert network.transformer
+    # Random networks of the same kind stand beside it, and in the report.
+    baseline = Result.read(tmp_path / "avsa-bin-untrained.result.json")
+    assert (baseline.network.pretraining, baseline.network.checkpoint) == ("none", None)
+    assert [line.split("|")[2].strip() for line in result.stdout.splitlines()[2:]] == [
+        "none",
+        "AVSA, 2 steps",
+    ]
+    assert sorted(avtrain("report", tmp_path).stdout) == sorted(result.stdout)
     result = avtrain("eval", "avsa", root, *checkpoint, "--features", "logmel")
     assert result.exit_code == 2
     result = avtrain("eval", "avsa", root, *checkpoint, "--test-split", "valid")
     assert result.exit_code == 2
     assert "no split 'valid'" in result.output
+
+
+def test_an_interrupted_classifier_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    protocol = Protocol("test", 6, 2, 3e-3, (4,), paired=False, clips_per_source=None)
+
+    class Stop(Exception):
+        pass
+
+    def trained(path: Path, ends: int | None = None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        classifier = PairClassifier(8, protocol.dropout)
+        progress = Progress(path, {"seed": 0})
+        save = progress.save
+
+        def save_and_stop(state: dict[str, Any]) -> None:
+            save(state)
+            if state["epoch"] == ends:
+                raise Stop
+
+        progress.save = save_and_stop  # type: ignore[method-assign]
+        train_classifier(classifier, lambda number: separable(40, number), protocol, 0, progress)
+        return classifier.state_dict()
+
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(Stop):
+        trained(tmp_path / "parts", ends=3)
+    parts = trained(tmp_path / "parts")
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=0)
 
 
 def test_paper_protocol_is_the_papers() -> None:
@@ -97,7 +139,7 @@ def test_classifier_learns_what_features_hold(paired: bool) -> None:
         return separable(200, number)
 
     classifier = PairClassifier(8, protocol.dropout)
-    train_classifier(classifier, pairs_of, protocol, torch.Generator().manual_seed(0))
+    train_classifier(classifier, pairs_of, protocol, 0)
     assert calls == [0, 1, 2]  # each round is extracted once
     correct, index = decide(classifier, [separable(200, 99)])
     assert correct.mean() > 0.65  # chance is 0.5 with a standard deviation of 0.025
@@ -115,23 +157,34 @@ def test_constant_answers_are_chance() -> None:
     assert correct.mean() == 0.5
 
 
-def test_interval_resamples_sources() -> None:
+def test_intervals_resample_sources() -> None:
     rng = np.random.default_rng(0)
     sources = np.repeat(np.arange(40), 25)
     independent = rng.random(1000) < 0.7
-    accuracy, low, high = accuracy_interval(independent, sources)
-    assert accuracy == independent.mean()
-    assert low is not None
-    assert high is not None
+    metric = share(independent, sources, 0.5)
+    assert metric.value == independent.mean()
+    assert metric.interval_95 is not None
+    low, high = metric.interval_95
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 1000), rel=0.25)
     # All decisions of a source alike: 40 independent ones, not 1000.
     alike = np.repeat(rng.random(40) < 0.7, 25)
-    _, low, high = accuracy_interval(alike, sources)
-    assert low is not None
-    assert high is not None
+    metric = share(alike, sources, 0.5)
+    assert metric.interval_95 is not None
+    low, high = metric.interval_95
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 40), rel=0.25)
-    assert accuracy_interval(alike, sources) == accuracy_interval(alike, sources)
-    assert accuracy_interval([True, False], ["a", "a"]) == (0.5, None, None)
+    assert share(alike, sources, 0.5) == metric
+    assert share([True, False], ["a", "a"], 0.5) == Metric(0.5, None, 0.5)
+
+
+def test_interval_of_a_median() -> None:
+    values = np.random.default_rng(0).normal(30, 10, 900)
+    metric = middle(values, np.arange(900), 90.0, "°")
+    assert metric.value == np.median(values)
+    assert metric.interval_95 is not None
+    low, high = metric.interval_95
+    # The median of n normal numbers has a standard deviation of 1.2533 sigma / sqrt(n).
+    assert high - low == pytest.approx(2 * 1.96 * 1.2533 * 10 / 30, rel=0.25)
+    assert low < metric.value < high
 
 
 def test_tiny_protocol_is_the_same_for_both_tasks() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from avtrain.losses import clip_contrast, view_contrast
+from avtrain.losses import Negatives, view_contrast
 
 
 def unit(x: Tensor) -> Tensor:
@@ -50,13 +50,6 @@ def test_view_contrast_equals_the_double_loop(clips: int, views: int) -> None:
         assert contrast.view_accuracy.item() == pytest.approx(view_accuracy)
 
 
-def test_one_view_makes_both_losses_the_same() -> None:
-    query, target = torch.randn(6, 1, 8), torch.randn(6, 1, 8)
-    torch.testing.assert_close(
-        view_contrast(query, target).loss, clip_contrast(query[:, 0], target[:, 0]).loss
-    )
-
-
 def test_view_contrast_by_hand() -> None:
     """Two clips of two views on the axes of a plane, temperature 1.
 
@@ -75,7 +68,8 @@ def test_view_contrast_by_hand() -> None:
     assert contrast.clip_accuracy.item() == contrast.view_accuracy.item() == 0.75
 
 
-def test_clip_contrast_equals_the_loop() -> None:
+@pytest.mark.parametrize("negatives", ["easy", "easy+hard"])
+def test_with_one_view_it_is_infonce_over_clips(negatives: Negatives) -> None:
     torch.manual_seed(0)
     query, target = torch.randn(2, 5, 8, dtype=torch.float64)
     expected = [
@@ -85,7 +79,24 @@ def test_clip_contrast_equals_the_loop() -> None:
         )
         for i in range(5)
     ]
-    assert clip_contrast(query, target).loss.item() == pytest.approx(sum(expected) / 5, rel=1e-9)
+    loss = view_contrast(query[:, None], target[:, None], negatives=negatives).loss
+    assert loss.item() == pytest.approx(sum(expected) / 5, rel=1e-9)
+
+
+def test_negatives_are_those_asked_for() -> None:
+    """The scores of `test_view_contrast_by_hand`, with the other view or the other clip alone."""
+    x, y = [1.0, 0.0], [0.0, 1.0]
+    target = torch.tensor([[x, y], [y, x]], dtype=torch.float64)
+    query = torch.tensor([[x, x], [y, x]], dtype=torch.float64)
+    right = math.log(1 + math.exp(-1))  # against one candidate that is at a right angle
+    wrong = math.log(1 + math.exp(1))
+    for negatives in ("hard", "easy"):
+        loss = view_contrast(query, target, 1.0, negatives).loss
+        assert loss.item() == pytest.approx((3 * right + wrong) / 4, rel=1e-12)
+    # Clips that are alike: only other views can be told apart.
+    target = torch.tensor([[x, y], [x, y]], dtype=torch.float64)
+    assert view_contrast(target, target, 1.0, "hard").loss.item() == pytest.approx(right)
+    assert view_contrast(target, target, 1.0, "easy").loss.item() == pytest.approx(math.log(2))
 
 
 def test_perfect_and_collapsed_embeddings() -> None:
@@ -103,9 +114,10 @@ def test_gradients() -> None:
     torch.manual_seed(0)
     query = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
     target = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda q, t: view_contrast(q, t, 0.5).loss, (query, target))
-    pair = (query[:, 0].detach().requires_grad_(), target[:, 0].detach().requires_grad_())
-    assert torch.autograd.gradcheck(lambda q, t: clip_contrast(q, t, 0.5).loss, pair)
+    for negatives in ("easy", "hard", "easy+hard"):
+        assert torch.autograd.gradcheck(
+            lambda q, t, n=negatives: view_contrast(q, t, 0.5, n).loss, (query, target)
+        )
 
 
 def test_both_directions_are_averaged() -> None:

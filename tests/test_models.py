@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
 
-from avtrain.models import AudioNet, AudioVisual, ModelConfig, VideoNet, calibrate_batch_norm
+from avtrain.models import (
+    AudioNet,
+    AudioVisual,
+    ModelConfig,
+    VideoNet,
+    _harmonics,
+    calibrate_batch_norm,
+)
 from avtrain.presets import PRESETS
 
 TINY = ModelConfig(width=4, audio_channels=4, embedding=16)
@@ -89,7 +99,7 @@ def test_features_are_global_maxima() -> None:
 
 def test_transformer_is_one_scaled_attention_head() -> None:
     torch.manual_seed(0)
-    layer = AudioVisual(TINY).eval().predict_audio[0]
+    layer = AudioVisual(TINY).eval().predict_audio.layers[0]
     x = torch.randn(3, 5, 32)
     with torch.no_grad():
         attended = torch.nn.functional.scaled_dot_product_attention(  # scales by 1 / sqrt(dim)
@@ -100,33 +110,52 @@ def test_transformer_is_one_scaled_attention_head() -> None:
         torch.testing.assert_close(layer(x), expected)
 
 
-def test_transformer_treats_the_views_as_a_set() -> None:
+def directions(*shape: int) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(*shape, 3), dim=-1)
+
+
+@pytest.mark.parametrize("positions", ["none", "direction"])
+def test_transformer_treats_the_views_as_a_set(positions: Literal["none", "direction"]) -> None:
     torch.manual_seed(0)
-    model = AudioVisual(TINY).eval()
-    x = torch.randn(3, 5, 32)
+    predict = AudioVisual(replace(TINY, positions=positions)).eval().predict_audio
+    x, where = torch.randn(3, 5, 32), directions(3, 5)
     order = torch.tensor([3, 0, 4, 1, 2])
     with torch.no_grad():
         torch.testing.assert_close(
-            model.predict_audio(x[:, order]), model.predict_audio(x)[:, order]
+            predict(x[:, order], where[:, order]), predict(x, where)[:, order]
         )
         changed = x.clone()
         changed[:, 4] += 1
-        assert not torch.allclose(model.predict_audio(changed)[:, 0], model.predict_audio(x)[:, 0])
+        assert not torch.allclose(predict(changed, where)[:, 0], predict(x, where)[:, 0])
+        # Where the views look counts only where it is told.
+        elsewhere = predict(x, directions(3, 5))
+        assert torch.allclose(elsewhere, predict(x, where)) == (positions == "none")
+
+
+def test_positions_are_harmonics_of_equal_weight() -> None:
+    """Means over the sphere: none of them, and none of their products; squares 1."""
+    torch.manual_seed(0)
+    values = _harmonics(directions(200_000).double())
+    torch.testing.assert_close(values.mean(dim=0), torch.zeros(8).double(), atol=0.02, rtol=0)
+    gram = values.T @ values / len(values)
+    torch.testing.assert_close(gram, torch.eye(8).double(), atol=0.03, rtol=0)
 
 
 def test_dropout_only_while_training() -> None:
     torch.manual_seed(0)
     model = AudioVisual(TINY)
-    x = torch.randn(2, 4, 32)
+    x, where = torch.randn(2, 4, 32), directions(2, 4)
     with torch.no_grad():
-        assert not torch.equal(model.train().predict_video(x), model.predict_video(x))
-        assert torch.equal(model.eval().predict_video(x), model.predict_video(x))
+        predict = model.train().predict_video
+        assert not torch.equal(predict(x, where), predict(x, where))
+        predict = model.eval().predict_video
+        assert torch.equal(predict(x, where), predict(x, where))
 
 
 def test_without_transformer_predictions_are_the_features() -> None:
     model = AudioVisual(ModelConfig(width=4, transformer=False))
     x = torch.randn(2, 4, 32)
-    assert torch.equal(model.predict_audio(x), x)
+    assert torch.equal(model.predict_audio(x, directions(2, 4)), x)
 
 
 def test_embed_keeps_clips_and_views_apart() -> None:
@@ -156,7 +185,7 @@ def test_calibration_averages_the_batches_statistics() -> None:
 
 @pytest.mark.parametrize("preset", ["tiny", "paper"])
 def test_presets_hold_together(preset: str) -> None:
-    for task in ("avc", "avsa"):
+    for task in ("avc", "avts", "avsa"):
         config = PRESETS[preset](task)
         config.check()
         assert type(config).from_dict(config.to_dict()) == config

@@ -107,9 +107,9 @@ def test_every_view_hears_its_own_sound(tmp_path: Path, layout: str) -> None:
         for number, view in enumerate(draw.views):
             place = shards.info(1).views[view]
             rotation = view_rotation(place.azimuth_deg, place.elevation_deg)
-            heard = arrival(sample["matrices"][number] @ sample["sound"])
+            heard = arrival(sample["matrices"][0, number] @ sample["sound"][0])
             np.testing.assert_allclose(heard, flip * (rotation @ source), atol=0.01)
-            heard = arrival(sample["turned"][number] @ sample["sound"])
+            heard = arrival(sample["turned"][0, number] @ sample["sound"][0])
             np.testing.assert_allclose(heard, flip * (rotation @ yawed), atol=0.01)
         mirrored.add(draw.mirror)
     assert mirrored == {True, False}
@@ -127,7 +127,7 @@ def test_pictures_lie_inside_the_sound(root: Path) -> None:
     clips.shards = Recorder(root)
     for epoch in range(40):
         draw = clips.draw(epoch, 0)
-        start_s = clips.read_sound(0, draw)[0]
+        (start_s,) = clips.read_sound(0, draw)[0]
         assert 0 <= start_s <= 1
         read.clear()
         clips[epoch, 0]
@@ -140,7 +140,7 @@ def test_pictures_lie_inside_the_sound(root: Path) -> None:
 
 def test_fixed_windows_are_evenly_spread(root: Path) -> None:
     clips = Clips(ShardSet(root), CLIP, SOUND, NO_AUGMENTATION, seed=0, windows=3)
-    starts = [clips.read_sound(4, clips.draw(window, 4))[0] for window in range(3)]
+    starts = [clips.read_sound(4, clips.draw(window, 4))[0][0] for window in range(3)]
     np.testing.assert_allclose(starts, [1 / 6, 3 / 6, 5 / 6], atol=1e-3)
     sample = clips[1, 4]
     assert not sample["mirror"]
@@ -240,9 +240,17 @@ def test_mistakes_are_one_sentence(root: Path, tmp_path: Path) -> None:
     out = ["--out", tmp_path / "run", "--device", "cpu"]
     assert "no finished shard set" in refused("pretrain", tmp_path, *out)
     assert "no split 'valid'" in refused("pretrain", root, "--split", "valid", *out)
-    assert "task avc uses one view" in refused(
-        "pretrain", root, "--task", "avc", "--views", 2, *out
-    )
+    for wrong, what in (
+        (["--task", "avts", "--views", 2], "avts uses one view"),
+        (["--task", "avts", "--moments", 1], "at least 2"),
+        (["--views", 1, "--negatives", "hard"], "use at least 2"),
+        (["--no-transformer", "--positions", "direction"], "add --transformer"),
+        (["--audio", "mono", "--features", "logmel+intensity"], "intensity is of ambisonics"),
+        (["--task", "avc", "--curriculum"], "a curriculum begins with avc"),
+        (["--curriculum-steps", 3], "add --curriculum"),
+        (["--task", "avts", "--moments", 3], "3.5 s are needed"),
+    ):
+        assert what in refused("pretrain", root, *wrong, *out)
     assert "at least 2" in refused("pretrain", root, "--views", 1, *out)
     assert "fewer than the 6" in refused("pretrain", root, "--views", 6, *out)
     assert "no multiple of the 16" in refused("pretrain", root, "--preset", "paper", *out)

@@ -1,0 +1,111 @@
+"""What the commands have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
+    from avtrain.presets import Config
+
+FEATURES = click.Choice(["logmel", "logmel+intensity"])
+AUDIO = click.Choice(["foa", "mono", "stereo"])
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class UserErrorExit(click.ClickException):
+    """A sentence for the user, and exit status 2."""
+
+    exit_code = 2
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn what a user can mend into one sentence and exit status 2."""
+    from avtrain.errors import TrainingError
+    from shards.errors import ShardError
+
+    try:
+        yield
+    except (TrainingError, ShardError) as error:
+        # A loader worker's error arrives as the text of its traceback.
+        message = str(error).strip()
+        if "Traceback (most recent call last)" in message:
+            message = message.rpartition("Error: ")[2]
+        raise UserErrorExit(message) from None
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        raise UserErrorExit(f"{where}{error.strerror}") from None
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("avtrain", "shards"):
+            raise
+        raise UserErrorExit(
+            f"{error.name} is not installed; `pip install 'avsa360[train]'` brings it"
+        ) from None
+    except KeyboardInterrupt:
+        raise click.Abort from None
+
+
+def evaluation_options(command: _Command) -> _Command:
+    """Of all evaluations: DIR, which networks, where the result goes, splits and machine."""
+    options = [
+        click.argument("folder", metavar="DIR"),
+        click.option(
+            "--checkpoint",
+            required=True,
+            help="A checkpoint.pt, or 'untrained' for random networks.",
+        ),
+        click.option(
+            "--out",
+            required=True,
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Folder of the result; an earlier one there is replaced.",
+        ),
+        click.option(
+            "--baseline/--no-baseline",
+            default=True,
+            help="Evaluate random networks as well, for comparison.",
+        ),
+        click.option(
+            "--preset",
+            type=click.Choice(["tiny", "paper"]),
+            help="Protocol, and networks if untrained.  [default: the checkpoint's, or tiny]",
+        ),
+        click.option("--features", type=FEATURES, help="If untrained.  [default: logmel]"),
+        click.option("--audio", type=AUDIO, help="If untrained.  [default: foa]"),
+        click.option("--train-split", default="train"),
+        click.option("--test-split", default="test"),
+        click.option("--num-workers", type=click.IntRange(0), help="Loaders.  [default: auto]"),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
+        click.option("--seed", type=click.IntRange(0), default=0),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def networks_of(
+    checkpoint: str, preset: str | None, features: str | None, audio: str | None
+) -> tuple[Path | None, Config]:
+    """The checkpoint's file and settings; of random networks the settings alone.
+
+    Raises TrainingError.
+    """
+    from avtrain.checkpoint import Checkpoint
+    from avtrain.errors import TrainingError
+    from avtrain.presets import PRESETS, with_options
+
+    if checkpoint == "untrained":
+        config = PRESETS[preset or "tiny"]("avsa")
+        return None, with_options(config, features=features, audio=audio)
+    for name, value in (("features", features), ("audio", audio)):
+        if value is not None:
+            raise TrainingError(f"--{name} is the checkpoint's; leave the option out")
+    path = Path(checkpoint)
+    return path, Checkpoint.load(path).settings(path)

@@ -1,0 +1,129 @@
+"""Networks that are evaluated: those of a checkpoint, or random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from avtrain.checkpoint import Checkpoint
+from avtrain.data import NO_AUGMENTATION, Batch, Clips, fit_statistics
+from avtrain.features import Features
+from avtrain.loader import Plan, load
+from avtrain.models import AudioVisual, calibrate_batch_norm
+from avtrain.presets import Config
+from avtrain.results import Network
+from shards.reader import ShardSet
+
+CALIBRATION_CLIPS = 512
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Networks and features in evaluation mode, on ``device``. ``transformer``: whether there are
+    transformers that were trained; others are left out."""
+
+    model: AudioVisual
+    features: Features
+    config: Config
+    transformer: bool
+    described: Network
+    device: torch.device
+
+    @property
+    def dim(self) -> int:
+        return self.config.model.features
+
+    @torch.no_grad()
+    def video(self, batch: Batch) -> Tensor:
+        """Features (B, S, D) of the pictures."""
+        return self.model.embed_video(batch.pictures(self.config.clip.size))
+
+    @torch.no_grad()
+    def audio(self, batch: Batch, matrices: Tensor | None = None) -> Tensor:
+        """Features (B, S, D) of the sound under ``matrices`` (by default the batch's own)."""
+        matrices = batch.matrices if matrices is None else matrices
+        return self.model.embed_audio(batch.features(self.features, matrices))
+
+    @torch.no_grad()
+    def predicted_audio(self, video: Tensor, batch: Batch) -> Tensor:
+        """The sound's features as the views' pictures predict them; the pictures' own where no
+        transformer was trained."""
+        if not self.transformer:
+            return video
+        predicted: Tensor = self.model.predict_audio(video, batch.directions)
+        return predicted
+
+    @torch.no_grad()
+    def predicted_video(self, audio: Tensor, batch: Batch) -> Tensor:
+        """The pictures' features as the views' sounds predict them, likewise."""
+        if not self.transformer:
+            return audio
+        predicted: Tensor = self.model.predict_video(audio, batch.directions)
+        return predicted
+
+
+def load_networks(
+    checkpoint: Path | None,
+    config: Config,
+    train: ShardSet,
+    seed: int,
+    device: torch.device,
+    workers: int,
+) -> Networks:
+    """Those of a checkpoint, whose settings ``config`` holds; None: random ones of ``config``.
+
+    Random networks get statistics for their features and their batch normalisation from clips of
+    the training split: without them their activations would not even have a sensible scale, and a
+    comparison would be with broken networks. Raises TrainingError.
+    """
+    torch.manual_seed(seed)
+    model, features = AudioVisual(config.model).to(device), Features(config.sound).to(device)
+    # Only what is compared across views trains the transformers.
+    trained = config.task == "avsa" or config.clip.views > 1
+    transformer = checkpoint is not None and config.model.transformer and trained
+    steps, data = 0, None
+    if checkpoint is not None:
+        content = Checkpoint.load(checkpoint)
+        model.load_state_dict(content.model)
+        features.load_state_dict(content.features)
+        steps, data = content.total_steps, content.data
+    else:
+        clip = replace(config.clip, moments=1)
+        fit_statistics(features, train, clip, seed)
+        batches = _some(train, replace(config, clip=clip), seed, device, workers)
+        calibrate_batch_norm(
+            model,
+            (
+                (batch.pictures(clip.size), batch.features(features, batch.matrices))
+                for batch in batches
+            ),
+        )
+    described = Network(
+        pretraining="none" if checkpoint is None else config.title,
+        steps=steps,
+        features="log-mel + intensity" if config.sound.intensity else "log-mel",
+        audio=config.sound.audio,
+        transformer=transformer,
+        positions=config.model.positions,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        data=data,
+        preset=config.preset,
+    )
+    return Networks(model.eval(), features, config, transformer, described, device)
+
+
+def _some(
+    shards: ShardSet, config: Config, seed: int, device: torch.device, workers: int
+) -> Iterator[Batch]:
+    clips = Clips(shards, config.clip, config.sound, NO_AUGMENTATION, seed)
+    plan = Plan(shards, seed, config.batch_size)
+    left = CALIBRATION_CLIPS
+    for _, batch in load(clips, plan, range(1), 0, workers, device.type == "cuda"):
+        yield batch.to(device)
+        left -= len(batch.index)
+        if left <= 0:
+            break
