@@ -86,7 +86,7 @@ class Config:
     def title(self) -> str:
         """The pretext task in words."""
         words = "curriculum AVC, AVSA" if self.curriculum else self.task.upper()
-        if self.task == "avts" or (self.task == "avc") == (self.clip.views == 1):
+        if self.clip.views == PRESETS[self.preset](self.task).clip.views:
             return words
         return f"{words}, {self.clip.views} view{'s' * (self.clip.views > 1)}"
 
