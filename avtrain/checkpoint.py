@@ -23,8 +23,9 @@ _NOT_PART_OF_THE_RUN = {"epochs"}
 class Checkpoint:
     """State after ``total_steps`` steps; the next one is step ``step`` of ``epoch``.
 
-    ``features`` are the statistics of the log-mels, ``data`` the SHA-256 of the set's manifest,
-    ``rng`` the state of torch's generators by device type.
+    ``features`` are the statistics of the log-mels (empty: to be taken from the set in use),
+    ``data`` the SHA-256 of the set's manifest, ``rng`` the state of torch's generators by device
+    type.
     """
 
     config: dict[str, Any]

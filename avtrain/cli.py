@@ -9,6 +9,7 @@ import click
 
 from avtrain.cli_common import AUDIO, FEATURES, one_sentence
 from avtrain.cli_eval import evaluate
+from avtrain.cli_import import import_checkpoint
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.presets import Task
@@ -151,3 +152,4 @@ def report(runs: tuple[Path, ...]) -> None:
 
 
 main.add_command(evaluate)
+main.add_command(import_checkpoint)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from avtrain.augment import prepare_pictures
+from avtrain.conventions import published_view_matrix
 from avtrain.errors import TrainingError
 from avtrain.features import FeatureConfig, Features
 from avtrain.presets import AugmentConfig, ClipConfig
@@ -201,11 +202,14 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
 
         With R_v the rotation to view v and S the one that the stored sound has already had, the
         sound of view v is R_v S^T of the stored one. Mirroring is the same for all views: the
-        mirrored world seen from mirrored viewpoints. Beams come last.
+        mirrored world seen from mirrored viewpoints. Beams come last. By the published conventions
+        R_v is no rotation, and mirroring leaves the sound as it is.
         """
         places = [self.shards.info(index).views[view] for view in draw.views]
-        views = np.stack([view_foa_matrix(v.azimuth_deg, v.elevation_deg) for v in places])
-        if draw.mirror:
+        published = self.sound.conventions == "published"
+        matrix = published_view_matrix if published else view_foa_matrix
+        views = np.stack([matrix(v.azimuth_deg, v.elevation_deg) for v in places])
+        if draw.mirror and not published:
             views = MIRROR @ views
         views = BEAMS[self.sound.audio] @ views
         yaw = foa_matrix(view_rotation(draw.yaw_deg, 0.0))

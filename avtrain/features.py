@@ -27,7 +27,9 @@ SILENCE = 1e-9
 @dataclass(frozen=True)
 class FeatureConfig:
     """How sound (24 kHz) becomes features. ``top_db`` is below each view's own maximum;
-    ``audio`` is what a view hears: the field, or one or two beams (`shards.geometry.BEAMS`)."""
+    ``audio`` is what a view hears: the field, or one or two beams (`shards.geometry.BEAMS`).
+    ``conventions``: ``published`` feeds what the paper's published code fed, for its weights
+    (`avtrain.conventions`)."""
 
     sample_rate: int = 24_000
     duration_s: float = 1.0
@@ -37,8 +39,11 @@ class FeatureConfig:
     top_db: float = 100.0
     intensity: bool = False
     audio: Literal["foa", "mono", "stereo"] = "foa"
+    conventions: Literal["avsa360", "published"] = "avsa360"
 
     def __post_init__(self) -> None:
+        if self.conventions == "published" and (self.intensity or self.audio != "foa"):
+            raise ValueError("networks of the published code heard log-mels of ambisonics alone")
         if self.intensity and self.audio != "foa":
             raise ValueError(f"intensity is of ambisonics, and the sound is {self.audio}")
 
@@ -119,7 +124,8 @@ class Features(nn.Module):
         """Normalised log-mels, then intensities if configured: (B, V, C, frames, mels).
 
         ``matrices`` (B, V, heard, stored) take ``sound`` (B, stored, samples) to what every view
-        hears. Where that is ambisonics they are rotations, mirrored or not, of FOA (ACN, SN3D).
+        hears. Where that is ambisonics they are rotations, mirrored or not, of FOA (ACN, SN3D),
+        unless by the published conventions.
         """
         spectra = self.spectra(sound)
         features = self.log_mel(spectra, matrices).sub_(self.mean).div_(self.std)
@@ -149,13 +155,14 @@ class Features(nn.Module):
     def log_mel(self, spectra: Tensor, matrices: Tensor) -> Tensor:
         """Mel magnitudes of every view in dB: (B, V, heard, frames, mels)."""
         decibel = self._field(spectra, matrices)
-        loudest = decibel.amax(dim=(2, 3, 4), keepdim=True)
+        channels_together = self.config.conventions == "avsa360"
+        loudest = decibel.amax(dim=(2, 3, 4) if channels_together else (3, 4), keepdim=True)
         return torch.maximum(decibel, loudest - self.config.top_db, out=decibel)
 
     def _field(self, spectra: Tensor, matrices: Tensor) -> Tensor:
         clips, views = matrices.shape[:2]
         frames, bins = spectra.shape[-2:]
-        if self.config.audio != "foa":
+        if self.config.audio != "foa" or self.config.conventions == "published":
             re, im = matrices.flatten(1, 2) @ spectra.flatten(3)
             heard = _squared(re, im).sqrt_().view(clips, views, -1, frames, bins)
             return self._decibel(heard)

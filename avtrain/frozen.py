@@ -78,7 +78,8 @@ def load_networks(
 
     Random networks get statistics for their features and their batch normalisation from clips of
     the training split: without them their activations would not even have a sensible scale, and a
-    comparison would be with broken networks. Raises TrainingError.
+    comparison would be with broken networks. A checkpoint without statistics for its features
+    gets them in the same way. Raises TrainingError.
     """
     torch.manual_seed(seed)
     model, features = AudioVisual(config.model).to(device), Features(config.sound).to(device)
@@ -89,7 +90,10 @@ def load_networks(
     if checkpoint is not None:
         content = Checkpoint.load(checkpoint)
         model.load_state_dict(content.model)
-        features.load_state_dict(content.features)
+        if content.features:
+            features.load_state_dict(content.features)
+        else:
+            fit_statistics(features, train, replace(config.clip, moments=1), seed)
         steps, data = content.total_steps, content.data
     else:
         clip = replace(config.clip, moments=1)
@@ -102,10 +106,13 @@ def load_networks(
                 for batch in batches
             ),
         )
+    heard = "log-mel + intensity" if config.sound.intensity else "log-mel"
+    if config.sound.conventions == "published":
+        heard += ", published conventions"
     described = Network(
         pretraining="none" if checkpoint is None else config.title,
         steps=steps,
-        features="log-mel + intensity" if config.sound.intensity else "log-mel",
+        features=heard,
         audio=config.sound.audio,
         transformer=transformer,
         positions=config.model.positions,

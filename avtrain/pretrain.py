@@ -51,6 +51,11 @@ def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str,
     config.check()
     shards = ShardSet(root, options.split)
     plan = Plan(shards, config.seed, config.batch_size, config.clips_per_source)
+    earlier = _earlier_start(options)
+    start = None
+    if earlier is None and options.init_from is not None:
+        start = Checkpoint.load(options.init_from)
+    config = _heard_as_before(config, earlier or start)
     clips = Clips(shards, config.clip, config.sound, config.augment, config.seed)
     plan.check_contrast()
     device = pick_device(options.device)
@@ -62,7 +67,6 @@ def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str,
     optimiser = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    earlier = _earlier_start(options)
     total = epoch = step = 0
     if earlier is not None:
         path = options.out / CHECKPOINT
@@ -72,12 +76,11 @@ def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str,
         optimiser.load_state_dict(earlier.optimiser)
         set_rng_state(earlier.rng, device)
         total, epoch, step = earlier.total_steps, earlier.epoch, earlier.step
-    elif options.init_from is not None:
-        start = Checkpoint.load(options.init_from)
+    elif start is not None and options.init_from is not None:
         start.check_initialises(options.init_from, config)
         model.load_state_dict(start.model)
-        features.load_state_dict(start.features)
-    else:
+        features.load_state_dict(start.features or features.state_dict())
+    if earlier is None and (start is None or not start.features):
         fit_statistics(features, shards, config.clip, config.seed)
 
     options.out.mkdir(parents=True, exist_ok=True)
@@ -186,6 +189,17 @@ def contrast_of(
         return view_contrast(query.float(), target.float(), config.temperature, config.negatives)
 
     return compare(from_video, wanted_audio).mean(compare(from_audio, wanted_video))
+
+
+def _heard_as_before(config: Config, start: Checkpoint | None) -> Config:
+    """Conventions belong to the weights: those of the checkpoint that a run begins with."""
+    conventions = None if start is None else start.config["sound"].get("conventions")
+    if conventions is None:
+        return config
+    try:
+        return replace(config, sound=replace(config.sound, conventions=conventions))
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
 
 
 def _earlier_start(options: RunOptions) -> Checkpoint | None:
