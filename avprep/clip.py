@@ -25,7 +25,7 @@ from avprep.projection import AT_ONCE, Cropper
 from avprep.sound import encode_sound, field_of, no_sound
 from avprep.sphere import Sphere
 from avprep.timeline import shared_time
-from avprep.truth import starss_events
+from avprep.truth import events_of
 from avprep.viewpoints import RandomViews
 from shards.schema import SampleInfo, VideoInfo, View
 from shards.video import index_mp4
@@ -76,9 +76,9 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
         if options.cleaning:
             check_worth(options.cleaning, field, stills)
         sound = encode_sound(field, views, options)
-    events = None
+    events, step_s = None, None
     if clip.truth is not None:
-        events = starss_events(clip.truth, clip.offset_s, frames_s)
+        events, step_s = events_of(clip.truth, clip.offset_s, frames_s)
     members = {f"view{number:02d}.mp4": crop for number, crop in enumerate(crops)}
     members |= sound.members
     times_s = None
@@ -104,6 +104,7 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
         },
         label=clip.label,
         events=events,
+        event_step_s=step_s,
         folds=clip.folds,
         map_times_s=times_s,
     )

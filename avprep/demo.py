@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from avprep import world_picture
 from avprep.errors import UserError
+from avprep.truth import WORLD_FORMAT
 from avprep.world import (
     CLIPS_PER_PLACE,
     DURATION_S,
@@ -182,6 +183,7 @@ def clip_truth(
             }
         )
     return {
+        "format": WORLD_FORMAT,
         "id": clip.name,
         "source": clip.place.name,
         "start_s": clip.start_s,

@@ -21,6 +21,7 @@ from avprep.sources import (
     read_segments,
     side_files,
 )
+from avprep.truth import is_world_truth
 
 _YT360_CLIP_S = 10.0
 _YT360_NAME = re.compile(r"(?P<source>.+)-(?P<start>\d+(\.\d+)?)")
@@ -137,7 +138,11 @@ def _folder(raw: Path) -> Found:
 
 def _yt360(raw: Path) -> Found:
     """``video/{ID}-{start}.mp4`` with ``audio/{ID}-{start}.m4a`` (or another sound file), 10 s
-    each; or whole recordings as ``{ID}``; and ``segmentation/{ID}-{start}/`` with label maps."""
+    each; or whole recordings as ``{ID}``; and ``segmentation/{ID}-{start}/`` with label maps.
+
+    Generated ones have their truth in ``truth/{ID}-{start}.json``, which says so itself: a file of
+    that name that does not is not ours to read.
+    """
     recordings, failures = _named(raw, raw / "video", _YT360_NAME, raw / "audio", "{ID}-{second}")
     maps = raw / "segmentation"
     found = []
@@ -147,7 +152,13 @@ def _yt360(raw: Path) -> Found:
         if len(stem) == _ID_LENGTH:
             recording = replace(recording, source=stem, start_s=0.0)
         else:
-            recording = replace(recording, duration_s=_YT360_CLIP_S, formats_known=True)
+            truth = raw / "truth" / f"{stem}.json"
+            recording = replace(
+                recording,
+                duration_s=_YT360_CLIP_S,
+                formats_known=True,
+                truth=truth if is_world_truth(truth) else None,
+            )
         found.append(replace(recording, maps=maps) if maps.is_dir() else recording)
     return found, failures
 

@@ -9,6 +9,7 @@ import click
 
 from avtrain.cli_common import AUDIO, FEATURES, one_sentence
 from avtrain.cli_eval import evaluate
+from avtrain.cli_eval_views import localization, retrieval
 from avtrain.cli_import import import_checkpoint
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
@@ -151,5 +152,7 @@ def report(runs: tuple[Path, ...]) -> None:
         click.echo(as_table(read_results(runs)))
 
 
+evaluate.add_command(retrieval)
+evaluate.add_command(localization)
 main.add_command(evaluate)
 main.add_command(import_checkpoint)

@@ -183,7 +183,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         """Starts of the moments in seconds, and sound and matrices of ``Batch``."""
         info = self.shards.info(index)
         count = self.sound.samples
-        starts = _moments(info, draw.sound_places, self.sound, self.clip.margin_s)
+        starts = self._starts(index, draw)
         if info.audio.channels == ACN_CHANNELS:
             read = [self.shards.foa(index, start, count, int(draw.views[0])) for start in starts]
             sound = np.stack([part for part, _ in read])
@@ -194,6 +194,15 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         times = (len(starts), 1, 1, 1)
         starts_s = [start / info.audio.sample_rate for start in starts]
         return starts_s, sound, np.tile(matrices, times), np.tile(turned, times)
+
+    def starts_s(self, index: int, draw: Draw) -> list[float]:
+        """When in the clip the moments of a draw begin."""
+        rate = self.shards.info(index).audio.sample_rate
+        return [start / rate for start in self._starts(index, draw)]
+
+    def _starts(self, index: int, draw: Draw) -> list[int]:
+        info = self.shards.info(index)
+        return _moments(info, draw.sound_places, self.sound, self.clip.margin_s)
 
     def _rotations(
         self, index: int, draw: Draw, stored: NDArray[np.float64]

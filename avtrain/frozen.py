@@ -84,8 +84,7 @@ def load_networks(
     torch.manual_seed(seed)
     model, features = AudioVisual(config.model).to(device), Features(config.sound).to(device)
     # Only what is compared across views trains the transformers.
-    trained = config.task == "avsa" or config.clip.views > 1
-    transformer = checkpoint is not None and config.model.transformer and trained
+    transformer = checkpoint is not None and config.model.transformer and config.across_views
     steps, data = 0, None
     if checkpoint is not None:
         content = Checkpoint.load(checkpoint)

@@ -83,6 +83,12 @@ class Config:
             raise TrainingError("clips are compared with each other: the batch size is at least 2")
 
     @property
+    def across_views(self) -> bool:
+        """Whether it learns to predict one modality's views from those of the other; what has one
+        view, or several moments, is compared as it is."""
+        return self.task == "avsa" or self.clip.views > 1
+
+    @property
     def title(self) -> str:
         """The pretext task in words."""
         words = "curriculum AVC, AVSA" if self.curriculum else self.task.upper()

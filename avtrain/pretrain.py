@@ -179,7 +179,7 @@ def contrast_of(
     """
     video, audio = model.embed(pictures, sound)
     wanted_video, wanted_audio = model.video_head(video), model.audio_head(audio)
-    if config.task == "avsa" or config.clip.views > 1:
+    if config.across_views:
         from_video = model.predicted_audio_head(model.predict_audio(video, directions))
         from_audio = model.predicted_video_head(model.predict_video(audio, directions))
     else:

@@ -79,9 +79,11 @@ class SampleInfo:
     clip's begin in it; ``file`` is the video it was made from, relative to the folder given to
     the build, ``file_start_s`` the clip's begin in that, and ``source_format`` how its picture
     and sound were read; ``events``: what sounds where and when in the clip, where that is known
-    (``time_s``, ``class``, ``azimuth_deg``, ``elevation_deg``, …); ``folds``: the clip's role
-    (train, test or unused) in each official fold of its data set; ``map_times_s``: moments of the
-    clip of which there are label maps, ``view00.t000.seg.png`` and so on.
+    (``time_s``, ``class``, ``source``, ``azimuth_deg``, ``elevation_deg``, …; what cannot be seen
+    may be marked ``"visible": false``), one for each source and step of ``event_step_s`` in which
+    it sounds, ``time_s`` being the step's begin; ``folds``: the clip's role (train, test or
+    unused) in each official fold of its data set; ``map_times_s``: moments of the clip of which
+    there are label maps, ``view00.t000.seg.png`` and so on.
     """
 
     key: str
@@ -97,12 +99,20 @@ class SampleInfo:
     source_format: dict[str, Any] | None = None
     label: str | int | None = None
     events: list[dict[str, Any]] | None = None
+    event_step_s: float | None = None
     folds: tuple[str, ...] | None = None
     map_times_s: tuple[float, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
-        for name in ("source_format", "label", "events", "folds", "map_times_s"):
+        for name in (
+            "source_format",
+            "label",
+            "events",
+            "event_step_s",
+            "folds",
+            "map_times_s",
+        ):
             if value[name] is None:
                 del value[name]
         return value
@@ -125,6 +135,7 @@ class SampleInfo:
             source_format=value.get("source_format"),
             label=value.get("label"),
             events=value.get("events"),
+            event_step_s=value.get("event_step_s"),
             folds=_tuple(value.get("folds")),
             map_times_s=_tuple(value.get("map_times_s")),
         )

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avprep.demo import clip_truth
 from avprep.layouts import find_recordings
 from avprep.soundfield import intensity_direction
-from shards.geometry import encode_foa, rotate_foa, unit_vector
+from avprep.world import make_clip
+from shards.geometry import angle_between_deg, encode_foa, rotate_foa, unit_vector
 from shards.reader import ShardSet
 from tests.media import (
     build,
@@ -98,6 +100,47 @@ def test_starss_with_its_labels_and_splits(tmp_path: Path) -> None:
         }
         for time_s, azimuth in ((0.0, -40.0), (1.9, -41.0))
     ]
+
+
+def test_the_generated_worlds_truth_becomes_events(tmp_path: Path) -> None:
+    raw, names = tmp_path / "raw", ("place-00000-0", "abcdefghijk-7", "abcdefghijk-17")
+    for folder in ("video", "audio", "truth"):
+        (raw / folder).mkdir(parents=True)
+    for name in names:
+        write_video(raw / "video" / f"{name}.mp4", [FRAME] * 40, fps=4)
+        write_wav(raw / "audio" / f"{name}.wav", np.tile(FOA[:, ::2], 5), 24000)
+    clip = make_clip(5, 0)
+    sounding = [item for item in clip.objects if not item.silent]
+    levels = {item.id: np.r_[np.ones(130), np.zeros(110)] for item in sounding}
+    truth = clip_truth(clip, levels, 0.1)
+    truth["objects"][0]["visible"] = False
+    (raw / "truth" / "place-00000-0.json").write_text(json.dumps(truth))
+    # What others keep in a folder of this name is not ours, and torn truth costs its clip.
+    (raw / "truth" / "abcdefghijk-7.json").write_text('{"objects": [{"azimuth_deg": 3}]}')
+    (raw / "truth" / "abcdefghijk-17.json").write_text(json.dumps(truth)[:300])
+    options = ["--clip-duration", "5", "--views", "1", "--workers", "1"]
+    result = build(raw, "--out", tmp_path / "set", *options)
+    assert result.exit_code == 1
+    assert "abcdefghijk-17.json is no truth of a generated clip" in result.output
+    shards = ShardSet(tmp_path / "set")
+    infos = {info.key: info for info in map(shards.info, range(len(shards)))}
+    assert sorted(infos) == ["abcdefghijk-12", "abcdefghijk-7", "place-00000-0", "place-00000-5"]
+    assert infos["abcdefghijk-7"].events is None
+    first, second = (infos[f"place-00000-{start}"].events or [] for start in (0, 5))
+    step_s = infos["place-00000-0"].event_step_s
+    assert step_s == 0.2
+    # All sound for 25 steps of the first half; in the second until frame 130, in two steps.
+    assert len(first) == 25 * len(sounding)
+    assert [event["time_s"] for event in second] == [0.0] * len(sounding) + [0.2] * len(sounding)
+    assert {event["source"] for event in first} == {item.id for item in sounding}
+    assert all((event.get("visible") is False) == (event["source"] == 0) for event in first)
+    for begins_s, events in ((0.0, first), (5.0, second)):
+        for event in events:
+            item = next(item for item in clip.objects if item.id == event["source"])
+            there = item.direction(np.array([begins_s + event["time_s"] + step_s / 2]))[0]
+            here = unit_vector(event["azimuth_deg"], event["elevation_deg"])
+            assert angle_between_deg(here, there) < 1  # they bounce between frames
+            assert event["class"] == item.kind_index
 
 
 def test_yt_dlp_downloads_are_named_by_their_ids(tmp_path: Path) -> None:

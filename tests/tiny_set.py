@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -10,7 +11,14 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from shards.geometry import encode_foa, rotate_foa, unit_vector, view_foa_matrix, view_rotation
+from shards.geometry import (
+    direction_deg,
+    encode_foa,
+    rotate_foa,
+    unit_vector,
+    view_foa_matrix,
+    view_rotation,
+)
 from shards.manifest import entry_of, read_index, shard_names, write_manifest
 from shards.places import folder_of
 from shards.schema import AudioInfo, Manifest, SampleInfo, ShardEntry, VideoInfo, View
@@ -61,8 +69,11 @@ def make_set(
     layout: str = "rotated",
     duration_s: float = 2.0,
     seed: int = 0,
+    tilt_deg: float = 10.0,
+    labelled: bool = False,
 ) -> Path:
-    """``sources`` maps splits to their numbers of sources. Kinds differ in colour and pitch."""
+    """``sources`` maps splits to their numbers of sources. Kinds differ in colour and pitch. Views
+    are tilted by up to ``tilt_deg``; if ``labelled``, ``events`` say where the ball is."""
     rng = np.random.default_rng(seed)
     splits: dict[str, tuple[ShardEntry, ...]] = {}
     for split, count in sources.items():
@@ -71,7 +82,11 @@ def make_set(
             for number in range(count * clips_per_source):
                 key = f"{split}{number:03d}"
                 source = f"{split}-place{number % count}"
-                info, members = _sample(rng, key, source, split, views, layout, duration_s, number)
+                info, members = _sample(
+                    rng, key, source, split, views, layout, duration_s, number, tilt_deg
+                )
+                if not labelled:
+                    info = replace(info, events=None, event_step_s=None)
                 writer.add(info, members)
         splits[split] = (entry_of(read_index(folder_of(root), index), index),)
     write_manifest(folder_of(root), Manifest({}, {}, splits, plan=""))
@@ -87,6 +102,7 @@ def _sample(
     layout: str,
     duration_s: float,
     number: int,
+    tilt_deg: float,
 ) -> tuple[SampleInfo, dict[str, bytes]]:
     kind = number % KINDS
     direction = unit_vector(rng.uniform(-180, 180), rng.uniform(-20, 20))
@@ -98,7 +114,9 @@ def _sample(
     # The first view has the ball in it, the others look elsewhere, evenly round the horizon.
     azimuth = np.degrees(np.arctan2(direction[1], direction[0])) + rng.uniform(-10, 10)
     azimuths = (azimuth + 360 * np.arange(views) / views + 180) % 360 - 180
-    places = tuple(View(float(a), float(rng.uniform(-10, 10)), 80.0, 80.0) for a in azimuths)
+    places = tuple(
+        View(float(a), float(rng.uniform(-tilt_deg, tilt_deg)), 80.0, 80.0) for a in azimuths
+    )
     members: dict[str, bytes] = {}
     avcc, gops = "", []
     for number, view in enumerate(places):
@@ -113,5 +131,11 @@ def _sample(
         members["flac"] = encode_flac(field)
     video = VideoInfo(FPS, frames, SIZE, SIZE, GOP, avcc, tuple(gops))
     audio = AudioInfo(RATE, samples, 1.0, layout)
+    ball_azimuth, ball_elevation = direction_deg(direction)
+    place = {"azimuth_deg": float(ball_azimuth), "elevation_deg": float(ball_elevation)}
+    events = [
+        {"time_s": step / 5, "class": kind, "source": 0, **place}
+        for step in range(round(5 * duration_s))
+    ]
     info = SampleInfo(key, source, 0.0, duration_s, split, video, audio, places)
-    return info, members
+    return replace(info, events=events, event_step_s=0.2), members

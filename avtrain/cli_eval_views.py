@@ -1,0 +1,100 @@
+"""The commands ``avtrain eval retrieval`` and ``avtrain eval localization``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from avtrain.cli_common import evaluation_options, networks_of, one_sentence
+
+if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
+    from avtrain.evaluate import EvalOptions
+    from avtrain.presets import Config
+
+
+_WINDOWS = click.option(
+    "--windows", type=click.IntRange(1), default=5, help="Windows of every test clip."
+)
+
+
+@click.command()
+@evaluation_options
+@click.option("--views", type=click.IntRange(1), default=4, help="Views of every clip.")
+@_WINDOWS
+@click.option(
+    "--gallery", type=click.IntRange(1), default=100, help="Clips of a gallery, if there are many."
+)
+def retrieval(gallery: int, **arguments: Any) -> None:
+    """Which view does a sound belong to?
+
+    The networks' own similarities, with nothing trained, rank the views of the clip and those of a
+    gallery of clips, for the sound of every view and for its picture.
+
+    \b
+    Example:
+      avtrain eval retrieval shards/ --checkpoint runs/avsa-tiny/checkpoint.pt --out runs/avsa-tiny
+    """
+    with one_sentence():
+        from avtrain import retrieval as evaluation
+        from avtrain.results import as_table
+
+        folder, config, runs = _runs(**arguments)
+        click.echo(
+            as_table([evaluation.evaluate(folder, config, options, gallery) for options in runs])
+        )
+
+
+@click.command()
+@evaluation_options
+@click.option("--views", type=click.IntRange(1), default=4, help="Views that are averaged.")
+@_WINDOWS
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=8,
+    help="Passes over the training split, with other windows and views each.",
+)
+def localization(rounds: int, **arguments: Any) -> None:
+    """Where do sounds come from?
+
+    A linear probe on the frozen feature of the sound at a view learns from one split of DIR the
+    direction of every class that sounds, and is tested on the other. DIR must say what sounds
+    where, as sets of STARSS and of the generated world do. A picture lies beside the result.
+
+    \b
+    Example:
+      avtrain eval localization shards/ --checkpoint runs/avsa-tiny/checkpoint.pt \\
+        --out runs/avsa-tiny
+    """
+    with one_sentence():
+        from avtrain import localization as evaluation
+        from avtrain.results import as_table
+
+        folder, config, runs = _runs(**arguments)
+        click.echo(
+            as_table([evaluation.evaluate(folder, config, options, rounds) for options in runs])
+        )
+
+
+def _runs(
+    *,
+    folder: str,
+    checkpoint: str,
+    out: Path,
+    baseline: bool,
+    preset: str | None,
+    features: str | None,
+    audio: str | None,
+    num_workers: int | None,
+    **rest: Any,
+) -> tuple[str, Config, list[EvalOptions]]:
+    """The set, the networks' settings and the evaluations to make: that of random networks first,
+    if there is one."""
+    from avtrain.evaluate import EvalOptions
+
+    path, config = networks_of(checkpoint, preset, features, audio)
+    which = ([None] if baseline and path is not None else []) + [path]
+    runs = [EvalOptions(out=out, checkpoint=one, workers=num_workers, **rest) for one in which]
+    return folder, config, runs

@@ -1,0 +1,214 @@
+"""Which view does a sound belong to? Views are ranked by the networks' own similarities.
+
+Nothing is trained. As in pretraining, the sound that a view's picture predicts is compared with the
+sounds themselves, and the picture that a view's sound predicts with the pictures: embeddings by
+their heads, behind the transformers where these were trained. What was pretrained without
+predictions across views (AVC, AVTS) compares the plain embeddings of both, as its training did.
+Candidates are the views of the clip (is it told which of them?), or of a gallery of clips at the
+same one of W fixed windows; right is the very view alone. Random networks are the baseline.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from avtrain.data import NO_AUGMENTATION, Batch, Clips
+from avtrain.device import default_workers, pick_device
+from avtrain.evaluate import EvalOptions
+from avtrain.frozen import Networks, load_networks
+from avtrain.loader import Plan, load
+from avtrain.presets import Config
+from avtrain.progress import Progress
+from avtrain.results import Metric, Result, middle, share
+from shards.reader import ShardSet
+
+TASK = "retrieval"
+DIRECTIONS = ("sound of a picture", "picture of a sound")
+BATCH_SIZE = 32
+_RECALLS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Of N clips' V views, all (N, V, E) and of unit length: what is asked for and what there is,
+    of sounds and of pictures."""
+
+    predicted_audio: Tensor
+    audio: Tensor
+    predicted_video: Tensor
+    video: Tensor
+
+    @property
+    def directions(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Queries and candidates in the order of `DIRECTIONS`."""
+        return (self.predicted_audio, self.audio), (self.predicted_video, self.video)
+
+
+@torch.no_grad()
+def embed(networks: Networks, batch: Batch) -> Embeddings:
+    """On the CPU."""
+    model = networks.model
+    video, audio = networks.video(batch), networks.audio(batch)
+    wanted_video, wanted_audio = model.video_head(video), model.audio_head(audio)
+    from_video, from_audio = wanted_video, wanted_audio
+    if networks.config.across_views:
+        from_video = model.predicted_audio_head(networks.predicted_audio(video, batch))
+        from_audio = model.predicted_video_head(networks.predicted_video(audio, batch))
+    parts = (from_video, wanted_audio, from_audio, wanted_video)
+    return Embeddings(*(F.normalize(part.float(), dim=-1).cpu() for part in parts))
+
+
+def ranks_within(queries: Tensor, candidates: Tensor) -> Tensor:
+    """Ranks (N, V), from 1, of each query's own view among the V of its clip; both (N, V, E)."""
+    return _ranks(queries @ candidates.transpose(1, 2))
+
+
+def ranks_in_gallery(queries: Tensor, candidates: Tensor, clips: int, seed: int) -> Tensor:
+    """Ranks (N, V), from 1, of each query's own view among all views of ``clips`` clips: its own
+    and those after it in one random order of all, the first ones after the last."""
+    count, views, _ = queries.shape
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    ranks = torch.empty((count, views), dtype=torch.int64)
+    for place, clip in enumerate(order.tolist()):
+        gallery = order[(place + torch.arange(clips)) % count]
+        ranks[clip] = _ranks(queries[clip] @ candidates[gallery].flatten(0, 1).T)
+    return ranks
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """Of candidate v for query v: scores (..., V, candidates) to (..., V). A tie counts against
+    it, as in training, and so does what is no number."""
+    right = scores.diagonal(dim1=-2, dim2=-1)
+    return (~(scores < right[..., None])).sum(dim=-1)
+
+
+def evaluate(root: str, config: Config, options: EvalOptions, gallery: int) -> Result:
+    """Rank every test clip's views, write and return the result.
+
+    ``config`` describes the networks, see `load_networks`. Galleries hold ``gallery`` clips, or
+    all where there are fewer. What an interrupted evaluation has ranked is not ranked again.
+    """
+    train, test = ShardSet(root, options.train_split), ShardSet(root, options.test_split)
+    device = pick_device(options.device)
+    workers = default_workers(device) if options.workers is None else options.workers
+    clip = replace(config.clip, views=options.views, moments=1)
+    clips = Clips(test, clip, config.sound, NO_AUGMENTATION, options.seed, options.windows)
+    plan = Plan(test, options.seed, BATCH_SIZE)
+    gallery = min(gallery, len(test))
+    networks = load_networks(options.checkpoint, config, train, options.seed, device, workers)
+
+    bar = tqdm(
+        desc=TASK,
+        unit="clip",
+        total=len(test) * options.windows,
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+    )
+
+    def embedded(window: int) -> Embeddings:
+        parts, order = [], []
+        epochs = range(window, window + 1)
+        for _, batch in load(clips, plan, epochs, 0, workers, device.type == "cuda"):
+            parts.append(embed(networks, batch.to(device)))
+            order.append(batch.index)
+            bar.update(len(batch.index))
+        return _joined(parts, torch.cat(order))
+
+    progress = Progress(
+        options.out / f"{TASK}-{'untrained' if options.checkpoint is None else 'trained'}.part",
+        {
+            "networks": asdict(networks.described),
+            "views": options.views,
+            "windows": options.windows,
+            "gallery": gallery,
+            "seed": options.seed,
+            "data": test.manifest.sha256,
+            "split": options.test_split,
+        },
+    )
+    state = progress.load() or {"within": [], "gallery": []}
+    bar.update(len(test) * len(state["within"]))
+    for window in range(len(state["within"]), options.windows):
+        both = embedded(window).directions
+        seed = options.seed * 10_007 + window
+        state["within"].append(torch.stack([ranks_within(*pair) for pair in both]))
+        state["gallery"].append(
+            torch.stack([ranks_in_gallery(*pair, gallery, seed) for pair in both])
+        )
+        progress.save(state)
+    bar.close()
+
+    ranks = {name: torch.stack(state[name]).numpy() for name in ("within", "gallery")}
+    sources = np.array(test.sources)
+    result = Result(
+        task=TASK,
+        network=networks.described,
+        metrics=_metrics(ranks, sources, options.views, gallery),
+        views=options.views,
+        seed=options.seed,
+        test_clips=len(test),
+        test_sources=len(set(test.sources)),
+        data=test.manifest.sha256,
+        details={
+            "windows": options.windows,
+            "gallery_clips": gallery,
+            "gallery_candidates": gallery * options.views,
+            "predictions": "across views" if config.across_views else "plain embeddings",
+            **{
+                direction: {
+                    name: asdict(metric)
+                    for name, metric in _metrics(
+                        {name: of[:, [number]] for name, of in ranks.items()},
+                        sources,
+                        options.views,
+                        gallery,
+                    ).items()
+                }
+                for number, direction in enumerate(DIRECTIONS)
+            },
+        },
+    )
+    result.write(options.out)
+    progress.delete()
+    return result
+
+
+def _joined(parts: list[Embeddings], order: Tensor) -> Embeddings:
+    """In the order of the set's samples."""
+    names = ("predicted_audio", "audio", "predicted_video", "video")
+    place = order.argsort()
+    return Embeddings(
+        *(torch.cat([getattr(part, name) for part in parts])[place] for name in names)
+    )
+
+
+def _metrics(
+    ranks: dict[str, NDArray[np.int64]], sources: NDArray[np.str_], views: int, gallery: int
+) -> dict[str, Metric]:
+    """Of ranks (windows, directions, clips, views), all of them together."""
+    shape = ranks["within"].shape
+    whose = np.broadcast_to(sources[:, None], shape).ravel()
+    within = _of_ranks(ranks["within"].ravel(), whose, views, _RECALLS[:1])
+    among = _of_ranks(ranks["gallery"].ravel(), whose, gallery * views, _RECALLS)
+    # A single view is found among itself by anybody.
+    named = {f"within clip, {name}": metric for name, metric in within if views > 1}
+    return named | {f"gallery, {name}": metric for name, metric in among}
+
+
+def _of_ranks(
+    ranks: NDArray[np.int64],
+    sources: NDArray[np.str_],
+    candidates: int,
+    recalls: tuple[int, ...],
+) -> Iterator[tuple[str, Metric]]:
+    for most in recalls:
+        yield f"recall@{most}", share(ranks <= most, sources, min(1.0, most / candidates))
+    yield "median rank", middle(ranks, sources, (candidates + 1) / 2, unit="")
