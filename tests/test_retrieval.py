@@ -106,7 +106,13 @@ def test_an_interrupted_retrieval_goes_on(root: Path, tmp_path: Path, monkeypatc
     ]
 
 
-def test_what_avc_trained_is_what_is_compared(root: Path, tmp_path: Path) -> None:
+def test_what_avc_trained_is_what_is_compared(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    seen: list[Embeddings] = []
+    embed = retrieval.embed
+    monkeypatch.setattr(
+        retrieval, "embed", lambda *given: (seen.append(embed(*given)), seen[-1])[1]
+    )
+
     def avtrain(*arguments: object) -> click.testing.Result:
         return click.testing.CliRunner().invoke(main, [str(argument) for argument in arguments])
 
@@ -119,7 +125,13 @@ def test_what_avc_trained_is_what_is_compared(root: Path, tmp_path: Path) -> Non
     written = Result.read(run / "retrieval.result.json")
     assert written.details["predictions"] == "plain embeddings"
     assert written.details["gallery_candidates"] == 6
-    # Plain similarities are the same from both sides: ranks differ, candidates do not.
+    # Heads that only predictions have were not trained, and are not used.
+    for part in seen:
+        assert torch.equal(part.predicted_audio, part.video)
+        assert torch.equal(part.predicted_video, part.audio)
+    seen.clear()
+    evaluated(root, tmp_path / "avsa")
+    assert not any(torch.equal(part.predicted_audio, part.video) for part in seen)
     baseline = Result.read(run / "retrieval-untrained.result.json")
     assert list(baseline.metrics) == list(written.metrics)
     assert np.isfinite([metric.value for metric in written.metrics.values()]).all()
