@@ -18,6 +18,7 @@ from avtrain.presets import Config, tiny
 from avtrain.progress import Progress
 from avtrain.results import Result
 from avtrain.retrieval import Embeddings, ranks_in_gallery, ranks_within
+from shards.reader import ShardSet
 from tests.tiny_set import make_set
 
 
@@ -80,6 +81,24 @@ def test_each_embedding_meets_its_own_view(root: Path, tmp_path: Path, monkeypat
     assert (both.value, both.chance) == (0.5, pytest.approx(1 / 12))
     assert result.metrics["within clip, recall@1"].chance == pytest.approx(1 / 3)
     assert result.metrics["within clip, median rank"].chance == 2
+
+
+def test_what_is_found_is_counted_for_its_source(
+    root: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Only the clips of one of three sources are found; the interval draws sources."""
+    sources = ShardSet(root, "test").sources
+
+    def embed(_: object, batch: Any) -> Embeddings:
+        generator = torch.Generator().manual_seed(1)
+        names = torch.randn(100, 3, 64, generator=generator)[batch.index]
+        found = [sources[index] == sources[0] for index in batch.index]
+        told = names * torch.tensor(found)[:, None, None]
+        return Embeddings(told, names, told, names)
+
+    monkeypatch.setattr(retrieval, "embed", embed)
+    metric = evaluated(root, tmp_path).metrics["within clip, recall@1"]
+    assert (metric.value, metric.interval_95) == (pytest.approx(1 / 3), (0, 1))
 
 
 def test_an_interrupted_retrieval_goes_on(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
