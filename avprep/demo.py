@@ -222,7 +222,8 @@ the silent ones have a rhythm too, the others are still.
   {width // 2} x {height // 2}, one byte a pixel: the kind of object in front, 0 for the background.
   Map k (from 1) is the scene at (k - 1/2) / 4 s, which is video frame 6 k - 3 (from 0).
 - `truth/ID-START.json`: what is in the clip. All lists have one value for each video frame n, at
-  time n / {FPS} s.
+  time n / {FPS} s. `avprep build-shards` makes `events` of it.
+  - `format`: says that it is such a file.
   - `source`, `start_s`, `split`: the place, the start in it, and `train` or `test`.
   - `diffuse_noise_dbfs`: RMS of W of the diffuse noise. `reverberation_db`: energy of the diffuse
     tail against the direct sound. `reverberation_rt60_s`: time in which it falls by 60 dB.

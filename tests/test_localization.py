@@ -107,6 +107,10 @@ def test_what_sounds_in_a_window(root: Path) -> None:
     azimuths = [np.degrees(np.arctan2(*item.direction[[1, 0]])) for item in found]
     assert azimuths == pytest.approx([179, 10, 50])
     assert [item.kind for item in sounding_in(info, 1.0, 1.0)] == [4]
+    # A step is in the window that its middle is in.
+    info = info_with(ShardSet(root, "train"), [event(0.0, 5, 0), event(0.1, 5, 0)])
+    assert len(sounding_in(info, 0.04, 1.0)) == 1
+    assert len(sounding_in(info, 0.06, 1.0)) == 0
 
 
 def test_two_sources_of_a_class_are_left_out() -> None:

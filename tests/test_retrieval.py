@@ -18,6 +18,7 @@ from avtrain.presets import Config, tiny
 from avtrain.progress import Progress
 from avtrain.results import Result
 from avtrain.retrieval import Embeddings, ranks_in_gallery, ranks_within
+from shards.reader import ShardSet
 from tests.tiny_set import make_set
 
 
@@ -82,6 +83,24 @@ def test_each_embedding_meets_its_own_view(root: Path, tmp_path: Path, monkeypat
     assert result.metrics["within clip, median rank"].chance == 2
 
 
+def test_what_is_found_is_counted_for_its_source(
+    root: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Only the clips of one of three sources are found; the interval draws sources."""
+    sources = ShardSet(root, "test").sources
+
+    def embed(_: object, batch: Any) -> Embeddings:
+        generator = torch.Generator().manual_seed(1)
+        names = torch.randn(100, 3, 64, generator=generator)[batch.index]
+        found = [sources[index] == sources[0] for index in batch.index]
+        told = names * torch.tensor(found)[:, None, None]
+        return Embeddings(told, names, told, names)
+
+    monkeypatch.setattr(retrieval, "embed", embed)
+    metric = evaluated(root, tmp_path).metrics["within clip, recall@1"]
+    assert (metric.value, metric.interval_95) == (pytest.approx(1 / 3), (0, 1))
+
+
 def test_an_interrupted_retrieval_goes_on(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
     whole = evaluated(root, tmp_path / "whole")
     save = Progress.save
@@ -106,7 +125,13 @@ def test_an_interrupted_retrieval_goes_on(root: Path, tmp_path: Path, monkeypatc
     ]
 
 
-def test_what_avc_trained_is_what_is_compared(root: Path, tmp_path: Path) -> None:
+def test_what_avc_trained_is_what_is_compared(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    seen: list[Embeddings] = []
+    embed = retrieval.embed
+    monkeypatch.setattr(
+        retrieval, "embed", lambda *given: (seen.append(embed(*given)), seen[-1])[1]
+    )
+
     def avtrain(*arguments: object) -> click.testing.Result:
         return click.testing.CliRunner().invoke(main, [str(argument) for argument in arguments])
 
@@ -119,7 +144,13 @@ def test_what_avc_trained_is_what_is_compared(root: Path, tmp_path: Path) -> Non
     written = Result.read(run / "retrieval.result.json")
     assert written.details["predictions"] == "plain embeddings"
     assert written.details["gallery_candidates"] == 6
-    # Plain similarities are the same from both sides: ranks differ, candidates do not.
+    # Heads that only predictions have were not trained, and are not used.
+    for part in seen:
+        assert torch.equal(part.predicted_audio, part.video)
+        assert torch.equal(part.predicted_video, part.audio)
+    seen.clear()
+    evaluated(root, tmp_path / "avsa")
+    assert not any(torch.equal(part.predicted_audio, part.video) for part in seen)
     baseline = Result.read(run / "retrieval-untrained.result.json")
     assert list(baseline.metrics) == list(written.metrics)
     assert np.isfinite([metric.value for metric in written.metrics.values()]).all()
