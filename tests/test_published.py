@@ -32,7 +32,7 @@ from avtrain.errors import TrainingError
 from avtrain.features import FeatureConfig, Features
 from avtrain.frozen import load_networks
 from avtrain.models import AudioVisual
-from avtrain.presets import Config
+from avtrain.presets import Config, with_options
 from avtrain.pretrain import CHECKPOINT, RunOptions, pretrain
 from avtrain.published import import_checkpoint
 from shards.geometry import encode_foa, rotate_foa, unit_vector
@@ -452,15 +452,23 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_set(tmp_path_factory.mktemp("set") / "set", {"train": 4}, views=3)
 
 
-def small(checkpoint: Checkpoint) -> Config:
-    """Its settings for clips of the tiny set."""
+def narrow(checkpoint: Checkpoint) -> tuple[Checkpoint, Config]:
+    """As imported, but of narrow networks, and for clips of the tiny set."""
     config = checkpoint.settings(Path())
-    clip = replace(config.clip, views=2, frames=2, fps=FPS, size=16)
-    return replace(config, clip=clip, batch_size=2, clips_per_source=None)
+    config = replace(
+        config,
+        clip=replace(config.clip, views=2, frames=2, fps=FPS, size=16),
+        sound=replace(config.sound, hop_length=960, mels=32),
+        model=replace(config.model, width=4),
+        batch_size=2,
+        clips_per_source=None,
+    )
+    model = AudioVisual(config.model).state_dict()
+    return replace(checkpoint, config=config.to_dict(), model=model), config
 
 
 def test_clips_are_read_by_the_conventions(avsa: Checkpoint, shards: Path) -> None:
-    train, config = ShardSet(shards, "train"), small(avsa)
+    train, (_, config) = ShardSet(shards, "train"), narrow(avsa)
     clips = Clips(train, config.clip, config.sound, NO_AUGMENTATION, seed=0)
     draw = clips.draw(0, 0)
     places = [train.info(0).views[view] for view in draw.views]
@@ -477,23 +485,23 @@ def test_eval_and_pretraining_take_the_checkpoint(
     avsa: Checkpoint, shards: Path, tmp_path: Path
 ) -> None:
     """Without statistics of its own it takes those of the training split; conventions stay."""
-    path, config, cpu = tmp_path / "ours.pt", small(avsa), torch.device("cpu")
-    avsa.save(path)
-    train = ShardSet(shards, "train")
-    loaded = load_networks(path, config, train, 0, cpu, 0)
+    path, train = tmp_path / "ours.pt", ShardSet(shards, "train")
+    checkpoint, config = narrow(avsa)
+    checkpoint.save(path)
+    loaded = load_networks(path, config, train, 0, torch.device("cpu"), 0)
     assert loaded.transformer
     assert loaded.described.features == "log-mel, published conventions"
     assert -100 < loaded.features.mean.mean() < -20
-    ours = replace(config, sound=FeatureConfig())
+    ours = replace(config, sound=replace(config.sound, conventions="avsa360"))
     options = RunOptions(tmp_path / "run", init_from=path, steps=1, device="cpu", workers=0)
     pretrain(shards, ours, options)
-    saved_run = Checkpoint.load(options.out / CHECKPOINT)
-    assert saved_run.config["sound"]["conventions"] == "published"
-    assert torch.equal(saved_run.features["mean"], loaded.features.mean)
+    begun = Checkpoint.load(options.out / CHECKPOINT)
+    assert begun.config["sound"]["conventions"] == "published"
+    assert torch.equal(begun.features["mean"], loaded.features.mean)
     pretrain(shards, ours, replace(options, init_from=None, resume=True, steps=2))
-    heard = replace(FeatureConfig(), intensity=True)
+    intensity = with_options(ours, features="logmel+intensity")
     with pytest.raises(TrainingError, match="log-mels of ambisonics alone"):
-        pretrain(shards, replace(config, sound=heard), replace(options, out=tmp_path / "other"))
+        pretrain(shards, intensity, replace(options, out=tmp_path / "other"))
 
 
 def test_the_command_stores_conventions_and_statistics(tmp_path: Path) -> None:
