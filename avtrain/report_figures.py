@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ _WIDTH_INCHES = 14.0
 UNTRAINED = "0.45"
 HOW_TO_READ = (
     "Dot: mean over seeds; small ticks: each seed; thick: over seeds (95 % by Student's t, of two "
-    "their range); thin: over recordings (95 %, bootstrap);\nhollow squares: untrained; "
+    "their range); thin: over recordings (95 %, bootstrap); hollow squares: untrained; "
     "dotted: chance."
 )
 _COLUMNS = {"loss": "loss", "clip_accuracy": "right clip", "view_accuracy": "right view or moment"}
@@ -76,7 +78,8 @@ def _read(path: Path, inside: bool) -> Training | None:
     of_curriculum = inside and path.parent.name == FIRST_STAGE
     sound = "log-mel + intensity" if config.sound.intensity else "log-mel"
     words = [sound if config.sound.audio == "foa" else f"{config.sound.audio} log-mel"]
-    if config.model.transformer and (config.task == "avsa" or config.clip.views > 1):
+    across_views = config.task == "avsa" or config.clip.views > 1 or of_curriculum
+    if config.model.transformer and across_views:
         words.append("transformer")
     title = "AVC of a curriculum" if of_curriculum else config.title
     slots = config.clip.moments if config.task == "avts" else config.clip.views
@@ -160,7 +163,7 @@ def _results(figure: Any, lines: Sequence[Line]) -> None:
         unit = f" ({line.unit})" if line.unit else ""
         better = "" if line.better == "higher" else ", lower is better"
         words = [task, f"{views} view{'s' * (views > 1)}", *([protocol] if protocol else [])]
-        panel.set_title(", ".join(words), fontsize=10)
+        panel.set_title(", ".join(words), fontsize=9)
         panel.set_xlabel(f"{line.metric}{unit}{better}", fontsize=9)
         factor = 100 if line.unit == "%" else 1
         for chance in {line.chance for line in shown if line.chance is not None}:
@@ -178,7 +181,8 @@ def _results(figure: Any, lines: Sequence[Line]) -> None:
     # The panels share the axis: it is set once.
     axes[0, 0].set_yticks(range(len(networks)), [name for _, name in networks], fontsize=8)
     axes[0, 0].set_ylim(len(networks) - 0.4, -0.6)
-    figure.supxlabel(HOW_TO_READ, fontsize=8, x=0.01, ha="left")
+    letters = int(13 * figure.bbox.width / figure.dpi)
+    figure.supxlabel(textwrap.fill(HOW_TO_READ, letters), fontsize=8, x=0.01, ha="left")
 
 
 def _dot(panel: Any, line: Line, y: int, colour: str, factor: float) -> None:
@@ -216,11 +220,12 @@ def _curves(figure: Any, trainings: Sequence[Training]) -> None:
         alike: defaultdict[tuple[str, str], list[Training]] = defaultdict(list)
         for training in of_kind:
             alike[training.name, training.digest].append(training)
+        top = os.path.commonpath([Path(training.folder).parent for training in of_kind])
         for column, (panel, (name, label)) in enumerate(zip(row, _COLUMNS.items(), strict=True)):
             for number, ((words, _), seeds) in enumerate(sorted(alike.items())):
                 said = f"{words}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
                 if sum(words == other for other, _ in alike) > 1:
-                    said += f" ({seeds[0].folder})"
+                    said += f" ({os.path.relpath(seeds[0].folder, top)})"
                 _curve(panel, [seed.columns[name] for seed in seeds], f"C{number % 10}", said)
             if name != "loss":
                 panel.set_ylim(0, 1)

@@ -23,12 +23,29 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.study_jobs import AVTRAIN, EVALUATIONS, Job, Study, available, jobs_of
+from benchmarks.study_jobs import (
+    AVTRAIN,
+    EVALUATIONS,
+    PRETRAININGS,
+    Job,
+    Study,
+    available,
+    jobs_of,
+)
 from benchmarks.study_run import Records, chosen, held, run_jobs
 from shards.errors import ShardError
 from shards.reader import ShardSet
 
-QUICK = Study(clips=28, videos=30, seeds=1, steps=5, features=("logmel+intensity",))
+QUICK = Study(
+    clips=28,
+    videos=30,
+    seeds=1,
+    steps=5,
+    features=("logmel+intensity",),
+    pretrainings=tuple(
+        one for one in PRETRAININGS if one.name in ("avc", "avsa-transformer", "curriculum")
+    ),
+)
 """Two of its places are for the test: with one there is no other clip to tell a clip from."""
 
 

@@ -96,6 +96,7 @@ class Study:
     preset: str = "tiny"
     device: str = "auto"
     features: tuple[str, ...] = FEATURES
+    pretrainings: tuple[Pretraining, ...] = PRETRAININGS
 
 
 def available(evaluations: Sequence[Evaluation] = EVALUATIONS) -> dict[str, str | None]:
@@ -129,7 +130,7 @@ def jobs_of(study: Study, out: Path) -> list[Job]:
     for seed in range(study.seeds):
         for features in study.features:
             jobs += _evaluations(study, None, features, seed, evaluations, out)
-            for pretraining in PRETRAININGS:
+            for pretraining in study.pretrainings:
                 jobs.append(_training(study, pretraining, features, seed, out))
                 jobs += _evaluations(study, pretraining, features, seed, evaluations, out)
     return jobs
