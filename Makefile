@@ -1,4 +1,5 @@
 # `make demo`: the whole way, from generated recordings to what a network learned of them.
+# `make study`: which pretraining learns what, into docs/study.md; hours.
 # `make test`: the checks and tests that a change must pass.
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ FEATURES ?= logmel+intensity
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test soak check clean
+.PHONY: demo study test soak check clean
 
 test: $(VENV)/.test check
 	$(BIN)/pytest
@@ -70,6 +71,16 @@ $(DEMO)/avsa/curves.png: $(DEMO)/shards/manifest.json $(DEMO)/.training
 $(DEMO)/avsa/avsa-bin.result.json: $(DEMO)/avsa/curves.png
 	$(BIN)/avtrain eval avsa $(DEMO)/shards --checkpoint $(DEMO)/avsa/checkpoint.pt \
 		--out $(DEMO)/avsa
+
+# Finished jobs are kept: the same command goes on. SEEDS, STEPS and CLIPS decide what is made; JOBS
+# run at a time; ONLY=REGEX names some; QUICK=1 shows in minutes that everything runs.
+study: CLIPS := $(if $(QUICK),28,400)
+study: STEPS := $(if $(QUICK),5,2000)
+study: SEEDS := $(if $(QUICK),1,3)
+study: $(VENV)/.run
+	$(BIN)/python -m benchmarks.study --clips $(CLIPS) --steps $(STEPS) --seeds $(SEEDS) \
+		$(if $(STUDY),--out $(STUDY)) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(ONLY),--only '$(ONLY)') $(if $(QUICK),--quick)
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -139,17 +139,38 @@ def pretrain(
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
-def report(runs: tuple[Path, ...]) -> None:
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for report.md, report.json and report.png, the figures.",
+)
+@click.option(
+    "--json",
+    "numbers",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON file with all numbers of the table.",
+)
+def report(runs: tuple[Path, ...], out: Path | None, numbers: Path | None) -> None:
     """The results of evaluations in the folders RUNS, in one table.
+
+    Runs that differ in the seed alone are one line, with their mean. Figures show every task's
+    first metric, and the training of the runs that have a log.
 
     \b
     Example:
-      avtrain report runs/avsa-tiny runs/untrained
+      avtrain report runs/* --out report/
     """
     with one_sentence():
-        from avtrain.results import as_table, read_results
+        from avtrain.report import NOTE, as_markdown, lines_of, write_numbers, write_report
+        from avtrain.results import read_results
 
-        click.echo(as_table(read_results(runs)))
+        lines = lines_of(read_results(runs))
+        if numbers is not None:
+            write_numbers(lines, numbers)
+        if out is not None:
+            write_report(lines, runs, out)
+        click.echo(as_markdown(lines))
+        click.echo(NOTE, err=True)
 
 
 evaluate.add_command(retrieval)

@@ -118,6 +118,8 @@ def load_networks(
         checkpoint=None if checkpoint is None else str(checkpoint),
         data=data,
         preset=config.preset,
+        seed=seed if checkpoint is None else config.seed,
+        settings="" if checkpoint is None else config.digest,
     )
     return Networks(model.eval(), features, config, transformer, described, device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from avtrain.errors import TrainingError
 from avtrain.features import FeatureConfig
 from avtrain.losses import TEMPERATURE, Negatives
 from avtrain.models import ModelConfig
+from shards.files import dump_json
 
 Task = Literal["avc", "avts", "avsa"]
 
@@ -95,6 +97,12 @@ class Config:
         if self.clip.views == PRESETS[self.preset](self.task).clip.views:
             return words
         return f"{words}, {self.clip.views} view{'s' * (self.clip.views > 1)}"
+
+    @property
+    def digest(self) -> str:
+        """The same for runs that differ in their seed (or planned length) alone."""
+        settings = self.to_dict() | {"seed": None, "epochs": None}
+        return hashlib.sha256(dump_json(settings)).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

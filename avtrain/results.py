@@ -34,7 +34,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Network:
-    """What was evaluated: ``pretraining`` in words (none for random networks), and how."""
+    """What was evaluated: ``pretraining`` in words (none for random networks), and how.
+
+    ``seed`` is that of the pretraining, or of the random networks; ``settings`` the `digest` of all
+    the pretraining's other settings, empty for random ones.
+    """
 
     pretraining: str
     steps: int
@@ -45,6 +49,8 @@ class Network:
     checkpoint: str | None
     data: str | None
     preset: str
+    seed: int = 0
+    settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,11 +115,17 @@ def read_results(runs: Sequence[Path]) -> list[Result]:
 
 def as_table(results: Sequence[Result]) -> str:
     """A table in Markdown, one line for each metric of each result."""
-    lines = [
-        _cells(result, name, metric)
-        for result in results
-        for name, metric in result.metrics.items()
-    ]
+    return markdown(
+        [
+            _cells(result, name, metric)
+            for result in results
+            for name, metric in result.metrics.items()
+        ]
+    )
+
+
+def markdown(lines: Sequence[dict[str, str]]) -> str:
+    """A table of lines that have the same columns, at least one."""
     widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in lines[0]}
     rows = [
         list(widths),
@@ -129,18 +141,12 @@ def as_table(results: Sequence[Result]) -> str:
 
 
 def _cells(result: Result, name: str, metric: Metric) -> dict[str, str]:
-    network = result.network
     interval = "-"
     if metric.interval_95 is not None:
         interval = " to ".join(in_words(value, metric.unit) for value in metric.interval_95)
-    pretraining = network.pretraining
-    if network.steps:
-        pretraining += f", {network.steps} steps"
     return {
         "task": result.task,
-        "pretraining": pretraining,
-        "features": network.features if network.audio == "foa" else f"{network.audio} log-mel",
-        "transformer": "yes" if network.transformer else "no",
+        **network_cells(result.network),
         "views": str(result.views),
         "metric": name if metric.unit == "" else f"{name} ({metric.unit})",
         "value": in_words(metric.value, metric.unit),
@@ -148,6 +154,16 @@ def _cells(result: Result, name: str, metric: Metric) -> dict[str, str]:
         "chance": "-" if metric.chance is None else in_words(metric.chance, metric.unit),
         "test clips": str(result.test_clips),
         "sources": str(result.test_sources),
+    }
+
+
+def network_cells(network: Network) -> dict[str, str]:
+    """The columns that tables have of a network."""
+    steps = f", {network.steps} steps" if network.steps else ""
+    return {
+        "pretraining": network.pretraining + steps,
+        "features": network.features if network.audio == "foa" else f"{network.audio} log-mel",
+        "transformer": "yes" if network.transformer else "no",
     }
 
 

@@ -1,0 +1,170 @@
+"""The page of `make study`: what was asked of which networks, and what came out."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avprep.world import CLIPS_PER_PLACE, DURATION_S, KINDS, VARIATION
+from avtrain.report import NOTE, Line, value_cells
+from avtrain.report_figures import Training, draw_curves, draw_results
+from avtrain.results import in_words, markdown
+from benchmarks.study_claims import CLAIMS, said
+from shards.files import write_atomic
+
+_VARIED = {
+    "hue_deg": "hue, degrees from the kind's",
+    "radius_deg": "radius, degrees",
+    "brightness": "brightness",
+    "aspect": "aspect",
+    "semitones": "pitch, semitones from the kind's",
+    "tempo": "tempo, factor",
+    "timbre": "timbre",
+    "noise_db": "diffuse noise, dB against a source at 0 dB",
+    "reverb_db": "diffuse tail, dB against the direct sound",
+}
+
+
+def write_page(
+    page: Path,
+    lines: Sequence[Line],
+    trainings: Sequence[Training],
+    world: Path,
+    facts: dict[str, str],
+) -> None:
+    """The page and its figures, beside it. ``facts``: settings, versions and what is missing, as
+    they are said; ``world``: the folder of the generated recordings."""
+    page.parent.mkdir(parents=True, exist_ok=True)
+    figures = {"results": draw_results, "curves": draw_curves}
+    pictures = {name: page.with_name(f"{page.stem}-{name}.png") for name in figures}
+    draw_results(lines, pictures["results"])
+    if trainings:
+        draw_curves(trainings, pictures["curves"])
+    parts = [
+        "# Pretraining on a generated world: a study",
+        "Written by `make study` from the results of its runs; nothing here is written by hand.",
+        "## What was run",
+        "\n".join(f"- {name}: {value}" for name, value in facts.items()),
+        "## The world",
+        describe_world(world),
+        "## Results",
+        "Each row is one kind of network over all its seeds; `untrained` is the mean of random "
+        f"networks with the same features, views and test. {NOTE}",
+        f"![Results]({pictures['results'].name})",
+        *_tables(lines),
+        "## What was asked",
+        "Differences are between networks of the same seed, trained on the same clips in the same "
+        "order, in the task's first metric; above zero is better. Their 95 % interval is over the "
+        "seeds, by Student's t; the mean over settings is taken for each seed first. *Holds*: the "
+        "interval is above zero. *Does not hold*: it is below. *Not decided*: it holds zero, or "
+        "there are fewer than three seeds. With this many comparisons some are decided by chance.",
+        said(CLAIMS, lines),
+    ]
+    if trainings:
+        parts += ["## Training", f"![Training curves]({pictures['curves'].name})"]
+    write_atomic(page, ("\n\n".join(parts) + "\n").encode())
+
+
+def _tables(lines: Sequence[Line]) -> list[str]:
+    random: dict[tuple[Any, ...], Line] = {_test(line): line for line in lines if line.untrained}
+    tasks: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+    for line in lines:
+        beside = random.get(_test(line))
+        network = line.network
+        values = value_cells(line)
+        values["mean"] += f" {line.unit}".rstrip()
+        tasks[line.task].append(
+            {
+                "pretraining": ("none" if line.untrained else network.pretraining)
+                + (f" ({line.mark})" if line.mark else ""),
+                "transformer": "yes" if network.transformer else "no",
+                "features": network.features,
+                "views": str(line.views),
+                "metric": line.metric,
+                **values,
+                "chance": "-" if line.chance is None else in_words(line.chance, line.unit),
+                "untrained": "-" if beside is None else in_words(beside.mean, line.unit),
+            }
+        )
+    return [f"### {task}\n\n{markdown(rows)}" for task, rows in tasks.items()]
+
+
+def _test(line: Line) -> tuple[Any, ...]:
+    return line.task, line.protocol, line.views, line.metric, line.network.features
+
+
+def describe_world(world: Path) -> str:
+    """The constants that it is drawn from, and what the clips in the folder really hold."""
+    varied = [
+        {
+            "": words,
+            **{split: _range(getattr(VARIATION[split], name)) for split in ("train", "test")},
+        }
+        for name, words in _VARIED.items()
+    ]
+    unnamed = {item.name for item in fields(VARIATION["train"])} - _VARIED.keys()
+    if unnamed:
+        raise ValueError(f"the page has no words for {', '.join(sorted(unnamed))}")
+    words = (
+        f"Clips of {DURATION_S:g} s, {CLIPS_PER_PLACE} from each place; {len(KINDS)} kinds of "
+        "objects. Places for testing are never trained on, and their objects are drawn from other "
+        "ranges:"
+    )
+    truths = [json.loads(path.read_bytes()) for path in sorted((world / "truth").glob("*.json"))]
+    counted = _counted(truths) if truths else "The recordings of the study are not there any more."
+    return f"{words}\n\n{markdown(varied)}\n\n{counted}"
+
+
+def _counted(truths: Sequence[dict[str, Any]]) -> str:
+    splits = sorted({truth["split"] for truth in truths}, reverse=True)
+    columns = {split: _numbers([t for t in truths if t["split"] == split]) for split in splits}
+    rows = [
+        {"": name, **{split: columns[split][name] for split in splits}}
+        for name in columns[splits[0]]
+    ]
+    return f"In the clips of this study:\n\n{markdown(rows)}"
+
+
+def _numbers(truths: Sequence[dict[str, Any]]) -> dict[str, str]:
+    sounding, silent, alike, unseen, again, above_noise = [], [], [], [], [], []
+    for truth in truths:
+        heard = [item for item in truth["objects"] if not item["silent"]]
+        mute = [item for item in truth["objects"] if item["silent"]]
+        kinds = [item["kind"] for item in heard]
+        sounding.append(len(heard))
+        silent.append(len(mute))
+        alike.append(any(item["kind"] in kinds for item in mute))
+        again.append(len(set(kinds)) < len(kinds))
+        unseen.append(any(not item["visible"] for item in heard))
+        noise = truth["diffuse_noise_dbfs"]
+        above_noise += [max(item["level_dbfs"]) - noise for item in heard]
+    tails = [truth["reverberation_db"] for truth in truths]
+    times = [truth["reverberation_rt60_s"] for truth in truths]
+    return {
+        "clips": str(len(truths)),
+        "places": str(len({truth["source"] for truth in truths})),
+        "sounding objects a clip": f"{np.mean(sounding):.2f} ({min(sounding)} to {max(sounding)})",
+        "silent objects a clip": f"{np.mean(silent):.2f} ({min(silent)} to {max(silent)})",
+        "clips with a silent look-alike of a sounding object": f"{np.mean(alike):.0%}",
+        "clips with several sounding objects of one kind": f"{np.mean(again):.0%}",
+        "clips in which something sounds that is not seen": f"{np.mean(unseen):.0%}",
+        "loudest moment of an object above the diffuse noise, dB (quartiles)": _quartiles(
+            above_noise
+        ),
+        "diffuse tail against the direct sound, dB (quartiles)": _quartiles(tails),
+        "reverberation time, s (quartiles)": _quartiles(times, 2),
+    }
+
+
+def _quartiles(values: Sequence[float], digits: int = 0) -> str:
+    return " / ".join(f"{value:.{digits}f}" for value in np.percentile(values, [25, 50, 75]))
+
+
+def _range(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:g} to {ends[1]:g}"
