@@ -48,6 +48,9 @@ class Draw:
     yaw_deg: float
     frame_yaw_deg: float
     """Where azimuth 0 lies: nothing may depend on that."""
+    middle_s: float | None = None
+    """The moment of the clip that is in the middle of sound and pictures, as far as the clip's
+    ends allow; None: the places decide."""
 
     @classmethod
     def of(
@@ -182,7 +185,13 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         """Starts of the moments in seconds, and sound and matrices of ``Batch``."""
         info = self.shards.info(index)
         count = self.sound.samples
-        starts = _moments(info, draw.sound_places, self.sound, self.clip.margin_s)
+        if draw.middle_s is None:
+            starts = _moments(info, draw.sound_places, self.sound, self.clip.margin_s)
+        else:
+            middle, end = (
+                round(t * info.audio.sample_rate) for t in (draw.middle_s, _duration_s(info))
+            )
+            starts = [max(0, min(middle - count // 2, end - count))]
         if info.audio.channels == ACN_CHANNELS:
             read = [self.shards.foa(index, start, count, int(draw.views[0])) for start in starts]
             sound = np.stack([part for part, _ in read])
@@ -223,14 +232,18 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         return (directions * [1, -1 if draw.mirror else 1, 1]).astype(np.float32)
 
     def _read_pictures(self, index: int, draw: Draw, sound_s: float) -> NDArray[np.uint8]:
-        """Frames (V, T, height, width, 3) inside the sound that begins at ``sound_s``."""
+        """Frames (V, T, height, width, 3) inside the sound that begins at ``sound_s``; frame T // 2
+        is the one in the middle."""
         video = self.shards.info(index).video
         step = round(video.fps / self.clip.fps)
         span = (self.clip.frames - 1) * step + 1
-        first = int(np.ceil(sound_s * video.fps - 1e-6))
-        end = (sound_s + self.sound.duration_s) * video.fps + 1e-6
-        room = max(0, int(end) - self.clip.frames * step - first)
-        start = first + min(int(draw.picture_place * (room + 1)), room)
+        if draw.middle_s is None:
+            first = int(np.ceil(sound_s * video.fps - 1e-6))
+            end = (sound_s + self.sound.duration_s) * video.fps + 1e-6
+            room = max(0, int(end) - self.clip.frames * step - first)
+            start = first + min(int(draw.picture_place * (room + 1)), room)
+        else:
+            start = max(0, round(draw.middle_s * video.fps) - self.clip.frames // 2 * step)
         start = min(start, video.frames - span)
         crops = [self.shards.frames(index, int(v), start, span)[::step] for v in draw.views]
         return np.stack(crops)
