@@ -33,7 +33,8 @@ TIMES = (0.0, 0.5, 1.0, 1.5, 1.875)
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = {"train": 8, "test": 4}
-    return make_set(tmp_path_factory.mktemp("set"), splits, views=3, map_times_s=TIMES)
+    # With this seed the white ball of the test is far from the middle of its view.
+    return make_set(tmp_path_factory.mktemp("set"), splits, views=3, seed=2, map_times_s=TIMES)
 
 
 def avtrain(*arguments: object) -> click.testing.Result:
