@@ -9,6 +9,7 @@ import click
 
 from avtrain.cli_common import AUDIO, FEATURES, one_sentence
 from avtrain.cli_eval import evaluate
+from avtrain.cli_eval_segmentation import segmentation
 from avtrain.cli_eval_views import localization, retrieval
 from avtrain.cli_import import import_checkpoint
 
@@ -173,6 +174,7 @@ def report(runs: tuple[Path, ...], out: Path | None, numbers: Path | None) -> No
         click.echo(NOTE, err=True)
 
 
+evaluate.add_command(segmentation)
 evaluate.add_command(retrieval)
 evaluate.add_command(localization)
 main.add_command(evaluate)

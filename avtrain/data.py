@@ -49,6 +49,9 @@ class Draw:
     yaw_deg: float
     frame_yaw_deg: float
     """Where azimuth 0 lies: nothing may depend on that."""
+    middle_s: float | None = None
+    """The moment of the clip that is in the middle of sound and pictures, as far as the clip's
+    ends allow; None: the places decide."""
 
     @classmethod
     def of(
@@ -202,7 +205,11 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
 
     def _starts(self, index: int, draw: Draw) -> list[int]:
         info = self.shards.info(index)
-        return _moments(info, draw.sound_places, self.sound, self.clip.margin_s)
+        if draw.middle_s is None:
+            return _moments(info, draw.sound_places, self.sound, self.clip.margin_s)
+        rate, count = info.audio.sample_rate, self.sound.samples
+        middle, end = round(draw.middle_s * rate), round(_duration_s(info) * rate)
+        return [max(0, min(middle - count // 2, end - count))]
 
     def _rotations(
         self, index: int, draw: Draw, stored: NDArray[np.float64]
@@ -236,14 +243,18 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         return (directions * [1, -1 if draw.mirror else 1, 1]).astype(np.float32)
 
     def _read_pictures(self, index: int, draw: Draw, sound_s: float) -> NDArray[np.uint8]:
-        """Frames (V, T, height, width, 3) inside the sound that begins at ``sound_s``."""
+        """Frames (V, T, height, width, 3) inside the sound that begins at ``sound_s``; frame T // 2
+        is the one in the middle."""
         video = self.shards.info(index).video
         step = round(video.fps / self.clip.fps)
         span = (self.clip.frames - 1) * step + 1
-        first = int(np.ceil(sound_s * video.fps - 1e-6))
-        end = (sound_s + self.sound.duration_s) * video.fps + 1e-6
-        room = max(0, int(end) - self.clip.frames * step - first)
-        start = first + min(int(draw.picture_place * (room + 1)), room)
+        if draw.middle_s is None:
+            first = int(np.ceil(sound_s * video.fps - 1e-6))
+            end = (sound_s + self.sound.duration_s) * video.fps + 1e-6
+            room = max(0, int(end) - self.clip.frames * step - first)
+            start = first + min(int(draw.picture_place * (room + 1)), room)
+        else:
+            start = max(0, round(draw.middle_s * video.fps) - self.clip.frames // 2 * step)
         start = min(start, video.frames - span)
         crops = [self.shards.frames(index, int(v), start, span)[::step] for v in draw.views]
         return np.stack(crops)

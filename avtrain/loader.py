@@ -80,7 +80,7 @@ def load(
         clips,
         batch_sampler=_Places(plan, epochs, first_step),
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         pin_memory=pin,
         generator=torch.Generator(),  # else it would draw from the model's random numbers
     )
@@ -100,7 +100,8 @@ class _Places:
             yield [(step.epoch, int(sample)) for sample in step.samples]
 
 
-def _collate(clips: list[dict[str, NDArray[np.generic]]]) -> Batch:
+def collate(clips: list[dict[str, NDArray[np.generic]]]) -> Batch:
+    """Clips as read to a batch. Raises TrainingError where their crops differ in size."""
     sizes = {clip["frames"].shape for clip in clips}
     if len(sizes) > 1:
         raise TrainingError(f"the clips' crops differ in size: {sorted(sizes)}")

@@ -90,10 +90,17 @@ class VideoNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.maps(x)[-1].amax(dim=(2, 3, 4))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """What each of the four stages gives: (N, channels, frames, height, width), with 1, 2, 4
+        and 8 times the base width as channels."""
         x = self.stem(x)
+        maps = []
         for stage in self.stages:
             x = stage(x)
-        return x.amax(dim=(2, 3, 4))
+            maps.append(x)
+        return maps
 
 
 class AudioNet(nn.Module):

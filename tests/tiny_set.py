@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -21,7 +22,7 @@ from shards.geometry import (
 )
 from shards.manifest import entry_of, read_index, shard_names, write_manifest
 from shards.places import folder_of
-from shards.schema import AudioInfo, Manifest, SampleInfo, ShardEntry, VideoInfo, View
+from shards.schema import AudioInfo, Manifest, SampleInfo, ShardEntry, VideoInfo, View, map_suffix
 from shards.video import index_mp4
 from shards.writer import open_shard
 
@@ -29,22 +30,38 @@ SIZE, FPS, GOP, RATE = 48, 8, 8, 24_000
 KINDS = 4
 
 
-def ball_crop(view: View, direction: NDArray[np.float64], colour: NDArray[np.float64]) -> NDArray:
-    """RGB (SIZE, SIZE, 3) of a gnomonic view of a ball 15 degrees across on a grey ground."""
+def ball_mask(view: View, direction: NDArray[np.float64], radius_deg: float) -> NDArray[np.bool_]:
+    """Where a gnomonic view (SIZE, SIZE) shows a ball."""
     x, y, z = view_rotation(view.azimuth_deg, view.elevation_deg) @ direction
     place = 1 - 2 * (np.arange(SIZE) + 0.5) / SIZE
     left = place * np.tan(np.radians(view.hfov_deg / 2))
     up = place * np.tan(np.radians(view.vfov_deg / 2))
     rays = np.stack(np.broadcast_arrays(1.0, left[None], up[:, None]), axis=-1)
     cosine = rays @ np.array([x, y, z]) / np.linalg.norm(rays, axis=-1)
-    inside = cosine > np.cos(np.radians(15))
+    return cosine > np.cos(np.radians(radius_deg))
+
+
+def ball_crop(
+    view: View, direction: NDArray[np.float64], colour: NDArray[np.float64], radius_deg: float
+) -> NDArray[np.uint8]:
+    """RGB (SIZE, SIZE, 3) of a gnomonic view of a ball on a grey ground."""
+    inside = ball_mask(view, direction, radius_deg)
     return np.where(inside[..., None], colour, 110).astype(np.uint8)
+
+
+def encode_png(labels: NDArray[np.uint8]) -> bytes:
+    encoder = av.CodecContext.create("png", "w")
+    encoder.height, encoder.width = labels.shape
+    encoder.pix_fmt, encoder.time_base = "gray", Fraction(1)
+    packets = encoder.encode(av.VideoFrame.from_ndarray(labels, format="gray"))
+    return b"".join(bytes(packet) for packet in [*packets, *encoder.encode(None)])
 
 
 def encode_mp4(frames: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         options = {"crf": "18", "bf": "0", "tune": "fastdecode", "threads": "1"}
+        options["sc_threshold"] = "0"  # groups of pictures begin where readers expect them
         stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -71,9 +88,14 @@ def make_set(
     seed: int = 0,
     tilt_deg: float = 10.0,
     labelled: bool = False,
+    map_times_s: tuple[float, ...] | None = None,
 ) -> Path:
     """``sources`` maps splits to their numbers of sources. Kinds differ in colour and pitch. Views
-    are tilted by up to ``tilt_deg``; if ``labelled``, ``events`` say where the ball is."""
+    are tilted by up to ``tilt_deg``; if ``labelled``, ``events`` say where the ball is.
+
+    With ``map_times_s`` there are label maps, 0 for the ground and 1 + its kind for the ball, which
+    then grows from a radius of 5 degrees at the clip's begin to one of 30 at its end.
+    """
     rng = np.random.default_rng(seed)
     splits: dict[str, tuple[ShardEntry, ...]] = {}
     for split, count in sources.items():
@@ -83,7 +105,8 @@ def make_set(
                 key = f"{split}{number:03d}"
                 source = f"{split}-place{number % count}"
                 info, members = _sample(
-                    rng, key, source, split, views, layout, duration_s, number, tilt_deg
+                    *(rng, key, source, split, views, layout, duration_s, number, tilt_deg),
+                    map_times_s,
                 )
                 if not labelled:
                     info = replace(info, events=None, event_step_s=None)
@@ -103,6 +126,7 @@ def _sample(
     duration_s: float,
     number: int,
     tilt_deg: float,
+    map_times_s: tuple[float, ...] | None,
 ) -> tuple[SampleInfo, dict[str, bytes]]:
     kind = number % KINDS
     direction = unit_vector(rng.uniform(-180, 180), rng.uniform(-20, 20))
@@ -120,8 +144,17 @@ def _sample(
     members: dict[str, bytes] = {}
     avcc, gops = "", []
     for number, view in enumerate(places):
-        crop = ball_crop(view, direction, colour)
-        members[f"view{number:02d}.mp4"] = encode_mp4(np.repeat(crop[None], frames, axis=0))
+        if map_times_s is None:
+            crop = ball_crop(view, direction, colour, 15.0)
+            crops = np.repeat(crop[None], frames, axis=0)
+        else:
+            radii = [ball_radius_deg(frame / FPS, duration_s) for frame in range(frames)]
+            crops = np.stack([ball_crop(view, direction, colour, radius) for radius in radii])
+        members[f"view{number:02d}.mp4"] = encode_mp4(crops)
+        for place, time_s in enumerate(map_times_s or ()):
+            ball = ball_mask(view, direction, ball_radius_deg(time_s, duration_s))
+            labels = (ball * (1 + kind)).astype(np.uint8)
+            members[map_suffix(number, place)] = encode_png(labels)
         avcc, offsets, _ = index_mp4(members[f"view{number:02d}.mp4"])
         gops.append(offsets)
         if layout == "rotated":
@@ -137,5 +170,12 @@ def _sample(
         {"time_s": step / 5, "class": kind, "source": 0, **place}
         for step in range(round(5 * duration_s))
     ]
-    info = SampleInfo(key, source, 0.0, duration_s, split, video, audio, places)
+    info = SampleInfo(
+        key, source, 0.0, duration_s, split, video, audio, places, map_times_s=map_times_s
+    )
     return replace(info, events=events, event_step_s=0.2), members
+
+
+def ball_radius_deg(time_s: float, duration_s: float) -> float:
+    """Of a set with label maps."""
+    return 5 + 25 * time_s / duration_s

@@ -1,0 +1,257 @@
+"""Semantic segmentation: what frozen features tell of each pixel, with and without sound.
+
+Morgado, Li and Vasconcelos (NeurIPS 2020), section 4: a feature pyramid on the frozen stages of
+the video network, whose deepest maps stand beside features of the view's sound, and of what the
+transformers make of all views' pictures and sounds. The pictures are those around the moment of
+the label map. What is reported counts the pixels of the whole test set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from avtrain.data import NO_AUGMENTATION, Clips
+from avtrain.device import default_workers, pick_device
+from avtrain.errors import TrainingError
+from avtrain.frozen import load_networks
+from avtrain.labels import VOID, YT360, LabelledBatch, LabelledMoments, classes_of, spread
+from avtrain.overlap import TRUE, count, scores
+from avtrain.overlay_plot import Example, plot_overlays
+from avtrain.presets import Config
+from avtrain.progress import Progress
+from avtrain.results import Result
+from avtrain.segmenter import Condition, Protocol, Segmenter
+from shards.reader import ShardSet
+
+SAVE_STEPS = 100
+EXAMPLES = 12
+PICTURE = "segmentation.png"
+
+
+@dataclass(frozen=True)
+class SegmentationOptions:
+    """``checkpoint`` None evaluates randomly initialised networks. ``test_root`` is the set that is
+    tested on, None the same; ``maps`` of every test clip are, in all views."""
+
+    out: Path
+    checkpoint: Path | None
+    condition: Condition = "none"
+    views: int = 4
+    maps: int = 5
+    test_root: str | None = None
+    train_split: str = "train"
+    test_split: str = "test"
+    seed: int = 0
+    device: str = "auto"
+    workers: int | None = None
+
+
+def evaluate(
+    root: Path | str, config: Config, protocol: Protocol, options: SegmentationOptions
+) -> Result:
+    """Train the head on the one split, test it on the other, write and return the result, and
+    draw some of the test's pictures.
+
+    ``config`` describes the networks; they are those of ``options.checkpoint``, which it comes
+    from, or random ones. What was interrupted is gone on with, to the same result.
+    """
+    train = ShardSet(root, options.train_split)
+    test = ShardSet(options.test_root or root, options.test_split)
+    device = pick_device(options.device)
+    workers = default_workers(device) if options.workers is None else options.workers
+    classes = YT360 if protocol.classes == "yt360" else classes_of(train)
+    clip = replace(config.clip, views=options.views, moments=1)
+    trained_on = Clips(train, clip, config.sound, config.augment, options.seed)
+    learning = LabelledMoments(trained_on, classes, testing=False)
+    tested_on = Clips(test, replace(clip, views=1), config.sound, NO_AUGMENTATION, options.seed)
+    testing = LabelledMoments(tested_on, classes, testing=True)
+
+    if options.checkpoint is None:
+        config = replace(config, clip=clip)
+    networks = load_networks(options.checkpoint, config, train, options.seed, device, workers)
+    context = options.condition == "audio+context"
+    if context and options.checkpoint is not None and not networks.transformer:
+        raise TrainingError(
+            f"{options.checkpoint} has no transformers that were trained, which give the context; "
+            "use --condition audio, or pretrain with --transformer"
+        )
+    described = replace(networks.described, transformer=networks.transformer and context)
+    torch.manual_seed(options.seed)
+    segmenter = Segmenter(networks, options.condition, classes, protocol)
+    kind = "untrained" if options.checkpoint is None else "trained"
+    progress = Progress(
+        options.out / f"segmentation-{options.condition}-{kind}.part",
+        {
+            "networks": asdict(described),
+            "weights": _digest(options.checkpoint),
+            "protocol": asdict(protocol),
+            "classes": classes.ids,
+            "views": options.views,
+            "maps": options.maps,
+            "seed": options.seed,
+            "data": (train.manifest.sha256, options.train_split),
+            "test": (test.manifest.sha256, options.test_split),
+        },
+    )
+    state = progress.load() or {}
+    losses = _train(segmenter, learning, protocol, workers, progress, state)
+    by_source, void = _test(
+        segmenter, testing, options.maps, protocol.batch_size, workers, progress, state
+    )
+    metrics, details = scores(by_source, classes)
+    result = Result(
+        task=f"segmentation-{options.condition}",
+        network=described,
+        metrics=metrics,
+        views=options.views,
+        seed=options.seed,
+        test_clips=len(testing.samples),
+        test_sources=len(by_source),
+        data=test.manifest.sha256,
+        details=details
+        | {
+            "condition": options.condition,
+            "void_share": void,
+            "maps_of_a_clip": options.maps,
+            "protocol": asdict(protocol),
+            "train_data": train.manifest.sha256,
+            "train_clips": len(learning.samples),
+            "loss": losses,
+        },
+    )
+    plot_overlays(
+        _examples(segmenter, testing, options.maps), classes, result, options.out / PICTURE
+    )
+    result.write(options.out)
+    progress.delete()
+    return result
+
+
+def _train(
+    segmenter: Segmenter,
+    data: LabelledMoments,
+    protocol: Protocol,
+    workers: int,
+    progress: Progress,
+    state: dict[str, Any],
+) -> list[float]:
+    """Train the head from where ``state`` is, and return the mean loss of every epoch."""
+    head, device = segmenter.head.train(), segmenter.networks.device
+    optimiser = torch.optim.Adam(
+        head.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay
+    )
+    steps = [
+        (epoch, places)
+        for epoch in range(protocol.epochs)
+        for places in data.epoch(epoch, protocol.batch_size, protocol.clips_per_source)
+    ]
+    losses: list[float] = state.get("losses", [])
+    if losses:
+        head.load_state_dict(state["head"])
+        optimiser.load_state_dict(state["optimiser"])
+    left = steps[len(losses) :]
+    batches = data.load([places for _, places in left], workers, device)
+    shown = _shown(batches, "training", len(losses), len(steps))
+    for (epoch, _), batch in zip(left, shown, strict=True):
+        passed = sum(epoch >= milestone for milestone in protocol.milestones)
+        optimiser.param_groups[0]["lr"] = protocol.learning_rate * protocol.gamma**passed
+        loss = torch.full((), torch.nan)
+        if (batch.truth != VOID).any():
+            truth = batch.truth.flatten(0, 1).long()
+            loss = F.cross_entropy(segmenter.logits(batch), truth, ignore_index=VOID)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        losses.append(loss.item())
+        if len(losses) % SAVE_STEPS == 0 or len(losses) == len(steps):
+            state |= {
+                "losses": losses,
+                "head": head.state_dict(),
+                "optimiser": optimiser.state_dict(),
+            }
+            progress.save(state)
+    epochs = np.array([epoch for epoch, _ in steps])
+    known = ~np.isnan(losses)
+    if not known.any():
+        raise TrainingError(
+            f"no label map of {data.clips.shards.root} shows any of the {len(data.classes.ids)} "
+            "classes; --classes all takes those that are there"
+        )
+    sums = np.bincount(epochs[known], np.array(losses)[known])
+    return [float(value) for value in sums / np.maximum(np.bincount(epochs[known]), 1)]
+
+
+def _test(
+    segmenter: Segmenter,
+    data: LabelledMoments,
+    maps: int,
+    batch_size: int,
+    workers: int,
+    progress: Progress,
+    state: dict[str, Any],
+) -> tuple[NDArray[np.int64], float]:
+    """Counts of pixels (sources, 3, classes) from where ``state`` is, and the share of void."""
+    segmenter.head.eval()
+    sources = np.array(data.clips.shards.sources)
+    names, number = np.unique(sources[data.samples], return_inverse=True)
+    source_of = np.zeros(len(sources), dtype=np.int64)
+    source_of[data.samples] = number
+    classes = len(data.classes.ids)
+    counts = state.get("counts", torch.zeros(len(names), 3, classes, dtype=torch.int64))
+    tested, pixels = state.get("tested", 0), state.get("pixels", 0)
+    batches = data.test(maps, batch_size)
+    loaded = data.load(batches[tested:], workers, segmenter.networks.device)
+    for batch in _shown(loaded, "testing", tested, len(batches)):
+        of_clips = count(segmenter.predict(batch), batch.truth, classes).cpu()
+        counts.index_add_(0, torch.from_numpy(source_of[batch.clips.index.cpu()]), of_clips)
+        tested, pixels = tested + 1, pixels + batch.truth.numel()
+        if tested % SAVE_STEPS == 0:
+            progress.save(state | {"counts": counts, "tested": tested, "pixels": pixels})
+    valid = int(counts[:, TRUE].sum())
+    if not valid:
+        raise TrainingError(
+            f"no label map of {data.clips.shards.root} shows any of the classes that were learned"
+        )
+    return counts.numpy(), 1 - valid / pixels
+
+
+def _examples(segmenter: Segmenter, data: LabelledMoments, maps: int) -> list[Example]:
+    """Of moments that are spread over the test, the views with the most to tell apart."""
+    places = data.test(maps, 1)
+    chosen = [places[at] for at in spread(len(places), EXAMPLES)]
+    examples = []
+    for batch in data.load(chosen, 0, segmenter.networks.device):
+        truth, predicted = batch.truth[0].cpu().numpy(), segmenter.predict(batch)[0].cpu().numpy()
+        view = int(np.argmin([np.bincount(labels.flat).max() for labels in truth]))
+        frames = batch.clips.frames[0, view]
+        picture = frames[len(frames) // 2].cpu().numpy()
+        key = data.clips.shards.keys[int(batch.clips.index[0])]
+        examples.append(Example(key, picture, truth[view], predicted[view]))
+    return examples
+
+
+def _shown(
+    batches: Iterator[LabelledBatch], what: str, done: int, total: int
+) -> Iterator[LabelledBatch]:
+    """The batches, with a bar."""
+    every_s = 0.5 if sys.stderr.isatty() else 30.0
+    bar = tqdm(batches, what, total=total, initial=done, unit="step", mininterval=every_s)
+    return iter(bar)
+
+
+def _digest(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,121 @@
+"""Frozen networks with a head that tells the class of each pixel, and how the head is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from avtrain.data import Batch
+from avtrain.fpn import FPN, enlarge, frames_of_stages
+from avtrain.frozen import Networks
+from avtrain.labels import Classes, LabelledBatch
+
+Condition = Literal["none", "audio", "audio+context"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the head is trained: every epoch shows a random map of ``clips_per_source`` clips of
+    each source (None: of all clips). ``classes``: which labels are told apart."""
+
+    name: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    milestones: tuple[int, ...]
+    lateral: int
+    head: int
+    clips_per_source: int | None
+    classes: Literal["yt360", "all"]
+    initial_std: float | None
+    gamma: float = 0.1
+    weight_decay: float = 5e-4
+
+    def lasting(self, epochs: int) -> Protocol:
+        """With another number of epochs, and steps of the learning rate at the same shares."""
+        milestones = tuple(round(at * epochs / self.epochs) for at in self.milestones)
+        return replace(self, epochs=epochs, milestones=milestones)
+
+
+def paper() -> Protocol:
+    """The published protocol."""
+    return Protocol(
+        name="paper",
+        epochs=10,
+        batch_size=20,
+        learning_rate=1e-4,
+        milestones=(5, 8),
+        lateral=256,
+        head=128,
+        clips_per_source=1,
+        classes="yt360",
+        initial_std=0.001,
+    )
+
+
+def tiny() -> Protocol:
+    """For small sets and networks, within minutes on two CPU cores."""
+    return Protocol(
+        name="tiny",
+        epochs=40,
+        batch_size=12,
+        learning_rate=3e-3,
+        milestones=(20, 32),
+        lateral=64,
+        head=32,
+        clips_per_source=None,
+        classes="all",
+        # Weights as small as the paper's take a small head hundreds of steps to outgrow.
+        initial_std=None,
+    )
+
+
+class Segmenter:
+    """Frozen networks and the head on them."""
+
+    def __init__(
+        self, networks: Networks, condition: Condition, classes: Classes, protocol: Protocol
+    ) -> None:
+        self.networks = networks
+        self.condition = condition
+        width = networks.config.model.width
+        channels = [width * 2**stage for stage in range(4)]
+        parts = {"none": 0, "audio": 1, "audio+context": 3}[condition]
+        self.head = FPN(
+            channels,
+            frames_of_stages(networks.config.clip.frames, len(channels)),
+            parts * networks.dim,
+            len(classes.ids),
+            protocol.lateral,
+            protocol.head,
+            protocol.initial_std,
+        ).to(networks.device)
+
+    @torch.no_grad()
+    def features(self, clips: Batch) -> tuple[list[Tensor], Tensor | None]:
+        """The head's inputs for the B V views of a batch."""
+        networks = self.networks
+        pictures = clips.pictures(networks.config.clip.size)
+        maps = networks.model.video.maps(pictures.flatten(0, 1))
+        if self.condition == "none":
+            return maps, None
+        audio = networks.audio(clips)
+        parts = [audio]
+        if self.condition == "audio+context":
+            video = maps[-1].amax(dim=(2, 3, 4)).view_as(audio)
+            # Random networks have random transformers: here they are not left out.
+            parts.append(networks.model.predict_audio(video, clips.directions))
+            parts.append(networks.model.predict_video(audio, clips.directions))
+        return maps, torch.cat(parts, dim=-1).flatten(0, 1)
+
+    def logits(self, batch: LabelledBatch) -> Tensor:
+        """(B V, classes, height, width) at the size of the truth."""
+        return enlarge(self.head(*self.features(batch.clips)), batch.truth.shape[-2:])
+
+    @torch.no_grad()
+    def predict(self, batch: LabelledBatch) -> Tensor:
+        """Classes (B, V, height, width)."""
+        return self.logits(batch).argmax(dim=1).view_as(batch.truth)
