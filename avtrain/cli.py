@@ -9,6 +9,7 @@ import click
 
 from avtrain.cli_common import AUDIO, FEATURES, one_sentence
 from avtrain.cli_eval import evaluate
+from avtrain.cli_eval_action import action
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.presets import Task
@@ -150,4 +151,5 @@ def report(runs: tuple[Path, ...]) -> None:
         click.echo(as_table(read_results(runs)))
 
 
+evaluate.add_command(action)
 main.add_command(evaluate)

@@ -85,12 +85,11 @@ def load_networks(
     # Only what is compared across views trains the transformers.
     trained = config.task == "avsa" or config.clip.views > 1
     transformer = checkpoint is not None and config.model.transformer and trained
-    steps, data = 0, None
+    content = None
     if checkpoint is not None:
         content = Checkpoint.load(checkpoint)
         model.load_state_dict(content.model)
         features.load_state_dict(content.features)
-        steps, data = content.total_steps, content.data
     else:
         clip = replace(config.clip, moments=1)
         fit_statistics(features, train, clip, seed)
@@ -102,18 +101,25 @@ def load_networks(
                 for batch in batches
             ),
         )
-    described = Network(
-        pretraining="none" if checkpoint is None else config.title,
-        steps=steps,
+    described = describe(config, checkpoint, content, transformer)
+    return Networks(model.eval(), features, config, transformer, described, device)
+
+
+def describe(
+    config: Config, checkpoint: Path | None, content: Checkpoint | None, transformer: bool
+) -> Network:
+    """The networks of a checkpoint and its content, or random ones, as results name them."""
+    return Network(
+        pretraining="none" if content is None else config.title,
+        steps=0 if content is None else content.total_steps,
         features="log-mel + intensity" if config.sound.intensity else "log-mel",
         audio=config.sound.audio,
         transformer=transformer,
         positions=config.model.positions,
         checkpoint=None if checkpoint is None else str(checkpoint),
-        data=data,
+        data=None if content is None else content.data,
         preset=config.preset,
     )
-    return Networks(model.eval(), features, config, transformer, described, device)
 
 
 def _some(
