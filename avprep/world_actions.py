@@ -196,17 +196,14 @@ def _near(middle: float, reach: float, end: int) -> NDArray[np.intp]:
 
 
 class _View:
-    """A part of a place's panorama as a camera's picture; videos of one group look almost the same
-    way."""
+    """A part of a place's panorama as a camera's picture."""
 
     def __init__(self, video: ActionVideo, width: int, height: int, rng: Generator) -> None:
         self.width, self.height = width, height
         place = make_place(video.seed, video.group - 1)
-        way = np.random.default_rng([video.seed, 4, video.group])
-        yuv = _planes(panorama(place))
-        self._yuv = np.roll(yuv, int(way.integers(WIDTH)), axis=1)
-        self._span = way.uniform(150, 250) * rng.uniform(0.95, 1.05)
-        self._middle = (WIDTH / 2 + rng.uniform(-10, 10), HEIGHT / 2 + way.uniform(-60, 40))
+        self._yuv = np.roll(_planes(panorama(place)), int(rng.integers(WIDTH)), axis=1)
+        self._span = rng.uniform(150, 250)
+        self._middle = (WIDTH / 2, HEIGHT / 2 + rng.uniform(-60, 40))
 
     def picture(self, shift: Floats) -> Floats:
         """YUV (height, width, 3) without offsets, seen ``shift`` (right, up) heights aside."""
