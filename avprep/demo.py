@@ -50,19 +50,7 @@ def make_world(out: Path, clips: int, seed: int, workers: int, progress: bool = 
     The files are those of the README that it writes. They depend on the seed only, not on the
     number of worker processes, and a larger world begins with the clips of a smaller one.
     """
-    for name, value, least in (("clips", clips, 1), ("workers", workers, 1), ("seed", seed, 0)):
-        if value < least:
-            raise UserError(f"The number for {name} must be {least} or more, not {value}.")
-    try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(
-                f"{out} exists and is not an empty folder: name a new folder, or remove it first."
-            )
-        for folder in ("video", "audio", "segmentation", "truth"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The folder {out} cannot be made: {error.strerror}.") from error
-
+    prepare(out, clips, 1, seed, workers, ("video", "audio", "segmentation", "truth"))
     done = _write_clips(out, clips, seed, workers)
     for _ in tqdm(done, total=clips, desc="demo clips", unit="clip", disable=not progress):
         pass
@@ -72,6 +60,29 @@ def make_world(out: Path, clips: int, seed: int, workers: int, progress: bool = 
         names = "".join(f"{place.name}\n" for place in places if place.split == split)
         write_atomic(out / f"{split}.txt", names.encode())
     write_atomic(out / "README.md", _readme(clips, seed).encode())
+
+
+def prepare(
+    out: Path, clips: int, least: int, seed: int, workers: int, folders: Iterable[str]
+) -> None:
+    """Make ``folders`` in the new or empty folder ``out``; raises UserError where a world cannot be
+    made as asked."""
+    for name, value, lowest in (
+        ("clips", clips, least),
+        ("workers", workers, 1),
+        ("seed", seed, 0),
+    ):
+        if value < lowest:
+            raise UserError(f"The number for {name} must be {lowest} or more, not {value}.")
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(
+                f"{out} exists and is not an empty folder: name a new folder, or remove it first."
+            )
+        for folder in folders:
+            (out / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The folder {out} cannot be made: {error.strerror}.") from error
 
 
 def _write_clips(out: Path, clips: int, seed: int, workers: int) -> Iterator[None]:

@@ -26,6 +26,9 @@ _LEAST_BYTES_PER_S = 20
 """No picture or sound is smaller; a length beyond that is none."""
 MOST_PIXELS = 1 << 27
 _LARGEST_BLOCK = 128
+_SCRATCH = (256, 280)
+"""By how much a row is longer in what MPEG-4's decoder works in, and its rows: libavcodec holds
+that to the limit of a frame's pixels as well."""
 _MOST_ASPECT = 16
 _MOST_CHANNELS = 64
 _SAMPLE_RATES = (4_000, 768_000)
@@ -51,7 +54,8 @@ class Picture:
     @property
     def most_pixels(self) -> int:
         """Of any of its frames, as it is coded: in whole blocks. Broken ones claim more."""
-        return (self.width + _LARGEST_BLOCK) * (self.height + _LARGEST_BLOCK)
+        coded = (self.width + _LARGEST_BLOCK) * (self.height + _LARGEST_BLOCK)
+        return max(coded, (self.width + _SCRATCH[0]) * _SCRATCH[1])
 
 
 @dataclass(frozen=True)

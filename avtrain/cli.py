@@ -9,6 +9,7 @@ import click
 
 from avtrain.cli_common import AUDIO, FEATURES, one_sentence
 from avtrain.cli_eval import evaluate
+from avtrain.cli_eval_action import action
 from avtrain.cli_eval_segmentation import segmentation
 from avtrain.cli_eval_views import localization, retrieval
 from avtrain.cli_import import import_checkpoint
@@ -177,5 +178,6 @@ def report(runs: tuple[Path, ...], out: Path | None, numbers: Path | None) -> No
 evaluate.add_command(segmentation)
 evaluate.add_command(retrieval)
 evaluate.add_command(localization)
+evaluate.add_command(action)
 main.add_command(evaluate)
 main.add_command(import_checkpoint)

@@ -246,7 +246,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         """Frames (V, T, height, width, 3) inside the sound that begins at ``sound_s``; frame T // 2
         is the one in the middle."""
         video = self.shards.info(index).video
-        step = round(video.fps / self.clip.fps)
+        step = frame_step(self.shards.keys[index], video.fps, self.clip.fps)
         span = (self.clip.frames - 1) * step + 1
         if draw.middle_s is None:
             first = int(np.ceil(sound_s * video.fps - 1e-6))
@@ -260,7 +260,6 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         return np.stack(crops)
 
     def _check(self, info: SampleInfo) -> None:
-        step = info.video.fps / self.clip.fps
         if len(info.views) < self.clip.views:
             raise TrainingError(
                 f"{info.key} has {len(info.views)} views, fewer than the {self.clip.views} asked "
@@ -278,11 +277,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
                 f"{info.key} has sound of the channels {has} and {needed} are needed, which "
                 f"ambisonics give; set --audio, or build the set with --audio foa"
             )
-        if abs(step - round(step)) > 1e-6 or step < 1:
-            raise TrainingError(
-                f"{info.key} has {info.video.fps:g} frames a second, no multiple of the "
-                f"{self.clip.fps:g} that are needed; build the set with --fps"
-            )
+        frame_step(info.key, info.video.fps, self.clip.fps)
         moments = self.clip.moments * (self.sound.duration_s + self.clip.margin_s)
         longest = max(moments - self.clip.margin_s, self.clip.frames / self.clip.fps)
         if _duration_s(info) < longest - 1e-6:
@@ -290,6 +285,17 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
                 f"{info.key} lasts {_duration_s(info):.2f} s and {longest:g} s are needed; "
                 "build the set with a longer --clip-duration"
             )
+
+
+def frame_step(key: str, stored_fps: float, wanted_fps: float) -> int:
+    """Every how manieth stored frame is taken; raises TrainingError where that is no number."""
+    step = stored_fps / wanted_fps
+    if abs(step - round(step)) > 1e-6 or step < 1:
+        raise TrainingError(
+            f"{key} has {stored_fps:g} frames a second, no multiple of the {wanted_fps:g} that are "
+            "needed; build the set with --fps"
+        )
+    return round(step)
 
 
 def _duration_s(info: SampleInfo) -> float:

@@ -85,7 +85,7 @@ def load_networks(
     model, features = AudioVisual(config.model).to(device), Features(config.sound).to(device)
     # Only what is compared across views trains the transformers.
     transformer = checkpoint is not None and config.model.transformer and config.across_views
-    steps, data = 0, None
+    content = None
     if checkpoint is not None:
         content = Checkpoint.load(checkpoint)
         model.load_state_dict(content.model)
@@ -93,7 +93,6 @@ def load_networks(
             features.load_state_dict(content.features)
         else:
             fit_statistics(features, train, replace(config.clip, moments=1), seed)
-        steps, data = content.total_steps, content.data
     else:
         clip = replace(config.clip, moments=1)
         fit_statistics(features, train, clip, seed)
@@ -105,23 +104,35 @@ def load_networks(
                 for batch in batches
             ),
         )
+    described = describe(config, checkpoint, content, transformer, seed)
+    return Networks(model.eval(), features, config, transformer, described, device)
+
+
+def describe(
+    config: Config,
+    checkpoint: Path | None,
+    content: Checkpoint | None,
+    transformer: bool,
+    seed: int,
+) -> Network:
+    """The networks of a checkpoint and its content, or random ones of ``seed``, as results name
+    them."""
     heard = "log-mel + intensity" if config.sound.intensity else "log-mel"
     if config.sound.conventions == "published":
         heard += ", published conventions"
-    described = Network(
-        pretraining="none" if checkpoint is None else config.title,
-        steps=steps,
+    return Network(
+        pretraining="none" if content is None else config.title,
+        steps=0 if content is None else content.total_steps,
         features=heard,
         audio=config.sound.audio,
         transformer=transformer,
         positions=config.model.positions,
         checkpoint=None if checkpoint is None else str(checkpoint),
-        data=data,
+        data=None if content is None else content.data,
         preset=config.preset,
         seed=seed if checkpoint is None else config.seed,
         settings="" if checkpoint is None else config.digest,
     )
-    return Networks(model.eval(), features, config, transformer, described, device)
 
 
 def _some(

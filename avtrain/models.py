@@ -6,7 +6,8 @@ Morgado, Li and Vasconcelos, "Learning Representations from Audio-Visual Spatial
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -231,16 +232,24 @@ class AudioVisual(nn.Module):
         return features.view(*audio.shape[:2], -1)
 
 
-@torch.no_grad()
 def calibrate_batch_norm(model: AudioVisual, inputs: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Set the running statistics of both backbones to their means over batches of input."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
+    with measured_batch_norm(model):
+        for video, audio in inputs:
+            model.embed(video, audio)
+
+
+@contextmanager
+def measured_batch_norm(network: nn.Module) -> Iterator[None]:
+    """What passes through inside sets running statistics to their means over it. Leaves the
+    network in training mode."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # running statistics become plain averages
-    model.train()
-    for video, audio in inputs:
-        model.embed(video, audio)
+    network.train()
+    with torch.no_grad():
+        yield
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
