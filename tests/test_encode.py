@@ -69,6 +69,13 @@ def test_the_index_finds_every_gop() -> None:
     assert np.abs(last[0, :, :, 1].astype(int).mean() - frames[26][:SIZE].mean()) < 30
 
 
+def test_the_index_takes_no_picture_for_its_decoder_configuration() -> None:
+    (mp4,) = encoded([frame[None] for frame in moving_texture(8)])
+    avcc, gops, count = index_mp4(mp4)
+    before = b"\x00\x00\x00\x14free" + b"xx\x00\x08avcCyyyy"
+    assert index_mp4(before + mp4) == (avcc, tuple(offset + 20 for offset in gops), count)
+
+
 def test_damaged_crops_are_said_to_be() -> None:
     (mp4,) = encoded([frame[None] for frame in moving_texture(8)])
     avcc, gops, _ = index_mp4(mp4)
