@@ -9,139 +9,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import av
-import librosa
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner, Result
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from avtrain.checkpoint import Checkpoint
 from avtrain.cli import main
-from avtrain.conventions import published_view_matrix
-from avtrain.data import NO_AUGMENTATION, Clips
-from avtrain.errors import TrainingError
-from avtrain.features import FeatureConfig, Features
-from avtrain.frozen import load_networks
 from avtrain.models import AudioVisual
-from avtrain.presets import Config, with_options
-from avtrain.pretrain import CHECKPOINT, RunOptions, pretrain
 from avtrain.published import import_checkpoint
-from shards.geometry import encode_foa, rotate_foa, unit_vector
-from shards.reader import ShardSet
-from tests.tiny_set import FPS, RATE, make_set
+from tests.published_files import State, backbones, criterion, published, saved
 
 REPOSITORY = Path(__file__).parents[1]
 AVC_HEAD = "losses.0.audio_projection.projection.0.weight"
-WIDTHS = (64, 64, 128, 256, 512)
-State = dict[str, Tensor]
-
-
-# --- files as the published code writes them ---
-
-
-class Writer:
-    """Random tensors under the names of the published code."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self.random = torch.Generator().manual_seed(seed)
-        self.state: State = {}
-
-    def normal(self, name: str, *shape: int, std: float) -> None:
-        self.state[name] = std * torch.randn(shape, generator=self.random)
-
-    def conv(self, name: str, *shape: int) -> None:
-        fan_in = int(np.prod(shape[1:]))
-        self.normal(f"{name}.weight", *shape, std=(2 / fan_in) ** 0.5)
-
-    def norm(self, name: str, width: int, *, batch: bool = True) -> None:
-        self.state[f"{name}.weight"] = 0.5 + torch.rand(width, generator=self.random)
-        self.normal(f"{name}.bias", width, std=0.2)
-        if batch:
-            self.normal(f"{name}.running_mean", width, std=0.2)
-            self.state[f"{name}.running_var"] = 0.5 + torch.rand(width, generator=self.random)
-            self.state[f"{name}.num_batches_tracked"] = torch.tensor(1234)
-
-    def linear(self, name: str, into: int, out: int) -> None:
-        self.normal(f"{name}.weight", out, into, std=into**-0.5)
-        self.normal(f"{name}.bias", out, std=0.2)
-
-
-@cache
-def backbones() -> State:
-    writer = Writer()
-    writer.conv("video_model.conv1.0", 64, 3, 3, 7, 7)
-    writer.norm("video_model.conv1.1", 64)
-    writer.conv("audio_model.conv1.0", 64, 4, 7, 7)
-    writer.norm("audio_model.conv1.1", 64)
-    for stage in range(4):
-        for block, cin in enumerate((WIDTHS[stage], WIDTHS[stage + 1])):
-            cout = WIDTHS[stage + 1]
-            name = f"video_model.conv{stage + 2}x.{block}"
-            for part, width in ((1, cin), (2, cout)):
-                writer.conv(f"{name}.spt_conv{part}", cout, width, 1, 3, 3)
-                writer.conv(f"{name}.tmp_conv{part}", cout, cout, 3, 1, 1)
-                writer.norm(f"{name}.spt_bn{part}", cout)
-            writer.norm(f"{name}.tmp_bn1", cout)
-            writer.norm(f"{name}.out_bn", cout)
-            if cin != cout:
-                writer.conv(f"{name}.res_conv", cout, cin, 1, 1, 1)
-            name = f"audio_model.block{stage + 1}"
-            writer.conv(f"{name}.conv{block + 1}", cout, cin, 3, 3)
-            writer.norm(f"{name}.bn{block + 1}", cout)
-    return writer.state
-
-
-@cache
-def criterion(task: str) -> State:
-    writer = Writer(seed=1)
-    if task == "avc":
-        heads = ["video_projection", "audio_projection"]
-    else:
-        heads = ["video_head", "audio_head", "video_pred_head", "audio_pred_head"]
-        for layer in [f"{d}_transformer.transformer.{n}" for d in ("v2a", "a2v") for n in (0, 1)]:
-            for part in ("query", "key", "value", "dense"):
-                writer.linear(f"losses.0.{layer}.attention.{part}", 512, 512)
-            writer.norm(f"losses.0.{layer}.attention_norm", 512, batch=False)
-            writer.linear(f"losses.0.{layer}.dense.0", 512, 2048)
-            writer.linear(f"losses.0.{layer}.dense.2", 2048, 512)
-            writer.norm(f"losses.0.{layer}.dense_norm", 512, batch=False)
-    for head in heads:
-        writer.linear(f"losses.0.{head}.projection.0", 512, 128)
-    return writer.state
-
-
-def published(task: str = "avsa", prefix: str = "module.", *, flat: bool = True) -> dict[str, Any]:
-    """With ``flat`` each tensor holds one number of its own, which makes the file small."""
-
-    def content(state: State, first: float) -> State:
-        if not flat:
-            return dict(state)
-        return {
-            name: torch.tensor(first + number, dtype=tensor.dtype).expand(tensor.shape)
-            for number, (name, tensor) in enumerate(state.items())
-        }
-
-    return {
-        "epoch": 50,
-        "model": {prefix + name: t for name, t in content(backbones(), 0).items()},
-        "optimizer": {"state": {0: {"step": 4321}}, "param_groups": []},
-        "train_criterion": content(criterion(task), 1000),
-    }
-
-
-def saved(folder: Path, content: object, *, zipped: bool = True) -> Path:
-    path = folder / "checkpoint.pth.tar"
-    torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    return path
 
 
 def networks(checkpoint: Checkpoint) -> AudioVisual:
@@ -390,118 +275,6 @@ def test_other_bad_files_are_said_in_one_sentence(avsa_file: Path, tmp_path: Pat
         assert "mean" in result.output
         assert len(result.output.strip().splitlines()) == 1
     assert not out.exists()
-
-
-# --- what its networks are fed ---
-
-VIEWS = [(0.0, 0.0), (40.0, 25.0), (-130.0, -30.0), (90.0, 10.0)]
-
-
-def published_channels(field: np.ndarray, azimuth_deg: float, elevation_deg: float) -> np.ndarray:
-    """X, Y, W, Z taken for W, Y, Z, X, and turned by the pitch before the yaw."""
-    w, y, z, x = field
-    six = np.stack([x, y, w, np.zeros_like(w), z, np.zeros_like(w)])
-    frame = av.AudioFrame.from_ndarray(np.float32(six), format="fltp", layout="5.1")
-    frame.sample_rate = RATE
-    resampler = av.AudioResampler(format="s16p", layout="4.0", rate=RATE)
-    four = np.concatenate([part.to_ndarray() for part in resampler.resample(frame)], axis=1)
-    as_w, as_y, as_z, as_x = four / 32767
-    yaw = Rotation.from_euler("z", -azimuth_deg, degrees=True).as_matrix()
-    pitch = Rotation.from_euler("y", elevation_deg, degrees=True).as_matrix()
-    turned_x, turned_y, turned_z = yaw @ pitch @ np.stack([as_x, as_y, as_z])
-    return np.stack([as_w, turned_y, turned_z, turned_x])
-
-
-def scene() -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return sum(
-        encode_foa(rng.normal(0, 0.1, RATE), unit_vector(*direction))
-        for direction in ((40, 20), (-110, -50))
-    )
-
-
-def test_views_hear_what_the_published_code_fed() -> None:
-    field = scene()
-    for view in VIEWS:
-        heard = rotate_foa(field, published_view_matrix(*view))
-        expected = published_channels(field, *view)
-        np.testing.assert_allclose(heard, expected, atol=2 / 32767)  # it rounds to 16 bits
-
-
-def test_log_mels_are_those_of_librosa_channel_by_channel() -> None:
-    field = 1000 * scene()
-    field[:, RATE // 2 :] *= 1e-15  # so that top_db matters
-    field[3] *= 0.01  # and that it is each channel's own
-    matrices = np.stack([published_view_matrix(*view) for view in VIEWS])
-    features = Features(FeatureConfig(conventions="published"))
-    ours = features(torch.from_numpy(field)[None], torch.from_numpy(np.float32(matrices))[None])
-    floors = set()
-    for view, matrix in enumerate(matrices):
-        for channel, heard in enumerate(rotate_foa(field, matrix)):
-            mel = librosa.feature.melspectrogram(
-                y=heard, sr=RATE, n_fft=512, hop_length=240, power=1.0, pad_mode="reflect"
-            )
-            expected = librosa.power_to_db(mel[:, :100], top_db=100).T
-            np.testing.assert_allclose(ours[0, view, channel], expected, atol=5e-3)
-            floors.add(round(float(expected.min())))
-    assert len(floors) > 1
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_set(tmp_path_factory.mktemp("set") / "set", {"train": 4}, views=3)
-
-
-def narrow(checkpoint: Checkpoint) -> tuple[Checkpoint, Config]:
-    """As imported, but of narrow networks, and for clips of the tiny set."""
-    config = checkpoint.settings(Path())
-    config = replace(
-        config,
-        clip=replace(config.clip, views=2, frames=2, fps=FPS, size=16),
-        sound=replace(config.sound, hop_length=960, mels=32),
-        model=replace(config.model, width=4),
-        batch_size=2,
-        clips_per_source=None,
-    )
-    model = AudioVisual(config.model).state_dict()
-    return replace(checkpoint, config=config.to_dict(), model=model), config
-
-
-def test_clips_are_read_by_the_conventions(avsa: Checkpoint, shards: Path) -> None:
-    train, (_, config) = ShardSet(shards, "train"), narrow(avsa)
-    clips = Clips(train, config.clip, config.sound, NO_AUGMENTATION, seed=0)
-    draw = clips.draw(0, 0)
-    places = [train.info(0).views[view] for view in draw.views]
-    wanted = np.stack([published_view_matrix(p.azimuth_deg, p.elevation_deg) for p in places])
-    start, sound, matrices, _ = clips.read_sound(0, draw)
-    stored, turned = train.foa(0, round(start[0] * RATE), RATE, view=int(draw.views[0]))
-    np.testing.assert_allclose(sound[0], stored)
-    np.testing.assert_allclose(matrices[0] @ turned, wanted, atol=1e-6)
-    mirrored = clips.read_sound(0, replace(draw, mirror=True))[2]
-    np.testing.assert_array_equal(mirrored, matrices)
-
-
-def test_eval_and_pretraining_take_the_checkpoint(
-    avsa: Checkpoint, shards: Path, tmp_path: Path
-) -> None:
-    """Without statistics of its own it takes those of the training split; conventions stay."""
-    path, train = tmp_path / "ours.pt", ShardSet(shards, "train")
-    checkpoint, config = narrow(avsa)
-    checkpoint.save(path)
-    loaded = load_networks(path, config, train, 0, torch.device("cpu"), 0)
-    assert loaded.transformer
-    assert loaded.described.features == "log-mel, published conventions"
-    assert -100 < loaded.features.mean.mean() < -20
-    ours = replace(config, sound=replace(config.sound, conventions="avsa360"))
-    options = RunOptions(tmp_path / "run", init_from=path, steps=1, device="cpu", workers=0)
-    pretrain(shards, ours, options)
-    begun = Checkpoint.load(options.out / CHECKPOINT)
-    assert begun.config["sound"]["conventions"] == "published"
-    assert torch.equal(begun.features["mean"], loaded.features.mean)
-    pretrain(shards, ours, replace(options, init_from=None, resume=True, steps=2))
-    intensity = with_options(ours, features="logmel+intensity")
-    with pytest.raises(TrainingError, match="log-mels of ambisonics alone"):
-        pretrain(shards, intensity, replace(options, out=tmp_path / "other"))
 
 
 def test_the_command_stores_conventions_and_statistics(tmp_path: Path) -> None:
