@@ -183,9 +183,12 @@ def test_it_learns_and_says_how_well(root: Path, tmp_path: Path) -> None:
     assert list(written.metrics) == ["mIoU", "pixel accuracy"]
     for metric in written.metrics.values():
         assert metric.chance is not None
-        assert metric.value > metric.chance + 0.02
+        assert metric.value > metric.chance
         assert metric.interval_95 is not None
         assert metric.interval_95[0] <= metric.value <= metric.interval_95[1]
+    first = written.metrics["mIoU"]
+    assert first.chance is not None
+    assert first.value > first.chance + 0.1  # most pixels are ground, so the mean tells more
     assert (written.test_clips, written.test_sources) == (3, 3)
     assert [line["id"] for line in written.details["classes"]] == [0, 1, 2, 3, 4]
     assert written.details["classes"][4]["iou"] is None  # of four kinds, three are in the test
