@@ -32,6 +32,7 @@ from avtrain.presets import AugmentConfig, Config
 from avtrain.progress import Progress
 from avtrain.results import UNTRAINED, Metric, Network, Result, share
 from avtrain.videos import Fold, LabelledSet, VideoBatch, Windows, load_videos, training_places
+from shards.files import remove_temporary_files
 
 CONFUSION = "confusion.png"
 
@@ -222,6 +223,7 @@ class _Run:
 
     def answers(self) -> Answers:
         """Of the trained network for the test videos."""
+        remove_temporary_files(self.options.out, self.progress.path.name)
         earlier = self.progress.load() or {}
         if "videos" in earlier:
             return Answers(earlier["windows"].numpy(), earlier["videos"].numpy())
