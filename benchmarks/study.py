@@ -1,6 +1,6 @@
 """Which pretraining learns what: a grid of pretrainings on a generated world, evaluated.
 
-    python -m benchmarks.study [--out study] [--clips 400] [--seeds 3] [--steps 2000]
+    python -m benchmarks.study [--out study] [--clips 480] [--seeds 3] [--steps 2000]
 
 Pretraining (none, AVC, AVTS, AVSA, AVSA with curriculum, AVSA of one view) x transformer x features
 x seeds, each evaluated in all tasks of `avtrain eval`; the results become docs/study.md. Hours on a

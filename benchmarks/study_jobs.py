@@ -89,7 +89,7 @@ class Job:
 class Study:
     """The settings that decide what is made. ``videos``: of the set of actions."""
 
-    clips: int = 400
+    clips: int = 480
     videos: int = 360
     seeds: int = 3
     steps: int = 2000
