@@ -139,11 +139,13 @@ def test_windows_of_short_videos_stand_still() -> None:
 
 
 def test_a_video_is_named_by_the_mean_of_its_windows_probabilities() -> None:
-    # Two windows are half sure of class 0, one is very sure of class 1.
-    probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.0, 1.0, 0.0]])
-    windows, video = decide(probabilities.log().clamp_min(-50))
-    assert windows.tolist() == [0, 0, 1]
-    assert video == 1
+    def named(*probabilities: list[float]) -> tuple[list[int], int]:
+        windows, video = decide(torch.tensor(probabilities).log().clamp_min(-50))
+        return windows.tolist(), int(video)
+
+    # Not by the most windows, and not by the mean of the logits.
+    assert named([0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.0, 1.0, 0.0]) == ([0, 0, 1], 1)
+    assert named([0.9, 0.1], [0.9, 0.1], [0.0, 1.0]) == ([0, 0, 1], 0)
 
 
 def test_metrics_are_means_over_folds(root: Path) -> None:
