@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from avtrain.checkpoint import Checkpoint
@@ -26,66 +26,16 @@ from avtrain.data import NO_AUGMENTATION
 from avtrain.device import default_workers, pick_device
 from avtrain.errors import TrainingError
 from avtrain.frozen import CALIBRATION_CLIPS, describe
-from avtrain.models import AudioVisual, VideoNet, measured_batch_norm
+from avtrain.models import AudioVisual, measured_batch_norm
 from avtrain.plots import plot_confusion
 from avtrain.presets import AugmentConfig, Config
 from avtrain.progress import Progress
+from avtrain.recogniser import Protocol, Recogniser, decide
 from avtrain.results import UNTRAINED, Metric, Network, Result, share
 from avtrain.videos import Fold, LabelledSet, VideoBatch, Windows, load_videos, training_places
 from shards.files import remove_temporary_files
 
 CONFUSION = "confusion.png"
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How an action recogniser is trained and tested; ``probe``: its video network stays as it is.
-    Every epoch shows a random window of each video; ``windows`` of each are tested."""
-
-    name: str
-    probe: bool
-    epochs: int
-    learning_rate: float
-    milestones: tuple[int, ...]
-    batch_size: int
-    augment: AugmentConfig
-    gamma: float = 0.3
-    dropout: float = 0.5
-    windows: int = 25
-
-    @property
-    def task(self) -> str:
-        """The name of results."""
-        return "action-probe" if self.probe else "action"
-
-
-def paper(probe: bool = False) -> Protocol:
-    """The published protocol. It has no probe: that learns one layer, and ten times as fast."""
-    return Protocol(
-        name="paper",
-        probe=probe,
-        epochs=20,
-        learning_rate=1e-3 if probe else 1e-4,
-        milestones=(8, 12, 16),
-        batch_size=28,
-        augment=AugmentConfig(volume=0.0),
-    )
-
-
-def tiny(probe: bool = False) -> Protocol:
-    """For small networks and sets of some hundred videos. Left and right stay, since in the
-    generated world they make classes."""
-    return Protocol(
-        name="tiny",
-        probe=probe,
-        epochs=100,
-        learning_rate=1e-2 if probe else 1e-3,
-        milestones=(60, 80, 90),
-        batch_size=16,
-        # Of 64 features the half are too few to learn from.
-        dropout=0.1,
-        augment=AugmentConfig(jitter=(0.2, 0.2, 0.2, 0.0), volume=0.0, mirror=False),
-    )
 
 
 @dataclass(frozen=True)
@@ -102,30 +52,6 @@ class ActionOptions:
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
-
-
-class Recogniser(nn.Module):
-    """Windows (N, 3, T, H, W) to logits of classes. A probe sees features that are brought to mean
-    0 and variance 1, as networks differ in their scale."""
-
-    def __init__(self, video: VideoNet, features: int, classes: int, protocol: Protocol) -> None:
-        super().__init__()
-        self.video = video.requires_grad_(not protocol.probe)
-        self.probe = protocol.probe
-        scale = [nn.BatchNorm1d(features, affine=False)] if protocol.probe else []
-        layers = [*scale, nn.Dropout(protocol.dropout), nn.Linear(features, classes)]
-        self.head = nn.Sequential(*layers)
-
-    def train(self, mode: bool = True) -> Recogniser:
-        """A probe's network never is in training mode."""
-        super().train(mode)
-        if self.probe:
-            self.video.eval()
-        return self
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.video(pictures))
-        return logits
 
 
 @dataclass(frozen=True)
@@ -324,13 +250,6 @@ class _Run:
             videos.append(together)
             bar.update(1)
         return Answers(torch.stack(windows).numpy(), torch.stack(videos).numpy())
-
-
-def decide(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The class (W,) that each of a video's windows (W, classes) names, and the class () that the
-    mean of their probabilities does."""
-    mean = logits.float().softmax(dim=1).mean(dim=0)
-    return logits.argmax(dim=1).cpu(), mean.argmax().cpu()
 
 
 def _result(

@@ -71,7 +71,8 @@ def action(
     with one_sentence():
         from dataclasses import replace
 
-        from avtrain.action import ActionOptions, paper, recognise, tiny
+        from avtrain.action import ActionOptions, recognise
+        from avtrain.recogniser import paper, tiny
         from avtrain.results import as_table
 
         path, config = networks_of(checkpoint, preset, features, audio)
