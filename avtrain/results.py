@@ -15,6 +15,8 @@ from avtrain.errors import TrainingError
 from shards.files import dump_json, write_atomic
 
 BOOTSTRAP_ROUNDS = 10_000
+_MOST_DRAWS = 20_000_000
+"""Of rounds times sources: 160 MB."""
 ENDING = ".result.json"
 UNTRAINED = "untrained"
 
@@ -174,7 +176,8 @@ def in_words(value: float, unit: str) -> str:
 
 def resampled(sources: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
     """For a bootstrap over sources: the number of each item's source (items,), and how often each
-    source is drawn in each of `BOOTSTRAP_ROUNDS` rounds (rounds, sources); None for one source.
+    source is drawn in each round (rounds, sources); None for one source. There are
+    `BOOTSTRAP_ROUNDS`, of thousands of sources fewer.
 
     Items of one source are not independent: whole sources are drawn with replacement.
     """
@@ -182,7 +185,8 @@ def resampled(sources: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64] 
     if len(names) < 2:
         return number, None
     equal = np.full(len(names), 1 / len(names))
-    times = np.random.default_rng(0).multinomial(len(names), equal, size=BOOTSTRAP_ROUNDS)
+    rounds = min(BOOTSTRAP_ROUNDS, max(1000, _MOST_DRAWS // len(names)))
+    times = np.random.default_rng(0).multinomial(len(names), equal, size=rounds)
     return number, times
 
 

@@ -66,7 +66,7 @@ EVALUATIONS = (
     Evaluation(
         "segmentation-context", "segmentation", ("--condition", "audio+context"), context=True
     ),
-    Evaluation("action", "action", actions=True),
+    Evaluation("action", "action", ("--probe", "--folds", "1"), actions=True),
 )
 
 
@@ -108,7 +108,7 @@ def _lacking(evaluation: Evaluation) -> str | None:
     command = evaluate.commands.get(evaluation.command)
     if command is None:
         return f"avtrain eval {evaluation.command}"
-    for option in evaluation.options[::2]:
+    for option in (part for part in evaluation.options if part.startswith("--")):
         if option not in _options(command):
             return f"avtrain eval {evaluation.command} {option}"
     if evaluation.actions and "--actions" not in _options(avprep.commands["demo"]):
