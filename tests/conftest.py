@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Before PyTorch is imported, here and in child processes: the tests' networks are too small for
+# more, and threads that wait for each other on a busy machine take many times as long.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from tests.media import DIRECTIONS, FAST, build, write_dot_recording
 

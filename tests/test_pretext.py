@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,15 +26,6 @@ from tests.tiny_set import FPS, RATE, make_set
 SOUND = FeatureConfig(mels=64)
 MOMENTS = ClipConfig(views=1, frames=4, fps=8.0, size=48, moments=3, margin_s=0.5)
 MIRRORED = AugmentConfig(jitter=(0.0,) * 4, volume=0.0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These networks are too small for more, and threads wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

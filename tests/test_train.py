@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,15 +32,6 @@ SMALL = ["--batch-size", "4", "--views", "2", "--device", "cpu", "--features", "
 SMALL += ["--transformer"]  # its dropout draws from torch's generator, which must resume too
 CLIP = ClipConfig(views=3, frames=4, fps=8.0, size=48)
 SOUND = FeatureConfig(mels=64)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These networks are too small for more, and threads wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
