@@ -7,7 +7,6 @@ of videos by the mean of their windows' probabilities.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -102,18 +101,12 @@ class _Start:
 
     weights: dict[str, Tensor] | None
     described: Network
-    digest: str
 
     @classmethod
     def of(cls, checkpoint: Path | None, config: Config, seed: int) -> _Start:
         content = None if checkpoint is None else Checkpoint.load(checkpoint)
         described = describe(config, checkpoint, content, transformer=False, seed=seed)
-        if content is None:
-            return cls(None, described, f"random {seed}")
-        digest = hashlib.sha256()
-        for name, value in sorted(content.model.items()):
-            digest.update(name.encode() + value.contiguous().numpy().tobytes())
-        return cls(content.model, described, digest.hexdigest())
+        return cls(None if content is None else content.model, described)
 
 
 class _Run:
@@ -138,7 +131,6 @@ class _Run:
             options.out / f"{protocol.task}-{kind}-{fold.name.replace(' ', '')}.part",
             {
                 "networks": asdict(start.described),
-                "weights": start.digest,
                 "clip": asdict(config.clip),
                 "protocol": asdict(protocol),
                 "fold": [fold.name, fold.train.tolist(), fold.test.tolist()],

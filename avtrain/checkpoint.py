@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -63,6 +64,14 @@ class Checkpoint:
             return cls(**content)
         except TypeError:
             raise TrainingError(f"{path} lacks parts of a checkpoint") from None
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the networks' weights alone."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.items()):
+            digest.update(name.encode() + value.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def settings(self, path: Path) -> Config:
         """Raises TrainingError for those of another version of the program."""

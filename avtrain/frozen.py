@@ -132,6 +132,7 @@ def describe(
         preset=config.preset,
         seed=seed if checkpoint is None else config.seed,
         settings="" if checkpoint is None else config.digest,
+        weights="" if content is None else content.weights_sha256,
     )
 
 

@@ -39,7 +39,8 @@ class Network:
     """What was evaluated: ``pretraining`` in words (none for random networks), and how.
 
     ``seed`` is that of the pretraining, or of the random networks; ``settings`` the `digest` of all
-    the pretraining's other settings, empty for random ones.
+    the pretraining's other settings and ``weights`` the SHA-256 of its weights, empty for random
+    ones.
     """
 
     pretraining: str
@@ -53,6 +54,7 @@ class Network:
     preset: str
     seed: int = 0
     settings: str = ""
+    weights: str = ""
 
 
 @dataclass(frozen=True)

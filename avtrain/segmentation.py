@@ -8,7 +8,6 @@ the label map. What is reported counts the pixels of the whole test set.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -94,7 +93,6 @@ def evaluate(
         options.out / f"segmentation-{options.condition}-{kind}.part",
         {
             "networks": asdict(described),
-            "weights": _digest(options.checkpoint),
             "protocol": asdict(protocol),
             "classes": classes.ids,
             "views": options.views,
@@ -248,10 +246,3 @@ def _shown(
     every_s = 0.5 if sys.stderr.isatty() else 30.0
     bar = tqdm(batches, what, total=total, initial=done, unit="step", mininterval=every_s)
     return iter(bar)
-
-
-def _digest(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
