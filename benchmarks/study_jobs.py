@@ -61,10 +61,13 @@ EVALUATIONS = (
     Evaluation("avc-view4", "avc", ("--views", "4")),
     Evaluation("retrieval", "retrieval"),
     Evaluation("localization", "localization"),
-    Evaluation("segmentation-none", "segmentation", ("--condition", "none")),
-    Evaluation("segmentation-audio", "segmentation", ("--condition", "audio")),
+    Evaluation("segmentation-none", "segmentation", ("--condition", "none", "--epochs", "15")),
+    Evaluation("segmentation-audio", "segmentation", ("--condition", "audio", "--epochs", "15")),
     Evaluation(
-        "segmentation-context", "segmentation", ("--condition", "audio+context"), context=True
+        "segmentation-context",
+        "segmentation",
+        ("--condition", "audio+context", "--epochs", "15"),
+        context=True,
     ),
     Evaluation("action", "action", ("--probe", "--folds", "1"), actions=True),
 )
