@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Discard
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from avprep.errors import ClipError
@@ -86,13 +88,14 @@ def _decode(wanted: SoundDecoding, track: _Track, seek: bool) -> bool:
         with open_media(wanted.audio) as container:
             stream = container.streams.audio[0]
             stream.codec_context.thread_count = 1
+            sought = seek and wanted.from_s > wanted.begins_s
+            if sought:
+                indexed = _indexed(container)
+                base = indexed.time_base or 1
+                container.seek(int(wanted.from_s / base), stream=indexed, backward=True)
             for other in container.streams:
                 if other is not stream:
                     other.discard = Discard.all  # it need not even be read
-            sought = seek and wanted.from_s > wanted.begins_s
-            if sought:
-                base = stream.time_base or 1
-                container.seek(int(wanted.from_s / base), stream=stream, backward=True)
             first = True
             for frame in _frames(container, track, deadline, wanted):
                 if first and sought and (frame.time or 0) > wanted.start_s + _TIME_TOLERANCE_S:
@@ -104,6 +107,13 @@ def _decode(wanted: SoundDecoding, track: _Track, seek: bool) -> bool:
     except (av.FFmpegError, OSError) as error:
         track.message = error.strerror or str(error)
     return True
+
+
+def _indexed(container: InputContainer) -> AudioStream | VideoStream:
+    """The stream to seek by. Matroska's index is of the picture: seeking by sound reads all that
+    comes before."""
+    by_picture = "matroska" in container.format.name and container.streams.video
+    return container.streams.video[0] if by_picture else container.streams.audio[0]
 
 
 def _frames(
