@@ -68,7 +68,7 @@ def main() -> None:
 @click.option("--batch-size", type=click.IntRange(2), help="Clips a step.  [default: preset]")
 @click.option("--views", type=click.IntRange(1), help="Views of a clip.  [default: of the task]")
 @click.option(
-    "--moments", type=click.IntRange(1), help="Moments of a clip, for avts.  [default: 4]"
+    "--moments", type=click.IntRange(1), help="Moments of a clip, for avts.  [default: preset]"
 )
 @click.option(
     "--margin", "margin_s", type=click.FloatRange(0), help="Seconds between them.  [default: 0.5]"

@@ -108,8 +108,7 @@ def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str,
             batch = batch.to(device)
             pictures = batch.pictures(config.clip.size)
             sound = batch.features(features, batch.matrices)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                contrast = contrast_of(model, config, pictures, sound, batch.directions)
+            contrast = contrast_of(model, config, pictures, sound, batch.directions)
             loss = contrast.loss.item()
             if not torch.isfinite(contrast.loss):
                 keys = ", ".join(shards.keys[index] for index in batch.index.tolist())
@@ -177,7 +176,10 @@ def contrast_of(
     Inputs are those of a `Batch`. The views of a clip are predicted from each other's modality by
     the transformers; what has one view, or several moments, is compared as it is.
     """
-    video, audio = model.embed(pictures, sound)
+    with torch.autocast(pictures.device.type, torch.bfloat16, enabled=config.bf16):
+        video, audio = model.embed(pictures, sound)
+    # Embeddings begin nearly alike: in 8 bits their differences are lost, and learning starts late.
+    video, audio = video.float(), audio.float()
     wanted_video, wanted_audio = model.video_head(video), model.audio_head(audio)
     if config.across_views:
         from_video = model.predicted_audio_head(model.predict_audio(video, directions))
@@ -186,7 +188,7 @@ def contrast_of(
         from_video, from_audio = wanted_video, wanted_audio
 
     def compare(query: Tensor, target: Tensor) -> Contrast:
-        return view_contrast(query.float(), target.float(), config.temperature, config.negatives)
+        return view_contrast(query, target, config.temperature, config.negatives)
 
     return compare(from_video, wanted_audio).mean(compare(from_audio, wanted_video))
 

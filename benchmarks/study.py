@@ -1,12 +1,12 @@
 """Which pretraining learns what: a grid of pretrainings on a generated world, evaluated.
 
-    python -m benchmarks.study [--out study] [--clips 480] [--seeds 3] [--steps 2000]
+    python -m benchmarks.study [--out study] [--clips 480] [--seeds 3] [--steps 1500]
 
-Pretraining (none, AVC, AVTS, AVSA, AVSA with curriculum, AVSA of one view) x transformer x features
-x seeds, each evaluated in all tasks of `avtrain eval`; the results become docs/study.md. Hours on a
-CPU. What is finished is kept: the same command goes on after a kill or a failure, and makes again
-what was made with other settings. `--plan` shows the jobs, `--quick` is a small grid on a small
-world, which shows in minutes that everything runs and says nothing about learning.
+Pretraining (none, AVC, AVTS, AVSA, AVSA with curriculum) x transformer x features x seeds, each
+evaluated in the tasks of `avtrain eval`; the results become docs/study.md. Hours on a CPU. What is
+finished is kept: the same command goes on after a kill or a failure, and makes again what was made
+with other settings. `--plan` shows the jobs, `--quick` is a small grid on a small world, which
+shows in minutes that everything runs and says nothing about learning.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", type=_positive, help=f"steps; the AVC of a curriculum half [{whole.steps}]")
     add("--preset", choices=["tiny", "paper"], help=f"[{whole.preset}]")
     add("--device", choices=["auto", "cpu", "cuda"], help=f"[{whole.device}]")
+    add("--bf16", action="store_true", default=None, help="pretraining in bfloat16")
     cores = len(os.sched_getaffinity(0))
     add("--jobs", type=_positive, default=cores, help="at a time [cores]")
     add("--only", type=_pattern, metavar="REGEX", help="jobs so named, and what they need")
@@ -120,7 +121,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _study(given: argparse.Namespace) -> Study:
-    names = ("clips", "videos", "seeds", "steps", "preset", "device")
+    names = ("clips", "videos", "seeds", "steps", "preset", "bf16", "device")
     values = {name: getattr(given, name) for name in names}
     changed = {name: value for name, value in values.items() if value is not None}
     return replace(QUICK if given.quick else Study(), **changed)
@@ -171,7 +172,7 @@ def _facts(
     facts = {
         "written on": f"{date.today()}",
         "command": f"`python -m benchmarks.study --clips {study.clips} --seeds {study.seeds} "
-        f"--steps {study.steps} --preset {study.preset}`",
+        f"--steps {study.steps} --preset {study.preset}{' --bf16' * study.bf16}`",
         "clips": f"{study.clips}, in {-(-study.clips // 4)} places" + _splits(out / "shards"),
         "pretraining": f"{study.steps} steps of preset `{study.preset}`; a curriculum has "
         f"{max(1, study.steps // 2)} steps of AVC before them; a step shows as many clips as the "

@@ -34,7 +34,8 @@ class Claim:
 _SPATIAL = ("avsa-bin", "localization")
 _BINARY = ("avsa-bin", "avc-bin")
 _AVC = {"pretraining": "AVC", "transformer": False}
-_ONE_VIEW = {"pretraining": "AVSA, 1 view", "transformer": False, "views": 1}
+# With one view there is no other of the clip to tell from it: AVSA is AVC.
+_ONE_VIEW = {"pretraining": "AVC", "transformer": False, "views": 1}
 CLAIMS = (
     Claim("AVSA beats AVC", {"pretraining": "AVSA"}, _AVC, _SPATIAL),
     Claim("AVC beats untrained networks", _AVC, {"pretraining": "none"}, _SPATIAL),
@@ -51,7 +52,7 @@ CLAIMS = (
         _BINARY,
     ),
     Claim(
-        "several views with the transformer beat AVSA pretrained and tested with one view",
+        "several views with the transformer beat pretraining and testing with one view",
         {"pretraining": "AVSA", "transformer": True, "views": 4},
         _ONE_VIEW,
         _BINARY,

@@ -32,7 +32,6 @@ class Pretraining:
 PRETRAININGS = (
     Pretraining("avc", ("--task", "avc")),
     Pretraining("avts", ("--task", "avts")),
-    Pretraining("avsa-view1", ("--task", "avsa", "--views", "1", "--no-transformer")),
     Pretraining("avsa", ("--task", "avsa", "--no-transformer")),
     Pretraining("avsa-transformer", ("--task", "avsa", "--transformer"), transformer=True),
     Pretraining("curriculum", ("--task", "avsa", "--no-transformer"), curriculum=True),
@@ -45,13 +44,15 @@ PRETRAININGS = (
 @dataclass(frozen=True)
 class Evaluation:
     """`avtrain eval COMMAND` with options. ``context``: it asks for transformers, so that networks
-    that were trained without are left out; ``actions``: it is of the set of actions."""
+    that were trained without are left out; ``actions``: it is of the set of actions;
+    ``features``: only of networks with these, where others would say little for their hours."""
 
     name: str
     command: str
     options: tuple[str, ...] = ()
     context: bool = False
     actions: bool = False
+    features: tuple[str, ...] = FEATURES
 
 
 EVALUATIONS = (
@@ -61,15 +62,17 @@ EVALUATIONS = (
     Evaluation("avc-view4", "avc", ("--views", "4")),
     Evaluation("retrieval", "retrieval"),
     Evaluation("localization", "localization"),
-    Evaluation("segmentation-none", "segmentation", ("--condition", "none", "--epochs", "15")),
-    Evaluation("segmentation-audio", "segmentation", ("--condition", "audio", "--epochs", "15")),
-    Evaluation(
-        "segmentation-context",
-        "segmentation",
-        ("--condition", "audio+context", "--epochs", "15"),
-        context=True,
+    *(
+        Evaluation(
+            f"segmentation-{condition.removeprefix('audio+')}",
+            "segmentation",
+            ("--condition", condition, "--epochs", "8"),
+            context=condition == "audio+context",
+            features=FEATURES[-1:],
+        )
+        for condition in ("none", "audio", "audio+context")
     ),
-    Evaluation("action", "action", ("--probe", "--folds", "1"), actions=True),
+    Evaluation("action", "action", ("--probe", "--folds", "1"), False, True, FEATURES[-1:]),
 )
 
 
@@ -90,13 +93,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """The settings that decide what is made. ``videos``: of the set of actions."""
+    """The settings that decide what is made. ``videos``: of the set of actions; ``bf16``: of
+    pretraining."""
 
     clips: int = 480
     videos: int = 360
     seeds: int = 3
-    steps: int = 2000
+    steps: int = 1500
     preset: str = "tiny"
+    bf16: bool = False
     device: str = "auto"
     features: tuple[str, ...] = FEATURES
     pretrainings: tuple[Pretraining, ...] = PRETRAININGS
@@ -131,7 +136,7 @@ def jobs_of(study: Study, out: Path) -> list[Job]:
     if any(evaluation.actions for evaluation in evaluations):
         jobs += _set_jobs("actions-", study.videos, [], ["--actions"], out)
     for seed in range(study.seeds):
-        for features in study.features:
+        for features in reversed(study.features):
             jobs += _evaluations(study, None, features, seed, evaluations, out)
             for pretraining in study.pretrainings:
                 jobs.append(_training(study, pretraining, features, seed, out))
@@ -172,6 +177,8 @@ def _training(study: Study, pretraining: Pretraining, features: str, seed: int, 
     options += ["--steps", str(study.steps), "--epochs", str(study.steps), "--seed", str(seed)]
     if pretraining.curriculum:
         options += ["--curriculum", "--curriculum-steps", str(max(1, study.steps // 2))]
+    if study.bf16:
+        options.append("--bf16")
     makes = out / "networks" / name
     command = ["pretrain", str(out / "shards"), "--out", str(makes), "--resume", *options]
     return Job(
@@ -200,6 +207,8 @@ def _evaluations(
     jobs = []
     for evaluation in evaluations:
         if evaluation.context and pretraining is not None and not pretraining.transformer:
+            continue
+        if features not in evaluation.features:
             continue
         shards = "actions-shards" if evaluation.actions else "shards"
         makes = out / "results" / name / evaluation.name
