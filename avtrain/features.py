@@ -130,8 +130,8 @@ class Features(nn.Module):
         unless by the published conventions.
         """
         if sound.device.type == "cpu" and len(sound) > CLIPS_AT_ONCE:
-            parts = zip(sound.split(CLIPS_AT_ONCE), matrices.split(CLIPS_AT_ONCE), strict=True)
-            return torch.cat([self(*part) for part in parts])
+            parts = (torch.split(whole, CLIPS_AT_ONCE) for whole in (sound, matrices))
+            return torch.cat([self(*part) for part in zip(*parts, strict=True)])
         spectra = self.spectra(sound)
         features = self.log_mel(spectra, matrices).sub_(self.mean).div_(self.std)
         if self.config.intensity:

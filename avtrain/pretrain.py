@@ -63,7 +63,7 @@ def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str,
 
     torch.manual_seed(config.seed)
     features = Features(config.sound).to(device)
-    model = AudioVisual(config.model).to(device).train()
+    model = AudioVisual(config.model).channels_last().to(device).train()
     optimiser = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
