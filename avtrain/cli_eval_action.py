@@ -71,7 +71,8 @@ def action(
     with one_sentence():
         from dataclasses import replace
 
-        from avtrain.action import ActionOptions, recognise
+        from avtrain.action import recognise
+        from avtrain.action_fold import ActionOptions
         from avtrain.recogniser import paper, tiny
         from avtrain.results import as_table
 

@@ -1,12 +1,8 @@
-"""From a shard set to samples: which window, which views, and what the workers hand over.
-
-A sample's randomness is a function of (seed, epoch, sample index) alone, so that results do not
-depend on the number of loader workers, and a run resumes in mid-epoch exactly.
-"""
+"""From a shard set to samples: what of a clip is read as drawn, and what workers hand over."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -16,6 +12,7 @@ from torch.utils.data import Dataset
 
 from avtrain.augment import prepare_pictures
 from avtrain.conventions import published_view_matrix
+from avtrain.draws import NO_AUGMENTATION, Draw
 from avtrain.errors import TrainingError
 from avtrain.features import FeatureConfig, Features
 from avtrain.presets import AugmentConfig, ClipConfig
@@ -33,52 +30,6 @@ from shards.reader import ShardSet
 from shards.schema import SampleInfo
 
 STATISTICS_CLIPS = 256
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Everything random about one sample; places in [0, 1] are shares of the room there is."""
-
-    views: NDArray[np.int64]
-    sound_places: NDArray[np.float64]
-    """One for each moment, in no order."""
-    picture_place: float
-    mirror: bool
-    jitter: NDArray[np.float32]
-    volume: float
-    yaw_deg: float
-    frame_yaw_deg: float
-    """Where azimuth 0 lies: nothing may depend on that."""
-    middle_s: float | None = None
-    """The moment of the clip that is in the middle of sound and pictures, as far as the clip's
-    ends allow; None: the places decide."""
-
-    @classmethod
-    def of(
-        cls, place: list[int], views_stored: int, clip: ClipConfig, augment: AugmentConfig
-    ) -> Draw:
-        """``place`` is (seed, epoch, index): the same draw for the same place."""
-        rng = np.random.default_rng(place)
-        reach = np.array(augment.jitter)
-        return cls(
-            views=rng.choice(views_stored, size=clip.views, replace=False),
-            sound_places=rng.random(clip.moments),
-            picture_place=rng.random(),
-            mirror=bool(rng.random() < 0.5) and augment.mirror,
-            jitter=(NO_JITTER + rng.uniform(-reach, reach)).astype(np.float32),
-            volume=rng.uniform(1 - augment.volume, 1 + augment.volume),
-            yaw_deg=rng.uniform(-180.0, 180.0),
-            frame_yaw_deg=rng.uniform(-180.0, 180.0),
-        )
-
-    def fixed(self, window: int, windows: int) -> Draw:
-        """The same views and yaw at one of ``windows`` places of the clip."""
-        places = np.full(len(self.sound_places), (window + 0.5) / windows)
-        return replace(self, sound_places=places, picture_place=0.5)
-
-
-NO_JITTER = np.array([1.0, 1.0, 1.0, 0.0])
-NO_AUGMENTATION = AugmentConfig(jitter=(0.0, 0.0, 0.0, 0.0), volume=0.0, mirror=False)
 
 
 @dataclass(frozen=True)
@@ -205,10 +156,11 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
 
     def _starts(self, index: int, draw: Draw) -> list[int]:
         info = self.shards.info(index)
-        if draw.middle_s is None:
-            return _moments(info, draw.sound_places, self.sound, self.clip.margin_s)
         rate, count = info.audio.sample_rate, self.sound.samples
-        middle, end = round(draw.middle_s * rate), round(_duration_s(info) * rate)
+        end = round(_duration_s(info) * rate)
+        if draw.middle_s is None:
+            return draw.starts(end, count, round(self.clip.margin_s * rate))
+        middle = round(draw.middle_s * rate)
         return [max(0, min(middle - count // 2, end - count))]
 
     def _rotations(
@@ -301,25 +253,6 @@ def frame_step(key: str, stored_fps: float, wanted_fps: float) -> int:
 def _duration_s(info: SampleInfo) -> float:
     """How long there is both picture and sound."""
     return min(info.audio.samples / info.audio.sample_rate, info.video.frames / info.video.fps)
-
-
-def _moments(
-    info: SampleInfo, places: NDArray[np.float64], sound: FeatureConfig, margin_s: float
-) -> list[int]:
-    """First samples of windows that are ``margin_s`` apart at least, for places in [0, 1].
-
-    Places in order, stretched over the room that windows and margins leave, keep them apart; all
-    arrangements are equally likely if places are uniform.
-    """
-    rate = info.audio.sample_rate
-    apart = sound.samples + round(margin_s * rate)
-    room = round(_duration_s(info) * rate) - sound.samples - (len(places) - 1) * apart
-    shifts = np.minimum((places * (room + 1)).astype(int), room)
-    return [int(shift + apart * rank) for shift, rank in zip(shifts, _ranks(places), strict=True)]
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.argsort(np.argsort(values, kind="stable"), kind="stable")
 
 
 def _own_channels(draw: Draw, heard: int) -> NDArray[np.float32]:

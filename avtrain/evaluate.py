@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from avtrain.data import NO_AUGMENTATION, Batch, Clips
+from avtrain.data import Batch, Clips
 from avtrain.device import default_workers, pick_device
+from avtrain.draws import NO_AUGMENTATION
 from avtrain.errors import TrainingError
 from avtrain.frozen import Networks, load_networks
 from avtrain.loader import Plan, load

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from avtrain.checkpoint import Checkpoint
-from avtrain.data import NO_AUGMENTATION, Batch, Clips, fit_statistics
+from avtrain.data import Batch, Clips, fit_statistics
+from avtrain.draws import NO_AUGMENTATION
 from avtrain.features import Features
 from avtrain.loader import Plan, load
 from avtrain.models import AudioVisual, calibrate_batch_norm

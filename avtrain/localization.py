@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from avtrain.data import NO_AUGMENTATION, Clips
+from avtrain.data import Clips
 from avtrain.device import default_workers, pick_device
+from avtrain.draws import NO_AUGMENTATION
 from avtrain.errors import TrainingError
 from avtrain.evaluate import EvalOptions
 from avtrain.frozen import load_networks

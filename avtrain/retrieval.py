@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from avtrain.data import NO_AUGMENTATION, Batch, Clips
+from avtrain.data import Batch, Clips
 from avtrain.device import default_workers, pick_device
+from avtrain.draws import NO_AUGMENTATION
 from avtrain.evaluate import EvalOptions
 from avtrain.frozen import Networks, load_networks
 from avtrain.loader import Plan, load

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from avtrain.data import NO_AUGMENTATION, Clips
+from avtrain.data import Clips
 from avtrain.device import default_workers, pick_device
+from avtrain.draws import NO_AUGMENTATION
 from avtrain.errors import TrainingError
 from avtrain.frozen import load_networks
 from avtrain.labels import VOID, YT360, LabelledBatch, LabelledMoments, classes_of, spread

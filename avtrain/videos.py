@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from avtrain.augment import prepare_pictures
-from avtrain.data import NO_JITTER, Draw, frame_step
+from avtrain.data import frame_step
+from avtrain.draws import NO_JITTER, Draw
 from avtrain.errors import TrainingError
 from avtrain.presets import AugmentConfig, ClipConfig
 from shards.manifest import read_indices, read_manifest

@@ -15,7 +15,8 @@ import torch
 from avprep.cli import main as avprep
 from avprep.world_actions import ACTIONS, ActionVideo, move, render_video
 from avtrain import action, recogniser
-from avtrain.action import ActionOptions, Answers, measure, recognise
+from avtrain.action import measure, recognise
+from avtrain.action_fold import ActionOptions, Answers
 from avtrain.cli import main as avtrain
 from avtrain.presets import AugmentConfig
 from avtrain.presets import tiny as tiny_networks

@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 
 from avtrain.checkpoint import Checkpoint
 from avtrain.conventions import published_view_matrix
-from avtrain.data import NO_AUGMENTATION, Clips
+from avtrain.data import Clips
+from avtrain.draws import NO_AUGMENTATION
 from avtrain.errors import TrainingError
 from avtrain.features import FeatureConfig, Features
 from avtrain.frozen import load_networks

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from avtrain import localization
 from avtrain.cli import main
-from avtrain.data import NO_AUGMENTATION, Clips
+from avtrain.data import Clips
+from avtrain.draws import NO_AUGMENTATION
 from avtrain.evaluate import EvalOptions
 from avtrain.localization import LeastSquares, found_of
 from avtrain.presets import AugmentConfig, ClipConfig, tiny

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from avtrain.checkpoint import Checkpoint
 from avtrain.cli import main
-from avtrain.data import NO_AUGMENTATION, Batch, Clips, Draw
+from avtrain.data import Batch, Clips
+from avtrain.draws import NO_AUGMENTATION, Draw
 from avtrain.features import FeatureConfig, Features
 from avtrain.loader import Plan, load
 from avtrain.presets import AugmentConfig, ClipConfig

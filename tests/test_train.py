@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from avtrain.checkpoint import Checkpoint
 from avtrain.cli import main
-from avtrain.data import NO_AUGMENTATION, Clips
+from avtrain.data import Clips
+from avtrain.draws import NO_AUGMENTATION
 from avtrain.features import FeatureConfig
 from avtrain.loader import Plan, load
 from avtrain.presets import AugmentConfig, ClipConfig
