@@ -14,12 +14,13 @@ import torch
 
 from avprep.cli import main as avprep
 from avprep.world_actions import ACTIONS, ActionVideo, move, render_video
-from avtrain import action, recogniser
+from avtrain import recogniser
 from avtrain.action import measure, recognise
 from avtrain.action_fold import ActionOptions, Answers
 from avtrain.cli import main as avtrain
 from avtrain.presets import AugmentConfig
 from avtrain.presets import tiny as tiny_networks
+from avtrain.progress import Progress
 from avtrain.recogniser import Protocol, decide, tiny
 from avtrain.results import Result
 from avtrain.videos import Fold, LabelledSet, Windows, training_places, window_frames
@@ -200,9 +201,9 @@ def test_a_killed_run_goes_on_to_the_same_result(
 
     def results(out: Path, saves: int | None = None) -> list[bytes]:
         left = saves
-        save = action.Progress.save
+        save = Progress.save
 
-        def save_and_die(progress: action.Progress, state: dict[str, Any]) -> None:
+        def save_and_die(progress: Progress, state: dict[str, Any]) -> None:
             nonlocal left
             save(progress, state)
             if left is not None:
@@ -211,7 +212,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
                     raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(action.Progress, "save", save_and_die)
+            patch.setattr(Progress, "save", save_and_die)
             folds = (1,) if probe else (1, 2)
             options = ActionOptions(out, None, folds=folds, device="cpu", workers=0)
             recognise(root, CONFIG, protocol, options)
