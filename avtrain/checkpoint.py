@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from avtrain.errors import TrainingError
 from avtrain.presets import Config
 from shards.files import atomic_file
 
-VERSION = 2
+VERSION = 3
+KEPT = "checkpoints"
 # What may differ between a run and its continuation.
 _NOT_PART_OF_THE_RUN = {"epochs"}
 
@@ -26,7 +28,7 @@ class Checkpoint:
 
     ``features`` are the statistics of the log-mels (empty: to be taken from the set in use),
     ``data`` the SHA-256 of the set's manifest, ``rng`` the state of torch's generators by device
-    type.
+    type, ``scaler`` that of the gradients' scale (empty but in fp16).
     """
 
     config: dict[str, Any]
@@ -39,6 +41,7 @@ class Checkpoint:
     features: dict[str, Tensor]
     optimiser: dict[str, Any]
     rng: dict[str, Tensor]
+    scaler: dict[str, Any]
 
     def save(self, path: Path) -> None:
         """Atomically: the file is the old one or the new one, whatever happens."""
@@ -107,6 +110,28 @@ class Checkpoint:
             ]
         if differing:
             raise TrainingError(f"{path} does not fit this run: {'; '.join(differing)}")
+
+
+def keep(path: Path, step: int, last: int, every: int | None) -> None:
+    """Keep the checkpoint in ``path``, of ``step``, beyond the next one: as one of the ``last``
+    (1: the newest, which ``path`` is), or, every ``every`` steps, for good. They lie in
+    ``checkpoints/``."""
+    folder = path.parent / KEPT
+    for_good = every is not None and step % every == 0
+    if last > 1 or for_good:
+        folder.mkdir(exist_ok=True)
+        name = folder / f"step-{step:08d}.pt"
+        name.unlink(missing_ok=True)
+        try:
+            os.link(path, name)  # both names are of the whole file, at no cost
+        except OSError:  # file systems without links
+            with atomic_file(name) as file:
+                file.write(path.read_bytes())
+    kept = sorted(folder.glob("step-*.pt"))
+    for old in kept[: max(0, len(kept) - last)] if last > 1 else kept:
+        number = int(old.stem.removeprefix("step-"))
+        if every is None or number % every:
+            old.unlink()
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

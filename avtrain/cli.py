@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -81,7 +82,40 @@ def main() -> None:
     type=click.IntRange(1),
     help="Clips that an epoch shows of a source.  [default: preset]",
 )
-@click.option("--bf16", is_flag=True, help="Networks in bfloat16, where the device is fast at it.")
+@click.option(
+    "--bf16",
+    "precision",
+    flag_value="bf16",
+    help="Backbones in bfloat16, where the device is fast at it.",
+)
+@click.option(
+    "--fp16", "precision", flag_value="fp16", help="Or in float16, with scaled gradients."
+)
+@click.option(
+    "--pieces",
+    type=click.IntRange(1),
+    help="Learn from a batch in so many pieces, each contrasted for itself.  [default: 1]",
+)
+@click.option("--compile", "compiled", is_flag=True, help="Compile the backbones (torch.compile).")
+@click.option("--checkpoint-steps", type=click.IntRange(1), default=500, help="Save so often.")
+@click.option("--keep-last", type=click.IntRange(1), default=1, help="Checkpoints that are kept.")
+@click.option(
+    "--keep-every", type=click.IntRange(1), help="Of every so many steps one is kept for good."
+)
+@click.option(
+    "--max-faults",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    help="Largest share of clips that may be unreadable; others take their places.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder on a disk of this machine for copies of shards that lie elsewhere; jobs share it.",
+)
+@click.option(
+    "--cache-gb", type=click.FloatRange(0, min_open=True), default=200.0, help="Its size."
+)
 @click.option("--num-workers", type=click.IntRange(0), help="Loader processes.  [default: auto]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--seed", type=click.IntRange(0), default=0)
@@ -96,6 +130,13 @@ def pretrain(
     init_from: Path | None,
     resume: bool,
     steps: int | None,
+    compiled: bool,
+    checkpoint_steps: int,
+    keep_last: int,
+    keep_every: int | None,
+    max_faults: float,
+    cache: Path | None,
+    cache_gb: float,
     num_workers: int | None,
     device: str,
     split: str,
@@ -114,6 +155,7 @@ def pretrain(
         from avtrain.presets import PRESETS, with_options
         from avtrain.pretrain import RunOptions, pretrain_in_stages
         from avtrain.pretrain import pretrain as run
+        from avtrain.stopping import Stopped
 
         if curriculum and task == "avc":
             raise TrainingError("a curriculum begins with avc: its --task is avsa or avts")
@@ -129,14 +171,27 @@ def pretrain(
             init_from=init_from,
             resume=resume,
             steps=steps,
+            checkpoint_steps=checkpoint_steps,
+            keep_last=keep_last,
+            keep_every=keep_every,
+            max_faults=max_faults,
+            compiled=compiled,
+            cache=cache,
+            cache_bytes=round(cache_gb * 1e9),
             device=device,
             workers=num_workers,
         )
-        if curriculum:
-            last = pretrain_in_stages(folder, config, options, curriculum_steps)
-        else:
-            last = run(folder, config, options)
-    click.echo(f"{out}: {last['step']} steps, loss {last['loss']:.3f}; see {out / 'curves.png'}")
+        try:
+            if curriculum:
+                last = pretrain_in_stages(folder, config, options, curriculum_steps)
+            else:
+                last = run(folder, config, options)
+        except Stopped as stopped:
+            click.echo(str(stopped), err=True)
+            return
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        end = f"{last['step']} steps, loss {last['loss']:.3f}"
+        click.echo(f"{out}: {end}; see {out / 'curves.png'}")
 
 
 @main.command()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from avtrain.draws import NO_AUGMENTATION, Draw
 from avtrain.errors import TrainingError
 from avtrain.features import FeatureConfig, Features
 from avtrain.presets import AugmentConfig, ClipConfig
+from shards.errors import ShardError
 from shards.geometry import (
     ACN_CHANNELS,
     AUDIO_CHANNELS,
@@ -59,14 +62,19 @@ class Batch:
     mirror: Tensor
     """bool (B,): left and right exchanged, in all views of the clip, and so in ``matrices`` and
     ``directions``."""
+    faults: tuple[str, ...] = ()
+    """What could not be read, and was replaced by other clips."""
 
     def pin_memory(self) -> Batch:
-        return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+        return self._each(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(
-            *(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: change(v) for name, v in values.items() if isinstance(v, Tensor)}
+        return Batch(**(values | tensors))
 
     def pictures(self, size: int) -> Tensor:
         """Network input (B, S, 3, T, size, size)."""
@@ -110,10 +118,24 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         draw = Draw.of(place, len(info.views), self.clip, self.augment)
         return draw if self.windows is None else draw.fixed(epoch, self.windows)
 
-    def __getitem__(self, place: tuple[int, int]) -> dict[str, NDArray[np.generic]]:
-        """The fields of a batch for one clip."""
-        epoch, index = place
-        return self.read(index, self.draw(epoch, index))
+    def __getitem__(self, place: tuple[int, ...]) -> dict[str, NDArray[np.generic]]:
+        """The fields of a batch for one clip: the first of ``place`` = (epoch, indices…) that can
+        be read, with ``faults``, what is wrong with those before. -1 is no clip.
+
+        Raises ShardError where none can.
+        """
+        epoch, *indices = place
+        faults: list[str] = []
+        for index in indices:
+            if index < 0:
+                continue
+            try:
+                fields_of_clip = self.read(index, self.draw(epoch, index))
+            except ShardError as error:
+                faults.append(str(error))
+                continue
+            return fields_of_clip | {"faults": np.array(faults, dtype=str)}
+        raise ShardError(faults[0])
 
     def read(self, index: int, draw: Draw) -> dict[str, NDArray[np.generic]]:
         """The fields of a batch for one clip as drawn."""

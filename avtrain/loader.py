@@ -16,6 +16,9 @@ from avtrain.errors import TrainingError
 from shards.plan import epoch_steps
 from shards.reader import ShardSet
 
+SPARES = 3
+"""Samples that are tried instead of one that cannot be read."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -25,6 +28,26 @@ class Step:
     step: int
     last_of_epoch: bool
     samples: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What this process reads of a step: its part, by ``rank`` of ``size``, of each of ``pieces``
+    batches. ``replace``: samples that cannot be read are replaced by others."""
+
+    rank: int = 0
+    size: int = 1
+    pieces: int = 1
+    replace: bool = False
+
+    def of(self, samples: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Of each piece; parts differ in size by one at most."""
+        pieces = np.array_split(samples, self.pieces)
+        return [np.array_split(piece, self.size)[self.rank] for piece in pieces]
+
+
+_ALL = Share()
+_SPARE = 2  # tells its random numbers from those of the plan
 
 
 @dataclass(frozen=True)
@@ -59,9 +82,10 @@ class Plan:
                 yield Step(epoch, step, step == len(parts) - 1, parts[step])
             first_step = 0
 
-    def check_contrast(self) -> None:
-        """Raise TrainingError unless every batch has clips of two sources or more."""
-        smallest = min(len(part) for part in self.epoch(0))
+    def check_contrast(self, share: Share = _ALL) -> None:
+        """Raise TrainingError unless every batch has clips of two sources or more, and every
+        process a clip of every batch."""
+        smallest = min(len(part) for part in self.epoch(0)) // share.pieces
         if smallest < 2:
             shards = self.shards
             raise TrainingError(
@@ -70,34 +94,77 @@ class Plan:
                 "nothing to compare it with; more sources are needed (or fewer clips of the "
                 "largest one: --clips-per-source)"
             )
+        if smallest < share.size:
+            raise TrainingError(
+                f"batches of {smallest} clips cannot be dealt to {share.size} processes; start "
+                "fewer, or raise --batch-size"
+            )
+
+    def spares(self, step: Step) -> NDArray[np.int64]:
+        """For each sample of a step others, (n, up to `SPARES`), to take where it cannot be read:
+        of sources that the step has not, each for one sample alone; in sets of few sources another
+        clip of the same one (-1: there is none)."""
+        rng = np.random.default_rng([self.seed, step.epoch, step.step, _SPARE])
+        sources, wanted = self._source_ids, SPARES * len(step.samples)
+        few = len(sources) < 16 * wanted
+        pool = rng.permutation(len(sources)) if few else rng.integers(len(sources), size=8 * wanted)
+        pool = pool[~np.isin(sources[pool], sources[step.samples])]
+        _, first = np.unique(sources[pool], return_index=True)
+        pool = pool[np.sort(first)]
+        rounds = min(SPARES, len(pool) // len(step.samples))
+        if rounds:
+            return pool[: rounds * len(step.samples)].reshape(rounds, -1).T
+        others = [np.nonzero(sources == sources[sample])[0] for sample in step.samples]
+        own = [
+            rng.choice(of[of != sample]) if len(of) > 1 else -1
+            for of, sample in zip(others, step.samples, strict=True)
+        ]
+        return np.array(own, dtype=np.int64)[:, None]
+
+    @cached_property
+    def _source_ids(self) -> NDArray[np.int64]:
+        return np.unique(np.array(self.shards.sources), return_inverse=True)[1]
 
 
 def load(
-    clips: Clips, plan: Plan, epochs: range, first_step: int, workers: int, pin: bool
+    clips: Clips,
+    plan: Plan,
+    epochs: range,
+    first_step: int,
+    workers: int,
+    pin: bool,
+    share: Share = _ALL,
 ) -> Iterator[tuple[Step, Batch]]:
-    """Steps with their batches, read ahead by ``workers`` processes (0: in this one)."""
+    """Steps with the batches of a share of them, read ahead by ``workers`` processes (0: in this
+    one). A step of several pieces comes several times."""
     loader = DataLoader(
         clips,
-        batch_sampler=_Places(plan, epochs, first_step),
+        batch_sampler=_Places(plan, epochs, first_step, share),
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin,
         generator=torch.Generator(),  # else it would draw from the model's random numbers
     )
-    return zip(plan.steps(epochs, first_step), loader, strict=True)
+    steps = (step for step in plan.steps(epochs, first_step) for _ in range(share.pieces))
+    return zip(steps, loader, strict=True)
 
 
 @dataclass(frozen=True)
 class _Places:
-    """The plan as a DataLoader wants it: lists of (epoch, sample index)."""
+    """The plan as a DataLoader wants it: lists of (epoch, sample index, spare indices…)."""
 
     plan: Plan
     epochs: range
     first_step: int
+    share: Share
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         for step in self.plan.steps(self.epochs, self.first_step):
-            yield [(step.epoch, int(sample)) for sample in step.samples]
+            rows = step.samples[:, None]
+            if self.share.replace:
+                rows = np.concatenate([rows, self.plan.spares(step)], axis=1)
+            for part in self.share.of(rows):
+                yield [(step.epoch, *row) for row in part.tolist()]
 
 
 def collate(clips: list[dict[str, NDArray[np.generic]]]) -> Batch:
@@ -105,5 +172,7 @@ def collate(clips: list[dict[str, NDArray[np.generic]]]) -> Batch:
     sizes = {clip["frames"].shape for clip in clips}
     if len(sizes) > 1:
         raise TrainingError(f"the clips' crops differ in size: {sorted(sizes)}")
-    names = [field.name for field in fields(Batch)]
-    return Batch(*(torch.from_numpy(np.stack([clip[name] for clip in clips])) for name in names))
+    names = [field.name for field in fields(Batch) if field.name != "faults"]
+    arrays = {name: np.stack([clip[name] for clip in clips]) for name in names}
+    faults = tuple(str(fault) for clip in clips for fault in clip.get("faults", ()))
+    return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()}, faults=faults)

@@ -14,6 +14,7 @@ from avtrain.models import ModelConfig
 from shards.files import dump_json
 
 Task = Literal["avc", "avts", "avsa"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class AugmentConfig:
 @dataclass(frozen=True)
 class Config:
     """A pretraining run. Two runs of equal settings, data and ``seed`` are the same run.
-    ``curriculum``: its networks begin with what AVC taught them."""
+    ``curriculum``: its networks begin with what AVC taught them. ``precision`` is of the backbones.
+    A batch is learned from in ``pieces``, each contrasted for itself."""
 
     task: Task
     preset: str
@@ -59,7 +61,8 @@ class Config:
     clips_per_source: int | None = None
     curriculum: bool = False
     seed: int = 0
-    bf16: bool = False
+    precision: Precision = "fp32"
+    pieces: int = 1
 
     def __post_init__(self) -> None:
         if self.model.audio_channels != self.sound.channels:
@@ -81,8 +84,11 @@ class Config:
             raise TrainingError("positions are told to transformers: add --transformer")
         if self.temperature <= 0:
             raise TrainingError(f"the temperature is above 0, not {self.temperature:g}")
-        if self.batch_size < 2:
-            raise TrainingError("clips are compared with each other: the batch size is at least 2")
+        if self.batch_size < 2 * self.pieces:
+            raise TrainingError(
+                "clips are compared with each other: the batch size is at least 2"
+                + f" for each of the {self.pieces} pieces" * (self.pieces > 1)
+            )
 
     @property
     def across_views(self) -> bool:
@@ -198,5 +204,10 @@ def first_stage(config: Config) -> Config:
     """AVC with the networks, features and seed of a run: what a curriculum begins with."""
     stage = PRESETS[config.preset]("avc")
     return replace(
-        stage, sound=config.sound, model=config.model, seed=config.seed, bf16=config.bf16
+        stage,
+        sound=config.sound,
+        model=config.model,
+        seed=config.seed,
+        precision=config.precision,
+        pieces=config.pieces,
     )

@@ -81,6 +81,7 @@ def import_checkpoint(
         features={} if statistics is None else _statistics(statistics, config.sound),
         optimiser={},
         rng={},
+        scaler={},
     )
 
 

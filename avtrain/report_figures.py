@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from avtrain.errors import TrainingError
 from avtrain.presets import Config
-from avtrain.pretrain import CONFIG, FIRST_STAGE, LOG
+from avtrain.pretrain import CONFIG, FIRST_STAGE
 from avtrain.report import Line, order_of
+from avtrain.run_log import LOG
 from shards.files import atomic_file
 
 PANELS_A_ROW = 4

@@ -33,10 +33,11 @@ import yaml
 from torch import Tensor, nn
 
 from avtrain.conventions import published_view_matrix
+from avtrain.distributed import World
 from avtrain.features import Features
 from avtrain.models import AudioVisual
+from avtrain.objective import Objective
 from avtrain.presets import Config
-from avtrain.pretrain import contrast_of
 from avtrain.published import import_checkpoint
 from shards.geometry import encode_foa, rotate_foa, unit_vector
 
@@ -108,6 +109,7 @@ def compare_networks(differences: Differences, checkout: Path, task: str) -> Non
     _randomise(model)
     _randomise(criterion)
     ours, config = _ours(model, criterion)
+    objective = Objective(ours, config, World(torch.device("cpu")))
     for part in (*criterion.modules(), *ours.modules()):
         if isinstance(part, nn.Dropout):
             part.p = 0.0
@@ -123,7 +125,7 @@ def compare_networks(differences: Differences, checkout: Path, task: str) -> Non
             flat = model(video.flatten(0, 1), audio.flatten(0, 1))
             their_video, their_audio = (part.view(_CLIPS, views, -1) for part in flat)
             total, _ = criterion(their_video, their_audio, directions)
-            contrast = contrast_of(ours, config, video, audio, directions)
+            contrast = objective(video, audio, directions)
             differences.add(f"{task}, {mode}: loss", contrast.loss, total)
             if mode == "training":
                 continue

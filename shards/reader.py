@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from shards.cache import CachedFolder
 from shards.errors import ShardError
 from shards.geometry import ACN_CHANNELS, view_foa_matrix
 from shards.manifest import read_index, read_manifest
@@ -20,6 +21,7 @@ from shards.places import Folder, folder_of
 from shards.schema import MAP_ENDING, SampleInfo, map_suffix
 from shards.video import CropDecoder, decode_grey_png
 
+CACHE_BYTES = 200 * 10**9
 _CACHED_INDICES = 256
 _CACHED_INFOS = 512
 
@@ -29,17 +31,29 @@ class ShardSet:
     samples are numbered in the manifest's order.
 
     Files are opened when they are first read, so that an instance can be sent to other
-    processes. Raises ShardError for a folder that holds no finished set or lacks the split.
+    processes. With ``cache``, shards are copied to that folder of this machine, up to
+    ``cache_bytes``, when they are first read, and read there. Raises ShardError for a folder that
+    holds no finished set or lacks the split.
 
     >>> train = ShardSet("shards", "train")                       # doctest: +SKIP
     >>> train.frames(0, view=2, start=40, count=8).shape          # doctest: +SKIP
     (8, 112, 112, 3)
     """
 
-    def __init__(self, root: Path | str | Folder, split: str = "train") -> None:
-        self.root = folder_of(root)
+    def __init__(
+        self,
+        root: Path | str | Folder,
+        split: str = "train",
+        cache: Path | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        folder = folder_of(root)
         self.split = split
-        self.manifest = read_manifest(self.root)
+        self.manifest = read_manifest(folder)
+        self._origin = folder
+        self.root: Folder | CachedFolder = folder
+        if cache is not None:
+            self.root = CachedFolder(folder, cache, self.manifest.sha256, cache_bytes)
         if split not in self.manifest.splits:
             there = ", ".join(self.manifest.splits) or "none"
             raise ShardError(f"{self.root} has no split {split!r}; its splits: {there}")
@@ -66,6 +80,19 @@ class ShardSet:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def check_files(self) -> None:
+        """Raise ShardError where a shard of the split is not there or has not its size."""
+        files: dict[str, int] = {}
+        for folder in {entry.file.rpartition("/")[0] for entry in self._entries}:
+            files |= {f"{folder}/{name}": size for name, size in self.root.files(folder).items()}
+        lacking = [entry.file for entry in self._entries if files.get(entry.file) != entry.bytes]
+        if lacking:
+            few = ", ".join(lacking[:3]) + f" and {len(lacking) - 3} more" * (len(lacking) > 3)
+            raise ShardError(
+                f"{self.root} lacks shards that its manifest names, or has only parts of them: "
+                f"{few}; copy the set again, or build it again to add them"
+            )
 
     def info(self, sample: int) -> SampleInfo:
         """The JSON member of a sample."""
@@ -165,7 +192,7 @@ class ShardSet:
 
     def _read_index(self, shard: int) -> tuple[_Places, ...]:
         entry = self._entries[shard]
-        index = read_index(self.root, entry.index)
+        index = read_index(self._origin, entry.index)
         if index.sha256 != entry.sha256 or len(index.samples) != len(entry.keys):
             path = self.root.path(entry.index)
             raise ShardError(f"{path} is of another set than the manifest")

@@ -1,0 +1,114 @@
+"""What a run tells while it goes: a line for every step, a bar, and what could not be read."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from avtrain.data import Batch
+from avtrain.distributed import World
+from avtrain.loader import Step
+from avtrain.losses import Contrast
+from shards.files import write_atomic
+
+LOG = "log.jsonl"
+
+
+class RunLog:
+    """``OUT/log.jsonl`` from step ``total`` on, and the bar. ``lines`` are all of the run's;
+    ``clips`` and ``faults`` are counted in this process, since this start."""
+
+    def __init__(self, out: Path, total: int, world: World, bar: tqdm[Any]) -> None:
+        self.path = out / LOG
+        self.faults_path = out / f"faults{f'-{world.rank}' * (not world.first)}.jsonl"
+        self.world, self.bar = world, bar
+        self.lines = lines_until(self.path, total, write=world.first)
+        self.clips = self.faults = 0
+        self._all_clips = 0
+        self._began = time.monotonic()
+        self._waited = 0.0
+        self._step = total + 1
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> RunLog:
+        if self.world.first:
+            self._file = self.path.open("a")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.close()
+        if self._file is not None:
+            self._file.close()
+
+    def note_faults(self, batch: Batch) -> None:
+        """Count a batch's clips, and write down those that could not be read."""
+        self.clips += len(batch.index) + len(batch.faults)
+        self.faults += len(batch.faults)
+        if batch.faults:
+            with self.faults_path.open("a") as file:
+                for fault in batch.faults:
+                    file.write(json.dumps({"step": self._step, "fault": fault}) + "\n")
+
+    def add(
+        self, total: int, place: Step, contrasts: Sequence[Contrast], seconds: Mapping[str, float]
+    ) -> None:
+        """The line of a step, of the means over its pieces."""
+        self._step = total + 1
+        self._all_clips += len(place.samples)
+        elapsed = time.monotonic() - self._began
+        views = [contrast.view_accuracy for contrast in contrasts]
+        line = {
+            "step": total,
+            "epoch": place.epoch,
+            "loss": _mean([contrast.loss for contrast in contrasts]),
+            "clip_accuracy": _mean([contrast.clip_accuracy for contrast in contrasts]),
+            "view_accuracy": None if None in views else _mean(views),
+            "clips": len(place.samples),
+            "clips_per_s": round(self._all_clips / elapsed, 2),
+            "data_wait_s": round(seconds["data"] - self._waited, 4),
+        }
+        self._waited = seconds["data"]
+        self.lines.append(line)
+        if self._file is not None:
+            self._file.write(json.dumps(line) + "\n")
+        accuracy = "clip_accuracy" if line["view_accuracy"] is None else "view_accuracy"
+        texts = {
+            "loss": f"{line['loss']:.3f}",
+            "accuracy": f"{line[accuracy]:.1%}",
+            "clips/s": f"{line['clips_per_s']:.1f}",
+            "data": f"{seconds['data'] / elapsed:.0%}",
+        }
+        if self.faults:
+            texts["unreadable"] = str(self.faults)
+        self.bar.set_postfix(texts, refresh=False)
+        self.bar.update(1)
+
+    def flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+
+
+def lines_until(path: Path, total: int, write: bool) -> list[dict[str, Any]]:
+    """The lines of the first ``total`` steps; ``write``: and cut the file to them."""
+    lines: list[dict[str, Any]] = []
+    if path.exists():
+        for text in path.read_text().splitlines()[:total]:
+            lines.append(json.loads(text))
+        if write:
+            write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    return lines
+
+
+def _mean(values: Sequence[Any]) -> float:
+    return float(sum(value.item() for value in values) / len(values))

@@ -1,0 +1,46 @@
+"""Signals that ask a run to stop: it saves, and goes on when it is started again."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send before they end a job; Slurm's ``--signal`` names one of them."""
+
+
+class StopRequest:
+    """While it is open, one of `SIGNALS` sets ``name`` and nothing else."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # others may set none
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.name = signal.Signals(number).name
+
+
+class Stopped(Exception):
+    """A run has stopped because it was asked to, and can go on."""
+
+    def __init__(self, signal_name: str, steps: int, out: object) -> None:
+        super().__init__(
+            f"stopped by {signal_name} after step {steps}, which is saved in {out}; the same "
+            "command with --resume goes on"
+        )

@@ -1,0 +1,139 @@
+"""Copies of remote shards on a disk of this machine, shared by all processes that read there.
+
+A shard is copied whole when something of it is first read, and appears when it is complete. What
+has not been read for the longest time makes room for others.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from shards.files import atomic_file
+from shards.places import Folder, LocalFolder
+
+_CHUNK_BYTES = 32 << 20
+_LOCK = ".lock"
+
+
+class CachedFolder:
+    """A folder that is only read, whose shards are read from ``place``.
+
+    ``version`` tells sets apart that lie at the same URL one after another. ``limit_bytes`` bounds
+    all that lies in ``place``, whoever uses it; a shard that does not fit is read from where it is.
+    A full disk is as a smaller limit. Open files stay readable when they are deleted, so that
+    processes need not know of each other.
+    """
+
+    block_bytes = 0
+
+    def __init__(self, origin: Folder, place: Path, version: str, limit_bytes: int) -> None:
+        self.origin, self.place, self.limit_bytes = origin, place, limit_bytes
+        self._version = version
+        name = hashlib.sha256(f"{origin}\n{version}".encode()).hexdigest()[:20]
+        self._local = LocalFolder(place / name)
+        self._there: set[str] = set()
+        self._too_large: set[str] = set()
+
+    def __str__(self) -> str:
+        return str(self.origin)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CachedFolder, (self.origin, self.place, self._version, self.limit_bytes)
+
+    def path(self, name: str) -> str:
+        return self.origin.path(name)
+
+    def files(self, below: str = "") -> dict[str, int]:
+        return self.origin.files(below)
+
+    def read(self, name: str) -> bytes:
+        return self.origin.read(name)
+
+    def read_all(self, names: Iterable[str]) -> list[bytes]:
+        return self.origin.read_all(names)
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        if name not in self._there and name not in self._too_large:
+            (self._there if self._fetch(name) else self._too_large).add(name)
+        if name in self._there:
+            # Another process may have deleted a file that this one has closed.
+            with suppress(FileNotFoundError):
+                return self._local.read_range(name, start, end)
+            self._there.discard(name)
+            if self._fetch(name):
+                with suppress(FileNotFoundError):
+                    return self._local.read_range(name, start, end)
+        return self.origin.read_range(name, start, end)
+
+    def _fetch(self, name: str) -> bool:
+        """Whether the file is here, now; others that want it wait meanwhile."""
+        path = self._local.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_name(f".{path.name}{_LOCK}")) as lock:
+            with suppress(FileNotFoundError):
+                os.utime(path)  # it is in use
+                return True
+            folder, _, file = name.rpartition("/")
+            size = self.origin.files(folder).get(file)
+            if size is None or not self._reserve(size, lock):
+                return False
+            try:
+                with atomic_file(path) as copy:
+                    for start in range(0, size, _CHUNK_BYTES):
+                        end = min(start + _CHUNK_BYTES, size)
+                        copy.write(self.origin.read_range(name, start, end))
+            except OSError:
+                return False  # the disk is full, or the origin says the same when it is read
+            finally:
+                os.truncate(lock, 0)
+            return True
+
+    def _reserve(self, size: int, lock: int) -> bool:
+        """Make room for ``size`` bytes, by deleting what was used the longest time ago, and take
+        it: as the length, without content, of the file's own lock."""
+        with _locked(self.place / _LOCK):
+            files = []
+            for path in self.place.glob("*/*/*.tar"):
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    files.append((status.st_mtime, status.st_size, path))
+            taken = sum(of_bytes for _, of_bytes, _ in files)
+            copied = sum(_length_if_held(path) for path in self.place.glob(f"*/*/.*{_LOCK}"))
+            room = min(
+                self.limit_bytes - taken - copied, shutil.disk_usage(self.place).free - copied
+            )
+            for _, of_bytes, path in sorted(files):
+                if room >= size or size > self.limit_bytes:
+                    break
+                path.unlink(missing_ok=True)
+                room += of_bytes
+            if room >= size:
+                os.truncate(lock, size)
+            return room >= size
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """One process at a time, with the open file; a lock ends with its process, however that
+    ends."""
+    with open(path, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def _length_if_held(path: Path) -> int:
+    """What a process that copies has taken; one that was killed holds nothing any more."""
+    with open(path, "rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        if length:
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return 0
+        return length

@@ -1,0 +1,122 @@
+"""Several processes are one: losses, gradients, batch statistics, restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from avtrain.checkpoint import Checkpoint
+from avtrain.presets import tiny, with_options
+from tests.tiny_set import make_set
+
+HERE = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
+SMALL = ["--task", "avsa", "--views", "2", "--batch-size", "4", "--transformer", "--device", "cpu"]
+# Adam's first steps are as long for a gradient that is nothing but rounding as for any other.
+SMALL += ["--lr", "1e-5"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("set"), {"train": 7}, clips_per_source=2)
+
+
+def torchrun(processes: int, *arguments: object, restarts: int = 0) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+    return [*command, *map(str, arguments)]
+
+
+def pretrain(root: Path, out: Path, *arguments: object, processes: int = 1) -> None:
+    command = ["-m", "avtrain", "pretrain", root, "--out", out, *SMALL, *arguments]
+    alone = [sys.executable, *map(str, command)]
+    command = alone if processes == 1 else torchrun(processes, *command)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def log_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("task", ["avsa", "avc"])
+def test_loss_and_gradients_are_those_of_one_process(tmp_path: Path, task: Any) -> None:
+    config = with_options(tiny(task), transformer=task == "avsa", batch_size=5, seed=4)
+    random = torch.Generator().manual_seed(0)
+    views = config.clip.views
+    inputs = {
+        "config": config.to_dict(),
+        "pictures": torch.randn(5, views, 3, 4, 16, 16, generator=random, dtype=torch.double),
+        "sound": torch.randn(5, views, 4, 20, 24, generator=random, dtype=torch.double),
+        "directions": torch.randn(5, views, 3, generator=random, dtype=torch.double),
+    }
+    torch.save(inputs, tmp_path / "inputs")
+    results = []
+    for processes in (1, 2, 3):  # 5 clips: parts of different sizes
+        out = tmp_path / f"of{processes}"
+        command = torchrun(processes, HERE / "ranks.py", tmp_path / "inputs", out)
+        subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+        results.append(torch.load(out, weights_only=True))
+    assert len(results[0]["grad"]) > 50
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], rtol=1e-9, atol=1e-9)
+
+
+def test_runs_of_any_number_of_processes_are_one(root: Path, tmp_path: Path) -> None:
+    """6 steps alone; 2 steps of two processes, then one alone, then three of three."""
+    pretrain(root, tmp_path / "alone", "--steps", 6)
+    pretrain(root, tmp_path / "many", "--steps", 2, processes=2)
+    pretrain(root, tmp_path / "many", "--steps", 3, "--resume")
+    pretrain(root, tmp_path / "many", "--steps", 6, "--resume", processes=3)
+    alone, many = log_of(tmp_path / "alone"), log_of(tmp_path / "many")
+    assert [line["clips"] for line in alone] == [line["clips"] for line in many]
+    losses = [[line["loss"] for line in of] for of in (alone, many)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    np.testing.assert_allclose(losses[1][0], losses[0][0], rtol=1e-5)
+    states = [Checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("alone", "many")]
+    assert torch.equal(states[0].rng["cpu"], states[1].rng["cpu"])
+
+
+def test_a_job_whose_process_dies_starts_again_by_itself(root: Path, tmp_path: Path) -> None:
+    pretrain(root, tmp_path / "alone", "--steps", 12)
+    out = tmp_path / "killed"
+    options = ["--steps", 12, "--checkpoint-steps", 1, "--out", out]
+    command = torchrun(2, "-m", "avtrain", "pretrain", root, *SMALL, *options, restarts=1)
+    job = subprocess.Popen(
+        command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    kill_one_of(job.pid, once=out / "checkpoint.pt")
+    _, errors = job.communicate(timeout=120)
+    assert job.returncode == 0, errors[-3000:]
+    assert [line["step"] for line in log_of(out)] == list(range(1, 13))
+    losses = [[line["loss"] for line in log_of(of)] for of in (tmp_path / "alone", out)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
+
+
+def kill_one_of(launcher: int, once: Path) -> None:
+    """Kill the second process that a launcher started, once a file is there."""
+    deadline = time.monotonic() + 60
+    while not once.exists():
+        assert time.monotonic() < deadline, "the run did not begin"
+        time.sleep(0.01)
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+
+
+def test_more_processes_than_clips_are_refused(root: Path, tmp_path: Path) -> None:
+    command = ["-m", "avtrain", "pretrain", root, "--out", tmp_path / "run", *SMALL]
+    done = subprocess.run(
+        torchrun(6, *command), env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "batches of 3 clips cannot be dealt to 6 processes" in done.stderr

@@ -1,0 +1,202 @@
+"""What a run does with damaged clips, and when it is asked to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avtrain.checkpoint import Checkpoint
+from avtrain.cli import main
+from avtrain.data import Clips
+from avtrain.distributed import World
+from avtrain.features import FeatureConfig
+from avtrain.loader import Plan, Share, load
+from avtrain.presets import AugmentConfig, ClipConfig, tiny, with_options
+from avtrain.trainer import Trainer
+from shards.reader import ShardSet
+from tests.tiny_set import make_set
+
+SMALL = ["--batch-size", "4", "--views", "2", "--device", "cpu", "--task", "avsa"]
+CLIP = ClipConfig(views=2, frames=4, fps=8.0, size=32)
+SOUND = FeatureConfig(mels=64)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_set(tmp_path / "set", {"train": 9}, clips_per_source=2)
+
+
+def avtrain(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def damage(root: Path, sample: int) -> str:
+    """Write over a clip's pictures, as a failing disk does, and return its key."""
+    shards = ShardSet(root)
+    tar = root / "train" / "train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    for view in range(5):
+        offset, size = shards._place(sample, f"view{view:02d}.mp4")
+        content[offset : offset + size] = b"\xff" * size
+    tar.write_bytes(content)
+    return shards.keys[sample]
+
+
+def test_a_damaged_clip_is_replaced_and_told(root: Path, tmp_path: Path) -> None:
+    key = damage(root, 3)
+    out = tmp_path / "run"
+    result = avtrain("pretrain", root, "--steps", 10, "--out", out, *SMALL)
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert {line["clips"] for line in lines} == {3, 4}  # 18 clips in 5 batches, none smaller
+    faults = [json.loads(line) for line in (out / "faults.jsonl").read_text().splitlines()]
+    assert len(faults) == 2  # once an epoch
+    for fault in faults:
+        assert f"train-000000.tar: {key}.view" in fault["fault"]
+
+
+def test_replacements_do_not_depend_on_workers_or_ranks(root: Path) -> None:
+    damage(root, 3)
+    shards = ShardSet(root)
+    clips, plan = Clips(shards, CLIP, SOUND, AugmentConfig(), seed=1), Plan(shards, 1, 4)
+
+    def shown(workers: int, share: Share) -> list[list[int]]:
+        batches = load(clips, plan, range(3), 0, workers, pin=False, share=share)
+        return [batch.index.tolist() for _, batch in batches]
+
+    alone = shown(0, Share(replace=True))
+    assert alone == shown(2, Share(replace=True))
+    parts = [shown(0, Share(rank, 2, replace=True)) for rank in range(2)]
+    assert alone == [a + b for a, b in zip(*parts, strict=True)]
+    pieces = shown(0, Share(pieces=2, replace=True))
+    assert alone == [a + b for a, b in zip(pieces[::2], pieces[1::2], strict=True)]
+    sources = np.array(shards.sources)
+    for batch in alone:
+        assert 3 not in batch
+        assert len(set(sources[batch])) == len(batch)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(2, 40), st.integers(1, 4), st.integers(2, 12), st.integers(0, 5), st.integers(0, 9)
+)
+def test_spares_are_of_other_sources_or_the_same_one(
+    sources: int, clips: int, batch_size: int, seed: int, epoch: int
+) -> None:
+    """Whichever clips of a batch are replaced, no two of the result are of one source."""
+    shards = Sources([f"s{number % sources}" for number in range(sources * clips)])
+    plan = Plan(shards, seed, batch_size)  # type: ignore[arg-type]
+    names = np.array(shards.sources)
+    for step in plan.steps(range(epoch, epoch + 1)):
+        spares = plan.spares(step)
+        assert len(spares) == len(step.samples)
+        for sample, row in zip(step.samples, spares, strict=True):
+            others = set(names[step.samples]) - {names[sample]}
+            there = row[row >= 0]
+            assert sample not in there
+            assert not others & set(names[there])
+        new = [names[spare] for spare in spares.flat if spare >= 0]
+        assert len(new) == len(set(new))
+
+
+class Sources:
+    """What the plan asks of a set."""
+
+    def __init__(self, sources: list[str]) -> None:
+        self.sources = sources
+        self.shard_index = np.zeros(len(sources), dtype=np.int64)
+
+
+def test_too_many_damaged_clips_end_the_run(root: Path, tmp_path: Path) -> None:
+    for sample in (0, 9):  # of one source, so that none is to replace the other
+        damage(root, sample)
+    out = tmp_path / "run"
+    result = avtrain("pretrain", root, "--epochs", 30, "--out", out, *SMALL)
+    assert result.exit_code == 2
+    assert "more than 1.0% of the clips cannot be read" in result.output
+    assert "faults.jsonl" in result.output
+    steps = Checkpoint.load(out / "checkpoint.pt").total_steps
+    assert 20 < steps < 40
+    result = avtrain(
+        *("pretrain", root, "--steps", steps + 5, "--max-faults", 0.9, "--resume"),
+        *("--out", out, *SMALL),
+    )
+    assert result.exit_code == 0, result.output
+
+
+def test_missing_shards_are_said_before_training(root: Path, tmp_path: Path) -> None:
+    tar = root / "train" / "train-000000.tar"
+    os.truncate(tar, tar.stat().st_size - 512)
+    result = avtrain("pretrain", root, "--out", tmp_path / "run", *SMALL)
+    assert result.exit_code == 2
+    assert "lacks shards" in result.output
+    assert "train/train-000000.tar" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_saves_and_ends_the_run(root: Path, tmp_path: Path, name: str) -> None:
+    command = [sys.executable, "-m", "avtrain", "pretrain", str(root), *SMALL, "--steps", "400"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [*command, "--out", str(out)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    steps = Checkpoint.load(out / "checkpoint.pt").total_steps
+    assert f"stopped by {name} after step {steps}" in errors
+    assert len((out / "log.jsonl").read_text().splitlines()) == steps < 400
+
+
+def test_kept_checkpoints(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    keeping = ["--checkpoint-steps", 1, "--keep-last", 2, "--keep-every", 3]
+    result = avtrain("pretrain", root, "--steps", 8, "--out", out, *keeping, *SMALL)
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert names == [f"step-{number:08d}.pt" for number in (3, 6, 7, 8)]
+    for name in names:
+        steps = Checkpoint.load(out / "checkpoints" / name).total_steps
+        assert steps == int(name[5:-3])
+    # An earlier one is gone on from by naming it.
+    start = ["--init-from", out / "checkpoints" / names[0], "--out", tmp_path / "other"]
+    assert avtrain("pretrain", root, "--steps", 1, *start, *SMALL).exit_code == 0
+
+
+def test_pieces_add_up_to_a_batch(root: Path) -> None:
+    """The step of a batch that is twice the same piece is that of the piece alone."""
+    clips = Clips(ShardSet(root), CLIP, SOUND, AugmentConfig(), seed=1)
+    (_, batch), *_ = load(clips, Plan(clips.shards, 1, 4), range(1), 0, 0, pin=False)
+    states = []
+    for pieces in (1, 2):
+        trainer = Trainer(with_options(tiny("avsa"), pieces=pieces), World(torch.device("cpu")))
+        for piece in range(pieces):
+            trainer.learn(trainer.contrast(batch), last_piece=piece == pieces - 1)
+        states.append({name: value.detach() for name, value in trainer.model.named_parameters()})
+    torch.testing.assert_close(states[1], states[0])
+
+
+def test_a_batch_in_pieces(root: Path, tmp_path: Path) -> None:
+    options = ["--pieces", 2, "--batch-size", 6, "--steps", 3, "--views", 2, "--device", "cpu"]
+    result = avtrain("pretrain", root, "--out", tmp_path / "run", *options)
+    assert result.exit_code == 0, result.output
+    result = avtrain("pretrain", root, "--out", tmp_path / "no", "--pieces", 3, *SMALL)
+    assert "at least 2 for each of the 3 pieces" in result.output
