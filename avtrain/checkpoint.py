@@ -45,12 +45,17 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Atomically: the file is the old one or the new one, whatever happens."""
-        content = {field.name: getattr(self, field.name) for field in fields(self)}
         # First to memory: on a full disk torch's own writer fails with an internal message.
+        content = self.to_bytes()
+        with atomic_file(path) as file:
+            file.write(content)
+
+    def to_bytes(self) -> memoryview:
+        """The content of its file."""
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
         buffer = io.BytesIO()
         torch.save({"version": VERSION, **content}, buffer)
-        with atomic_file(path) as file:
-            file.write(buffer.getbuffer())
+        return buffer.getbuffer()
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from avtrain.cli_common import AUDIO, FEATURES, one_sentence
+from avtrain.cli_embed import embed
 from avtrain.cli_eval import evaluate
 from avtrain.cli_eval_action import action
 from avtrain.cli_eval_segmentation import segmentation
@@ -120,6 +121,12 @@ def main() -> None:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--split", default="train", help="Which split to learn from.")
+@click.option(
+    "--dry-run", is_flag=True, help="Take a few steps, save nothing, and say what a step costs."
+)
+@click.option(
+    "--profile", is_flag=True, help="Likewise, and write OUT/trace.json for ui.perfetto.dev."
+)
 def pretrain(
     folder: str,
     task: str,
@@ -140,6 +147,8 @@ def pretrain(
     num_workers: int | None,
     device: str,
     split: str,
+    dry_run: bool,
+    profile: bool,
     **settings: Any,
 ) -> None:
     """Contrastive pretraining on the shard set in DIR.
@@ -181,6 +190,13 @@ def pretrain(
             device=device,
             workers=num_workers,
         )
+        if dry_run or profile:
+            from avtrain.rehearsal import rehearse
+
+            lines = rehearse(folder, config, options, 20 if profile else 5, profile)
+            if os.environ.get("RANK", "0") == "0":
+                click.echo("\n".join(lines))
+            return
         try:
             if curriculum:
                 last = pretrain_in_stages(folder, config, options, curriculum_steps)
@@ -235,4 +251,5 @@ evaluate.add_command(retrieval)
 evaluate.add_command(localization)
 evaluate.add_command(action)
 main.add_command(evaluate)
+main.add_command(embed)
 main.add_command(import_checkpoint)

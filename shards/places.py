@@ -31,6 +31,7 @@ class LocalFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._descriptors: dict[str, int] = {}
+        self.opens = self.reads = self.bytes_read = 0  # what was asked of the file system
 
     def __str__(self) -> str:
         return str(self.root)
@@ -68,13 +69,17 @@ class LocalFolder:
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
         """Bytes start … end; fewer where the file ends before. The file stays open."""
-        return os.pread(self._descriptor(name), end - start, start)
+        content = os.pread(self._descriptor(name), end - start, start)
+        self.reads += 1
+        self.bytes_read += len(content)
+        return content
 
     def _descriptor(self, name: str) -> int:
         if name not in self._descriptors:
             while len(self._descriptors) >= _OPEN_FILES:
                 os.close(self._descriptors.pop(next(iter(self._descriptors))))
             self._descriptors[name] = os.open(self.root / name, os.O_RDONLY)
+            self.opens += 1
         return self._descriptors[name]
 
     def write(self, name: str, content: bytes) -> None:

@@ -1,0 +1,116 @@
+"""Features of all views of all clips, in one file."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from avtrain.data import Clips
+from avtrain.device import default_workers, pick_device
+from avtrain.draws import NO_AUGMENTATION, Draw
+from avtrain.errors import TrainingError
+from avtrain.frozen import load_networks
+from avtrain.loader import Plan, load
+from avtrain.presets import Config
+from shards.files import atomic_file
+from shards.reader import ShardSet
+
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """``checkpoint`` None: random networks. Every clip is embedded in ``windows`` fixed windows."""
+
+    out: Path
+    checkpoint: Path | None
+    split: str = "train"
+    windows: int = 1
+    seed: int = 0
+    device: str = "auto"
+    workers: int | None = None
+
+
+class AllViews(Clips):
+    """Clips in fixed windows, with all views in the order of the set, and no augmentation."""
+
+    def draw(self, epoch: int, index: int) -> Draw:
+        views = np.arange(len(self.shards.info(index).views))
+        return replace(super().draw(epoch, index), views=views)
+
+
+def embed(
+    root: Path | str, config: Config, options: EmbedOptions
+) -> dict[str, NDArray[np.generic]]:
+    """Write features as npz to ``options.out``, and return its arrays, for N clips, W windows, V
+    views and D features:
+
+    ``keys`` and ``sources`` (N,); ``start_s`` (N, W), where in the clip a window's second of sound
+    begins, which its pictures lie in; ``azimuth_deg`` and ``elevation_deg`` (N, V); ``video`` and
+    ``audio`` (N, W, V, D), the backbones' features; ``video_embedding`` and ``audio_embedding``
+    (N, W, V, E), what pretraining compares, without the transformers and of length 1.
+
+    ``config`` describes the networks, see `load_networks`.
+    """
+    shards = ShardSet(root, options.split)
+    device = pick_device(options.device)
+    workers = default_workers(device) if options.workers is None else options.workers
+    counts = {len(shards.info(index).views) for index in range(len(shards))}
+    if len(counts) > 1:
+        raise TrainingError(
+            f"clips of {shards.root} have from {min(counts)} to {max(counts)} views, which make no "
+            "one array; build the set with the same --views for all"
+        )
+    (views,) = counts
+    clip = replace(config.clip, views=views, moments=1)
+    config = replace(config, clip=clip)
+    networks = load_networks(options.checkpoint, config, shards, options.seed, device, workers)
+    clips = AllViews(shards, clip, config.sound, NO_AUGMENTATION, options.seed, options.windows)
+    plan = Plan(shards, options.seed, BATCH_SIZE)
+    sizes = {"video": networks.dim, "audio": networks.dim}
+    sizes |= {f"{name}_embedding": config.model.embedding for name in ("video", "audio")}
+    shape = (len(shards), options.windows, views)
+    arrays = {name: np.zeros((*shape, size), np.float32) for name, size in sizes.items()}
+    start_s = np.zeros(shape[:2])
+    batches = load(clips, plan, range(options.windows), 0, workers, device.type == "cuda")
+    with tqdm(
+        total=len(shards) * options.windows,
+        unit="clip",
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+    ) as bar:
+        for step, batch in batches:
+            rows = batch.index.numpy()
+            batch = batch.to(device)
+            video, audio = networks.video(batch), networks.audio(batch)
+            found = {"video": video, "audio": audio}
+            with torch.no_grad():
+                found["video_embedding"] = _unit(networks.model.video_head(video))
+                found["audio_embedding"] = _unit(networks.model.audio_head(audio))
+            for name, value in found.items():
+                arrays[name][rows, step.epoch] = value.cpu().numpy()
+            for row in rows.tolist():
+                start_s[row, step.epoch] = clips.starts_s(row, clips.draw(step.epoch, row))[0]
+            bar.update(len(rows))
+    places = [shards.info(index).views for index in range(len(shards))]
+    content: dict[str, NDArray[np.generic]] = {
+        "keys": np.array(shards.keys),
+        "sources": np.array(shards.sources),
+        "start_s": start_s,
+        "azimuth_deg": np.array([[view.azimuth_deg for view in of] for of in places]),
+        "elevation_deg": np.array([[view.elevation_deg for view in of] for of in places]),
+        **arrays,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(options.out) as file:
+        np.savez(file, **content)  # type: ignore[arg-type]
+    return content
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(vectors, dim=-1)
