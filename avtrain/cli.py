@@ -117,6 +117,7 @@ def main() -> None:
 @click.option(
     "--cache-gb", type=click.FloatRange(0, min_open=True), default=200.0, help="Its size."
 )
+@click.option("--tensorboard", is_flag=True, help="Curves and pictures in OUT/tensorboard.")
 @click.option("--num-workers", type=click.IntRange(0), help="Loader processes.  [default: auto]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--seed", type=click.IntRange(0), default=0)
@@ -144,6 +145,7 @@ def pretrain(
     max_faults: float,
     cache: Path | None,
     cache_gb: float,
+    tensorboard: bool,
     num_workers: int | None,
     device: str,
     split: str,
@@ -187,6 +189,7 @@ def pretrain(
             compiled=compiled,
             cache=cache,
             cache_bytes=round(cache_gb * 1e9),
+            tensorboard=tensorboard,
             device=device,
             workers=num_workers,
         )

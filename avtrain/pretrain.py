@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from avtrain.board import Board
 from avtrain.checkpoint import Checkpoint, keep
 from avtrain.data import Batch, Clips, fit_statistics
 from avtrain.device import default_workers
@@ -54,6 +55,7 @@ class RunOptions:
     compiled: bool = False
     cache: Path | None = None
     cache_bytes: int = CACHE_BYTES
+    tensorboard: bool = False
     device: str = "auto"
     workers: int | None = None
 
@@ -159,6 +161,7 @@ def _pretrain(
         remove_temporary_files(options.out)
         write_atomic(options.out / CONFIG, dump_json(config.to_dict(), indent=2))
         _announce(run)
+    board = Board(options.out, total) if options.tensorboard and world.first else None
 
     # The loop. A step is a function of (epoch, step), the weights and torch's generators.
     batches = run.batches()
@@ -180,7 +183,9 @@ def _pretrain(
                 _check_loss(contrasts[-1], shards, batch, total + 1)
                 trainer.learn(contrasts[-1], piece == config.pieces - 1)
             total += 1
-            log.add(total, place, contrasts, trainer.seconds)
+            line = log.add(total, place, contrasts, trainer.seconds)
+            if board is not None:
+                board.add(line)
             too_many = log.faults > max(FEWEST_FAULTS, options.max_faults * log.clips)
             stopped, spoiled = world.any([stop.name is not None, too_many])
             ends = place.last_of_epoch or total == last_total or stopped or spoiled
@@ -194,6 +199,8 @@ def _pretrain(
                     shards.manifest.sha256, shards.split, next_epoch, next_step, total
                 ).save(path)
                 keep(path, total, options.keep_last, options.keep_every)
+                if board is not None:
+                    board.show(trainer, batch, total)
             if spoiled:
                 raise TrainingError(
                     f"more than {options.max_faults:.1%} of the clips cannot be read, see "
@@ -202,6 +209,8 @@ def _pretrain(
                 )
             if stopped and total < last_total:
                 raise Stopped(stop.name or "another process", total, options.out)
+    if board is not None:
+        board.close()
     if not log.lines:
         raise TrainingError("there is no step to take; ask for at least one (--steps, --epochs)")
     if world.first:

@@ -62,8 +62,8 @@ class RunLog:
 
     def add(
         self, total: int, place: Step, contrasts: Sequence[Contrast], seconds: Mapping[str, float]
-    ) -> None:
-        """The line of a step, of the means over its pieces."""
+    ) -> dict[str, Any]:
+        """Write and return the line of a step, of the means over its pieces."""
         self._step = total + 1
         self._all_clips += len(place.samples)
         elapsed = time.monotonic() - self._began
@@ -93,6 +93,7 @@ class RunLog:
             texts["unreadable"] = str(self.faults)
         self.bar.set_postfix(texts, refresh=False)
         self.bar.update(1)
+        return line
 
     def flush(self) -> None:
         if self._file is not None:
