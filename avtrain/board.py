@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from avtrain.data import Batch
 from avtrain.errors import TrainingError
@@ -47,14 +46,13 @@ class Board:
             trainer.model.eval()
             inputs = batch.pictures(config.clip.size)
             sound = batch.features(trainer.features, batch.matrices)
-            video, audio = trainer.model.embed(inputs, sound)
-            video, audio = trainer.model.video_head(video), trainer.model.audio_head(audio)
+            features = trainer.model.embed(inputs, sound)
+            found = trainer.model.embeddings(*features, batch.directions, config.across_views)
             trainer.model.train()
         frames = batch.frames[:, :, batch.frames.shape[2] // 2].cpu().numpy()
         self._writer.add_figure("views and sounds", _views(frames, sound.cpu()), step)
-        similar = torch.einsum(
-            "bse,cte->bsct", F.normalize(audio, dim=-1), F.normalize(video, dim=-1)
-        )
+        found = found.unit()
+        similar = torch.einsum("bse,cte->bsct", found.predicted_video, found.video)
         self._writer.add_figure("what sounds find", _found(frames, similar.cpu()), step)
 
     def close(self) -> None:

@@ -42,7 +42,8 @@ def embed(
     start_s (N, W)                    where a window's second of sound begins
     azimuth_deg, elevation_deg (N, V) where the views look
     video, audio (N, W, V, D)         features of the backbones
-    video_embedding, audio_embedding  what pretraining compares, of length 1
+    video_embedding, predicted_video_embedding, audio_embedding, predicted_audio_embedding
+                                      what pretraining compares: predictions are from the other
 
     \b
     Example:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -22,6 +21,7 @@ from shards.files import atomic_file
 from shards.reader import ShardSet
 
 BATCH_SIZE = 16
+EMBEDDINGS = ("video", "predicted_video", "audio", "predicted_audio")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ def embed(
 
     ``keys`` and ``sources`` (N,); ``start_s`` (N, W), where in the clip a window's second of sound
     begins, which its pictures lie in; ``azimuth_deg`` and ``elevation_deg`` (N, V); ``video`` and
-    ``audio`` (N, W, V, D), the backbones' features; ``video_embedding`` and ``audio_embedding``
-    (N, W, V, E), what pretraining compares, without the transformers and of length 1.
+    ``audio`` (N, W, V, D), the backbones' features; and what pretraining compares, (N, W, V, E) of
+    length 1: ``video_embedding`` with ``predicted_video_embedding``, which the sounds say, and
+    ``audio_embedding`` with ``predicted_audio_embedding``, which the pictures say.
 
     ``config`` describes the networks, see `load_networks`.
     """
@@ -74,7 +75,7 @@ def embed(
     clips = AllViews(shards, clip, config.sound, NO_AUGMENTATION, options.seed, options.windows)
     plan = Plan(shards, options.seed, BATCH_SIZE)
     sizes = {"video": networks.dim, "audio": networks.dim}
-    sizes |= {f"{name}_embedding": config.model.embedding for name in ("video", "audio")}
+    sizes |= {f"{name}_embedding": config.model.embedding for name in EMBEDDINGS}
     shape = (len(shards), options.windows, views)
     arrays = {name: np.zeros((*shape, size), np.float32) for name, size in sizes.items()}
     start_s = np.zeros(shape[:2])
@@ -87,11 +88,9 @@ def embed(
         for step, batch in batches:
             rows = batch.index.numpy()
             batch = batch.to(device)
-            video, audio = networks.video(batch), networks.audio(batch)
-            found = {"video": video, "audio": audio}
-            with torch.no_grad():
-                found["video_embedding"] = _unit(networks.model.video_head(video))
-                found["audio_embedding"] = _unit(networks.model.audio_head(audio))
+            found = {"video": networks.video(batch), "audio": networks.audio(batch)}
+            compared = networks.embeddings(batch, (found["video"], found["audio"]))
+            found |= {f"{name}_embedding": getattr(compared, name) for name in EMBEDDINGS}
             for name, value in found.items():
                 arrays[name][rows, step.epoch] = value.cpu().numpy()
             for row in rows.tolist():
@@ -110,7 +109,3 @@ def embed(
     with atomic_file(options.out) as file:
         np.savez(file, **content)  # type: ignore[arg-type]
     return content
-
-
-def _unit(vectors: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.normalize(vectors, dim=-1)

@@ -14,7 +14,7 @@ from avtrain.data import Batch, Clips, fit_statistics
 from avtrain.draws import NO_AUGMENTATION
 from avtrain.features import Features
 from avtrain.loader import Plan, load
-from avtrain.models import AudioVisual, calibrate_batch_norm
+from avtrain.models import AudioVisual, Embeddings, calibrate_batch_norm
 from avtrain.presets import Config
 from avtrain.results import Network
 from shards.reader import ShardSet
@@ -48,6 +48,17 @@ class Networks:
         """Features (B, S, D) of the sound under ``matrices`` (by default the batch's own)."""
         matrices = batch.matrices if matrices is None else matrices
         return self.model.embed_audio(batch.features(self.features, matrices))
+
+    @torch.no_grad()
+    def embeddings(self, batch: Batch, features: tuple[Tensor, Tensor] | None = None) -> Embeddings:
+        """What pretraining compares, of length 1; ``features`` are those of pictures and sound,
+        where they are there already."""
+        video, audio = features or (self.video(batch), self.audio(batch))
+        across_views = self.config.across_views
+        found = self.model.embeddings(
+            video, audio, batch.directions, across_views, self.transformer
+        )
+        return found.unit()
 
     @torch.no_grad()
     def predicted_audio(self, video: Tensor, batch: Batch) -> Tensor:

@@ -199,6 +199,22 @@ def _head(config: ModelConfig) -> nn.Module:
     )
 
 
+@dataclass(frozen=True)
+class Embeddings:
+    """Of N clips' V views, all (N, V, E): what is asked for and what there is, of sounds and of
+    pictures. ``predicted_audio`` is compared with ``audio``, ``predicted_video`` with ``video``."""
+
+    predicted_audio: Tensor
+    audio: Tensor
+    predicted_video: Tensor
+    video: Tensor
+
+    def unit(self) -> Embeddings:
+        """The same, of length 1."""
+        parts = (self.predicted_audio, self.audio, self.predicted_video, self.video)
+        return Embeddings(*(nn.functional.normalize(part.float(), dim=-1) for part in parts))
+
+
 class AudioVisual(nn.Module):
     """Everything that is trained: backbones, transformers over the views, heads.
 
@@ -229,6 +245,32 @@ class AudioVisual(nn.Module):
     def embed(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """(B, V, 3, frames, H, W) and (B, V, C, time, mel) to two (B, V, features)."""
         return self.embed_video(video), self.embed_audio(audio)
+
+    def embeddings(
+        self,
+        video: Tensor,
+        audio: Tensor,
+        directions: Tensor,
+        across_views: bool,
+        transformers: bool = True,
+    ) -> Embeddings:
+        """What is compared, of features (N, V, features). ``across_views``: each modality's views
+        are predicted from the other's, by the ``transformers``; else each is its own prediction of
+        the other."""
+        wanted_video, wanted_audio = self.video_head(video), self.audio_head(audio)
+        if not across_views:
+            return Embeddings(wanted_video, wanted_audio, wanted_audio, wanted_video)
+        if transformers:
+            video, audio = (
+                self.predict_audio(video, directions),
+                self.predict_video(audio, directions),
+            )
+        return Embeddings(
+            self.predicted_audio_head(video),
+            wanted_audio,
+            self.predicted_video_head(audio),
+            wanted_video,
+        )
 
     def embed_video(self, video: Tensor) -> Tensor:
         features: Tensor = self.video(video.flatten(0, 1))

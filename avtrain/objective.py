@@ -46,14 +46,12 @@ class Objective(nn.Module):
             # starts late.
             video, audio = video.float(), audio.float()
         video, audio = self.world.gather(video), self.world.gather(audio)
-        wanted_video, wanted_audio = model.video_head(video), model.audio_head(audio)
-        from_video, from_audio = wanted_video, wanted_audio
         if config.across_views:
             directions = self.world.gather(directions)
-            from_video = model.predicted_audio_head(model.predict_audio(video, directions))
-            from_audio = model.predicted_video_head(model.predict_video(audio, directions))
+        found = model.embeddings(video, audio, directions, config.across_views)
 
         def compare(query: Tensor, target: Tensor) -> Contrast:
             return view_contrast(query, target, config.temperature, config.negatives)
 
-        return compare(from_video, wanted_audio).mean(compare(from_audio, wanted_video))
+        heard = compare(found.predicted_audio, found.audio)
+        return heard.mean(compare(found.predicted_video, found.video))

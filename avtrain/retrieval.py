@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -27,6 +26,7 @@ from avtrain.draws import NO_AUGMENTATION
 from avtrain.evaluate import EvalOptions
 from avtrain.frozen import Networks, load_networks
 from avtrain.loader import Plan, load
+from avtrain.models import Embeddings
 from avtrain.presets import Config
 from avtrain.progress import Progress
 from avtrain.results import Metric, Result, middle, share
@@ -38,34 +38,16 @@ BATCH_SIZE = 32
 _RECALLS = (1, 5, 10)
 
 
-@dataclass(frozen=True)
-class Embeddings:
-    """Of N clips' V views, all (N, V, E) and of unit length: what is asked for and what there is,
-    of sounds and of pictures."""
-
-    predicted_audio: Tensor
-    audio: Tensor
-    predicted_video: Tensor
-    video: Tensor
-
-    @property
-    def directions(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Queries and candidates in the order of `DIRECTIONS`."""
-        return (self.predicted_audio, self.audio), (self.predicted_video, self.video)
-
-
-@torch.no_grad()
 def embed(networks: Networks, batch: Batch) -> Embeddings:
     """On the CPU."""
-    model = networks.model
-    video, audio = networks.video(batch), networks.audio(batch)
-    wanted_video, wanted_audio = model.video_head(video), model.audio_head(audio)
-    from_video, from_audio = wanted_video, wanted_audio
-    if networks.config.across_views:
-        from_video = model.predicted_audio_head(networks.predicted_audio(video, batch))
-        from_audio = model.predicted_video_head(networks.predicted_video(audio, batch))
-    parts = (from_video, wanted_audio, from_audio, wanted_video)
-    return Embeddings(*(F.normalize(part.float(), dim=-1).cpu() for part in parts))
+    found = networks.embeddings(batch)
+    parts = (found.predicted_audio, found.audio, found.predicted_video, found.video)
+    return Embeddings(*(part.cpu() for part in parts))
+
+
+def directions_of(found: Embeddings) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Queries and candidates in the order of `DIRECTIONS`."""
+    return (found.predicted_audio, found.audio), (found.predicted_video, found.video)
 
 
 def ranks_within(queries: Tensor, candidates: Tensor) -> Tensor:
@@ -138,7 +120,7 @@ def evaluate(root: str, config: Config, options: EvalOptions, gallery: int) -> R
     state = progress.load() or {"within": [], "gallery": []}
     bar.update(len(test) * len(state["within"]))
     for window in range(len(state["within"]), options.windows):
-        both = embedded(window).directions
+        both = directions_of(embedded(window))
         seed = options.seed * 10_007 + window
         state["within"].append(torch.stack([ranks_within(*pair) for pair in both]))
         state["gallery"].append(

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from avtrain import retrieval
 from avtrain.cli import main
 from avtrain.evaluate import EvalOptions
+from avtrain.models import Embeddings
 from avtrain.presets import Config, tiny
 from avtrain.progress import Progress
 from avtrain.results import Result
-from avtrain.retrieval import Embeddings, ranks_in_gallery, ranks_within
+from avtrain.retrieval import ranks_in_gallery, ranks_within
 from shards.reader import ShardSet
 from tests.tiny_set import make_set
 
