@@ -8,6 +8,8 @@ over the global batch. So the gradients are those of one process, but for roundi
 from __future__ import annotations
 
 import os
+import secrets
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +20,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -64,7 +66,7 @@ class World:
         try:
             store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
             # torchrun keeps the store over restarts, and the addresses of the dead in it.
-            store = PrefixStore(f"start-{restarts()}", store)
+            store = PrefixStore(_name_of_meeting(store, rank, size), store)
             backend = "nccl" if chosen.type == "cuda" else "gloo"
             dist.init_process_group(
                 backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size
@@ -118,6 +120,38 @@ class World:
         if self.size > 1:
             for value in values:
                 dist.broadcast(value, src=0)
+
+
+def _name_of_meeting(store: Store, rank: int, size: int) -> str:
+    """A name that the processes which are there now agree on, in a store where everything may be
+    of earlier ones: the first process invents it and tells it to each that shows itself, with the
+    word by which it did, until all have repeated it."""
+    own, polled_s = secrets.token_hex(8), 0.05
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+
+    def read(key: str) -> str:
+        return store.get(key).decode() if store.check([key]) else ""
+
+    if rank:
+        store.set(f"meeting/word/{rank}", own)
+    repeated: set[int] = {0}
+    while time.monotonic() < deadline:
+        if rank:
+            word, _, name = read(f"meeting/name/{rank}").partition(" ")
+            if word == own:
+                store.set(f"meeting/repeated/{rank}", name)
+                return name
+        else:
+            for other in set(range(1, size)) - repeated:
+                if read(f"meeting/repeated/{other}") == own:
+                    repeated.add(other)
+                else:
+                    store.set(f"meeting/name/{other}", f"{read(f'meeting/word/{other}')} {own}")
+            if len(repeated) == size:
+                return own
+        time.sleep(polled_s)
+    lacking = sorted(set(range(size)) - repeated) if rank == 0 else [0]
+    raise TrainingError(f"the processes did not meet: nothing was heard of {lacking}")
 
 
 class _Gather(torch.autograd.Function):

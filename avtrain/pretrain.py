@@ -67,7 +67,7 @@ def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str,
     """
     world = World.join(options.device)
     try:
-        return _pretrain(root, config, options, world)
+        return _pretrain(root, config, _started_again(options, world), world)
     finally:
         world.leave()
 
@@ -80,7 +80,8 @@ def pretrain_in_stages(
     first_out = options.out / FIRST_STAGE
     world = World.join(options.device)
     try:
-        if not (_resumes(options) and (options.out / CHECKPOINT).exists()):
+        options = _started_again(options, world)
+        if not (options.resume and (options.out / CHECKPOINT).exists()):
             first = replace(options, out=first_out, init_from=None, steps=first_steps)
             _pretrain(root, first_stage(config), first, world)
         start = replace(options, init_from=first_out / CHECKPOINT)
@@ -228,9 +229,10 @@ def _check_loss(contrast: Contrast, shards: ShardSet, batch: Batch, step: int) -
         )
 
 
-def _resumes(options: RunOptions) -> bool:
-    """torchrun starts a run again, as it was started, when a process has died."""
-    return options.resume or restarts() > 0
+def _started_again(options: RunOptions, world: World) -> RunOptions:
+    """torchrun starts a run again, as it was started, when a process has died; which the machines
+    whose processes had not do not know."""
+    return replace(options, resume=world.any([options.resume or restarts() > 0])[0])
 
 
 def _heard_as_before(config: Config, start: Checkpoint | None) -> Config:
@@ -246,7 +248,7 @@ def _heard_as_before(config: Config, start: Checkpoint | None) -> Config:
 
 def _earlier_start(options: RunOptions) -> Checkpoint | None:
     """The checkpoint to go on from. A run killed before its first one starts over."""
-    if _resumes(options):
+    if options.resume:
         path = options.out / CHECKPOINT
         return Checkpoint.load(path) if path.exists() else None
     for name in (CHECKPOINT, LOG, CONFIG):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,9 +32,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_set(tmp_path_factory.mktemp("set"), {"train": 7}, clips_per_source=2)
 
 
-def torchrun(processes: int, *arguments: object, restarts: int = 0) -> list[str]:
+def torchrun(processes: int, *arguments: object) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+    command += [f"--nproc-per-node={processes}", "--max-restarts=0"]
     return [*command, *map(str, arguments)]
 
 
@@ -87,30 +88,55 @@ def test_runs_of_any_number_of_processes_are_one(root: Path, tmp_path: Path) -> 
     assert torch.equal(states[0].rng["cpu"], states[1].rng["cpu"])
 
 
-def test_a_job_whose_process_dies_starts_again_by_itself(root: Path, tmp_path: Path) -> None:
+def test_a_job_of_two_nodes_whose_process_dies_starts_again_by_itself(
+    root: Path, tmp_path: Path
+) -> None:
+    """Two launchers that meet over the network, as on two machines, and a kill in the middle."""
     pretrain(root, tmp_path / "alone", "--steps", 12)
     out = tmp_path / "killed"
-    options = ["--steps", 12, "--checkpoint-steps", 1, "--out", out]
-    command = torchrun(2, "-m", "avtrain", "pretrain", root, *SMALL, *options, restarts=1)
-    job = subprocess.Popen(
-        command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    kill_one_of(job.pid, once=out / "checkpoint.pt")
-    _, errors = job.communicate(timeout=120)
-    assert job.returncode == 0, errors[-3000:]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    command += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--max-restarts=2"]
+    command += ["-m", "avtrain", "pretrain", str(root), "--out", str(out), *SMALL]
+    command += ["--steps", "12", "--checkpoint-steps", "1"]
+    nodes = [
+        subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    wait_for(out / "checkpoint.pt")
+    os.kill(int(children(nodes[1].pid)[-1]), signal.SIGKILL)
+    for node in nodes:
+        _, errors = node.communicate(timeout=200)
+        assert node.returncode == 0, errors[-3000:]
     assert [line["step"] for line in log_of(out)] == list(range(1, 13))
     losses = [[line["loss"] for line in log_of(of)] for of in (tmp_path / "alone", out)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
 
 
-def kill_one_of(launcher: int, once: Path) -> None:
-    """Kill the second process that a launcher started, once a file is there."""
-    deadline = time.monotonic() + 60
-    while not once.exists():
+def test_a_job_that_is_asked_to_stop_saves(root: Path, tmp_path: Path) -> None:
+    """The launcher gets the signal, as from Slurm, and hands it on."""
+    out = tmp_path / "stopped"
+    command = torchrun(2, "-m", "avtrain", "pretrain", root, "--out", out, *SMALL, "--steps", 900)
+    job = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    wait_for(out / "checkpoint.pt")
+    job.send_signal(signal.SIGTERM)
+    _, errors = job.communicate(timeout=60)
+    steps = Checkpoint.load(out / "checkpoint.pt").total_steps
+    assert f"after step {steps}, which is saved" in errors
+    assert len(log_of(out)) == steps < 900
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 90
+    while not path.exists():
         assert time.monotonic() < deadline, "the run did not begin"
         time.sleep(0.01)
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
+
+
+def children(process: int) -> list[str]:
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
 
 
 def test_more_processes_than_clips_are_refused(root: Path, tmp_path: Path) -> None:
