@@ -150,7 +150,7 @@ def _network(result: Result) -> tuple[Network, bool]:
 
 def _unseeded(network: Network) -> Network:
     positions = network.positions if network.transformer else "none"
-    return replace(network, seed=0, checkpoint=None, positions=positions)
+    return replace(network, seed=0, checkpoint=None, weights="", positions=positions)
 
 
 def _protocol(result: Result) -> str:

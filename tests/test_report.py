@@ -55,6 +55,7 @@ def result(
         preset="tiny",
         seed=seed,
         settings=(named if settings is None else settings) if trained else "",
+        weights=f"of seed {seed}" if trained else "",
     )
     metrics = {
         "accuracy": Metric(value, (value - 0.04, value + 0.04), 0.5),
