@@ -36,6 +36,7 @@ from benchmarks.study_run import Records, chosen, held, run_jobs
 from shards.errors import ShardError
 from shards.reader import ShardSet
 
+PAGE = Path("docs/study.md")
 QUICK = Study(
     clips=28,
     videos=30,
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parse(arguments)
     study = _study(given)
     out = given.out or Path("study-quick" if given.quick else "study")
-    page = given.page or (out / "study.md" if given.quick else Path("docs/study.md"))
+    page = given.page or (out / "study.md" if given.quick else PAGE)
     every = jobs_of(study, out)
     names = {job.name for job in every if given.only is None or given.only.search(job.name)}
     if not names:
@@ -157,10 +158,13 @@ def _report(
     from avtrain.report import lines_of
     from avtrain.report_figures import read_trainings
     from avtrain.results import read_results
-    from benchmarks.study_page import write_page
+    from benchmarks.study_page import write_page, write_summary
 
     facts = _facts(study, out, lacking, len(every), len(unfinished))
-    write_page(page, lines_of(read_results(results)), read_trainings(trained), out / "world", facts)
+    lines = lines_of(read_results(results))
+    write_page(page, lines, read_trainings(trained), out / "world", facts)
+    if page == PAGE:
+        write_summary(Path("README.md"), lines)
     print(f"{done.stdout}\n{page} and {out / 'report'} are written")
     return {}
 

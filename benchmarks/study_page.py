@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from avprep.world import CLIPS_PER_PLACE, DURATION_S, KINDS, VARIATION
-from avtrain.report import NOTE, Line, value_cells
+from avtrain.report import NOTE, Line, order_of, value_cells
 from avtrain.report_figures import Training, draw_curves, draw_results
 from avtrain.results import in_words, markdown
 from benchmarks.study_claims import CLAIMS, said
@@ -69,6 +69,66 @@ def write_page(
     if trainings:
         parts += ["## Training", f"![Training curves]({pictures['curves'].name})"]
     write_atomic(page, ("\n\n".join(parts) + "\n").encode())
+
+
+BEGIN, END = "<!-- written by make study -->", "<!-- end of what make study wrote -->"
+_COLUMNS = {
+    ("avsa-bin", 1): "AVSA-Bin, 1 view, %",
+    ("avsa-bin", 4): "4 views, %",
+    ("avc-bin", 4): "AVC-Bin, 4 views, %",
+    ("retrieval", 4): "its view of four, %",
+    ("localization", 4): "direction, error in °",
+    ("segmentation-none", 4): "segmentation, mIoU %",
+    ("segmentation-context", 4): "with sound and context, %",
+    ("action-probe", 1): "actions, probe, %",
+}
+
+
+def write_summary(readme: Path, lines: Sequence[Line]) -> None:
+    """A table of what was measured first in each task, between the marks of ``readme``."""
+    text = readme.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{readme} lacks the marks {BEGIN} and {END}")
+    table = summary(lines)
+    write_atomic(readme, f"{before}{BEGIN}\n\n{table}\n\n{END}{after}".encode())
+
+
+def summary(lines: Sequence[Line]) -> str:
+    """Markdown: one row a kind of network, the mean over its seeds and, from three seeds on, its
+    95 % interval."""
+    firsts = {
+        (order_of(line), line.task, line.views): line
+        for line in lines
+        if line.first and (line.task, line.views) in _COLUMNS
+    }
+    there = {(task, views) for _, task, views in firsts}
+    columns = {key: words for key, words in _COLUMNS.items() if key in there}
+    rows = []
+    for network in sorted({key[0] for key in firsts}):
+        row: dict[str, str] = {}
+        for column, words in columns.items():
+            line = firsts.get((network, *column))
+            if line is None:
+                continue
+            of = line.network
+            row |= {
+                "pretraining": "none" if line.untrained else of.pretraining,
+                "transformer": "yes" if of.transformer else "no",
+                "features": of.features,
+                words: in_words(line.mean, line.unit),
+            }
+            if line.over_seeds is not None and len(line.by_seed) > 2:
+                low, high = (in_words(end, line.unit) for end in line.over_seeds)
+                row[words] += f" ({low} to {high})"
+        names = ("pretraining", "transformer", "features", *columns.values())
+        rows.append({name: row.get(name, "-") for name in names})
+    chance = {"pretraining": "chance", "transformer": "", "features": ""}
+    for column, words in columns.items():
+        line = next(line for key, line in firsts.items() if key[1:] == column)
+        chance[words] = "-" if line.chance is None else in_words(line.chance, line.unit)
+    return markdown([*rows, chance])
 
 
 def _tables(lines: Sequence[Line]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +23,7 @@ from avtrain.results import Metric, Network, Result, read_results
 from benchmarks import study
 from benchmarks.study_claims import CLAIMS, CONTRARY, HOLDS, UNDECIDED, findings_of
 from benchmarks.study_jobs import Job, Study, jobs_of
-from benchmarks.study_page import write_page
+from benchmarks.study_page import BEGIN, END, write_page, write_summary
 from benchmarks.study_run import Records, chosen, held, run_jobs
 from shards.files import dump_json
 
@@ -196,7 +197,7 @@ def test_logs_become_curves(tmp_path: Path) -> None:
 
 def grid(value: Callable[[str, str, bool, int], float], seeds: int = 3) -> list[Result]:
     """The study's networks, with made-up accuracies that scatter by seed."""
-    kinds = [("none", False), ("AVC", False), ("AVTS", False), ("AVSA, 1 view", False)]
+    kinds = [("none", False), ("AVC", False), ("AVTS", False)]
     kinds += [(words, on) for words in ("AVSA", "curriculum AVC, AVSA") for on in (False, True)]
     results = []
     for task, views in (("avsa-bin", 1), ("avsa-bin", 4), ("avc-bin", 4), ("localization", 4)):
@@ -228,7 +229,7 @@ def test_words_follow_the_numbers() -> None:
     assert set(verdicts["the transformer beats none"].values()) == {CONTRARY}
     intensity = next(claim for claim in CLAIMS if claim.words.startswith("intensity"))
     settings = findings_of(intensity, lines)[0].settings
-    assert len(settings) == 7  # of the trained networks: of random ones it says nothing
+    assert len(settings) == 6  # of the trained networks: of random ones it says nothing
     assert verdicts["several views with the transformer beat one view of the same networks"] == {
         "avsa-bin": HOLDS
     }
@@ -248,6 +249,24 @@ def test_lower_may_be_better() -> None:
     (finding,) = findings_of(CLAIMS[0], lines_of(pairs))
     assert finding.verdict == HOLDS
     assert finding.by_seed[0] == pytest.approx(9)
+
+
+def test_the_summary_stands_between_its_marks(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    values = {"AVC": (0.6, 0.62, 0.64), "none": (0.5, 0.5, 0.5)}
+    results = [result(name, v, seed) for name, of in values.items() for seed, v in enumerate(of)]
+    for _ in range(2):
+        write_summary(readme, lines_of(results))
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert text.count("62.0 (57.0 to 67.0)") == 1
+    assert re.search(r"\| chance .* 50.0 +\|\n", text)
+    readme.write_text("no marks")
+    with pytest.raises(ValueError, match="lacks the marks"):
+        write_summary(readme, lines_of(results))
 
 
 def test_the_page_says_what_came_out(tmp_path: Path) -> None:
