@@ -287,13 +287,21 @@ def _own_channels(draw: Draw, heard: int) -> NDArray[np.float32]:
 
 def fit_statistics(features: Features, shards: ShardSet, clip: ClipConfig, seed: int) -> None:
     """Mean and std of the log-mels of ``STATISTICS_CLIPS`` clips evenly spread over the split:
-    the middle second of each, under the views that its draw gives."""
+    the middle second of each, under the views that its draw gives. Clips that cannot be read are
+    left out; raises ShardError where none can."""
     clips = Clips(shards, clip, features.config, NO_AUGMENTATION, seed, windows=1)
     device = features.mean.device
     count = min(STATISTICS_CLIPS, len(shards))
     log_mels = []
+    fault: ShardError | None = None
     for index in np.linspace(0, len(shards) - 1, count).round().astype(int).tolist():
-        _, sound, matrices, _ = clips.read_sound(index, clips.draw(0, index))
+        try:
+            _, sound, matrices, _ = clips.read_sound(index, clips.draw(0, index))
+        except ShardError as error:
+            fault = error
+            continue
         spectra = features.spectra(torch.from_numpy(sound).to(device))
         log_mels.append(features.log_mel(spectra, torch.from_numpy(matrices).to(device)))
+    if not log_mels and fault is not None:
+        raise fault
     features.fit(torch.cat(log_mels))

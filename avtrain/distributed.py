@@ -7,10 +7,12 @@ over the global batch. So the gradients are those of one process, but for roundi
 
 from __future__ import annotations
 
+import inspect
 import os
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -46,7 +48,7 @@ class World:
 
     @classmethod
     def join(cls, device: str) -> World:
-        """Meet the other processes, if torchrun has started several; `leave` parts from them.
+        """Meet the other processes, if torchrun has started several.
 
         Each has a GPU of its own, or all compute on CPUs.
         """
@@ -75,10 +77,6 @@ class World:
             raise TrainingError(f"the processes did not meet: {error}") from None
         return cls(chosen, dist.get_rank(), dist.get_world_size())
 
-    def leave(self) -> None:
-        if self.size > 1:
-            dist.destroy_process_group()
-
     @property
     def first(self) -> bool:
         """Whether it is this process that writes files and speaks to the user."""
@@ -93,7 +91,10 @@ class World:
         if self.size == 1:
             return module
         # Buffers are equal in all processes, since batch statistics are of the global batch.
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        known = inspect.signature(DistributedDataParallel.__init__).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {name: False}  # PyTorch 2.13 renamed it
+        return DistributedDataParallel(module, **options)
 
     def gather(self, part: Tensor) -> Tensor:
         """The parts of all processes, one after the other, as `part` deals them: (n, …) to (N, …).
@@ -120,6 +121,27 @@ class World:
         if self.size > 1:
             for value in values:
                 dist.broadcast(value, src=0)
+
+
+@contextmanager
+def joined(device: str) -> Iterator[World]:
+    """The processes of this run, while the block lasts.
+
+    Raises TrainingError where others are gone.
+    """
+    world = World.join(device)
+    try:
+        yield world
+    except RuntimeError as error:
+        if world.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise TrainingError(
+            f"process {world.rank} of {world.size} has lost the others, so that the job ends; "
+            f"what the first to end said tells why ({str(error).strip().splitlines()[0]:.120})"
+        ) from None
+    finally:
+        if world.size > 1:
+            dist.destroy_process_group()
 
 
 def _name_of_meeting(store: Store, rank: int, size: int) -> str:

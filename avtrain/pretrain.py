@@ -15,7 +15,7 @@ from avtrain.board import Board
 from avtrain.checkpoint import Checkpoint, keep
 from avtrain.data import Batch, Clips, fit_statistics
 from avtrain.device import default_workers
-from avtrain.distributed import World, restarts
+from avtrain.distributed import World, joined, restarts
 from avtrain.errors import TrainingError
 from avtrain.loader import Plan, Share, Step, load
 from avtrain.losses import Contrast
@@ -65,11 +65,8 @@ def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str,
 
     Raises Stopped where a signal asked it to stop; the same call with ``resume`` goes on.
     """
-    world = World.join(options.device)
-    try:
+    with joined(options.device) as world:
         return _pretrain(root, config, _started_again(options, world), world)
-    finally:
-        world.leave()
 
 
 def pretrain_in_stages(
@@ -78,16 +75,13 @@ def pretrain_in_stages(
     """The curriculum: AVC in ``OUT/avc`` (``first_steps`` end it early), then ``config`` from its
     networks in ``OUT``. With ``resume`` it goes on in whichever stage was interrupted."""
     first_out = options.out / FIRST_STAGE
-    world = World.join(options.device)
-    try:
+    with joined(options.device) as world:
         options = _started_again(options, world)
         if not (options.resume and (options.out / CHECKPOINT).exists()):
             first = replace(options, out=first_out, init_from=None, steps=first_steps)
             _pretrain(root, first_stage(config), first, world)
         start = replace(options, init_from=first_out / CHECKPOINT)
         return _pretrain(root, replace(config, curriculum=True), start, world)
-    finally:
-        world.leave()
 
 
 @dataclass

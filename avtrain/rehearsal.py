@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from avtrain.data import Batch
-from avtrain.distributed import World
+from avtrain.distributed import joined
 from avtrain.errors import TrainingError
 from avtrain.loader import Step
 from avtrain.presets import Config
@@ -34,8 +34,7 @@ def rehearse(
     ``trace``: write what happened in them to ``OUT/trace.json``, for https://ui.perfetto.dev; else
     data are read in this process, so that what a step reads can be counted.
     """
-    world = World.join(options.device)
-    try:
+    with joined(options.device) as world:
         if not trace:
             options = replace(options, workers=0)
         run = prepare(root, config, options, world)
@@ -63,8 +62,6 @@ def rehearse(
         read = [now - then for now, then in zip(_counts(run), before, strict=True)]
         step_s = statistics.median(durations)
         return [*_plan(run), *_costs(run, step_s, shares, read, steps)]
-    finally:
-        world.leave()
 
 
 def _step(run: Prepared, batches: Iterator[tuple[Step, Batch]]) -> None:

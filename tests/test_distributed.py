@@ -128,6 +128,18 @@ def test_a_job_that_is_asked_to_stop_saves(root: Path, tmp_path: Path) -> None:
     assert len(log_of(out)) == steps < 900
 
 
+def test_who_is_left_says_that_others_are_gone(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = torchrun(2, "-m", "avtrain", "pretrain", root, "--out", out, *SMALL, "--steps", 900)
+    job = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    wait_for(out / "checkpoint.pt")
+    os.kill(int(children(job.pid)[-1]), signal.SIGKILL)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode != 0
+    assert "Error: process 0 of 2 has lost the others, so that the job ends" in errors
+    assert "avtrain/" not in errors  # no traceback of ours
+
+
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 90
     while not path.exists():

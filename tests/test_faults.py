@@ -43,13 +43,14 @@ def avtrain(*arguments: object) -> Result:
 
 
 def damage(root: Path, sample: int) -> str:
-    """Write over a clip's pictures, as a failing disk does, and return its key."""
+    """Write over a clip's members, as a failing disk does, and return its key."""
     shards = ShardSet(root)
     tar = root / "train" / "train-000000.tar"
     content = bytearray(tar.read_bytes())
     for view in range(5):
-        offset, size = shards._place(sample, f"view{view:02d}.mp4")
-        content[offset : offset + size] = b"\xff" * size
+        for member in (f"view{view:02d}.mp4", f"view{view:02d}.flac"):
+            offset, size = shards._place(sample, member)
+            content[offset : offset + size] = b"\xff" * size
     tar.write_bytes(content)
     return shards.keys[sample]
 

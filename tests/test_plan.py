@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avtrain.loader import Share
 from shards.plan import epoch_steps
 
 sets = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=120)
@@ -73,3 +74,17 @@ def test_nonsense_is_refused() -> None:
     with pytest.raises(ValueError, match="shard numbers"):
         epoch_steps(["a", "b"], np.array([0]), 0, 0, 1)
     assert epoch_steps([], np.array([], dtype=int), 0, 0, 4) == []
+
+
+@given(st.integers(1, 300), st.integers(1, 16), st.integers(1, 5))
+def test_processes_and_pieces_share_a_batch(count: int, size: int, pieces: int) -> None:
+    """All of it, each sample once, in the order of the pieces and the processes; parts of a piece
+    differ by one at most."""
+    samples = np.arange(count) * 7
+    shares = [Share(rank, size, pieces).of(samples) for rank in range(size)]
+    assert {len(share) for share in shares} == {pieces}
+    for piece in range(pieces):
+        sizes = [len(share[piece]) for share in shares]
+        assert max(sizes) - min(sizes) <= 1
+    dealt = [share[piece] for piece in range(pieces) for share in shares]
+    np.testing.assert_array_equal(np.concatenate(dealt), samples)
