@@ -13,7 +13,7 @@ INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 .PHONY: demo study test soak check clean
 
 test: $(VENV)/.test check
-	$(BIN)/pytest -n auto --dist worksteal
+	$(BIN)/pytest -n auto --dist loadfile
 
 # What the tests do a little of, many times over: kills of a build, and damaged recordings.
 soak: $(VENV)/.test
