@@ -164,7 +164,7 @@ def _report(
     lines = lines_of(read_results(results))
     write_page(page, lines, read_trainings(trained), out / "world", facts)
     if page == PAGE:
-        write_summary(Path("README.md"), lines)
+        write_summary(Path("README.md"), lines, facts)
     print(f"{done.stdout}\n{page} and {out / 'report'} are written")
     return {}
 

@@ -124,7 +124,8 @@ def _finding(claim: Claim, task: str, lines: Sequence[Line]) -> Finding | None:
             if seed in other.by_seed
         }
         if differences:
-            free = {name: value for name, value in what.items() if name not in claim.but}
+            # Networks with transformers and without may be compared with the same ones.
+            free = {n: v for n, v in what.items() if n not in claim.but or n == "transformer"}
             settings[_in_words(free)] = differences
     if not settings:
         return None

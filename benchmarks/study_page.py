@@ -84,15 +84,16 @@ _COLUMNS = {
 }
 
 
-def write_summary(readme: Path, lines: Sequence[Line]) -> None:
+def write_summary(readme: Path, lines: Sequence[Line], facts: dict[str, str]) -> None:
     """A table of what was measured first in each task, between the marks of ``readme``."""
     text = readme.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{readme} lacks the marks {BEGIN} and {END}")
-    table = summary(lines)
-    write_atomic(readme, f"{before}{BEGIN}\n\n{table}\n\n{END}{after}".encode())
+    made = f"{facts['command']}, {facts['written on']}; jobs: {facts['jobs']}."
+    parts = [before + BEGIN, summary(lines), made, END + after]
+    write_atomic(readme, "\n\n".join(parts).encode())
 
 
 def summary(lines: Sequence[Line]) -> str:

@@ -251,22 +251,26 @@ def test_lower_may_be_better() -> None:
     assert finding.by_seed[0] == pytest.approx(9)
 
 
+FACTS = {"command": "`make`", "written on": "today", "jobs": "all 9"}
+
+
 def test_the_summary_stands_between_its_marks(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
     values = {"AVC": (0.6, 0.62, 0.64), "none": (0.5, 0.5, 0.5)}
     results = [result(name, v, seed) for name, of in values.items() for seed, v in enumerate(of)]
     for _ in range(2):
-        write_summary(readme, lines_of(results))
+        write_summary(readme, lines_of(results), FACTS)
     text = readme.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
     assert text.count("62.0 (57.0 to 67.0)") == 1
+    assert "`make`, today; jobs: all 9." in text
     assert re.search(r"\| chance .* 50.0 +\|\n", text)
     readme.write_text("no marks")
     with pytest.raises(ValueError, match="lacks the marks"):
-        write_summary(readme, lines_of(results))
+        write_summary(readme, lines_of(results), FACTS)
 
 
 def test_the_page_says_what_came_out(tmp_path: Path) -> None:
