@@ -69,8 +69,8 @@ def _views(frames: np.ndarray[Any, Any], sound: Tensor) -> Any:
     axes = figure.subplots(4, views, squeeze=False)
     for view in range(views):
         other = (view + 1) % views
-        shown = [frames[0, view], sound[0, view, 0].T, sound[0, view, front].T]
-        shown.append(sound[0, other, front].T)
+        heard = [sound[0, view, 0], sound[0, view, front], sound[0, other, front]]
+        shown = [frames[0, view], *(part.T.numpy() for part in heard)]
         titles = [f"view {view}", "its sound", "to the front", f"that of view {other}"]
         for row, (content, title) in enumerate(zip(shown, titles, strict=True)):
             axes[row, view].imshow(content, origin="lower" if row else "upper", aspect="auto")
