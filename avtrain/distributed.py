@@ -7,6 +7,8 @@ over the global batch. So the gradients are those of one process, but for roundi
 
 from __future__ import annotations
 
+import gc
+import importlib
 import inspect
 import os
 import secrets
@@ -28,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from avtrain.device import pick_device
 from avtrain.errors import TrainingError
+from avtrain.stopping import ignore_signals
 
 TIMEOUT = timedelta(minutes=10)
 """Without a word of another process for so long, the run ends."""
@@ -65,6 +68,9 @@ class World:
                 )
             chosen = torch.device("cuda", local)
             torch.cuda.set_device(chosen)
+        # Imported later, as PyTorch itself does, it keeps hold of the group and so of its threads;
+        # one that ends its work while the interpreter does aborts the process.
+        importlib.import_module("torch._dynamo")
         try:
             store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
             # torchrun keeps the store over restarts, and the addresses of the dead in it.
@@ -135,12 +141,14 @@ def joined(device: str) -> Iterator[World]:
     except RuntimeError as error:
         if world.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
+        ignore_signals()  # the launcher ends who is left: not before it has said why
         raise TrainingError(
             f"process {world.rank} of {world.size} has lost the others, so that the job ends; "
             f"what the first to end said tells why ({str(error).strip().splitlines()[0]:.120})"
         ) from None
     finally:
         if world.size > 1:
+            gc.collect()  # what still holds the group, so that its threads end here
             dist.destroy_process_group()
 
 

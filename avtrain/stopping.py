@@ -18,7 +18,7 @@ class StopRequest:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():  # others may set none
+        if _may_set_handlers():
             for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
         return self
@@ -34,6 +34,17 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name
+
+
+def ignore_signals() -> None:
+    """From now on `SIGNALS` do nothing: this process is about to end by itself."""
+    if _may_set_handlers():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _may_set_handlers() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class Stopped(Exception):

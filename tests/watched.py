@@ -23,39 +23,50 @@ class Run:
     left: tuple[str, ...]
 
 
+# A process inherits the peak of the one that starts it, here of a test runner that may have held
+# networks: so a small one stands between.
+_BETWEEN = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[2:])
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+open(sys.argv[1], "w").write(f"{status} {peak}")
+"""
+
+
 def watch(arguments: list[Any], limit_s: float) -> Run:
     """Run a command of ours with all its processes; status None if it takes longer."""
     with (
         tempfile.TemporaryDirectory() as folder,
+        tempfile.NamedTemporaryFile("r") as said,
         tempfile.TemporaryFile() as outputs,
         tempfile.TemporaryFile() as errors,
     ):
+        between = [sys.executable, "-ISc", _BETWEEN, said.name]
         process = subprocess.Popen(
-            [sys.executable, "-m", "avprep", *map(str, arguments)],
+            [*between, sys.executable, "-m", "avprep", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=outputs,
             stderr=errors,
             env={**os.environ, "TMPDIR": folder},
             start_new_session=True,
         )
-        deadline = time.monotonic() + limit_s
-        done, status, usage = 0, 0, None
-        while not done and time.monotonic() < deadline:
-            time.sleep(0.05)
-            done, status, usage = os.wait4(process.pid, os.WNOHANG)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(limit_s)
+        done = process.returncode is not None
         left = [] if not done else _still_running(process.pid)
         _kill(process.pid)
-        if not done:
-            _, _, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status) if done else -signal.SIGKILL
+        process.wait()
+        status, peak = None, 0
+        if done:
+            status, peak = map(int, said.read().split())
         outputs.seek(0)
         errors.seek(0)
         left += [f"a temporary file {path.name}" for path in Path(folder).iterdir()]
         return Run(
-            process.returncode if done else None,
+            status,
             outputs.read().decode(errors="replace"),
             errors.read().decode(errors="replace"),
-            0 if usage is None else usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+            peak * (1 if sys.platform == "darwin" else 1024),
             tuple(left),
         )
 
