@@ -43,20 +43,25 @@ def status_of(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
+def family_of(pid: int) -> dict[int, dict[str, str]]:
+    """A process and all that it started, which run now: what the system says of each."""
+    found = {int(path.name): status_of(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+    family = {pid}
+    for other in sorted(found):  # children are younger, and their numbers mostly larger
+        if int(found[other].get("PPid", 0)) in family:
+            family.add(other)
+    return {member: found[member] for member in family if member in found}
+
+
 def peaks(command: list[str]) -> dict[str, int]:
     """The largest resident memory, in kB, of each kind of process that a command runs."""
     most: defaultdict[str, int] = defaultdict(int)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as build:
         while build.poll() is None:
-            found = {int(p.name): status_of(int(p.name)) for p in Path("/proc").glob("[0-9]*")}
-            family = {build.pid}
-            for pid in sorted(found):  # children are younger, and their numbers mostly larger
-                if int(found[pid].get("PPid", 0)) in family:
-                    family.add(pid)
-            for pid in family & found.keys():
-                name = found[pid].get("Name", "")
+            for pid, status in family_of(build.pid).items():
+                name = status.get("Name", "")
                 kind = "plan" if pid == build.pid else "ffmpeg" if "ffmpeg" in name else "worker"
-                peak = found[pid].get("VmHWM", "0 kB").split()[0]
+                peak = status.get("VmHWM", "0 kB").split()[0]
                 most[kind] = max(most[kind], int(peak))
             time.sleep(LOOK_EVERY_S)
         if build.returncode != 0:
