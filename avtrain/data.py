@@ -140,10 +140,10 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
     def read(self, index: int, draw: Draw) -> dict[str, NDArray[np.generic]]:
         """The fields of a batch for one clip as drawn."""
         starts, sound, matrices, turned = self.read_sound(index, draw)
-        frames = [self._read_pictures(index, draw, start) for start in starts]
+        crops = [crop for start in starts for crop in self._read_pictures(index, draw, start)]
         return {
             "index": np.array(index),
-            "frames": np.concatenate(frames),
+            "frames": np.stack(crops),
             "sound": sound,
             "matrices": matrices,
             "turned": turned,
@@ -216,9 +216,9 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         directions = unit_vector(azimuth, [view.elevation_deg for view in places])
         return (directions * [1, -1 if draw.mirror else 1, 1]).astype(np.float32)
 
-    def _read_pictures(self, index: int, draw: Draw, sound_s: float) -> NDArray[np.uint8]:
-        """Frames (V, T, height, width, 3) inside the sound that begins at ``sound_s``; frame T // 2
-        is the one in the middle."""
+    def _read_pictures(self, index: int, draw: Draw, sound_s: float) -> list[NDArray[np.uint8]]:
+        """Of each view frames (T, height, width, 3) inside the sound that begins at ``sound_s``;
+        frame T // 2 is the one in the middle."""
         video = self.shards.info(index).video
         step = frame_step(self.shards.keys[index], video.fps, self.clip.fps)
         span = (self.clip.frames - 1) * step + 1
@@ -230,8 +230,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         else:
             start = max(0, round(draw.middle_s * video.fps) - self.clip.frames // 2 * step)
         start = min(start, video.frames - span)
-        crops = [self.shards.frames(index, int(v), start, span)[::step] for v in draw.views]
-        return np.stack(crops)
+        return [self.shards.frames(index, int(v), start, span)[::step] for v in draw.views]
 
     def _check(self, info: SampleInfo) -> None:
         if len(info.views) < self.clip.views:

@@ -31,8 +31,6 @@ class CachedFolder:
     processes need not know of each other.
     """
 
-    block_bytes = 0
-
     def __init__(self, origin: Folder, place: Path, version: str, limit_bytes: int) -> None:
         self.origin, self.place, self.limit_bytes = origin, place, limit_bytes
         self._version = version

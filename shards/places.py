@@ -25,9 +25,6 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://(.*)")
 class LocalFolder:
     """A folder of this machine's file systems. It need not exist before something is written."""
 
-    block_bytes = 0
-    """Reads of fewer bytes than this cost as much as reads of as many."""
-
     def __init__(self, root: Path) -> None:
         self.root = root
         self._descriptors: dict[str, int] = {}

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from shards.cache import CachedFolder
 from shards.errors import ShardError
+from shards.flac import SoundDecoder
 from shards.geometry import ACN_CHANNELS, view_foa_matrix
 from shards.manifest import read_index, read_manifest
 from shards.places import Folder, folder_of
@@ -67,11 +65,12 @@ class ShardSet:
 
     def _reset(self) -> None:
         self._decoders: dict[str, CropDecoder] = {}
+        self._sound_decoder = SoundDecoder()
         self._index_of = lru_cache(_CACHED_INDICES)(self._read_index)
         self._info_of = lru_cache(_CACHED_INFOS)(self._read_info)
 
     def __getstate__(self) -> dict[str, Any]:
-        lazy = ("_decoders", "_index_of", "_info_of")
+        lazy = ("_decoders", "_sound_decoder", "_index_of", "_info_of")
         return {name: value for name, value in self.__dict__.items() if name not in lazy}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -143,20 +142,17 @@ class ShardSet:
             raise ValueError(f"samples {start}+{count} not within the clip's {info.audio.samples}")
         rotated = info.audio.layout == "rotated"
         suffix = f"view{view:02d}.flac" if rotated else "flac"
-        member = _Member(self, sample, suffix)
+        _, size = self._place(sample, suffix)
         try:
-            with soundfile.SoundFile(member) as file:
-                file.seek(start)
-                sound = file.read(count, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            if member.error is not None:
-                raise member.error from None
-            name = self._name(sample, suffix)
-            raise ShardError(f"{name} does not decode: {error.error_string}") from None
-        if sound.shape != (count, len(info.audio.channels)):
-            raise ShardError(f"{self._name(sample, suffix)} has not the length its JSON says")
+            sound = self._sound_decoder.decode(
+                partial(self._read, sample, suffix), size, start, count
+            )
+        except ShardError as error:
+            raise ShardError(f"{self._name(sample, suffix)}: {error}") from None
+        if len(sound) != len(info.audio.channels):
+            raise ShardError(f"{self._name(sample, suffix)} has not the channels its JSON says")
         sound /= np.float32(info.audio.gain)
-        return np.ascontiguousarray(sound.T)
+        return sound
 
     def label_map(self, sample: int, view: int, number: int) -> NDArray[np.uint8]:
         """Classes (height, width) that a view shows at the clip's ``map_times_s[number]``."""
@@ -229,62 +225,3 @@ class _Places:
             return None
         offset, size = self._map_places[names.index(suffix)].tolist()
         return offset, size
-
-
-class _Member(io.RawIOBase):
-    """A member as a file, so that libsndfile seeks in it and reads only what it needs.
-
-    libsndfile reads little by little. Where each read is a request over a network, whole blocks
-    are read and kept for as long as the member is open.
-    """
-
-    def __init__(self, shards: ShardSet, sample: int, suffix: str) -> None:
-        super().__init__()
-        self._shards, self._sample, self._suffix = shards, sample, suffix
-        self._size = shards._place(sample, suffix)[1]
-        self._at = 0
-        self._blocks: dict[int, bytes] = {}
-        # libsndfile calls back into `readinto` and would only print what is raised there.
-        self.error: ShardError | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = min(max(base + offset, 0), self._size)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        end = min(self._at + len(view), self._size)
-        try:
-            data = self._read(self._at, end)
-        except ShardError as error:
-            self.error = error
-            return 0
-        view[: len(data)] = data
-        self._at = end
-        return len(data)
-
-    def _read(self, start: int, end: int) -> bytes:
-        size = self._shards.root.block_bytes
-        if not size or start == end:
-            return self._shards._read(self._sample, self._suffix, start, end)
-        first = start // size
-        blocks = b"".join(self._block(number, size) for number in range(first, -(-end // size)))
-        return blocks[start - first * size : end - first * size]
-
-    def _block(self, number: int, size: int) -> bytes:
-        if number not in self._blocks:
-            end = min((number + 1) * size, self._size)
-            self._blocks[number] = self._shards._read(
-                self._sample, self._suffix, number * size, end
-            )
-        return self._blocks[number]

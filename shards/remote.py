@@ -27,9 +27,6 @@ class RemoteFolder:
     Instances can be sent to other processes and survive a fork: a connection is of one process.
     """
 
-    block_bytes = 1 << 20
-    """Reads of fewer bytes than this cost about as much as reads of as many."""
-
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self._opened: tuple[int, Any, str] | None = None
