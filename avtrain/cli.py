@@ -79,9 +79,14 @@ def main() -> None:
     "--lr", "learning_rate", type=click.FloatRange(0, min_open=True), help="[default: preset]"
 )
 @click.option(
+    "--sampling",
+    type=click.Choice(["clip", "video"]),
+    help="An epoch shows every clip, or of each recording one.  [default: of the preset]",
+)
+@click.option(
     "--clips-per-source",
     type=click.IntRange(1),
-    help="Clips that an epoch shows of a source.  [default: preset]",
+    help="Or so many of each recording.  [default: 2 in preset paper]",
 )
 @click.option(
     "--bf16",

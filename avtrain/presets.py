@@ -179,7 +179,8 @@ PRESETS: dict[str, Callable[[Task], Config]] = {"tiny": tiny, "paper": paper}
 
 def with_options(config: Config, **given: Any) -> Config:
     """The same run with other settings, by their names as command-line options; None leaves the
-    preset's. ``features`` is ``logmel`` or ``logmel+intensity``.
+    preset's. ``features`` is ``logmel`` or ``logmel+intensity``; ``sampling`` is ``clip`` (an epoch
+    shows all clips) or ``video`` (of each source one, or ``clips_per_source``).
 
     Raises TrainingError for settings that do not go together.
     """
@@ -187,6 +188,13 @@ def with_options(config: Config, **given: Any) -> Config:
     features = given.pop("features", None)
     if features is not None:
         given["intensity"] = features == "logmel+intensity"
+    sampling = given.pop("sampling", None)
+    if sampling == "video":
+        given.setdefault("clips_per_source", 1)
+    elif sampling == "clip":
+        if "clips_per_source" in given:
+            raise TrainingError("--sampling clip shows all clips: leave out --clips-per-source")
+        config = replace(config, clips_per_source=None)
     parts: dict[str, Any] = {}
     for name in ("clip", "sound", "model"):
         part = getattr(config, name)
@@ -201,12 +209,14 @@ def with_options(config: Config, **given: Any) -> Config:
 
 
 def first_stage(config: Config) -> Config:
-    """AVC with the networks, features and seed of a run: what a curriculum begins with."""
+    """AVC with the networks, features, sampling and seed of a run: what a curriculum begins
+    with."""
     stage = PRESETS[config.preset]("avc")
     return replace(
         stage,
         sound=config.sound,
         model=config.model,
+        clips_per_source=config.clips_per_source,
         seed=config.seed,
         precision=config.precision,
         pieces=config.pieces,

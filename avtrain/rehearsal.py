@@ -94,7 +94,7 @@ def _plan(run: Prepared) -> list[str]:
     config, shards, world = run.config, run.shards, run.trainer.world
     entries = shards.manifest.splits[shards.split]
     gigabytes = sum(entry.bytes for entry in entries) / 1e9
-    per_epoch = run.plan.steps_per_epoch
+    epoch = run.plan.epoch(0)
     slots = config.clip.moments if config.task == "avts" else config.clip.views
     kind = "moments" if config.task == "avts" else "views"
     pieces = f" in {config.pieces} pieces" * (config.pieces > 1)
@@ -102,7 +102,8 @@ def _plan(run: Prepared) -> list[str]:
     return [
         f"data: {len(shards)} clips of {len(set(shards.sources))} sources in {len(entries)} "
         f"shards, {gigabytes:.2f} GB: split {shards.split!r} of {shards.root}",
-        f"plan: {per_epoch} steps an epoch, {config.epochs} epochs; "
+        f"plan: an epoch shows {sum(map(len, epoch))} clips in {len(epoch)} steps, "
+        f"{config.epochs} epochs; "
         f"{config.batch_size} clips x {slots} {kind} a step{pieces}{ranks}; "
         f"steps {run.total + 1} to {run.last_total} are left",
     ]

@@ -1,15 +1,18 @@
 """CPU time of a training sample: our reader, plain webdataset, and the published on-the-fly code.
 
-    python benchmarks/loader.py SHARDS [--split train] [--rounds 3] [--samples 150]
-        [--published CHECKOUT --raw RAW]
+    python benchmarks/loader.py SHARDS… [--split train] [--rounds 3] [--samples 150]
+        [--published CHECKOUT --raw RAW] [--workers 0 1 2]
 
-A sample is four views of a clip, each with 8 frames and 1 s of sound turned to it (`frames and
-sound`), and then augmented and with log-mels as well (`tensors`). Every reader runs on one thread,
-one after the other in every round; the medians over the rounds are shown. The first peer reads the
-same tars with webdataset, decodes the window of each view with PyAV and soundfile, and makes the
-same features from each view's own sound. The second one is the code that the paper's authors
-published as AVSpatialAlignment, from the user's own checkout of it, on the recordings RAW that the
-shards were built of: see `published.py`.
+A sample is four views of a clip, each with 8 frames and 1 s of sound turned to it, made as far as
+`frames and sound` (the device does the rest), `log-mels` (of the sound, on the CPU) or `tensors`
+(pictures resized, augmented and normalised as well). Every reader runs on one thread, one after the
+other in every round; the medians over the rounds are shown. SHARDS may be sets of both audio
+layouts. The first peer reads the same tars with webdataset, decodes the window of each view with
+PyAV and soundfile, and makes the same features of each view's own sound, or of the one sound turned
+to each view. The second one is the code that the paper's authors published as AVSpatialAlignment,
+from the user's own checkout of it, on the recordings RAW that the shards were built of: see
+`published.py`. Then come the bytes that a sample costs, and samples a second of wall-clock time
+with several loader processes.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
 
@@ -32,60 +36,75 @@ import torch
 import webdataset
 
 from avtrain.augment import prepare_pictures
-from avtrain.data import Clips
+from avtrain.data import Batch, Clips
 from avtrain.features import FeatureConfig, Features
 from avtrain.loader import Plan, load
 from avtrain.presets import AugmentConfig, ClipConfig
+from shards.geometry import view_foa_matrix
+from shards.places import LocalFolder
 from shards.reader import ShardSet
 
 CLIP = ClipConfig(views=4)
 SOUND = FeatureConfig()
 BATCH = 10
-KINDS = ("frames and sound", "tensors")
-Reader = Callable[[ShardSet, int, bool], None]
+KINDS = ("frames and sound", "log-mels", "tensors")
+WINDOWS_S = 9.0
+Reader = Callable[[ShardSet, int, str], None]
 
 
-def ours(shards: ShardSet, samples: int, tensors: bool) -> None:
+def ours(shards: ShardSet, samples: int, kind: str) -> None:
     features = Features(SOUND)
-    clips, plan = Clips(shards, CLIP, SOUND, AugmentConfig(), seed=0), Plan(shards, 0, BATCH)
-    done = 0
-    for _, batch in load(clips, plan, range(10**6), 0, workers=0, pin=False):
-        if tensors:
-            batch.pictures(CLIP.size)
+    for batch in islice(batches(shards, 0), -(-samples // BATCH)):
+        if kind != KINDS[0]:
             batch.features(features, batch.matrices)
-        else:
-            torch.einsum("bvij,bjn->bvin", batch.matrices, batch.sound)
-        done += len(batch.index)
-        if done >= samples:
-            return
+        if kind == "tensors":
+            batch.pictures(CLIP.size)
 
 
-def plain_webdataset(shards: ShardSet, samples: int, tensors: bool) -> None:
+def batches(shards: ShardSet, workers: int) -> Iterator[Batch]:
+    clips, plan = Clips(shards, CLIP, SOUND, AugmentConfig(), seed=0), Plan(shards, 0, BATCH)
+    for _, batch in load(clips, plan, range(10**6), 0, workers, pin=False):
+        yield batch
+
+
+def plain_webdataset(shards: ShardSet, samples: int, kind: str) -> None:
     features = Features(SOUND)
     entries = shards.manifest.splits[shards.split]
     urls = [shards.root.path(entry.file) for entry in entries]
     dataset = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
     rng = np.random.default_rng(0)
-    identity = torch.eye(4).repeat(BATCH, CLIP.views, 1, 1)
     jitter, mirror = torch.tensor([[1.0, 1.0, 1.0, 0.0]] * BATCH), torch.zeros(BATCH) > 0
     source: Iterator[dict[str, bytes]] = chain.from_iterable(repeat(dataset))
     for _ in range(-(-samples // BATCH)):
-        pictures, sounds = [], []
+        pictures, sounds, matrices = [], [], []
         for sample in islice(source, BATCH):
-            for view in range(CLIP.views):
-                start = rng.uniform(0, 9)
-                pictures.append(_frames(sample[f"view{view:02d}.mp4"], start))
-                with soundfile.SoundFile(io.BytesIO(sample[f"view{view:02d}.flac"])) as file:
-                    file.seek(int(start * SOUND.sample_rate))
-                    sounds.append(file.read(SOUND.samples, dtype="float32").T)
-        if not tensors:
+            start = rng.uniform(0, WINDOWS_S)
+            views = range(CLIP.views)
+            pictures += [_frames(sample[f"view{view:02d}.mp4"], start) for view in views]
+            if "flac" in sample:
+                sounds.append(_sound(sample["flac"], start)[None])
+                places = [json.loads(sample["json"])["views"][view] for view in views]
+                turn = [view_foa_matrix(v["azimuth_deg"], v["elevation_deg"]) for v in places]
+                matrices.append(np.stack(turn).astype(np.float32))
+            else:
+                own = [_sound(sample[f"view{view:02d}.flac"], start) for view in views]
+                sounds.append(np.stack(own))
+        if kind == KINDS[0]:
             continue
-        frames = torch.from_numpy(np.stack(pictures)).unflatten(0, (BATCH, CLIP.views))
-        prepare_pictures(frames, CLIP.size, jitter, mirror)
-        # Each view's own sound: the features' rotation has nothing to do.
-        views = torch.from_numpy(np.stack(sounds)).unflatten(0, (BATCH, CLIP.views))
-        for view in range(CLIP.views):
-            features(views[:, view], identity[:, :1])
+        if kind == "tensors":
+            frames = torch.from_numpy(np.stack(pictures)).unflatten(0, (BATCH, CLIP.views))
+            prepare_pictures(frames, CLIP.size, jitter, mirror)
+        heard = torch.from_numpy(np.stack(sounds))
+        if matrices:
+            features(heard[:, 0], torch.from_numpy(np.stack(matrices)))
+        else:  # each view's own sound: the features' rotation has nothing to do
+            features(heard.flatten(0, 1), torch.eye(4).repeat(BATCH * CLIP.views, 1, 1, 1))
+
+
+def _sound(flac: bytes, start: float) -> np.ndarray:
+    with soundfile.SoundFile(io.BytesIO(flac)) as file:
+        file.seek(int(start * SOUND.sample_rate))
+        return file.read(SOUND.samples, dtype="float32").T
 
 
 def _frames(mp4: bytes, start: float) -> np.ndarray:
@@ -105,10 +124,10 @@ def _frames(mp4: bytes, start: float) -> np.ndarray:
 def seconds(read: Reader, shards: ShardSet, samples: int) -> dict[str, float | None]:
     """CPU seconds a sample."""
     taken: dict[str, float | None] = {}
-    read(shards, BATCH, True)  # what is set up at the first use does not count
+    read(shards, BATCH, "tensors")  # what is set up at the first use does not count
     for kind in KINDS:
         begin = time.process_time()
-        read(shards, samples, kind == "tensors")
+        read(shards, samples, kind)
         taken[kind] = (time.process_time() - begin) / samples
     return taken
 
@@ -122,29 +141,37 @@ def published(checkout: Path, raw: Path, samples: int) -> dict[str, float | None
     return taken
 
 
+def layout(shards: ShardSet) -> str:
+    return shards.info(0).audio.layout
+
+
 def table(
-    shards: ShardSet, samples: int, rounds: int, checkout: Path | None, raw: Path | None
+    sets: list[ShardSet], samples: int, rounds: int, checkout: Path | None, raw: Path | None
 ) -> Iterator[str]:
     """Lines of Markdown."""
-    readers: dict[str, Callable[[], dict[str, float | None]]] = {
-        "ours": lambda: seconds(ours, shards, samples),
-        "plain webdataset with PyAV and soundfile": lambda: seconds(
-            plain_webdataset, shards, samples
-        ),
-    }
+    readers: dict[str, Callable[[], dict[str, float | None]]] = {}
+    for shards in sets:
+        name = f"layout `{layout(shards)}`"
+        readers[f"ours, {name}"] = partial(seconds, ours, shards, samples)
+        readers[f"webdataset, PyAV, soundfile, {name}"] = partial(
+            seconds, plain_webdataset, shards, samples
+        )
     if checkout is not None and raw is not None:
         few = max(10, samples // 4)
-        readers["published on-the-fly code"] = lambda: published(checkout, raw, few)
-    taken: dict[str, list[dict[str, float | None]]] = {}
+        readers["published on-the-fly code"] = partial(published, checkout, raw, few)
+    taken: dict[str, list[dict[str, float | None]]] = {name: [] for name in readers}
     for _ in range(rounds):
         for name, read in readers.items():
-            taken.setdefault(name, []).append(read())
-    yield "| reader | frames and sound, CPU ms | × ours | tensors, CPU ms | × ours |"
-    yield "| --- | --- | --- | --- | --- |"
+            taken[name].append(read())
+    first = next(iter(taken))
+    yield f"| reader | {' | '.join(f'{kind}, CPU ms | × ours' for kind in KINDS)} |"
+    yield f"| --- |{' --- | --- |' * len(KINDS)}"
     for name, runs in taken.items():
-        cells = [name]
+        own, cells = first, [name]
+        for other in taken:  # the row of ours for the same set
+            own = other if other.startswith("ours") and name.endswith(other[4:]) else own
         for kind in KINDS:
-            pairs = [(run[kind], own[kind]) for run, own in zip(runs, taken["ours"], strict=True)]
+            pairs = [(run[kind], of[kind]) for run, of in zip(runs, taken[own], strict=True)]
             known = [(a, b) for a, b in pairs if a is not None and b is not None]
             if known:
                 cells.append(f"{1000 * statistics.median(a for a, _ in known):.1f}")
@@ -156,21 +183,60 @@ def table(
         yield "\nThe published on-the-fly code was not measured: no --published with --raw."
 
 
+def sizes(sets: list[ShardSet], samples: int) -> Iterator[str]:
+    """What a sample reads of the disk; webdataset reads all of the tars."""
+    yield "| layout | bytes read a sample | reads | bytes of a sample in the tars |"
+    yield "| --- | --- | --- | --- |"
+    for shards in sets:
+        root = LocalFolder(Path(str(shards.root)))
+        ours(ShardSet(root, shards.split), samples, KINDS[0])
+        entries = shards.manifest.splits[shards.split]
+        stored = sum(entry.bytes for entry in entries) / len(shards)
+        yield (
+            f"| {layout(shards)} | {root.bytes_read / samples:,.0f} | "
+            f"{root.reads / samples:.1f} | {stored:,.0f} |"
+        )
+
+
+def growth(shards: ShardSet, samples: int, rounds: int, workers: list[int]) -> Iterator[str]:
+    """Samples a second of wall-clock time; the main process takes batches and does no more."""
+    yield "| loader processes | samples a second |"
+    yield "| --- | --- |"
+    for count in workers:
+        rates = []
+        for _ in range(rounds):
+            found = batches(shards, count)
+            for _ in range(2 * max(1, count)):  # until all are at work
+                next(found)
+            begin = time.perf_counter()
+            for _ in range(-(-samples // BATCH)):
+                next(found)
+            rates.append(samples / (time.perf_counter() - begin))
+        yield f"| {count or 'none: in the process itself'} | {statistics.median(rates):.0f} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("shards")
+    parser.add_argument("shards", nargs="+")
     parser.add_argument("--split", default="train")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=150)
     parser.add_argument("--published", type=Path, metavar="CHECKOUT")
     parser.add_argument("--raw", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    shards = ShardSet(arguments.shards, arguments.split)
-    for line in table(
-        shards, arguments.samples, arguments.rounds, arguments.published, arguments.raw
-    ):
-        print(line)
+    sets = [ShardSet(place, given.split) for place in given.shards]
+    samples, rounds = -(-given.samples // BATCH) * BATCH, given.rounds
+    parts = [
+        table(sets, samples, rounds, given.published, given.raw),
+        sizes(sets, samples),
+        growth(sets[0], 4 * samples, rounds, given.workers),
+    ]
+    for part in parts:
+        for line in part:
+            print(line, flush=True)
+        print()
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ CHECKOUT is the user's own copy of the code that its authors published as AVSpat
 holds recordings (`.mp4`, and sound of the same name). A sample is made by the dataset of that code,
 built by its own function from its own settings for curriculum training: a window of 0.5 s of a
 whole 640×360 video and 1 s of its sound, decoded with PyAV, cut into four views of 112² and turned
-to each. Prints JSON: CPU seconds a sample of `frames and sound`, and of `tensors` with the
-augmentation and the log-mels as well (null without torchvision, which that code needs for these).
+to each. Prints JSON: CPU seconds a sample of `frames and sound`, of these with `log-mels`, and of
+`tensors` with the augmentation as well (null without torchvision, which that code needs for it).
 
 The code was written for PyAV 7 and runs with this adaptation from outside: PyAV's resampler returns
 a list of frames now, where that code expects one. Its own process keeps its modules (`utils`,
@@ -108,11 +108,13 @@ def main() -> None:
 
         settings = yaml.safe_load((checkout / _SETTINGS).read_text())["dataset"]
         dataset = build_360_dataset(settings, settings["train"])
-        tensors = _seconds(dataset, arguments.samples) if has_torchvision else None
-        dataset.video_transform = dataset.audio_transform = []
-        frames = _seconds(dataset, arguments.samples)
+        taken = {"tensors": _seconds(dataset, arguments.samples) if has_torchvision else None}
+        dataset.video_transform = []
+        taken["log-mels"] = _seconds(dataset, arguments.samples)
+        dataset.audio_transform = []
+        taken["frames and sound"] = _seconds(dataset, arguments.samples)
         os.chdir(checkout)
-    print(json.dumps({"frames and sound": frames, "tensors": tensors}))
+    print(json.dumps(taken))
 
 
 if __name__ == "__main__":

@@ -247,3 +247,25 @@ def test_everything_together(root: Path, tmp_path: Path, audio: str) -> None:
     assert (config.model.positions, config.model.head) == ("direction", "mlp")
     assert (config.negatives, config.temperature) == ("hard", 0.1)
     assert replace(config, seed=1).title == "AVSA, 2 views"
+
+
+# --- sampling ---
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ([], 12),
+        (["--sampling", "clip"], 12),
+        (["--sampling", "video"], 6),
+        (["--sampling", "video", "--clips-per-source", "2"], 12),
+    ],
+)
+def test_an_epoch_shows_every_clip_or_one_of_each_recording(
+    tmp_path: Path, options: list[str], shown: int
+) -> None:
+    root = make_set(tmp_path / "set", {"train": 6}, clips_per_source=2)
+    small = ["--task", "avc", "--batch-size", 3, "--device", "cpu"]
+    result = avtrain("pretrain", root, *small, *options, "--out", tmp_path / "run", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert f"an epoch shows {shown} clips" in result.output

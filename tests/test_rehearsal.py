@@ -30,7 +30,8 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(root: Path, tmp_path: Path)
     assert result.exit_code == 0, result.output
     assert not out.exists()
     assert "40 clips of 8 sources in 1 shards" in result.output
-    assert "10 steps an epoch, 7 epochs; 4 clips x 2 views a step; steps 1 to 70" in result.output
+    plan = "an epoch shows 40 clips in 10 steps, 7 epochs; 4 clips x 2 views a step; steps 1 to 70"
+    assert plan in result.output
     megabytes, reads = re.findall(r"reads: ([\d.]+) MB in (\d+) reads", result.output)[0]
     sound = 48_000  # bytes of a second of four channels, at 4 bits a sample
     assert 4 * sound < 1e6 * float(megabytes) < (root / "train" / "train-000000.tar").stat().st_size

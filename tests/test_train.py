@@ -242,6 +242,7 @@ def test_mistakes_are_one_sentence(root: Path, tmp_path: Path) -> None:
         (["--task", "avc", "--curriculum"], "a curriculum begins with avc"),
         (["--curriculum-steps", 3], "add --curriculum"),
         (["--task", "avts", "--moments", 3], "4 s are needed"),
+        (["--sampling", "clip", "--clips-per-source", 2], "leave out --clips-per-source"),
     ):
         assert what in refused("pretrain", root, *wrong, *out)
     assert "fewer than the 6" in refused("pretrain", root, "--views", 6, *out)
