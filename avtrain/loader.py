@@ -139,7 +139,7 @@ def load(
     one). A step of several pieces comes several times."""
     loader = DataLoader(
         clips,
-        batch_sampler=_Places(plan, epochs, first_step, share),
+        batch_sampler=Places(plan, epochs, first_step, share),
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin,
@@ -150,7 +150,7 @@ def load(
 
 
 @dataclass(frozen=True)
-class _Places:
+class Places:
     """The plan as a DataLoader wants it: lists of (epoch, sample index, spare indices…)."""
 
     plan: Plan

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avtrain.loader import Share
+from avtrain.loader import Places, Plan, Share
 from shards.plan import epoch_steps
 
 sets = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=120)
@@ -88,3 +90,27 @@ def test_processes_and_pieces_share_a_batch(count: int, size: int, pieces: int) 
         assert max(sizes) - min(sizes) <= 1
     dealt = [share[piece] for piece in range(pieces) for share in shares]
     np.testing.assert_array_equal(np.concatenate(dealt), samples)
+
+
+@given(
+    sets, st.integers(0, 5), st.integers(2, 40), st.integers(1, 16), st.integers(1, 16), st.data()
+)
+def test_any_number_of_processes_takes_the_same_steps_and_goes_on_with_another(
+    samples: list[tuple[int, int]],
+    seed: int,
+    batch_size: int,
+    size: int,
+    later_size: int,
+    data: st.DataObject,
+) -> None:
+    sources, shard_index = columns(samples)
+    shards: Any = SimpleNamespace(sources=sources, shard_index=shard_index)
+    plan, epochs = Plan(shards, seed, batch_size), range(2)
+    whole = [step.samples.tolist() for step in plan.steps(epochs)]
+    for processes, first in ((size, 0), (later_size, data.draw(st.integers(0, len(whole) // 2)))):
+        dealt = [
+            list(Places(plan, epochs, first, Share(rank, processes))) for rank in range(processes)
+        ]
+        assert {len(of) for of in dealt} == {len(whole) - first}
+        for step, parts in zip(whole[first:], zip(*dealt, strict=True), strict=True):
+            assert [sample for part in parts for _, sample in part] == step

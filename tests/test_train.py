@@ -71,11 +71,13 @@ def arrival(sound: NDArray[np.float32]) -> NDArray[np.float64]:
 # --- reading ---
 
 
-def test_windows_are_the_same_for_any_number_of_workers(root: Path) -> None:
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 2, 5, 8])
+def test_windows_are_the_same_for_any_number_of_workers(root: Path, workers: int) -> None:
     shards = ShardSet(root)
     clips, plan = Clips(shards, CLIP, SOUND, AugmentConfig(), seed=3), Plan(shards, 3, 4)
     alone = list(load(clips, plan, range(2), 1, workers=0, pin=False))
-    helped = list(load(clips, plan, range(2), 1, workers=2, pin=False))
+    helped = list(load(clips, plan, range(2), 1, workers=workers, pin=False))
     assert [(s.epoch, s.step, s.last_of_epoch) for s, _ in alone] == [
         (0, 1, False), (0, 2, True), (1, 0, False), (1, 1, False), (1, 2, True)
     ]  # fmt: skip
