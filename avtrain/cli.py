@@ -65,6 +65,11 @@ def main() -> None:
 )
 @click.option("--temperature", type=float, help="Of the contrast.  [default: 0.07]")
 @click.option("--head", type=click.Choice(["linear", "mlp"]), help="[default: linear]")
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Of the transformers.  [default: of the preset]",
+)
 @click.option("--epochs", type=click.IntRange(1), help="Length of the run.  [default: preset]")
 @click.option("--steps", type=click.IntRange(1), help="Stop after so many steps of the run.")
 @click.option("--batch-size", type=click.IntRange(2), help="Clips a step.  [default: preset]")
