@@ -21,7 +21,7 @@ from avtrain.loader import Plan, Share, Step, load
 from avtrain.losses import Contrast
 from avtrain.plots import plot_curves
 from avtrain.presets import Config, first_stage
-from avtrain.run_log import LOG, RunLog
+from avtrain.run_log import LOG, RunLog, read_log
 from avtrain.stopping import Stopped, StopRequest
 from avtrain.trainer import Trainer
 from shards.files import dump_json, remove_temporary_files, write_atomic
@@ -206,11 +206,11 @@ def _pretrain(
                 raise Stopped(stop.name or "another process", total, options.out)
     if board is not None:
         board.close()
-    if not log.lines:
+    if log.last is None:
         raise TrainingError("there is no step to take; ask for at least one (--steps, --epochs)")
     if world.first:
-        plot_curves(log.lines, config, options.out / CURVES)
-    return log.lines[-1]
+        plot_curves(read_log(log.path), config, options.out / CURVES)
+    return log.last
 
 
 def _check_loss(contrast: Contrast, shards: ShardSet, batch: Batch, step: int) -> None:

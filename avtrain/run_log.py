@@ -21,14 +21,15 @@ LOG = "log.jsonl"
 
 
 class RunLog:
-    """``OUT/log.jsonl`` from step ``total`` on, and the bar. ``lines`` are all of the run's;
-    ``clips`` and ``faults`` are counted in this process, since this start."""
+    """``OUT/log.jsonl`` from step ``total`` on, and the bar. ``last`` is the newest line, None
+    before the first; ``clips`` and ``faults`` are counted in this process, since this start."""
 
     def __init__(self, out: Path, total: int, world: World, bar: tqdm[Any]) -> None:
         self.path = out / LOG
         self.faults_path = out / f"faults{f'-{world.rank}' * (not world.first)}.jsonl"
         self.world, self.bar = world, bar
-        self.lines = lines_until(self.path, total, write=world.first)
+        before = _cut(self.path, total, write=world.first)
+        self.last: dict[str, Any] | None = json.loads(before[-1]) if before else None
         self.clips = self.faults = 0
         self._all_clips = 0
         self._began = time.monotonic()
@@ -79,7 +80,7 @@ class RunLog:
             "data_wait_s": round(seconds["data"] - self._waited, 4),
         }
         self._waited = seconds["data"]
-        self.lines.append(line)
+        self.last = line  # not all: they would grow for as long as the run lasts
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")
         accuracy = "clip_accuracy" if line["view_accuracy"] is None else "view_accuracy"
@@ -100,14 +101,18 @@ class RunLog:
             self._file.flush()
 
 
-def lines_until(path: Path, total: int, write: bool) -> list[dict[str, Any]]:
-    """The lines of the first ``total`` steps; ``write``: and cut the file to them."""
-    lines: list[dict[str, Any]] = []
-    if path.exists():
-        for text in path.read_text().splitlines()[:total]:
-            lines.append(json.loads(text))
-        if write:
-            write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All lines that a run has written."""
+    return [json.loads(text) for text in path.read_text().splitlines()]
+
+
+def _cut(path: Path, total: int, write: bool) -> list[str]:
+    """The lines of the first ``total`` steps; ``write``: and the file cut to them."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()[:total]
+    if write:
+        write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
     return lines
 
 
