@@ -30,7 +30,7 @@ from shards.geometry import (
     view_rotation,
 )
 from shards.reader import ShardSet
-from shards.schema import SampleInfo
+from shards.schema import SampleInfo, VideoInfo
 
 STATISTICS_CLIPS = 256
 
@@ -140,10 +140,9 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
     def read(self, index: int, draw: Draw) -> dict[str, NDArray[np.generic]]:
         """The fields of a batch for one clip as drawn."""
         starts, sound, matrices, turned = self.read_sound(index, draw)
-        crops = [crop for start in starts for crop in self._read_pictures(index, draw, start)]
         return {
             "index": np.array(index),
-            "frames": np.stack(crops),
+            "frames": self._read_pictures(index, draw, starts),
             "sound": sound,
             "matrices": matrices,
             "turned": turned,
@@ -216,11 +215,20 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         directions = unit_vector(azimuth, [view.elevation_deg for view in places])
         return (directions * [1, -1 if draw.mirror else 1, 1]).astype(np.float32)
 
-    def _read_pictures(self, index: int, draw: Draw, sound_s: float) -> list[NDArray[np.uint8]]:
-        """Of each view frames (T, height, width, 3) inside the sound that begins at ``sound_s``;
-        frame T // 2 is the one in the middle."""
+    def _read_pictures(self, index: int, draw: Draw, starts_s: list[float]) -> NDArray[np.uint8]:
+        """Frames (S, T, height, width, 3) of all views, inside the sounds that begin at
+        ``starts_s``."""
         video = self.shards.info(index).video
         step = frame_step(self.shards.keys[index], video.fps, self.clip.fps)
+        count, places = self.clip.frames, [(s, int(v)) for s in starts_s for v in draw.views]
+        frames = np.empty((len(places), count, video.height, video.width, 3), np.uint8)
+        for out, (start_s, view) in zip(frames, places, strict=True):
+            first = self._first_frame(video, draw, start_s, step)
+            self.shards.frames(index, view, first, count, step, out)
+        return frames
+
+    def _first_frame(self, video: VideoInfo, draw: Draw, sound_s: float, step: int) -> int:
+        """Of those inside the sound that begins at ``sound_s``; frame T // 2 is in its middle."""
         span = (self.clip.frames - 1) * step + 1
         if draw.middle_s is None:
             first = int(np.ceil(sound_s * video.fps - 1e-6))
@@ -229,8 +237,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
             start = first + min(int(draw.picture_place * (room + 1)), room)
         else:
             start = max(0, round(draw.middle_s * video.fps) - self.clip.frames // 2 * step)
-        start = min(start, video.frames - span)
-        return [self.shards.frames(index, int(v), start, span)[::step] for v in draw.views]
+        return min(start, video.frames - span)
 
     def _check(self, info: SampleInfo) -> None:
         if len(info.views) < self.clip.views:

@@ -97,18 +97,29 @@ class ShardSet:
         """The JSON member of a sample."""
         return self._info_of(sample)
 
-    def frames(self, sample: int, view: int, start: int, count: int) -> NDArray[np.uint8]:
-        """RGB frames start … start + count of a view: uint8 (count, height, width, 3)."""
+    def frames(
+        self,
+        sample: int,
+        view: int,
+        start: int,
+        count: int,
+        step: int = 1,
+        out: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
+        """``count`` RGB frames of a view, from ``start`` on each ``step``-th: uint8 (count, height,
+        width, 3), in ``out`` where it is given."""
         video = self.info(sample).video
-        if start < 0 or count < 1 or start + count > video.frames:
-            raise ValueError(f"frames {start}+{count} are not within the clip's {video.frames}")
+        end = start + (count - 1) * step + 1
+        if start < 0 or min(count, step) < 1 or end > video.frames:
+            raise ValueError(f"frames {start} to {end} are not within the clip's {video.frames}")
         gops = video.gops[view]
-        first, last = start // video.gop_frames, (start + count - 1) // video.gop_frames
+        first, last = start // video.gop_frames, (end - 1) // video.gop_frames
         data = self._read(sample, f"view{view:02d}.mp4", gops[first], gops[last + 1])
         if video.avcc not in self._decoders:
             self._decoders[video.avcc] = CropDecoder(video.avcc)
         try:
-            return self._decoders[video.avcc].decode(data, start - first * video.gop_frames, count)
+            skip = start - first * video.gop_frames
+            return self._decoders[video.avcc].decode(data, skip, count, step, out)
         except ShardError as error:
             raise ShardError(f"{self._name(sample, f'view{view:02d}.mp4')}: {error}") from None
 

@@ -80,27 +80,44 @@ class CropDecoder:
         # One converter for all frames: a frame's own to_ndarray sets a new one up each time.
         self._converter = VideoReformatter()
 
-    def decode(self, gops: bytes, skip: int, count: int) -> NDArray[np.uint8]:
-        """Frames ``skip`` to ``skip + count`` of the GOPs, RGB (count, height, width, 3)."""
+    def decode(
+        self,
+        gops: bytes,
+        skip: int,
+        count: int,
+        step: int = 1,
+        out: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
+        """``count`` frames of the GOPs, from ``skip`` on each ``step``-th, RGB (count, height,
+        width, 3); in ``out`` where it is given."""
+        end = skip + (count - 1) * step + 1
+        frames = self._frames(gops, end)
+        if len(frames) < end:
+            raise ShardError(f"a crop has {len(frames)} frames where {end} are needed")
+        first = frames[skip]
+        if out is None:
+            out = np.empty((count, first.height, first.width, 3), np.uint8)
+        elif out.shape != (count, first.height, first.width, 3):
+            raise ShardError(f"a crop has frames of {first.width}×{first.height}")
+        for picture, frame in zip(out, frames[skip:end:step], strict=True):
+            (plane,) = self._converter.reformat(frame, format="rgb24", threads=1).planes
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(first.height, plane.line_size)
+            picture.reshape(first.height, -1)[:] = rows[:, : 3 * first.width]
+        return out
+
+    def _frames(self, gops: bytes, count: int) -> list[av.VideoFrame]:
+        """The first frames of the GOPs."""
         self._codec.flush_buffers()
         frames: list[av.VideoFrame] = []
         try:
             for number, (start, end, _) in enumerate(access_units(gops, 0, len(gops))):
-                if number >= skip + count:
+                if number >= count:
                     break
-                for frame in self._codec.decode(av.Packet(gops[start:end])):
-                    frames.append(frame)
+                frames += self._codec.decode(av.Packet(gops[start:end]))
             frames += self._codec.decode(None)
         except av.FFmpegError as error:
             raise ShardError(f"a crop does not decode: {error.strerror}") from None
-        if len(frames) < skip + count:
-            raise ShardError(f"a crop has {len(frames)} frames where {skip + count} are needed")
-        wanted = frames[skip : skip + count]
-        return np.stack([self._rgb(frame) for frame in wanted])
-
-    def _rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        converted = self._converter.reformat(frame, format="rgb24", threads=1)
-        return np.asarray(converted.to_ndarray(), dtype=np.uint8)
+        return frames
 
 
 def decode_grey_png(content: bytes) -> NDArray[np.uint8]:

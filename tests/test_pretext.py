@@ -96,9 +96,9 @@ def test_each_moment_has_its_own_picture_and_sound(root: Path) -> None:
     asked: list[tuple[int, int]] = []
 
     class Recorder(ShardSet):
-        def frames(self, sample, view, start, count):
+        def frames(self, sample, view, start, *more):
             asked.append((view, start))
-            return super().frames(sample, view, start, count)
+            return super().frames(sample, view, start, *more)
 
     clips.shards = Recorder(root)
     draw = clips.draw(3, 1)

@@ -31,6 +31,10 @@ def test_a_window_is_the_part_of_the_whole(built: Path) -> None:
     for start, count in ((0, 8), (5, 8), (24, 8), (7, 1), (0, 32)):
         window = shards.frames(3, 1, start, count)
         np.testing.assert_array_equal(window, whole[start : start + count])
+    for start, count, step in ((5, 4, 2), (0, 3, 9), (31, 1, 5)):
+        there = np.empty((count, 112, 112, 3), np.uint8)
+        assert shards.frames(3, 1, start, count, step, there) is there
+        np.testing.assert_array_equal(there, whole[start::step][:count])
     flac, _ = soundfile.read(io.BytesIO(shards.member(3, "view02.flac")), dtype="float32")
     sound, matrix = shards.foa(3, 12_345, 24_000, view=2)
     gain = np.float32(shards.info(3).audio.gain)
