@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from shards.geometry import view_rotation
 from shards.reader import ShardSet
 from tests.tiny_set import FPS, RATE, make_set
 
+HERE = Path(__file__).parent
 # Networks small enough for many runs; everything else as in the preset.
 SMALL = ["--batch-size", "4", "--views", "2", "--device", "cpu", "--features", "logmel+intensity"]
 SMALL += ["--transformer", "--dropout", "0.1"]  # it draws from torch's generator, to resume too
@@ -167,25 +169,33 @@ def test_two_runs_resumed_or_not_are_one(root: Path, tmp_path: Path) -> None:
 
 
 def test_killed_run_goes_on_exactly(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from avtrain.cli import main; main()", "pretrain", str(root)]
-    command += ["--steps", "9", "--num-workers", "1", *SMALL]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-    }
+    """Killed twice, at any moment of steps that each end with a checkpoint, and continued
+    with other numbers of loader processes."""
+    command = [sys.executable, "-m", "avtrain", "pretrain", str(root), "--steps", "40", *SMALL]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
     undisturbed, killed = tmp_path / "a", tmp_path / "b"
     subprocess.run([*command, "--out", undisturbed], check=True, env=environment)
-    process = subprocess.Popen([*command, "--out", killed], env=environment)
-    deadline = time.monotonic() + 60
-    while not (killed / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 3 <= Checkpoint.load(killed / "checkpoint.pt").total_steps < 9
-    subprocess.run([*command, "--out", killed, "--resume"], check=True, env=environment)
+    command += ["--out", str(killed), "--resume", "--checkpoint-steps", "1", "--num-workers"]
+    steps, moments = 0, random.Random()
+    for workers in (2, 1):
+        process = subprocess.Popen([*command, str(workers)], env=environment)
+        deadline = time.monotonic() + 60
+        while saved_steps(killed) < steps + 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        steps = saved_steps(killed)
+        assert 3 <= steps < 40
+    subprocess.run([*command, "0"], check=True, env=environment)
     assert steps_of(undisturbed) == steps_of(killed)
     assert_same_state(undisturbed, killed)
+
+
+def saved_steps(run: Path) -> int:
+    """Of a run's checkpoint, which is whole whenever one looks."""
+    path = run / "checkpoint.pt"
+    return Checkpoint.load(path).total_steps if path.exists() else 0
 
 
 def test_loss_falls(root: Path, tmp_path: Path) -> None:
