@@ -117,7 +117,8 @@ def main() -> None:
     "--max-faults",
     type=click.FloatRange(0, 1),
     default=0.01,
-    help="Largest share of clips that may be unreadable; others take their places.",
+    help="Largest share of clips that may be unreadable, 10 clips at any rate (0: none at all); "
+    "others take their places.",
 )
 @click.option(
     "--cache",
@@ -130,7 +131,7 @@ def main() -> None:
 @click.option("--tensorboard", is_flag=True, help="Curves and pictures in OUT/tensorboard.")
 @click.option("--num-workers", type=click.IntRange(0), help="Loader processes.  [default: auto]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--seed", type=click.IntRange(0), default=0)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0)
 @click.option("--split", default="train", help="Which split to learn from.")
 @click.option(
     "--dry-run", is_flag=True, help="Take a few steps, save nothing, and say what a step costs."

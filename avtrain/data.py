@@ -120,7 +120,8 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
 
     def __getitem__(self, place: tuple[int, ...]) -> dict[str, NDArray[np.generic]]:
         """The fields of a batch for one clip: the first of ``place`` = (epoch, indices…) that can
-        be read, with ``faults``, what is wrong with those before. -1 is no clip.
+        be read, with ``faults``, what is wrong with those before: damage, or what no clip of the
+        run may be (too short, another rate, …). -1 is no clip.
 
         Raises ShardError where none can.
         """
@@ -131,11 +132,14 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
                 continue
             try:
                 fields_of_clip = self.read(index, self.draw(epoch, index))
-            except ShardError as error:
+            except (ShardError, TrainingError) as error:
                 faults.append(str(error))
                 continue
             return fields_of_clip | {"faults": np.array(faults, dtype=str)}
-        raise ShardError(faults[0])
+        raise ShardError(
+            f"{faults[0]}; no clip of another recording is left to take its place: mend the set "
+            "(`avprep verify` says what is damaged), or build it without this recording"
+        )
 
     def read(self, index: int, draw: Draw) -> dict[str, NDArray[np.generic]]:
         """The fields of a batch for one clip as drawn."""

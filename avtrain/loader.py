@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from avtrain.data import Batch, Clips
 from avtrain.errors import TrainingError
+from avtrain.stopping import ignore_signals
 from shards.plan import epoch_steps
 from shards.reader import ShardSet
 
@@ -144,6 +145,7 @@ def load(
         collate_fn=collate,
         pin_memory=pin,
         generator=torch.Generator(),  # else it would draw from the model's random numbers
+        worker_init_fn=_begin_worker,
     )
     steps = (step for step in plan.steps(epochs, first_step) for _ in range(share.pieces))
     return zip(steps, loader, strict=True)
@@ -165,6 +167,12 @@ class Places:
                 rows = np.concatenate([rows, self.plan.spares(step)], axis=1)
             for part in self.share.of(rows):
                 yield [(step.epoch, *row) for row in part.tolist()]
+
+
+def _begin_worker(number: int) -> None:
+    # Launchers and schedulers signal whole groups of processes; this one ends with the trainer,
+    # which has a step to finish.
+    ignore_signals()
 
 
 def collate(clips: list[dict[str, NDArray[np.generic]]]) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -82,8 +83,12 @@ class Config:
             raise TrainingError("hard negatives are of the clip's own views: use at least 2")
         if self.model.positions != "none" and not self.model.transformer:
             raise TrainingError("positions are told to transformers: add --transformer")
-        if self.temperature <= 0:
-            raise TrainingError(f"the temperature is above 0, not {self.temperature:g}")
+        if not 0 < self.temperature < math.inf:
+            raise TrainingError(f"the temperature is a number above 0, not {self.temperature:g}")
+        if not 0 < self.learning_rate < math.inf:
+            raise TrainingError(f"--lr is a number above 0, not {self.learning_rate:g}")
+        if not 0 <= self.clip.margin_s < math.inf:
+            raise TrainingError(f"--margin is a number of seconds, not {self.clip.margin_s:g}")
         if self.batch_size < 2 * self.pieces:
             raise TrainingError(
                 "clips are compared with each other: the batch size is at least 2"

@@ -65,8 +65,8 @@ def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str,
 
     Raises Stopped where a signal asked it to stop; the same call with ``resume`` goes on.
     """
-    with joined(options.device) as world:
-        return _pretrain(root, config, _started_again(options, world), world)
+    with joined(options.device) as world, StopRequest() as stop:
+        return _pretrain(root, config, _started_again(options, world), world, stop)
 
 
 def pretrain_in_stages(
@@ -75,13 +75,18 @@ def pretrain_in_stages(
     """The curriculum: AVC in ``OUT/avc`` (``first_steps`` end it early), then ``config`` from its
     networks in ``OUT``. With ``resume`` it goes on in whichever stage was interrupted."""
     first_out = options.out / FIRST_STAGE
-    with joined(options.device) as world:
+    with joined(options.device) as world, StopRequest() as stop:
         options = _started_again(options, world)
+        # What is wrong with the second stage is said before the first is trained.
+        _check(root, config, options, world)
         if not (options.resume and (options.out / CHECKPOINT).exists()):
             first = replace(options, out=first_out, init_from=None, steps=first_steps)
-            _pretrain(root, first_stage(config), first, world)
+            last = _pretrain(root, first_stage(config), first, world, stop)
+            # Its checkpoint is written when all are here.
+            if world.any([stop.name is not None])[0]:
+                raise Stopped(stop.name or "another process", last["step"], first_out)
         start = replace(options, init_from=first_out / CHECKPOINT)
-        return _pretrain(root, replace(config, curriculum=True), start, world)
+        return _pretrain(root, replace(config, curriculum=True), start, world, stop)
 
 
 @dataclass
@@ -105,6 +110,16 @@ class Prepared:
         epochs = range(self.epoch, self.config.epochs)
         pinned = self.trainer.world.device.type == "cuda"
         return load(self.clips, self.plan, epochs, self.step, self.workers, pinned, self.share)
+
+
+def _check(root: Path | str, config: Config, options: RunOptions, world: World) -> None:
+    """Raise TrainingError where `prepare` would, as far as that is known without networks."""
+    config.check()
+    shards = ShardSet(root, options.split, options.cache, options.cache_bytes)
+    _earlier_start(options)
+    Clips(shards, config.clip, config.sound, config.augment, config.seed)
+    plan = Plan(shards, config.seed, config.batch_size, config.clips_per_source)
+    plan.check_contrast(Share(world.rank, world.size, config.pieces))
 
 
 def prepare(root: Path | str, config: Config, options: RunOptions, world: World) -> Prepared:
@@ -132,10 +147,10 @@ def prepare(root: Path | str, config: Config, options: RunOptions, world: World)
     elif start is not None and options.init_from is not None:
         start.check_initialises(options.init_from, config)
         trainer.begin_with(start)
-    if earlier is None and (start is None or not start.features):
-        if world.first:
-            fit_statistics(trainer.features, shards, config.clip, config.seed)
-        world.share(trainer.features.buffers())
+    if earlier is None and (start is None or not start.features) and world.first:
+        fit_statistics(trainer.features, shards, config.clip, config.seed)
+    # Whatever each has read, all begin with the same.
+    world.share([*trainer.features.buffers(), *trainer.model.state_dict().values()])
     last_total = plan.steps_per_epoch * config.epochs
     if options.steps is not None:
         last_total = min(last_total, options.steps)
@@ -146,7 +161,7 @@ def prepare(root: Path | str, config: Config, options: RunOptions, world: World)
 
 
 def _pretrain(
-    root: Path | str, config: Config, options: RunOptions, world: World
+    root: Path | str, config: Config, options: RunOptions, world: World, stop: StopRequest
 ) -> dict[str, Any]:
     run = prepare(root, config, options, world)
     config, shards, trainer = run.config, run.shards, run.trainer
@@ -154,9 +169,10 @@ def _pretrain(
     if world.first:
         options.out.mkdir(parents=True, exist_ok=True)
         remove_temporary_files(options.out)
+    board = Board(options.out, total) if options.tensorboard and world.first else None
+    if world.first:
         write_atomic(options.out / CONFIG, dump_json(config.to_dict(), indent=2))
         _announce(run)
-    board = Board(options.out, total) if options.tensorboard and world.first else None
 
     # The loop. A step is a function of (epoch, step), the weights and torch's generators.
     batches = run.batches()
@@ -167,24 +183,28 @@ def _pretrain(
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
         disable=not world.first,
     )
-    with RunLog(options.out, total, world, bar) as log, StopRequest() as stop:
+    with RunLog(options.out, total, world, bar) as log:
         while total < last_total:
             contrasts = []
             for piece in range(config.pieces):
                 with trainer.timed("data"):
                     place, batch = next(batches)
                 log.note_faults(batch)
-                contrasts.append(trainer.contrast(batch))
+                last_piece = piece == config.pieces - 1
+                contrasts.append(trainer.contrast(batch, last_piece))
                 _check_loss(contrasts[-1], shards, batch, total + 1)
-                trainer.learn(contrasts[-1], piece == config.pieces - 1)
+                trainer.learn(contrasts[-1], last_piece)
             total += 1
             line = log.add(total, place, contrasts, trainer.seconds)
             if board is not None:
                 board.add(line)
-            too_many = log.faults > max(FEWEST_FAULTS, options.max_faults * log.clips)
+            too_many = log.faults > max(
+                FEWEST_FAULTS * (options.max_faults > 0), options.max_faults * log.clips
+            )
             stopped, spoiled = world.any([stop.name is not None, too_many])
             ends = place.last_of_epoch or total == last_total or stopped or spoiled
-            if world.first and (ends or total % options.checkpoint_steps == 0):
+            every = [options.checkpoint_steps, options.keep_every or total + 1]
+            if world.first and (ends or not all(total % steps for steps in every)):
                 log.flush()  # never behind the checkpoint, whose step it is cut to
                 next_epoch, next_step = place.epoch, place.step + 1
                 if place.last_of_epoch:

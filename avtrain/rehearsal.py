@@ -69,7 +69,8 @@ def _step(run: Prepared, batches: Iterator[tuple[Step, Batch]]) -> None:
     for piece in range(run.config.pieces):
         with trainer.timed("data"):
             _, batch = next(batches)
-        trainer.learn(trainer.contrast(batch), piece == run.config.pieces - 1)
+        last_piece = piece == run.config.pieces - 1
+        trainer.learn(trainer.contrast(batch, last_piece), last_piece)
 
 
 @contextmanager

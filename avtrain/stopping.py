@@ -37,7 +37,7 @@ class StopRequest:
 
 
 def ignore_signals() -> None:
-    """From now on `SIGNALS` do nothing: this process is about to end by itself."""
+    """From now on `SIGNALS` do nothing: this process ends by itself, or with its parent."""
     if _may_set_handlers():
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)

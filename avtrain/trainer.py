@@ -76,20 +76,21 @@ class Trainer:
             scaler=self.scaler.state_dict(),
         )
 
-    def contrast(self, batch: Batch) -> Contrast:
-        """Of a global batch, of which ``batch`` is this process' part."""
+    def contrast(self, batch: Batch, last_piece: bool = True) -> Contrast:
+        """Of one of a step's pieces, of which ``batch`` is this process' part."""
         with self.timed("features"):
             batch = batch.to(self.world.device)
             pictures = batch.pictures(self.config.clip.size)
             sound = batch.features(self.features, batch.matrices)
-        with self.timed("networks"):
+        # That gradients stay here is decided by the forward pass.
+        with self.timed("networks"), nullcontext() if last_piece else self._alone():
             contrast: Contrast = self.objective(pictures, sound, batch.directions)
         return contrast
 
     def learn(self, contrast: Contrast, last_piece: bool) -> None:
         """Add the gradients of one of the step's pieces, and after the last one take the step."""
         loss = contrast.loss / self.config.pieces
-        with self.timed("networks"), nullcontext() if last_piece else self._alone():
+        with self.timed("networks"):
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if last_piece:
             with self.timed("optimiser"):

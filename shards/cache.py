@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from shards.files import atomic_file
+from shards.errors import ShardError
+from shards.files import atomic_file, remove_temporary_files
 from shards.places import Folder, LocalFolder
 
 _CHUNK_BYTES = 32 << 20
@@ -34,6 +35,13 @@ class CachedFolder:
     def __init__(self, origin: Folder, place: Path, version: str, limit_bytes: int) -> None:
         self.origin, self.place, self.limit_bytes = origin, place, limit_bytes
         self._version = version
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(place / _LOCK, os.O_CREAT | os.O_RDWR, 0o666))
+        except OSError as error:
+            raise ShardError(
+                f"the cache {place} cannot be written to ({error.strerror}); name another folder"
+            ) from None
         name = hashlib.sha256(f"{origin}\n{version}".encode()).hexdigest()[:20]
         self._local = LocalFolder(place / name)
         self._there: set[str] = set()
@@ -75,6 +83,8 @@ class CachedFolder:
         path = self._local.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(f".{path.name}{_LOCK}")) as lock:
+            os.truncate(lock, 0)  # what a killed process wanted
+            remove_temporary_files(path.parent, path.name)  # and had of it
             with suppress(FileNotFoundError):
                 os.utime(path)  # it is in use
                 return True
@@ -87,6 +97,8 @@ class CachedFolder:
                     for start in range(0, size, _CHUNK_BYTES):
                         end = min(start + _CHUNK_BYTES, size)
                         copy.write(self.origin.read_range(name, start, end))
+                    if copy.tell() != size:
+                        raise OSError
             except OSError:
                 return False  # the disk is full, or the origin says the same when it is read
             finally:

@@ -27,6 +27,7 @@ _SYNC = b"\xff\xf8"  # of frames of one length
 _HEAD_BYTES = 128  # what precedes the first frame in our files, and that frame's header
 _MARGIN = 2  # frames read around a guess
 _STREAM_INFO, _STREAM_INFO_BYTES = 0, 34
+_OF_TWO_CHANNELS = {1, 8, 9, 10}
 
 
 def _crc8_table() -> tuple[int, ...]:
@@ -44,14 +45,13 @@ _CRC8 = _crc8_table()
 @dataclass(frozen=True)
 class _Stream:
     """What the beginning of a file says: where frames begin, of how many samples they are, and
-    what all their headers share."""
+    the first bytes of the first one."""
 
     begin: int
     block: int
     samples: int
     info: bytes
-    rate_code: int
-    bits_code: int
+    header: bytes
 
     @property
     def frames(self) -> int:
@@ -82,6 +82,8 @@ class SoundDecoder:
             ]
         except av.FFmpegError as error:
             raise ShardError(f"a sound does not decode: {error.strerror}") from None
+        if not blocks:
+            raise ShardError("a sound does not decode")
         interleaved = np.concatenate(blocks, axis=1).reshape(-1, codec.channels)
         wanted = interleaved[start - first * stream.block :][:count]
         if len(wanted) != count:
@@ -117,12 +119,13 @@ def _stream(read: Read, size: int) -> _Stream:
         head += read(len(head), min(at + 4, size))
     header = head[at : at + 4]
     shortest, block = (int.from_bytes(info[i : i + 2], "big") for i in (0, 2))
-    if len(info) != _STREAM_INFO_BYTES or header[:2] != _SYNC or not 0 < shortest == block:
+    whole = len(info) == _STREAM_INFO_BYTES and len(header) == 4
+    if not whole or header[:2] != _SYNC or not 0 < shortest == block:
         raise ShardError("a sound is no FLAC with frames of one length")
     samples = int.from_bytes(info[13:18], "big") & (1 << 36) - 1
     # Without sizes, length and checksum of the file: a decoder is for all alike.
     alike = info[:4] + bytes(6) + info[10:13] + bytes([info[13] & 0xF0]) + bytes(20)
-    return _Stream(at, block, samples, alike, header[2] & 15, header[3] & 15)
+    return _Stream(at, block, samples, alike, header)
 
 
 def _packets(read: Read, size: int, stream: _Stream, first: int, end: int) -> list[bytes]:
@@ -169,17 +172,29 @@ def _find(
 
 def _frames(piece: bytes, begin: int, stream: _Stream) -> dict[int, int]:
     """Numbers of the frames that begin in a piece of a file, and where in the file they do."""
-    rate_bytes = {12: 1, 13: 2, 14: 2}.get(stream.rate_code, 0)
-    codes, found = (stream.rate_code, stream.bits_code), {}
+    found = {}
     for at in _syncs(piece):
         header = piece[at : at + 16]
-        if len(header) < 6 or (header[2] & 15, header[3] & 15) != codes:
-            continue
         number, end = _coded_number(header)
-        end += {6: 1, 7: 2}.get(header[2] >> 4, 0) + rate_bytes
-        if number < stream.frames and end < len(header) and _crc8(header[:end]) == header[end]:
+        if number is None or not _is_alike(header, stream, number):
+            continue
+        end += {6: 1, 7: 2}.get(header[2] >> 4, 0) + {12: 1, 13: 2, 14: 2}.get(header[2] & 15, 0)
+        if end < len(header) and _crc8(header[:end]) == header[end]:
             found[number] = begin + at
     return found
+
+
+def _is_alike(header: bytes, stream: _Stream, number: int) -> bool:
+    """Whether a frame of this number may have the header: all are as the first, but the last one
+    may be shorter, and each of two channels their sum or difference."""
+    last = number == stream.frames - 1
+    size_and_rate = header[2] == stream.header[2] or (
+        last and header[2] & 15 == stream.header[2] & 15
+    )
+    here, there = header[3] >> 4, stream.header[3] >> 4
+    channels = here == there or {here, there} <= _OF_TWO_CHANNELS
+    same_bits = header[3] & 15 == stream.header[3] & 15
+    return number < stream.frames and size_and_rate and channels and same_bits
 
 
 def _syncs(piece: bytes) -> list[int]:
@@ -193,14 +208,17 @@ def _syncs(piece: bytes) -> list[int]:
     return merged
 
 
-def _coded_number(header: bytes) -> tuple[int, int]:
-    """A frame's number, coded as UTF-8 codes characters, and where it ends."""
-    lead = header[4]
+def _coded_number(header: bytes) -> tuple[int | None, int]:
+    """A frame's number, coded as UTF-8 codes characters, and where it ends; None: it is none."""
+    lead = header[4] if len(header) > 4 else 0x80
     if lead < 0x80:
         return lead, 5
     more = 8 - (lead ^ 0xFF).bit_length() - 1  # leading ones but the first
+    rest = header[5 : 5 + more]
+    if not 1 <= more <= 6 or len(rest) < more or any(value >> 6 != 2 for value in rest):
+        return None, 0
     number = lead & (0x3F >> more)
-    for value in header[5 : 5 + more]:
+    for value in rest:
         number = number << 6 | value & 0x3F
     return number, 5 + more
 

@@ -81,11 +81,13 @@ class ShardSet:
         return len(self.keys)
 
     def check_files(self) -> None:
-        """Raise ShardError where a shard of the split is not there or has not its size."""
+        """Raise ShardError where a shard of the split, or its index, is not there or a shard has
+        not its size."""
         files: dict[str, int] = {}
         for folder in {entry.file.rpartition("/")[0] for entry in self._entries}:
             files |= {f"{folder}/{name}": size for name, size in self.root.files(folder).items()}
         lacking = [entry.file for entry in self._entries if files.get(entry.file) != entry.bytes]
+        lacking += [entry.index for entry in self._entries if entry.index not in files]
         if lacking:
             few = ", ".join(lacking[:3]) + f" and {len(lacking) - 3} more" * (len(lacking) > 3)
             raise ShardError(

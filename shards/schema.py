@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -50,6 +51,15 @@ class VideoInfo:
     avcc: str
     gops: tuple[tuple[int, ...], ...]
 
+    def __post_init__(self) -> None:
+        numbers = (self.fps, self.frames, self.height, self.width, self.gop_frames)
+        if not (all(map(math.isfinite, numbers)) and min(numbers) > 0):
+            raise ValueError(f"no video: fps, frames, height, width, GOP are {numbers}")
+        bytes.fromhex(self.avcc)
+        ends = -(-self.frames // self.gop_frames) + 1
+        if any(len(of) != ends or list(of) != sorted(of) or of[0] < 0 for of in self.gops):
+            raise ValueError("its groups of pictures are not as many as its frames say")
+
 
 @dataclass(frozen=True)
 class AudioInfo:
@@ -67,6 +77,8 @@ class AudioInfo:
     normalization: str = "SN3D"
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.gain) and self.gain > 0 and self.sample_rate > 0):
+            raise ValueError(f"no sound: gain {self.gain}, {self.sample_rate} Hz")
         if self.layout not in ("rotated", "source"):
             raise ValueError(f"audio layout is rotated or source, not {self.layout!r}")
 
@@ -102,6 +114,10 @@ class SampleInfo:
     event_step_s: float | None = None
     folds: tuple[str, ...] | None = None
     map_times_s: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.video.gops) != len(self.views):
+            raise ValueError(f"{len(self.views)} views, but crops of {len(self.video.gops)}")
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)

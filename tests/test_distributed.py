@@ -88,6 +88,43 @@ def test_runs_of_any_number_of_processes_are_one(root: Path, tmp_path: Path) -> 
     assert torch.equal(states[0].rng["cpu"], states[1].rng["cpu"])
 
 
+BEGIN = """
+import sys
+from pathlib import Path
+from avtrain.checkpoint import Checkpoint
+from avtrain.distributed import joined
+from avtrain.pretrain import RunOptions, prepare
+
+root, out, *starts = map(Path, sys.argv[1:])
+with joined("cpu") as world:
+    start = starts[world.rank]
+    config = Checkpoint.load(start).settings(start)
+    options = RunOptions(out, init_from=start, device="cpu")
+    trainer = prepare(root, config, options, world).trainer
+    (out / str(world.rank)).write_text(trainer.checkpoint("", "", 0, 0, 0).weights_sha256)
+"""
+
+
+def test_all_processes_begin_with_the_same_networks(root: Path, tmp_path: Path) -> None:
+    """Whatever each has read: a file may be written anew while others read it."""
+    runs = [tmp_path / "one", tmp_path / "other"]
+    for seed, run in enumerate(runs):
+        pretrain(root, run, "--steps", 1, "--seed", seed)
+    script = tmp_path / "begin.py"
+    script.write_text(BEGIN)
+    starts = [run / "checkpoint.pt" for run in runs]
+    command = torchrun(2, script, root, tmp_path, *starts)
+    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+    first = Checkpoint.load(starts[0]).weights_sha256
+    assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == [first, first]
+
+
+def test_the_second_stage_of_a_curriculum_waits_for_the_first(root: Path, tmp_path: Path) -> None:
+    stages = ["--curriculum", "--curriculum-steps", 1, "--steps", 1]
+    pretrain(root, tmp_path / "run", *stages, processes=2)
+    assert len(log_of(tmp_path / "run")) == len(log_of(tmp_path / "run/avc")) == 1
+
+
 def test_a_job_of_two_nodes_whose_process_dies_starts_again_by_itself(
     root: Path, tmp_path: Path
 ) -> None:
@@ -119,10 +156,12 @@ def test_a_job_that_is_asked_to_stop_saves(root: Path, tmp_path: Path) -> None:
     """The launcher gets the signal, as from Slurm, and hands it on."""
     out = tmp_path / "stopped"
     command = torchrun(2, "-m", "avtrain", "pretrain", root, "--out", out, *SMALL, "--steps", 900)
+    command += ["--num-workers", "1"]  # which get the signal too
     job = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     wait_for(out / "checkpoint.pt")
     job.send_signal(signal.SIGTERM)
     _, errors = job.communicate(timeout=60)
+    assert "RuntimeError" not in errors
     steps = Checkpoint.load(out / "checkpoint.pt").total_steps
     assert f"after step {steps}, which is saved" in errors
     assert len(log_of(out)) == steps < 900

@@ -68,6 +68,31 @@ def test_a_damaged_clip_is_replaced_and_told(root: Path, tmp_path: Path) -> None
         assert f"train-000000.tar: {key}.view" in fault["fault"]
 
 
+@pytest.mark.parametrize(
+    ("sample", "right", "wrong"),
+    [(3, b'"avcc":"0', b'"avcc":"x'), (3, b'"gain":1', b'"gain":0'), (0, b'"fps":8', b'"fps":0')],
+)
+def test_a_damaged_record_costs_its_clip_alone(
+    root: Path, tmp_path: Path, sample: int, right: bytes, wrong: bytes
+) -> None:
+    shards = ShardSet(root)
+    tar = root / "train" / "train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    offset, size = shards._place(sample, "json")
+    at = content.index(right, offset, offset + size)
+    content[at : at + len(wrong)] = wrong
+    tar.write_bytes(content)
+    out = tmp_path / "run"
+    result = avtrain("pretrain", root, "--steps", 5, "--out", out, *SMALL)
+    if sample == 0:  # of which is taken what a clip of the set is like
+        assert result.exit_code == 2
+        assert "is no sample record" in result.output
+        return
+    assert result.exit_code == 0, result.output
+    (line,) = (out / "faults.jsonl").read_text().splitlines()
+    assert f"{shards.keys[3]}.json is no sample record" in json.loads(line)["fault"]
+
+
 def test_replacements_do_not_depend_on_workers_or_ranks(root: Path) -> None:
     damage(root, 3)
     shards = ShardSet(root)
@@ -180,6 +205,29 @@ def test_kept_checkpoints(root: Path, tmp_path: Path) -> None:
     # An earlier one is gone on from by naming it.
     start = ["--init-from", out / "checkpoints" / names[0], "--out", tmp_path / "other"]
     assert avtrain("pretrain", root, "--steps", 1, *start, *SMALL).exit_code == 0
+
+
+def test_steps_to_keep_are_saved(root: Path, tmp_path: Path) -> None:
+    options = ["--keep-every", 3, "--steps", 7, "--out", tmp_path]
+    result = avtrain("pretrain", root, *options, *SMALL)
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000003.pt", "step-00000006.pt"]
+
+
+@pytest.mark.parametrize("precision", ["--bf16", "--fp16"])
+def test_half_precision_goes_on_exactly(root: Path, tmp_path: Path, precision: str) -> None:
+    for out, parts in (("at once", [4]), ("in parts", [2, 4])):
+        for steps in parts:
+            options = [precision, "--steps", steps, "--out", tmp_path / out, "--resume"]
+            result = avtrain("pretrain", root, *options, *SMALL)
+            assert result.exit_code == 0, result.output
+    one, other = (
+        Checkpoint.load(tmp_path / of / "checkpoint.pt") for of in ("at once", "in parts")
+    )
+    assert one.weights_sha256 == other.weights_sha256
+    assert one.scaler == other.scaler
+    assert bool(one.scaler) == (precision == "--fp16")
 
 
 def test_pieces_add_up_to_a_batch(root: Path) -> None:
