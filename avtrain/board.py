@@ -61,17 +61,18 @@ class Board:
 
 def _views(frames: np.ndarray[Any, Any], sound: Tensor) -> Any:
     """Of the first clip every view, the log-mel of its own sound (W and the one to the front), and
-    that of the next view's, which does not belong to it."""
+    that of the next view's, which does not belong to it; of one view that of the next clip's."""
     from matplotlib.figure import Figure  # slow to import, and needed only here
 
     views, front = frames.shape[1], min(3, sound.shape[2] - 1)
     figure = Figure(figsize=(2 * views, 6.5), layout="constrained")
     axes = figure.subplots(4, views, squeeze=False)
     for view in range(views):
-        other = (view + 1) % views
-        heard = [sound[0, view, 0], sound[0, view, front], sound[0, other, front]]
+        clip, other = (0, (view + 1) % views) if views > 1 else (1 % len(sound), 0)
+        heard = [sound[0, view, 0], sound[0, view, front], sound[clip, other, front]]
         shown = [frames[0, view], *(part.T.numpy() for part in heard)]
-        titles = [f"view {view}", "its sound", "to the front", f"that of view {other}"]
+        wrong = f"that of view {other}" if clip == 0 else "that of another clip"
+        titles = [f"view {view}", "its sound", "to the front", wrong]
         for row, (content, title) in enumerate(zip(shown, titles, strict=True)):
             axes[row, view].imshow(content, origin="lower" if row else "upper", aspect="auto")
             axes[row, view].set_title(title, fontsize=8)

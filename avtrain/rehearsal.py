@@ -34,6 +34,9 @@ def rehearse(
     ``trace``: write what happened in them to ``OUT/trace.json``, for https://ui.perfetto.dev; else
     data are read in this process, so that what a step reads can be counted.
     """
+    out = options.out
+    if not options.resume:  # where nothing is: that a run is there already does not matter
+        options = replace(options, out=out / "rehearsal")
     with joined(options.device) as world:
         if not trace:
             options = replace(options, workers=0)
@@ -50,7 +53,7 @@ def rehearse(
         run.trainer.seconds.clear()
         before = _counts(run)
         durations = []
-        path = options.out / TRACE if trace and world.first else None
+        path = out / TRACE if trace and world.first else None
         with _traced(path):
             for _ in range(steps):
                 began = time.perf_counter()

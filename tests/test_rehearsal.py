@@ -40,6 +40,13 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(root: Path, tmp_path: Path)
     assert 95 <= sum(shares) <= 103
 
 
+def test_a_dry_run_does_not_mind_a_run_that_is_there(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    result = avtrain("pretrain", root, "--dry-run", "--out", tmp_path, "--epochs", 7, *SMALL)
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_a_profile_is_a_trace_and_a_verdict(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ["--batch-size", 4, "--views", 2, "--device", "cpu", "--epochs", 9]
