@@ -50,6 +50,13 @@ def one_sentence() -> Iterator[None]:
         ) from None
     except KeyboardInterrupt:
         raise click.Abort from None
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; nothing here imports it
+            raise
+        raise UserErrorExit(
+            "the device's memory does not suffice; take a smaller --batch-size, or the same in "
+            "more --pieces, or --bf16 (`avtrain pretrain --dry-run` estimates what is needed)"
+        ) from None
 
 
 def evaluation_options(command: _Command) -> _Command:

@@ -25,7 +25,9 @@ from avtrain.cli_common import networks_of, one_sentence
 @click.option("--num-workers", type=click.IntRange(0), help="Loaders.  [default: auto]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--seed", type=click.IntRange(0), default=0)
+@click.pass_context
 def embed(
+    ctx: click.Context,
     folder: str,
     checkpoint: str,
     out: Path,
@@ -45,6 +47,8 @@ def embed(
     video_embedding, predicted_video_embedding, audio_embedding, predicted_audio_embedding
                                       what pretraining compares: predictions are from the other
 
+    Clips that cannot be read are left out and said, with exit status 1.
+
     \b
     Example:
       avtrain embed shards/ --checkpoint runs/avsa-tiny/checkpoint.pt --out features.npz
@@ -56,6 +60,10 @@ def embed(
 
         path, config = networks_of(checkpoint, None, None, None)
         options = EmbedOptions(out, path, split, windows, seed, device, num_workers)
-        arrays = write(folder, config, options)
+        arrays, faults = write(folder, config, options)
+    for fault in faults:
+        click.echo(f"left out: {fault}", err=True)
     clips, windows, views, features = arrays["video"].shape
     click.echo(f"{out}: {clips} clips, {windows} windows, {views} views, {features} features")
+    if faults:
+        ctx.exit(1)

@@ -62,8 +62,8 @@ class Batch:
     mirror: Tensor
     """bool (B,): left and right exchanged, in all views of the clip, and so in ``matrices`` and
     ``directions``."""
-    faults: tuple[str, ...] = ()
-    """What could not be read, and was replaced by other clips."""
+    faults: tuple[tuple[int, str], ...] = ()
+    """Samples that could not be read, and why; other clips took their places."""
 
     def pin_memory(self) -> Batch:
         return self._each(lambda tensor: tensor.pin_memory())
@@ -120,12 +120,16 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
 
     def __getitem__(self, place: tuple[int, ...]) -> dict[str, NDArray[np.generic]]:
         """The fields of a batch for one clip: the first of ``place`` = (epoch, indices…) that can
-        be read, with ``faults``, what is wrong with those before: damage, or what no clip of the
-        run may be (too short, another rate, …). -1 is no clip.
+        be read, with ``faulty``, the indices before, and ``faults``, what is wrong with them:
+        damage, or what no clip of the run may be (too short, another rate, …). -1 is no clip.
 
-        Raises ShardError where none can.
+        Raises ShardError where none can; of a single index, which nothing may replace, what is
+        wrong with it.
         """
         epoch, *indices = place
+        if len(indices) == 1:
+            return self.read(indices[0], self.draw(epoch, indices[0]))
+        faulty: list[int] = []
         faults: list[str] = []
         for index in indices:
             if index < 0:
@@ -133,9 +137,10 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
             try:
                 fields_of_clip = self.read(index, self.draw(epoch, index))
             except (ShardError, TrainingError) as error:
+                faulty.append(index)
                 faults.append(str(error))
                 continue
-            return fields_of_clip | {"faults": np.array(faults, dtype=str)}
+            return fields_of_clip | {"faulty": np.array(faulty), "faults": np.array(faults, str)}
         raise ShardError(
             f"{faults[0]}; no clip of another recording is left to take its place: mend the set "
             "(`avprep verify` says what is damaged), or build it without this recording"
@@ -297,17 +302,17 @@ def _own_channels(draw: Draw, heard: int) -> NDArray[np.float32]:
 
 def fit_statistics(features: Features, shards: ShardSet, clip: ClipConfig, seed: int) -> None:
     """Mean and std of the log-mels of ``STATISTICS_CLIPS`` clips evenly spread over the split:
-    the middle second of each, under the views that its draw gives. Clips that cannot be read are
-    left out; raises ShardError where none can."""
+    the middle second of each, under the views that its draw gives. Clips that cannot be read, or
+    are too short, are left out; raises what is wrong with them where none is left."""
     clips = Clips(shards, clip, features.config, NO_AUGMENTATION, seed, windows=1)
     device = features.mean.device
     count = min(STATISTICS_CLIPS, len(shards))
     log_mels = []
-    fault: ShardError | None = None
+    fault: ShardError | TrainingError | None = None
     for index in np.linspace(0, len(shards) - 1, count).round().astype(int).tolist():
         try:
             _, sound, matrices, _ = clips.read_sound(index, clips.draw(0, index))
-        except ShardError as error:
+        except (ShardError, TrainingError) as error:
             fault = error
             continue
         spectra = features.spectra(torch.from_numpy(sound).to(device))

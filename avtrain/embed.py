@@ -15,8 +15,9 @@ from avtrain.device import default_workers, pick_device
 from avtrain.draws import NO_AUGMENTATION, Draw
 from avtrain.errors import TrainingError
 from avtrain.frozen import load_networks
-from avtrain.loader import Plan, load
+from avtrain.loader import Plan, Share, load
 from avtrain.presets import Config
+from shards.errors import ShardError
 from shards.files import atomic_file
 from shards.reader import ShardSet
 
@@ -47,9 +48,9 @@ class AllViews(Clips):
 
 def embed(
     root: Path | str, config: Config, options: EmbedOptions
-) -> dict[str, NDArray[np.generic]]:
+) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
     """Write features as npz to ``options.out``, and return its arrays, for N clips, W windows, V
-    views and D features:
+    views and D features, and what is wrong with clips that cannot be read, which are left out:
 
     ``keys`` and ``sources`` (N,); ``start_s`` (N, W), where in the clip a window's second of sound
     begins, which its pictures lie in; ``azimuth_deg`` and ``elevation_deg`` (N, V); ``video`` and
@@ -62,13 +63,8 @@ def embed(
     shards = ShardSet(root, options.split)
     device = pick_device(options.device)
     workers = default_workers(device) if options.workers is None else options.workers
-    counts = {len(shards.info(index).views) for index in range(len(shards))}
-    if len(counts) > 1:
-        raise TrainingError(
-            f"clips of {shards.root} have from {min(counts)} to {max(counts)} views, which make no "
-            "one array; build the set with the same --views for all"
-        )
-    (views,) = counts
+    faults: dict[int, str] = {}
+    views = _views_of_all(shards, faults)
     clip = replace(config.clip, views=views, moments=1)
     config = replace(config, clip=clip)
     networks = load_networks(options.checkpoint, config, shards, options.seed, device, workers)
@@ -79,7 +75,9 @@ def embed(
     shape = (len(shards), options.windows, views)
     arrays = {name: np.zeros((*shape, size), np.float32) for name, size in sizes.items()}
     start_s = np.zeros(shape[:2])
-    batches = load(clips, plan, range(options.windows), 0, workers, device.type == "cuda")
+    # A clip that cannot be read is replaced by another one, which is embedded once more.
+    share, pin = Share(replace=True), device.type == "cuda"
+    batches = load(clips, plan, range(options.windows), 0, workers, pin, share)
     with tqdm(
         total=len(shards) * options.windows,
         unit="clip",
@@ -87,6 +85,7 @@ def embed(
     ) as bar:
         for step, batch in batches:
             rows = batch.index.numpy()
+            faults.update(batch.faults)
             batch = batch.to(device)
             found = {"video": networks.video(batch), "audio": networks.audio(batch)}
             compared = networks.embeddings(batch, (found["video"], found["audio"]))
@@ -96,11 +95,14 @@ def embed(
             for row in rows.tolist():
                 start_s[row, step.epoch] = clips.starts_s(row, clips.draw(step.epoch, row))[0]
             bar.update(len(rows))
-    places = [shards.info(index).views for index in range(len(shards))]
+    kept = [index for index in range(len(shards)) if index not in faults]
+    if faults:
+        arrays = {name: array[kept] for name, array in arrays.items()}
+    places = [shards.info(index).views for index in kept]
     content: dict[str, NDArray[np.generic]] = {
-        "keys": np.array(shards.keys),
-        "sources": np.array(shards.sources),
-        "start_s": start_s,
+        "keys": np.array(shards.keys)[kept],
+        "sources": np.array(shards.sources)[kept],
+        "start_s": start_s[kept],
         "azimuth_deg": np.array([[view.azimuth_deg for view in of] for of in places]),
         "elevation_deg": np.array([[view.elevation_deg for view in of] for of in places]),
         **arrays,
@@ -108,4 +110,23 @@ def embed(
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(options.out) as file:
         np.savez(file, **content)  # type: ignore[arg-type]
-    return content
+    return content, [fault for _, fault in sorted(faults.items())]
+
+
+def _views_of_all(shards: ShardSet, faults: dict[int, str]) -> int:
+    """How many views the clips have, all the same; what is wrong with records goes to ``faults``.
+    Raises TrainingError."""
+    counts = set()
+    for index in range(len(shards)):
+        try:
+            counts.add(len(shards.info(index).views))
+        except ShardError as error:
+            faults[index] = str(error)
+    if not counts:
+        raise TrainingError(faults[0])
+    if len(counts) > 1:
+        raise TrainingError(
+            f"clips of {shards.root} have from {min(counts)} to {max(counts)} views, which make no "
+            "one array; build the set with the same --views for all"
+        )
+    return counts.pop()

@@ -13,7 +13,7 @@ from avtrain.checkpoint import Checkpoint
 from avtrain.data import Batch, Clips, fit_statistics
 from avtrain.draws import NO_AUGMENTATION
 from avtrain.features import Features
-from avtrain.loader import Plan, load
+from avtrain.loader import Plan, Share, load
 from avtrain.models import AudioVisual, Embeddings, calibrate_batch_norm
 from avtrain.presets import Config
 from avtrain.results import Network
@@ -154,7 +154,8 @@ def _some(
     clips = Clips(shards, config.clip, config.sound, NO_AUGMENTATION, seed)
     plan = Plan(shards, seed, config.batch_size)
     left = CALIBRATION_CLIPS
-    for _, batch in load(clips, plan, range(1), 0, workers, device.type == "cuda"):
+    pin, share = device.type == "cuda", Share(replace=True)
+    for _, batch in load(clips, plan, range(1), 0, workers, pin, share):
         yield batch.to(device)
         left -= len(batch.index)
         if left <= 0:

@@ -182,5 +182,9 @@ def collate(clips: list[dict[str, NDArray[np.generic]]]) -> Batch:
         raise TrainingError(f"the clips' crops differ in size: {sorted(sizes)}")
     names = [field.name for field in fields(Batch) if field.name != "faults"]
     arrays = {name: np.stack([clip[name] for clip in clips]) for name in names}
-    faults = tuple(str(fault) for clip in clips for fault in clip.get("faults", ()))
+    faults = tuple(
+        (int(index), str(fault))
+        for clip in clips
+        for index, fault in zip(clip.get("faulty", ()), clip.get("faults", ()), strict=True)
+    )
     return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()}, faults=faults)

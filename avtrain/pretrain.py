@@ -77,9 +77,9 @@ def pretrain_in_stages(
     first_out = options.out / FIRST_STAGE
     with joined(options.device) as world, StopRequest() as stop:
         options = _started_again(options, world)
-        # What is wrong with the second stage is said before the first is trained.
-        _check(root, config, options, world)
         if not (options.resume and (options.out / CHECKPOINT).exists()):
+            # What is wrong with the second stage is said before the first is trained.
+            _check(root, config, options, world)
             first = replace(options, out=first_out, init_from=None, steps=first_steps)
             last = _pretrain(root, first_stage(config), first, world, stop)
             # Its checkpoint is written when all are here.
@@ -189,7 +189,7 @@ def _pretrain(
             for piece in range(config.pieces):
                 with trainer.timed("data"):
                     place, batch = next(batches)
-                log.note_faults(batch)
+                log.note_faults(batch, shards)
                 last_piece = piece == config.pieces - 1
                 contrasts.append(trainer.contrast(batch, last_piece))
                 _check_loss(contrasts[-1], shards, batch, total + 1)
@@ -203,8 +203,8 @@ def _pretrain(
             )
             stopped, spoiled = world.any([stop.name is not None, too_many])
             ends = place.last_of_epoch or total == last_total or stopped or spoiled
-            every = [options.checkpoint_steps, options.keep_every or total + 1]
-            if world.first and (ends or not all(total % steps for steps in every)):
+            kept = options.keep_every is not None and total % options.keep_every == 0
+            if world.first and (ends or kept or total % options.checkpoint_steps == 0):
                 log.flush()  # never behind the checkpoint, whose step it is cut to
                 next_epoch, next_step = place.epoch, place.step + 1
                 if place.last_of_epoch:

@@ -16,6 +16,7 @@ from avtrain.distributed import World
 from avtrain.loader import Step
 from avtrain.losses import Contrast
 from shards.files import write_atomic
+from shards.reader import ShardSet
 
 LOG = "log.jsonl"
 
@@ -52,14 +53,15 @@ class RunLog:
         if self._file is not None:
             self._file.close()
 
-    def note_faults(self, batch: Batch) -> None:
-        """Count a batch's clips, and write down those that could not be read."""
+    def note_faults(self, batch: Batch, shards: ShardSet) -> None:
+        """Count a batch's clips, and write down those of ``shards`` that could not be read."""
         self.clips += len(batch.index) + len(batch.faults)
         self.faults += len(batch.faults)
         if batch.faults:
             with self.faults_path.open("a") as file:
-                for fault in batch.faults:
-                    file.write(json.dumps({"step": self._step, "fault": fault}) + "\n")
+                for index, fault in batch.faults:
+                    place = {"shard": shards.file(index), "key": shards.keys[index]}
+                    file.write(json.dumps({"step": self._step, **place, "fault": fault}) + "\n")
 
     def add(
         self, total: int, place: Step, contrasts: Sequence[Contrast], seconds: Mapping[str, float]

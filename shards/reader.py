@@ -95,6 +95,10 @@ class ShardSet:
                 f"{few}; copy the set again, or build it again to add them"
             )
 
+    def file(self, sample: int) -> str:
+        """The shard of a sample, as the manifest names it."""
+        return self._entries[int(self.shard_index[sample])].file
+
     def info(self, sample: int) -> SampleInfo:
         """The JSON member of a sample."""
         return self._info_of(sample)
@@ -188,14 +192,14 @@ class ShardSet:
 
     def _read(self, sample: int, suffix: str, start: int, end: int) -> bytes:
         offset, _ = self._place(sample, suffix)
-        entry = self._entries[self.shard_index[sample]]
+        file = self.file(sample)
         try:
-            data = self.root.read_range(entry.file, offset + start, offset + end)
+            data = self.root.read_range(file, offset + start, offset + end)
         except OSError as error:
-            path = self.root.path(entry.file)
+            path = self.root.path(file)
             raise ShardError(f"{path} cannot be read: {error.strerror}") from None
         if len(data) != end - start:
-            path = self.root.path(entry.file)
+            path = self.root.path(file)
             raise ShardError(f"{path} is truncated; copy it again from the set")
         return data
 
@@ -215,8 +219,7 @@ class ShardSet:
             raise ShardError(f"{name} is no sample record ({error!r})") from None
 
     def _name(self, sample: int, suffix: str) -> str:
-        file = self._entries[self.shard_index[sample]].file
-        return f"{self.root.path(file)}: {self.keys[sample]}.{suffix}"
+        return f"{self.root.path(self.file(sample))}: {self.keys[sample]}.{suffix}"
 
 
 class _Places:

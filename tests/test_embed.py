@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from avtrain.cli import main
 from avtrain.frozen import load_networks
 from avtrain.presets import tiny
 from shards.reader import ShardSet
-from tests.tiny_set import FPS, make_set
+from tests.tiny_set import FPS, damage, make_set
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +62,19 @@ def test_the_same_again_with_workers(root: Path, tmp_path: Path) -> None:
     helped = embed(root, tmp_path / "b.npz", "--num-workers", 2)
     for name, values in alone.items():
         np.testing.assert_array_equal(values, helped[name], err_msg=name)
+
+
+def test_clips_that_cannot_be_read_are_left_out(root: Path, tmp_path: Path) -> None:
+    whole = embed(root, tmp_path / "whole.npz")
+    shutil.copytree(root, tmp_path / "set")
+    key = damage(tmp_path / "set", 3)
+    command = ["embed", tmp_path / "set", "--checkpoint", "untrained", "--device", "cpu"]
+    out = tmp_path / "features.npz"
+    result = CliRunner().invoke(main, [str(part) for part in (*command, "--out", out)])
+    assert result.exit_code == 1
+    assert f"left out: {tmp_path}/set/train/train-000000.tar: {key}.view" in result.output
+    found = np.load(out)
+    assert found["keys"].tolist() == [other for other in whole["keys"] if other != key]
+    for name, values in whole.items():
+        assert found[name].shape == (9, *values.shape[1:])
+    np.testing.assert_array_equal(found["start_s"], np.delete(whole["start_s"], 3, axis=0))

@@ -21,12 +21,13 @@ from avtrain.checkpoint import Checkpoint
 from avtrain.cli import main
 from avtrain.data import Clips
 from avtrain.distributed import World
+from avtrain.errors import TrainingError
 from avtrain.features import FeatureConfig
 from avtrain.loader import Plan, Share, load
 from avtrain.presets import AugmentConfig, ClipConfig, tiny, with_options
 from avtrain.trainer import Trainer
 from shards.reader import ShardSet
-from tests.tiny_set import make_set
+from tests.tiny_set import damage, make_set
 
 SMALL = ["--batch-size", "4", "--views", "2", "--device", "cpu", "--task", "avsa"]
 CLIP = ClipConfig(views=2, frames=4, fps=8.0, size=32)
@@ -42,19 +43,6 @@ def avtrain(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def damage(root: Path, sample: int) -> str:
-    """Write over a clip's members, as a failing disk does, and return its key."""
-    shards = ShardSet(root)
-    tar = root / "train" / "train-000000.tar"
-    content = bytearray(tar.read_bytes())
-    for view in range(5):
-        for member in (f"view{view:02d}.mp4", f"view{view:02d}.flac"):
-            offset, size = shards._place(sample, member)
-            content[offset : offset + size] = b"\xff" * size
-    tar.write_bytes(content)
-    return shards.keys[sample]
-
-
 def test_a_damaged_clip_is_replaced_and_told(root: Path, tmp_path: Path) -> None:
     key = damage(root, 3)
     out = tmp_path / "run"
@@ -65,7 +53,9 @@ def test_a_damaged_clip_is_replaced_and_told(root: Path, tmp_path: Path) -> None
     faults = [json.loads(line) for line in (out / "faults.jsonl").read_text().splitlines()]
     assert len(faults) == 2  # once an epoch
     for fault in faults:
-        assert f"train-000000.tar: {key}.view" in fault["fault"]
+        assert f"train-000000.tar: {key}.view" in fault.pop("fault")
+        assert 1 <= fault.pop("step") <= 10
+        assert fault == {"shard": "train/train-000000.tar", "key": key}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +81,27 @@ def test_a_damaged_record_costs_its_clip_alone(
     assert result.exit_code == 0, result.output
     (line,) = (out / "faults.jsonl").read_text().splitlines()
     assert f"{shards.keys[3]}.json is no sample record" in json.loads(line)["fault"]
+
+
+def test_a_short_clip_costs_itself_alone(root: Path, tmp_path: Path) -> None:
+    """It is neither read for the statistics nor trained on; of a single clip that is asked for,
+    what is wrong with it is said as it is."""
+    shards = ShardSet(root)
+    tar = root / "train" / "train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    offset, size = shards._place(3, "json")
+    samples = f'"samples":{shards.info(3).audio.samples},'.encode()
+    at = content.index(samples, offset, offset + size)
+    content[at : at + len(samples)] = b'"samples":9,'.ljust(len(samples))
+    tar.write_bytes(content)
+    out = tmp_path / "run"
+    result = avtrain("pretrain", root, "--steps", 5, "--out", out, *SMALL)
+    assert result.exit_code == 0, result.output
+    (line,) = (out / "faults.jsonl").read_text().splitlines()
+    assert f"{shards.keys[3]} lasts 0.00 s" in json.loads(line)["fault"]
+    clips = Clips(ShardSet(root), CLIP, SOUND, AugmentConfig(), seed=1)
+    with pytest.raises(TrainingError, match=r"longer --clip-duration$"):
+        clips[0, 3]
 
 
 def test_replacements_do_not_depend_on_workers_or_ranks(root: Path) -> None:

@@ -22,6 +22,7 @@ from shards.geometry import (
 )
 from shards.manifest import entry_of, read_index, shard_names, write_manifest
 from shards.places import folder_of
+from shards.reader import ShardSet
 from shards.schema import AudioInfo, Manifest, SampleInfo, ShardEntry, VideoInfo, View, map_suffix
 from shards.video import index_mp4
 from shards.writer import open_shard
@@ -179,3 +180,16 @@ def _sample(
 def ball_radius_deg(time_s: float, duration_s: float) -> float:
     """Of a set with label maps."""
     return 5 + 25 * time_s / duration_s
+
+
+def damage(root: Path, sample: int) -> str:
+    """Write over a clip's members, as a failing disk does, and return its key."""
+    shards = ShardSet(root)
+    tar = root / "train" / "train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    for view in range(len(shards.info(sample).views)):
+        for member in (f"view{view:02d}.mp4", f"view{view:02d}.flac"):
+            offset, size = shards._place(sample, member)
+            content[offset : offset + size] = b"\xff" * size
+    tar.write_bytes(content)
+    return shards.keys[sample]
