@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from avtrain.draws import NO_AUGMENTATION
 from avtrain.features import FeatureConfig
 from avtrain.loader import Plan, load
 from avtrain.presets import AugmentConfig, ClipConfig
+from avtrain.trainer import Trainer
 from shards.geometry import view_rotation
 from shards.reader import ShardSet
 from tests.tiny_set import FPS, RATE, make_set
@@ -298,3 +300,29 @@ def test_a_loss_that_is_not_finite_names_the_clips(root: Path, tmp_path: Path) -
     output = refused("pretrain", root, "--out", tmp_path / "run", "--lr", 1e30, *SMALL)
     assert "the loss of step" in output
     assert "train0" in output
+
+
+def test_too_little_memory_is_said(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Trainer, "learn", learn)
+    output = refused("pretrain", root, "--out", tmp_path / "run", *SMALL)
+    assert "take a smaller --batch-size, or the same in more --pieces" in output
+
+
+def test_compiled_or_not_a_run_is_one(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compiled is captured as always, but run as it is: code for a processor takes
+    minutes to make, and rounds otherwise."""
+    avtrain("pretrain", root, "--out", tmp_path / "plain", "--steps", 4, *SMALL)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    run = ("pretrain", root, "--out", tmp_path / "run", *SMALL)
+    assert avtrain(*run, "--steps", 2, "--compile").exit_code == 0
+    assert avtrain(*run, "--steps", 3, "--resume").exit_code == 0
+    assert avtrain(*run, "--steps", 4, "--resume", "--compile").exit_code == 0
+    assert steps_of(tmp_path / "run") == steps_of(tmp_path / "plain")
+    assert_same_state(tmp_path / "run", tmp_path / "plain")
