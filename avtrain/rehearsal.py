@@ -51,7 +51,7 @@ def rehearse(
         for _ in range(WARM_UP):
             _step(run, batches)
         run.trainer.seconds.clear()
-        before = _counts(run)
+        before = run.shards.root.counts()
         durations = []
         path = out / TRACE if trace and world.first else None
         with _traced(path):
@@ -62,7 +62,7 @@ def rehearse(
         shares = _verdict(run.trainer.seconds, sum(durations), run.workers)
         if path is not None:
             return [f"{steps} steps: {shares}", f"what happened in them: {path}"]
-        read = [now - then for now, then in zip(_counts(run), before, strict=True)]
+        read = [now - then for now, then in zip(run.shards.root.counts(), before, strict=True)]
         step_s = statistics.median(durations)
         return [*_plan(run), *_costs(run, step_s, shares, read, steps)]
 
@@ -128,25 +128,15 @@ def _costs(run: Prepared, step_s: float, shares: str, read: list[int], steps: in
         memory += f", {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB on the GPU"
     left = (run.last_total - run.total) * step_s
     opens, reads, content = (value / steps for value in read)
-    lines = [
+    return [
         f"networks: {every:.2f} million parameters (video {counts['video']:.2f}, audio "
         f"{counts['audio']:.2f}); a checkpoint has {size:.1f} MB",
         f"memory: {memory}",
         f"a step: {step_s:.3f} s: {shares}",
+        f"a step reads: {content / 1e6:.2f} MB in {reads:.0f} reads, and opens {opens:.1f} files "
+        "(each process opens a shard, and reads its index, once)",
+        f"what is left at this speed: {_in_words(left)}",
     ]
-    if content:
-        lines.append(
-            f"a step reads: {content / 1e6:.2f} MB in {reads:.0f} reads, and opens {opens:.1f} "
-            "files (each process opens a shard once)"
-        )
-    lines.append(f"what is left at this speed: {_in_words(left)}")
-    return lines
-
-
-def _counts(run: Prepared) -> list[int]:
-    """Opens, reads and bytes of this process so far; none of sets at URLs."""
-    root = run.shards.root
-    return [getattr(root, name, 0) for name in ("opens", "reads", "bytes_read")]
 
 
 def _in_words(seconds: float) -> str:

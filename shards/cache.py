@@ -65,6 +65,11 @@ class CachedFolder:
     def read_all(self, names: Iterable[str]) -> list[bytes]:
         return self.origin.read_all(names)
 
+    def counts(self) -> tuple[int, int, int]:
+        """Files opened, reads and bytes read in this process so far, to make copies and of them."""
+        there, here = self.origin.counts(), self._local.counts()
+        return there[0] + here[0], there[1] + here[1], there[2] + here[2]
+
     def read_range(self, name: str, start: int, end: int) -> bytes:
         if name not in self._there and name not in self._too_large:
             (self._there if self._fetch(name) else self._too_large).add(name)

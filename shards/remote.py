@@ -30,6 +30,7 @@ class RemoteFolder:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self._opened: tuple[int, Any, str] | None = None
+        self.reads = self.bytes_read = 0  # what was asked of the store
 
     def __str__(self) -> str:
         return self.url
@@ -80,12 +81,19 @@ class RemoteFolder:
             contents.append(bytes(content))
         return contents
 
+    def counts(self) -> tuple[int, int, int]:
+        """Files opened (none), requests and bytes of `read_range` in this process so far."""
+        return 0, self.reads, self.bytes_read
+
     def read_range(self, name: str, start: int, end: int) -> bytes:
         """Bytes start … end; fewer where the file ends before."""
         if start == end:
             return b""
         with self._access(name) as (store, path):
-            return bytes(store.cat_file(path, start=start, end=end))
+            content = bytes(store.cat_file(path, start=start, end=end))
+        self.reads += 1
+        self.bytes_read += len(content)
+        return content
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file that nobody ever sees a part of."""

@@ -86,6 +86,19 @@ def test_a_shard_that_does_not_fit_is_read_from_where_it_is(root: Path, tmp_path
     assert held(cache) == []
 
 
+def test_a_copy_that_is_not_whole_is_not_kept(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards that end before their listed size, as where the origin is being written."""
+    cache, files = tmp_path / "cache", LocalFolder.files
+    expected = read_all(root, None)
+    monkeypatch.setattr(
+        LocalFolder, "files", lambda *a: {name: size + 1 for name, size in files(*a).items()}
+    )
+    np.testing.assert_array_equal(read_all(root, cache), expected)
+    assert held(cache) == []
+
+
 def test_a_set_that_was_built_again_is_copied_again(root: Path, tmp_path: Path) -> None:
     cache, other = tmp_path / "cache", tmp_path / "set"
     for seed in (0, 1):

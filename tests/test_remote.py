@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -265,15 +266,19 @@ def test_training_reads_a_bucket(store: s3fs.S3FileSystem, tmp_path: Path) -> No
 
     local = make_set(tmp_path / "set", {"train": 4}, views=2)
     store.put(f"{local}/", "bucket/trained/", recursive=True)
-    losses = []
+    losses, reads = [], []
     for place, run_name in ((local, "here"), ("s3://bucket/trained", "there")):
         out = tmp_path / run_name
-        start = ["pretrain", str(place), "--out", str(out), "--steps", "2", "--batch-size", "2"]
-        result = CliRunner().invoke(avtrain, [*start, "--views", "2", "--num-workers", "1"])
+        start = ["pretrain", str(place), "--out", str(out), "--batch-size", "2", "--views", "2"]
+        result = CliRunner().invoke(avtrain, [*start, "--steps", "2", "--num-workers", "1"])
         assert result.exit_code == 0, result.output
         lines = (out / "log.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in lines])
+        result = CliRunner().invoke(avtrain, [*start, "--dry-run", "--epochs", "9"])
+        assert result.exit_code == 0, result.output
+        reads += re.findall(r"a step reads: (.* reads)", result.output)
     assert losses[0] == losses[1]
+    assert reads[0] == reads[1]
 
 
 @pytest.mark.parametrize(
