@@ -69,7 +69,14 @@ def write_page(
         said(CLAIMS, lines),
     ]
     if trainings:
-        parts += ["## Training", f"![Training curves]({pictures['curves'].name})"]
+        parts += [
+            "## Training",
+            "How well networks do their own task, on the clips that they are trained on: means "
+            "over the last tenth of the steps, and over the seeds. Losses and clips compare only "
+            "within a pretext task: batches differ.",
+            _learned(trainings),
+            f"![Training curves]({pictures['curves'].name})",
+        ]
     write_atomic(page, ("\n\n".join(parts) + "\n").encode())
 
 
@@ -159,6 +166,34 @@ def _tables(lines: Sequence[Line]) -> list[str]:
     return [f"### {task}\n\n{markdown(rows)}" for task, rows in tasks.items()]
 
 
+def _learned(trainings: Sequence[Training]) -> str:
+    alike: defaultdict[tuple[str, str], list[Training]] = defaultdict(list)
+    for training in trainings:
+        alike[training.pretraining, training.name].append(training)
+    rows = []
+    for (pretraining, name), seeds in sorted(alike.items()):
+        ends = {
+            column: np.mean(
+                [seed.columns[column][-max(1, _steps(seed) // 10) :].mean() for seed in seeds]
+            )
+            for column in seeds[0].columns
+        }
+        slots = seeds[0].slots
+        rows.append(
+            {
+                "pretraining": pretraining,
+                "networks": name,
+                "steps": _range_of([_steps(seed) for seed in seeds]),
+                "seeds": str(len(seeds)),
+                "loss": f"{ends['loss']:.2f}",
+                "right clip": f"{ends['clip_accuracy']:.1%}",
+                "right view or moment": "-" if slots == 1 else f"{ends['view_accuracy']:.1%}",
+                "chance": "-" if slots == 1 else f"{1 / slots:.1%}",
+            }
+        )
+    return markdown(rows)
+
+
 def _test(line: Line) -> tuple[Any, ...]:
     return line.task, line.protocol, line.views, line.metric, line.network.features
 
@@ -228,6 +263,15 @@ def _numbers(truths: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 def _quartiles(values: Sequence[float], digits: int = 0) -> str:
     return " / ".join(f"{value:.{digits}f}" for value in np.percentile(values, [25, 50, 75]))
+
+
+def _steps(training: Training) -> int:
+    return len(training.columns["loss"])
+
+
+def _range_of(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _range(ends: tuple[float, float]) -> str:

@@ -17,6 +17,7 @@ from avprep.world import FRAMES, make_clip
 from avtrain.report import lines_of
 from avtrain.report_figures import read_trainings
 from avtrain.results import Result
+from avtrain.run_log import read_log
 from benchmarks import study
 from benchmarks.study_claims import CLAIMS, CONTRARY, HOLDS, UNDECIDED, findings_of
 from benchmarks.study_jobs import Job, Study, jobs_of
@@ -131,14 +132,17 @@ def test_the_page_says_what_came_out(tmp_path: Path) -> None:
         truth = clip_truth(clip, levels, 0.01)
         (tmp_path / f"world/truth/{clip.name}.json").write_text(json.dumps(truth))
     page = tmp_path / "docs/study.md"
-    trainings = read_trainings([write_log(tmp_path / "run")])
+    run = write_log(tmp_path / "run")
+    (run / "log.jsonl").write_text((run / "log.jsonl").read_text().removesuffix('{"st'))
     facts = {"clips": "8"}
-    write_page(page, lines_of(grid(accuracy)), trainings, tmp_path / "world", facts)
+    write_page(page, lines_of(grid(accuracy)), read_trainings([run]), tmp_path / "world", facts)
     text = page.read_text()
     for name in ("study-results.png", "study-curves.png"):
         assert f"]({name})" in text
         assert (page.parent / name).stat().st_size > 10_000
     assert "- clips: 8" in text
+    views = np.mean([line["view_accuracy"] for line in read_log(run / "log.jsonl")[-6:]])
+    assert re.search(rf"\| AVSA +\| log-mel +\| 60 +\| 1 .* {views:.1%} +\| 25.0% +\|", text)
     assert "| places" in text
     assert "localization: **holds**" in text
     # The other way round, the same sentences say the contrary.
