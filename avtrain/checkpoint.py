@@ -93,7 +93,9 @@ class Checkpoint:
     def check_continues(self, path: Path, config: Config, data: str, split: str) -> None:
         """Raise TrainingError, saying what differs, unless it is of this very run."""
         here = {"data": data, "split": split, **_flat(config.to_dict())}
-        there = {"data": self.data, "split": self.split, **_flat(self.config)}
+        # Settings that are newer than the checkpoint were what they are by default.
+        earlier = self.settings(path).to_dict()
+        there = {"data": self.data, "split": self.split, **_flat(earlier)}
         names = (here.keys() | there.keys()) - _NOT_PART_OF_THE_RUN
         differing = [
             f"{name} was {there.get(name)} and is {here.get(name)}"
@@ -107,7 +109,7 @@ class Checkpoint:
         """Raise TrainingError, saying what differs, unless networks and features are the same."""
         differing = []
         for part in ("model", "sound"):
-            here, there = config.to_dict()[part], self.config[part]
+            here, there = config.to_dict()[part], self.settings(path).to_dict()[part]
             differing += [
                 f"{part} {name} is {there.get(name)} there and {here[name]} here"
                 for name in here

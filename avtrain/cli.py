@@ -59,6 +59,12 @@ def main() -> None:
     help="What transformers know of where views look.  [default: none]",
 )
 @click.option(
+    "--norm-first/--norm-last",
+    default=None,
+    help="Whether transformers normalise before their parts (small ones learn sooner) or after "
+    "(the paper's).  [default: last]",
+)
+@click.option(
     "--negatives",
     type=click.Choice(["easy", "hard", "easy+hard"]),
     help="Other clips, the clip's other views (or moments), or both.  [default: of the task]",

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 class ModelConfig:
     """Sizes of the networks. ``width`` is that of the first stage; features have 8 * width.
 
-    ``positions``: whether the transformers are told where views look; ``head``: what takes
-    features to embeddings.
+    ``positions``: whether the transformers are told where views look; ``norm_first``: whether they
+    normalise before each of their parts, not after; ``head``: what takes features to embeddings.
     """
 
     width: int = 64
@@ -31,6 +31,7 @@ class ModelConfig:
     transformer_depth: int = 2
     dropout: float = 0.1
     positions: Literal["none", "direction"] = "none"
+    norm_first: bool = False
     head: Literal["linear", "mlp"] = "linear"
 
     @property
@@ -133,10 +134,15 @@ def _conv2d(cin: int, cout: int, kernel: int, stride: int) -> nn.Sequential:
 
 
 class TransformerLayer(nn.Module):
-    """Single-head attention and an MLP, each with dropout, a residual and LayerNorm; then ReLU."""
+    """Single-head attention and an MLP, each with dropout, a residual and LayerNorm; then ReLU.
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    ``norm_first``: LayerNorm comes before attention and MLP and not after the sums, and there is
+    no ReLU, so that the input passes through as it is (Xiong et al., ICML 2020).
+    """
+
+    def __init__(self, dim: int, dropout: float, norm_first: bool) -> None:
         super().__init__()
+        self.norm_first = norm_first
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
@@ -149,11 +155,17 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.norm_first:
+            x = x + self.dropout(self.attend(self.attention_norm(x)))
+            y: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
+            return y
+        x = self.attention_norm(x + self.dropout(self.attend(x)))
+        return torch.relu(self.mlp_norm(x + self.dropout(self.mlp(x))))
+
+    def attend(self, x: Tensor) -> Tensor:
         scores = self.query(x) @ self.key(x).transpose(-1, -2) / x.shape[-1] ** 0.5
-        context = self.out(scores.softmax(dim=-1) @ self.value(x))
-        x = self.attention_norm(x + self.dropout(context))
-        x = self.mlp_norm(x + self.dropout(self.mlp(x)))
-        return x.relu()
+        context: Tensor = self.out(scores.softmax(dim=-1) @ self.value(x))
+        return context
 
 
 class ViewTransformer(nn.Module):
@@ -167,7 +179,8 @@ class ViewTransformer(nn.Module):
         super().__init__()
         depth = config.transformer_depth if config.transformer else 0
         self.layers = nn.ModuleList(
-            TransformerLayer(config.features, config.dropout) for _ in range(depth)
+            TransformerLayer(config.features, config.dropout, config.norm_first)
+            for _ in range(depth)
         )
         placed = config.transformer and config.positions == "direction"
         self.place = nn.Linear(8, config.features, bias=False) if placed else None

@@ -83,6 +83,8 @@ class Config:
             raise TrainingError("hard negatives are of the clip's own views: use at least 2")
         if self.model.positions != "none" and not self.model.transformer:
             raise TrainingError("positions are told to transformers: add --transformer")
+        if self.model.norm_first and not self.model.transformer:
+            raise TrainingError("--norm-first is of transformers: add --transformer")
         if not 0 < self.temperature < math.inf:
             raise TrainingError(f"the temperature is a number above 0, not {self.temperature:g}")
         if not 0 < self.learning_rate < math.inf:

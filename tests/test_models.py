@@ -13,6 +13,7 @@ from avtrain.models import (
     AudioNet,
     AudioVisual,
     ModelConfig,
+    TransformerLayer,
     VideoNet,
     _harmonics,
     calibrate_batch_norm,
@@ -114,10 +115,14 @@ def directions(*shape: int) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(*shape, 3), dim=-1)
 
 
+@pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("positions", ["none", "direction"])
-def test_transformer_treats_the_views_as_a_set(positions: Literal["none", "direction"]) -> None:
+def test_transformer_treats_the_views_as_a_set(
+    positions: Literal["none", "direction"], norm_first: bool
+) -> None:
     torch.manual_seed(0)
-    predict = AudioVisual(replace(TINY, positions=positions)).eval().predict_audio
+    config = replace(TINY, positions=positions, norm_first=norm_first)
+    predict = AudioVisual(config).eval().predict_audio
     x, where = torch.randn(3, 5, 32), directions(3, 5)
     order = torch.tensor([3, 0, 4, 1, 2])
     with torch.no_grad():
@@ -125,7 +130,7 @@ def test_transformer_treats_the_views_as_a_set(positions: Literal["none", "direc
             predict(x[:, order], where[:, order]), predict(x, where)[:, order]
         )
         changed = x.clone()
-        changed[:, 4] += 1
+        changed[:, 4] = torch.randn(3, 32)
         assert not torch.allclose(predict(changed, where)[:, 0], predict(x, where)[:, 0])
         # Where the views look counts only where it is told.
         elsewhere = predict(x, directions(3, 5))
@@ -150,6 +155,16 @@ def test_dropout_only_while_training() -> None:
         assert not torch.equal(predict(x, where), predict(x, where))
         predict = model.eval().predict_video
         assert torch.equal(predict(x, where), predict(x, where))
+
+
+def test_norm_first_lets_the_input_through() -> None:
+    """What attention and MLP find is added to it."""
+    layer = TransformerLayer(32, 0.1, norm_first=True)
+    for last in (layer.out, layer.mlp[-1]):
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
+    x = torch.randn(2, 4, 32)
+    assert torch.equal(layer(x), x)
 
 
 def test_without_transformer_predictions_are_the_features() -> None:

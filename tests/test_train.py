@@ -286,6 +286,20 @@ def test_a_run_is_neither_overwritten_nor_continued_with_other_settings(
     assert "data was" in refused("pretrain", other, "--resume", *run)
 
 
+def test_settings_newer_than_a_run_were_what_they_are_by_default(
+    root: Path, tmp_path: Path
+) -> None:
+    run = ["pretrain", root, "--out", tmp_path / "run", *SMALL]
+    assert avtrain(*run, "--steps", 1).exit_code == 0
+    path = tmp_path / "run/checkpoint.pt"
+    saved = Checkpoint.load(path)
+    model = {name: value for name, value in saved.config["model"].items() if name != "norm_first"}
+    replace(saved, config=saved.config | {"model": model}).save(path)
+    output = refused(*run, "--steps", 2, "--resume", "--norm-first")
+    assert "model.norm_first was False and is True" in output
+    assert avtrain(*run, "--steps", 2, "--resume").exit_code == 0
+
+
 def test_a_damaged_shard_is_named_by_a_worker(root: Path, tmp_path: Path) -> None:
     damaged = make_set(tmp_path / "set", {"train": 4})
     tar = damaged / "train" / "train-000000.tar"
