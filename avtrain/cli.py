@@ -213,6 +213,7 @@ def pretrain(
         if dry_run or profile:
             from avtrain.rehearsal import rehearse
 
+            config = with_options(config, curriculum=curriculum)
             lines = rehearse(folder, config, options, 20 if profile else 5, profile)
             if os.environ.get("RANK", "0") == "0":
                 click.echo("\n".join(lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ def one_sentence() -> Iterator[None]:
         # A loader worker's error arrives as the text of its traceback.
         message = str(error).strip()
         if "Traceback (most recent call last)" in message:
-            message = message.rpartition("Error: ")[2]
+            message = re.split(r"(?m)^[\w.]*(?:Shard|Training)Error: ", message)[-1]
         raise UserErrorExit(message) from None
     except OSError as error:
         if error.strerror is None:
@@ -51,6 +52,11 @@ def one_sentence() -> Iterator[None]:
     except KeyboardInterrupt:
         raise click.Abort from None
     except RuntimeError as error:
+        if "DataLoader worker" in str(error):
+            raise UserErrorExit(
+                f"a loader process has ended ({str(error).splitlines()[0]:.150}); where memory is "
+                "short, take fewer --num-workers"
+            ) from None
         if type(error).__name__ != "OutOfMemoryError":  # torch's; nothing here imports it
             raise
         raise UserErrorExit(

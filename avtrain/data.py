@@ -33,6 +33,8 @@ from shards.reader import ShardSet
 from shards.schema import SampleInfo, VideoInfo
 
 STATISTICS_CLIPS = 256
+FIRST_CLIPS = 10
+"""If so many are damaged, from the first on, a set is."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         self.windows = windows
         if not len(shards):
             raise TrainingError(f"{shards.root} has no clips in its split {shards.split!r}")
-        self.draw(0, 0)
+        self._check(self._first_info())
 
     def draw(self, epoch: int, index: int) -> Draw:
         """Raises TrainingError where the clip cannot give what the settings ask for."""
@@ -247,6 +249,17 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         else:
             start = max(0, round(draw.middle_s * video.fps) - self.clip.frames // 2 * step)
         return min(start, video.frames - span)
+
+    def _first_info(self) -> SampleInfo:
+        """What a clip of the set is like."""
+        fault: ShardError | None = None
+        for index in range(min(len(self.shards), FIRST_CLIPS)):
+            try:
+                return self.shards.info(index)
+            except ShardError as error:
+                fault = fault or error
+        assert fault is not None
+        raise fault
 
     def _check(self, info: SampleInfo) -> None:
         if len(info.views) < self.clip.views:

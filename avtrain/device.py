@@ -8,6 +8,9 @@ import torch
 
 from avtrain.errors import TrainingError
 
+MOST_WORKERS = 16
+"""More only fill the memory with batches that wait."""
+
 
 def pick_device(name: str) -> torch.device:
     """``auto``, ``cpu`` or ``cuda``; auto takes the GPU if there is one."""
@@ -18,11 +21,12 @@ def pick_device(name: str) -> torch.device:
 
 
 def default_workers(device: torch.device) -> int:
-    """Loader processes: on a GPU machine all cores but one; where the CPU itself trains, none,
-    as they would only take its cores away."""
+    """Loader processes of this one: on a GPU machine its share of the cores but one, up to
+    `MOST_WORKERS`; where the CPU itself trains, none, as they would only take its cores away."""
     if device.type == "cpu":
         return 0
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(max(1, cores - 1), MOST_WORKERS)
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ over the global batch. So the gradients are those of one process, but for roundi
 from __future__ import annotations
 
 import gc
+import hashlib
 import importlib
 import inspect
 import os
@@ -30,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from avtrain.device import pick_device
 from avtrain.errors import TrainingError
-from avtrain.stopping import ignore_signals
+from avtrain.stopping import Stopped, ignore_signals
 
 TIMEOUT = timedelta(minutes=10)
 """Without a word of another process for so long, the run ends."""
@@ -122,6 +123,15 @@ class World:
         dist.all_reduce(counts)
         return [count > 0 for count in counts.tolist()]
 
+    def agree(self, text: str) -> bool:
+        """Whether all processes say the same."""
+        if self.size == 1:
+            return True
+        number = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
+        ends = torch.tensor([number, -number], device=self.device)
+        dist.all_reduce(ends, dist.ReduceOp.MAX)
+        return bool(ends.sum() == 0)
+
     def share(self, values: Iterable[Tensor]) -> None:
         """Set tensors to those of the first process."""
         if self.size > 1:
@@ -136,8 +146,13 @@ def joined(device: str) -> Iterator[World]:
     Raises TrainingError where others are gone.
     """
     world = World.join(device)
+    ended = False
     try:
         yield world
+        ended = True
+    except Stopped:
+        ended = True
+        raise
     except RuntimeError as error:
         if world.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
@@ -147,7 +162,9 @@ def joined(device: str) -> Iterator[World]:
             f"what the first to end said tells why ({str(error).strip().splitlines()[0]:.120})"
         ) from None
     finally:
-        if world.size > 1:
+        # NCCL would wait for what this process owes the others, and they for it: what went wrong
+        # could not be said.
+        if world.size > 1 and (ended or world.device.type == "cpu"):
             gc.collect()  # what still holds the group, so that its threads end here
             dist.destroy_process_group()
 

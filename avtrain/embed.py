@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,13 +61,17 @@ def embed(
 
     ``config`` describes the networks, see `load_networks`.
     """
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=options.out.parent):
+        pass  # what cannot be written is said before the work
     shards = ShardSet(root, options.split)
     device = pick_device(options.device)
     workers = default_workers(device) if options.workers is None else options.workers
     faults: dict[int, str] = {}
     views = _views_of_all(shards, faults)
     clip = replace(config.clip, views=views, moments=1)
-    config = replace(config, clip=clip)
+    if options.checkpoint is None:  # how others were trained decides what of them is used
+        config = replace(config, clip=clip)
     networks = load_networks(options.checkpoint, config, shards, options.seed, device, workers)
     clips = AllViews(shards, clip, config.sound, NO_AUGMENTATION, options.seed, options.windows)
     plan = Plan(shards, options.seed, BATCH_SIZE)
@@ -107,7 +112,6 @@ def embed(
         "elevation_deg": np.array([[view.elevation_deg for view in of] for of in places]),
         **arrays,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(options.out) as file:
         np.savez(file, **content)  # type: ignore[arg-type]
     return content, [fault for _, fault in sorted(faults.items())]

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from tqdm import tqdm
 
 from avtrain.board import Board
 from avtrain.checkpoint import Checkpoint, keep
+from avtrain.checks import check_agreed, check_loss, check_weights
 from avtrain.data import Batch, Clips, fit_statistics
 from avtrain.device import default_workers
 from avtrain.distributed import World, joined, restarts
 from avtrain.errors import TrainingError
 from avtrain.loader import Plan, Share, Step, load
-from avtrain.losses import Contrast
 from avtrain.plots import plot_curves
 from avtrain.presets import Config, first_stage
 from avtrain.run_log import LOG, RunLog, read_log
@@ -77,7 +77,9 @@ def pretrain_in_stages(
     first_out = options.out / FIRST_STAGE
     with joined(options.device) as world, StopRequest() as stop:
         options = _started_again(options, world)
-        if not (options.resume and (options.out / CHECKPOINT).exists()):
+        second = options.resume and (options.out / CHECKPOINT).exists()
+        check_agreed(world, options.out, root, str(second))
+        if not second:
             # What is wrong with the second stage is said before the first is trained.
             _check(root, config, options, world)
             first = replace(options, out=first_out, init_from=None, steps=first_steps)
@@ -147,8 +149,12 @@ def prepare(root: Path | str, config: Config, options: RunOptions, world: World)
     elif start is not None and options.init_from is not None:
         start.check_initialises(options.init_from, config)
         trainer.begin_with(start)
+    place = f"{shards.manifest.sha256} {config.digest} {total} {epoch} {step}"
+    check_agreed(world, options.out, root, place)
     if earlier is None and (start is None or not start.features) and world.first:
-        fit_statistics(trainer.features, shards, config.clip, config.seed)
+        # A second of some clips is not worth copies of their shards.
+        uncached = ShardSet(root, options.split)
+        fit_statistics(trainer.features, uncached, config.clip, config.seed)
     # Whatever each has read, all begin with the same.
     world.share([*trainer.features.buffers(), *trainer.model.state_dict().values()])
     last_total = plan.steps_per_epoch * config.epochs
@@ -192,7 +198,10 @@ def _pretrain(
                 log.note_faults(batch, shards)
                 last_piece = piece == config.pieces - 1
                 contrasts.append(trainer.contrast(batch, last_piece))
-                _check_loss(contrasts[-1], shards, batch, total + 1)
+                samples = batch.index.numpy()
+                if world.size > 1:  # any process' part may be what is wrong
+                    samples = np.array_split(place.samples, config.pieces)[piece]
+                check_loss(contrasts[-1], shards, samples, total + 1)
                 trainer.learn(contrasts[-1], last_piece)
             total += 1
             line = log.add(total, place, contrasts, trainer.seconds)
@@ -210,6 +219,7 @@ def _pretrain(
                 if place.last_of_epoch:
                     next_epoch, next_step = place.epoch + 1, 0
                 path = options.out / CHECKPOINT
+                check_weights(trainer.model, total, path)
                 trainer.checkpoint(
                     shards.manifest.sha256, shards.split, next_epoch, next_step, total
                 ).save(path)
@@ -223,6 +233,8 @@ def _pretrain(
                     "allow more with --max-faults; --resume goes on"
                 )
             if stopped and total < last_total:
+                if world.first:
+                    plot_curves(read_log(log.path), config, options.out / CURVES)
                 raise Stopped(stop.name or "another process", total, options.out)
     if board is not None:
         board.close()
@@ -231,16 +243,6 @@ def _pretrain(
     if world.first:
         plot_curves(read_log(log.path), config, options.out / CURVES)
     return log.last
-
-
-def _check_loss(contrast: Contrast, shards: ShardSet, batch: Batch, step: int) -> None:
-    loss = contrast.loss.detach()
-    if not torch.isfinite(loss):
-        keys = ", ".join(shards.keys[index] for index in batch.index.tolist())
-        raise TrainingError(
-            f"the loss of step {step} is {loss.item()}; its clips: {keys}. Nothing of this "
-            "step was saved; a lower --lr may help, or leaving out a damaged clip"
-        )
 
 
 def _started_again(options: RunOptions, world: World) -> RunOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from avtrain.data import Batch
 from avtrain.distributed import World
+from avtrain.errors import TrainingError
 from avtrain.loader import Step
 from avtrain.losses import Contrast
 from shards.files import write_atomic
@@ -29,7 +31,11 @@ class RunLog:
         self.path = out / LOG
         self.faults_path = out / f"faults{f'-{world.rank}' * (not world.first)}.jsonl"
         self.world, self.bar = world, bar
+        if world.first and self.path.exists():
+            with self.path.open("a") as file:
+                _hold(file)  # which another run that writes there has
         before = _cut(self.path, total, write=world.first)
+        _cut(self.faults_path, total, write=True)
         self.last: dict[str, Any] | None = json.loads(before[-1]) if before else None
         self.clips = self.faults = 0
         self._all_clips = 0
@@ -41,6 +47,7 @@ class RunLog:
     def __enter__(self) -> RunLog:
         if self.world.first:
             self._file = self.path.open("a")
+            _hold(self._file)
         return self
 
     def __exit__(
@@ -109,13 +116,33 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _cut(path: Path, total: int, write: bool) -> list[str]:
-    """The lines of the first ``total`` steps; ``write``: and the file cut to them."""
+    """The lines of the first ``total`` steps, up to one that is not whole; ``write``: and the file
+    cut to them."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines()[:total]
+    lines = []
+    for text in path.read_text(errors="replace").splitlines():
+        try:
+            if json.loads(text)["step"] > total:
+                break
+        except (ValueError, KeyError, TypeError):  # a machine that failed had not written all
+            break
+        lines.append(text)
     if write:
         write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
     return lines
+
+
+def _hold(file: IO[str]) -> None:
+    """Keep other runs away, while the file is open. Raises TrainingError where one is there."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TrainingError(
+            f"{file.name} is being written by another run; wait for it, or choose another --out"
+        ) from None
+    except OSError:
+        pass  # a file system without locks
 
 
 def _mean(values: Sequence[Any]) -> float:

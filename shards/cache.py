@@ -1,7 +1,9 @@
 """Copies of remote shards on a disk of this machine, shared by all processes that read there.
 
-A shard is copied whole when something of it is first read, and appears when it is complete. What
-has not been read for the longest time makes room for others.
+A shard is copied whole when something of it is first read, and appears when it is complete. Where
+there is no room for more, shards of other sets that nobody has read for `IDLE_S` make it; those of
+the set itself stay, and the rest of it is read from where it is: an epoch reads all of them, so
+that each would else be copied again and again.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +22,8 @@ from shards.errors import ShardError
 from shards.files import atomic_file, remove_temporary_files
 from shards.places import Folder, LocalFolder
 
+IDLE_S = 6 * 3600
+_TOUCH_S = 600
 _CHUNK_BYTES = 32 << 20
 _LOCK = ".lock"
 
@@ -44,8 +49,8 @@ class CachedFolder:
             ) from None
         name = hashlib.sha256(f"{origin}\n{version}".encode()).hexdigest()[:20]
         self._local = LocalFolder(place / name)
-        self._there: set[str] = set()
-        self._too_large: set[str] = set()
+        self._touched: dict[str, float] = {}  # copies that are there, and when this was noted
+        self._elsewhere: set[str] = set()
 
     def __str__(self) -> str:
         return str(self.origin)
@@ -71,16 +76,20 @@ class CachedFolder:
         return there[0] + here[0], there[1] + here[1], there[2] + here[2]
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
-        if name not in self._there and name not in self._too_large:
-            (self._there if self._fetch(name) else self._too_large).add(name)
-        if name in self._there:
-            # Another process may have deleted a file that this one has closed.
-            with suppress(FileNotFoundError):
-                return self._local.read_range(name, start, end)
-            self._there.discard(name)
+        now = time.monotonic()
+        if name not in self._touched and name not in self._elsewhere:
             if self._fetch(name):
-                with suppress(FileNotFoundError):
-                    return self._local.read_range(name, start, end)
+                self._touched[name] = now
+            else:
+                self._elsewhere.add(name)
+        if name in self._touched:
+            # Somebody may have deleted a file that this process has closed.
+            with suppress(FileNotFoundError):
+                if now - self._touched[name] > _TOUCH_S:
+                    os.utime(self._local.root / name)
+                    self._touched[name] = now
+                return self._local.read_range(name, start, end)
+            del self._touched[name]
         return self.origin.read_range(name, start, end)
 
     def _fetch(self, name: str) -> bool:
@@ -111,21 +120,22 @@ class CachedFolder:
             return True
 
     def _reserve(self, size: int, lock: int) -> bool:
-        """Make room for ``size`` bytes, by deleting what was used the longest time ago, and take
-        it: as the length, without content, of the file's own lock."""
+        """Make room for ``size`` bytes, by deleting what other sets have not used for long, and
+        take it: as the length, without content, of the file's own lock."""
         with _locked(self.place / _LOCK):
-            files = []
+            copied = sum(_being_copied(path) for path in self.place.glob(f"*/*/.*{_LOCK}"))
+            taken, idle = 0, []
             for path in self.place.glob("*/*/*.tar"):
                 with suppress(FileNotFoundError):
                     status = path.stat()
-                    files.append((status.st_mtime, status.st_size, path))
-            taken = sum(of_bytes for _, of_bytes, _ in files)
-            copied = sum(_length_if_held(path) for path in self.place.glob(f"*/*/.*{_LOCK}"))
+                    taken += status.st_size
+                    if path.parent.parent != self._local.root:
+                        idle.append((status.st_mtime, status.st_size, path))
             room = min(
                 self.limit_bytes - taken - copied, shutil.disk_usage(self.place).free - copied
             )
-            for _, of_bytes, path in sorted(files):
-                if room >= size or size > self.limit_bytes:
+            for used, of_bytes, path in sorted(idle):
+                if room >= size or size > self.limit_bytes or used > time.time() - IDLE_S:
                     break
                 path.unlink(missing_ok=True)
                 room += of_bytes
@@ -143,12 +153,16 @@ def _locked(path: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def _length_if_held(path: Path) -> int:
-    """What a process that copies has taken; one that was killed holds nothing any more."""
-    with open(path, "rb") as file:
+def _being_copied(lock: Path) -> int:
+    """What a process that copies has taken. Of one that was killed nothing is left."""
+    with open(lock, "rb") as file:
         length = os.fstat(file.fileno()).st_size
         if length:
             with suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with suppress(PermissionError):  # another user's
+                    name = lock.name.removeprefix(".").removesuffix(_LOCK)
+                    remove_temporary_files(lock.parent, name)
+                    os.truncate(lock, 0)
                 return 0
         return length

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.cache import CachedFolder
+from shards.cache import IDLE_S, CachedFolder
+from shards.files import TEMPORARY_SUFFIX
 from shards.manifest import shard_names, write_manifest
 from shards.places import LocalFolder, folder_of
 from shards.reader import ShardSet
@@ -65,19 +66,45 @@ def test_samples_are_the_same_and_come_from_the_copy(root: Path, tmp_path: Path)
     assert len(folder.read_range("train/train-000000.tar", 0, size)) == size
 
 
-def test_what_was_not_used_for_longest_makes_room(root: Path, tmp_path: Path) -> None:
+def test_a_set_larger_than_the_cache_is_not_copied_again_and_again(
+    root: Path, tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     sizes = [path.stat().st_size for path in sorted((root / "train").glob("*.tar"))]
-    limit = sizes[0] + sizes[1] + sizes[2] + max(sizes) // 2
-    shards = ShardSet(root, cache=cache, cache_bytes=limit)
-    for sample in (0, 1, 2):
-        shards.frames(sample, 0, 0, 1)
-        os.utime(held(cache)[sample], (time.time() - 100 + sample,) * 2)
-    ShardSet(root, cache=cache, cache_bytes=limit).frames(0, 0, 0, 1)  # again in use
-    shards.frames(3, 0, 0, 1)
-    assert [path.name[-5] for path in held(cache)] == ["0", "2", "3"]
-    assert sum(path.stat().st_size for path in held(cache)) <= limit
+    limit = sizes[0] + sizes[1] + sizes[2] + min(sizes[3:]) // 2
     np.testing.assert_array_equal(read_all(root, cache, limit), read_all(root, None))
+    copied = [(path.name, path.stat().st_ino) for path in held(cache)]
+    assert [name[-5] for name, _ in copied] == ["0", "1", "2"]
+    np.testing.assert_array_equal(read_all(root, cache, limit), read_all(root, None))
+    assert [(path.name, path.stat().st_ino) for path in held(cache)] == copied
+
+
+def test_what_other_sets_have_not_used_for_long_makes_room(root: Path, tmp_path: Path) -> None:
+    cache, other = tmp_path / "cache", make_set(tmp_path / "other", {"train": 2})
+    ShardSet(other, cache=cache).frames(0, 0, 0, 1)
+    (of_other,) = held(cache)
+    size, tars = of_other.stat().st_size, sorted((root / "train").glob("*.tar"))
+    limit = size + sum(tar.stat().st_size for tar in tars) // 2
+    read_all(root, cache, limit)  # the other set is in use
+    assert of_other in held(cache)
+    os.utime(of_other, (time.time() - IDLE_S - 1,) * 2)
+    before = len(held(cache))
+    read_all(root, cache, limit)
+    assert of_other not in held(cache)
+    assert len(held(cache)) >= before
+    assert sum(path.stat().st_size for path in held(cache)) <= limit
+
+
+def test_of_a_killed_copy_nothing_stays(root: Path, tmp_path: Path) -> None:
+    """Also of one of another set."""
+    cache = tmp_path / "cache"
+    (cache / "other/train").mkdir(parents=True)
+    half = cache / f"other/train/.train-000000.tar.1234{TEMPORARY_SUFFIX}"
+    half.write_bytes(bytes(1000))
+    (cache / "other/train/.train-000000.tar.lock").write_bytes(bytes(2000))
+    read_all(root, cache)
+    assert not half.exists()
+    assert len(held(cache)) == 5
 
 
 def test_a_shard_that_does_not_fit_is_read_from_where_it_is(root: Path, tmp_path: Path) -> None:
@@ -128,4 +155,5 @@ def test_processes_share_it(root: Path, tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
+    assert held(tmp_path / "cache")
     assert sum(path.stat().st_size for path in held(tmp_path / "cache")) <= limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -162,9 +163,15 @@ def test_a_job_of_two_nodes_whose_process_dies_starts_again_by_itself(
     ]
     wait_for(out / "checkpoint.pt")
     os.kill(int(children(nodes[1].pid)[-1]), signal.SIGKILL)
+    said = ""
     for node in nodes:
         _, errors = node.communicate(timeout=200)
         assert node.returncode == 0, errors[-3000:]
+        said += errors
+    first, *later = map(int, re.findall(r"steps (\d+) to 12", said))
+    assert first == 1
+    assert len(later) == 1
+    assert later[0] > 1
     assert [line["step"] for line in log_of(out)] == list(range(1, 13))
     losses = [[line["loss"] for line in log_of(of)] for of in (tmp_path / "alone", out)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
@@ -183,6 +190,26 @@ def test_a_job_that_is_asked_to_stop_saves(root: Path, tmp_path: Path) -> None:
     steps = Checkpoint.load(out / "checkpoint.pt").total_steps
     assert f"after step {steps}, which is saved" in errors
     assert len(log_of(out)) == steps < 900
+
+
+APART = """
+import os, sys
+from avtrain.cli import main
+main([*sys.argv[1:], "--out", os.environ["OUT"] + os.environ["RANK"]])
+"""
+
+
+def test_processes_that_find_different_runs_are_refused(root: Path, tmp_path: Path) -> None:
+    """As where --out is on a disk of each machine, and the first alone has a checkpoint there."""
+    pretrain(root, tmp_path / "run0", "--steps", 1)
+    script = tmp_path / "apart.py"
+    script.write_text(APART)
+    command = torchrun(2, script, "pretrain", root, *SMALL, "--steps", 3, "--resume")
+    environment = ENVIRONMENT | {"OUT": str(tmp_path / "run")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "the processes do not find the same run in" in done.stderr
+    assert len(log_of(tmp_path / "run0")) == 1
 
 
 def test_who_is_left_says_that_others_are_gone(root: Path, tmp_path: Path) -> None:

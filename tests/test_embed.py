@@ -78,3 +78,18 @@ def test_clips_that_cannot_be_read_are_left_out(root: Path, tmp_path: Path) -> N
     for name, values in whole.items():
         assert found[name].shape == (9, *values.shape[1:])
     np.testing.assert_array_equal(found["start_s"], np.delete(whole["start_s"], 3, axis=0))
+
+
+def test_what_avc_has_not_trained_is_not_used(root: Path, tmp_path: Path) -> None:
+    """Nothing is predicted across views; each feature is the other's prediction, as in training."""
+    run = ["pretrain", root, "--task", "avc", "--transformer", "--steps", 1, "--batch-size", 4]
+    run += ["--out", tmp_path / "run", "--device", "cpu"]
+    assert CliRunner().invoke(main, [str(part) for part in run]).exit_code == 0
+    command = ["embed", root, "--checkpoint", tmp_path / "run/checkpoint.pt"]
+    out = tmp_path / "features.npz"
+    result = CliRunner().invoke(main, [str(part) for part in (*command, "--out", out)])
+    assert result.exit_code == 0, result.output
+    found = np.load(out)
+    np.testing.assert_array_equal(found["predicted_audio_embedding"], found["video_embedding"])
+    np.testing.assert_array_equal(found["predicted_video_embedding"], found["audio_embedding"])
+    assert found["video"].shape[:3] == (10, 1, 3)

@@ -47,6 +47,14 @@ def test_a_dry_run_does_not_mind_a_run_that_is_there(root: Path, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
+def test_a_curriculum_that_is_there_can_be_rehearsed(root: Path, tmp_path: Path) -> None:
+    run = ["pretrain", root, "--curriculum", "--out", tmp_path / "run", "--epochs", 7, *SMALL]
+    assert avtrain(*run, "--curriculum-steps", 1, "--steps", 1).exit_code == 0
+    result = avtrain(*run, "--resume", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "steps 2 to 70 are left" in result.output
+
+
 def test_a_profile_is_a_trace_and_a_verdict(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ["--batch-size", 4, "--views", 2, "--device", "cpu", "--epochs", 9]
