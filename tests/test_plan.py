@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.utils.data import Dataset
 
-from avtrain.loader import Places, Plan, Share
+from avtrain.data import Batch, Clips
+from avtrain.loader import Places, Plan, Share, load
 from shards.plan import epoch_steps
 
 sets = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=120)
@@ -93,19 +96,26 @@ def test_processes_and_pieces_share_a_batch(count: int, size: int, pieces: int) 
 
 
 @given(
-    sets, st.integers(0, 5), st.integers(2, 40), st.integers(1, 16), st.integers(1, 16), st.data()
+    sets,
+    st.integers(0, 5),
+    st.integers(2, 40),
+    st.none() | st.integers(1, 3),
+    st.integers(1, 16),
+    st.integers(1, 16),
+    st.data(),
 )
 def test_any_number_of_processes_takes_the_same_steps_and_goes_on_with_another(
     samples: list[tuple[int, int]],
     seed: int,
     batch_size: int,
+    clips_per_source: int | None,
     size: int,
     later_size: int,
     data: st.DataObject,
 ) -> None:
     sources, shard_index = columns(samples)
     shards: Any = SimpleNamespace(sources=sources, shard_index=shard_index)
-    plan, epochs = Plan(shards, seed, batch_size), range(2)
+    plan, epochs = Plan(shards, seed, batch_size, clips_per_source), range(2)
     whole = [step.samples.tolist() for step in plan.steps(epochs)]
     for processes, first in ((size, 0), (later_size, data.draw(st.integers(0, len(whole) // 2)))):
         dealt = [
@@ -114,3 +124,26 @@ def test_any_number_of_processes_takes_the_same_steps_and_goes_on_with_another(
         assert {len(of) for of in dealt} == {len(whole) - first}
         for step, parts in zip(whole[first:], zip(*dealt, strict=True), strict=True):
             assert [sample for part in parts for _, sample in part] == step
+
+
+class Numbers(Dataset[dict[str, np.ndarray]]):
+    """In place of clips, that of the sample in every field."""
+
+    def __getitem__(self, place: tuple[int, ...]) -> dict[str, np.ndarray]:
+        return {f.name: np.array(place[1]) for f in fields(Batch) if f.name != "faults"}
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@settings(max_examples=12, deadline=None)
+@given(sets, st.integers(0, 5), st.integers(2, 40), st.integers(0, 8), st.integers(1, 16))
+def test_any_number_of_workers_hands_over_the_plan(
+    samples: list[tuple[int, int]], seed: int, batch_size: int, workers: int, size: int
+) -> None:
+    sources, shard_index = columns(samples)
+    shards: Any = SimpleNamespace(sources=sources, shard_index=shard_index)
+    plan, clips, share = Plan(shards, seed, batch_size), cast("Clips", Numbers()), Share(0, size)
+    expected = [(s.epoch, s.step, share.of(s.samples)[0].tolist()) for s in plan.steps(range(2), 1)]
+    assume(all(dealt for _, _, dealt in expected))  # a process without clips is refused
+    batches = load(clips, plan, range(2), 1, workers, False, share)
+    found = [(step.epoch, step.step, batch.index.tolist()) for step, batch in batches]
+    assert found == expected
