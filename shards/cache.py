@@ -78,7 +78,10 @@ class CachedFolder:
     def read_range(self, name: str, start: int, end: int) -> bytes:
         now = time.monotonic()
         if name not in self._touched and name not in self._elsewhere:
-            if self._fetch(name):
+            there = False
+            with suppress(PermissionError):  # it is another user's
+                there = self._fetch(name)
+            if there:
                 self._touched[name] = now
             else:
                 self._elsewhere.add(name)
@@ -86,8 +89,9 @@ class CachedFolder:
             # Somebody may have deleted a file that this process has closed.
             with suppress(FileNotFoundError):
                 if now - self._touched[name] > _TOUCH_S:
-                    os.utime(self._local.root / name)
                     self._touched[name] = now
+                    with suppress(PermissionError):
+                        os.utime(self._local.root / name)
                 return self._local.read_range(name, start, end)
             del self._touched[name]
         return self.origin.read_range(name, start, end)
