@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click.testing
 import numpy as np
 import pytest
 import torch
 
-from avtrain.cli import main
 from avtrain.probe import (
     PairClassifier,
     Pairs,
@@ -22,16 +20,13 @@ from avtrain.probe import (
 )
 from avtrain.progress import Progress
 from avtrain.results import Metric, Result, middle, share
+from tests.runs import avtrain
 from tests.tiny_set import make_set
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_set(tmp_path_factory.mktemp("set"), {"train": 8, "test": 4}, clips_per_source=2)
-
-
-def avtrain(*arguments: object) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize("task", ["avc", "avsa"])

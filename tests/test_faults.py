@@ -13,12 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avtrain.checkpoint import Checkpoint
-from avtrain.cli import main
 from avtrain.data import Clips
 from avtrain.distributed import World
 from avtrain.errors import TrainingError
@@ -27,7 +25,8 @@ from avtrain.loader import Plan, Share, load
 from avtrain.presets import AugmentConfig, ClipConfig, tiny, with_options
 from avtrain.trainer import Trainer
 from shards.reader import ShardSet
-from tests.tiny_set import damage, make_set
+from tests.runs import avtrain
+from tests.tiny_set import damage, make_set, write_over_record
 
 SMALL = ["--batch-size", "4", "--views", "2", "--device", "cpu", "--task", "avsa"]
 CLIP = ClipConfig(views=2, frames=4, fps=8.0, size=32)
@@ -37,10 +36,6 @@ SOUND = FeatureConfig(mels=64)
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return make_set(tmp_path / "set", {"train": 9}, clips_per_source=2)
-
-
-def avtrain(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_a_damaged_clip_is_replaced_and_told(root: Path, tmp_path: Path) -> None:
@@ -66,12 +61,7 @@ def test_a_damaged_record_costs_its_clip_alone(
     root: Path, tmp_path: Path, sample: int, right: bytes, wrong: bytes
 ) -> None:
     shards = ShardSet(root)
-    tar = root / "train" / "train-000000.tar"
-    content = bytearray(tar.read_bytes())
-    offset, size = shards._place(sample, "json")
-    at = content.index(right, offset, offset + size)
-    content[at : at + len(wrong)] = wrong
-    tar.write_bytes(content)
+    write_over_record(root, sample, right, wrong)
     out = tmp_path / "run"
     result = avtrain("pretrain", root, "--steps", 5, "--out", out, *SMALL)
     assert result.exit_code == 0, result.output
@@ -83,13 +73,8 @@ def test_a_short_clip_costs_itself_alone(root: Path, tmp_path: Path) -> None:
     """It is neither read for the statistics nor trained on; of a single clip that is asked for,
     what is wrong with it is said as it is."""
     shards = ShardSet(root)
-    tar = root / "train" / "train-000000.tar"
-    content = bytearray(tar.read_bytes())
-    offset, size = shards._place(3, "json")
     samples = f'"samples":{shards.info(3).audio.samples},'.encode()
-    at = content.index(samples, offset, offset + size)
-    content[at : at + len(samples)] = b'"samples":9,'.ljust(len(samples))
-    tar.write_bytes(content)
+    write_over_record(root, 3, samples, b'"samples":9,'.ljust(len(samples)))
     out = tmp_path / "run"
     result = avtrain("pretrain", root, "--steps", 5, "--out", out, *SMALL)
     assert result.exit_code == 0, result.output
@@ -197,6 +182,7 @@ def test_a_signal_saves_and_ends_the_run(root: Path, tmp_path: Path, name: str) 
     steps = Checkpoint.load(out / "checkpoint.pt").total_steps
     assert f"stopped by {name} after step {steps}" in errors
     assert len((out / "log.jsonl").read_text().splitlines()) == steps < 400
+    assert (out / "curves.png").exists()
 
 
 def test_kept_checkpoints(root: Path, tmp_path: Path) -> None:

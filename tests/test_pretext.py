@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import click.testing
 import numpy as np
 import pytest
 import torch
@@ -13,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avtrain.checkpoint import Checkpoint
-from avtrain.cli import main
 from avtrain.data import Batch, Clips
 from avtrain.draws import NO_AUGMENTATION, Draw
 from avtrain.features import FeatureConfig, Features
@@ -22,6 +20,7 @@ from avtrain.presets import AugmentConfig, ClipConfig
 from shards.geometry import encode_foa, unit_vector, view_foa_matrix, view_rotation
 from shards.reader import ShardSet
 from tests.media import build, equirectangular_texture, grey_frame, noise, write_video, write_wav
+from tests.runs import avtrain
 from tests.tiny_set import FPS, RATE, make_set
 
 SOUND = FeatureConfig(mels=64)
@@ -42,10 +41,6 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(raw / "a.mp4", [np.roll(frame, 4 * n, axis=1) for n in range(48)])
     write_wav(raw / "a.wav", encode_foa(noise(2.0), unit_vector(60.0, 25.0)))
     return raw
-
-
-def avtrain(*arguments: object) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def batch_of(clips: Clips, epoch: int = 0) -> Batch:

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from avtrain.cli import main
+from tests.runs import avtrain
 from tests.tiny_set import make_set
 
 SMALL = ["--batch-size", "4", "--views", "2", "--device", "cpu"]
@@ -18,10 +17,6 @@ SMALL = ["--batch-size", "4", "--views", "2", "--device", "cpu"]
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_set(tmp_path_factory.mktemp("set"), {"train": 8}, clips_per_source=5)
-
-
-def avtrain(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(root: Path, tmp_path: Path) -> None:

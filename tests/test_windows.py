@@ -35,9 +35,6 @@ def arrival(sound: NDArray[np.float32]) -> NDArray[np.float64]:
     return vector / np.linalg.norm(vector)
 
 
-# --- reading ---
-
-
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 2, 5, 8])
 def test_windows_are_the_same_for_any_number_of_workers(root: Path, workers: int) -> None:

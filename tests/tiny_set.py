@@ -193,3 +193,13 @@ def damage(root: Path, sample: int) -> str:
             content[offset : offset + size] = b"\xff" * size
     tar.write_bytes(content)
     return shards.keys[sample]
+
+
+def write_over_record(root: Path, sample: int, right: bytes, wrong: bytes) -> None:
+    """Change a part of a clip's JSON in the shard to another of at most its length."""
+    tar = root / "train" / "train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    offset, size = ShardSet(root)._place(sample, "json")
+    at = content.index(right, offset, offset + size)
+    content[at : at + len(wrong)] = wrong
+    tar.write_bytes(content)
