@@ -75,6 +75,9 @@ def test_a_set_larger_than_the_cache_is_not_copied_again_and_again(
     np.testing.assert_array_equal(read_all(root, cache, limit), read_all(root, None))
     copied = [(path.name, path.stat().st_ino) for path in held(cache)]
     assert [name[-5] for name, _ in copied] == ["0", "1", "2"]
+    for path in held(cache):  # an epoch may take longer than that
+        os.utime(path, (time.time() - IDLE_S - 1,) * 2)
+    ShardSet(root, cache=cache, cache_bytes=limit).frames(3, 0, 0, 1)
     np.testing.assert_array_equal(read_all(root, cache, limit), read_all(root, None))
     assert [(path.name, path.stat().st_ino) for path in held(cache)] == copied
 
