@@ -139,6 +139,7 @@ def describe(
         audio=config.sound.audio,
         transformer=transformer,
         positions=config.model.positions,
+        norm_first=config.model.norm_first,
         checkpoint=None if checkpoint is None else str(checkpoint),
         data=None if content is None else content.data,
         preset=config.preset,

@@ -115,6 +115,9 @@ class Config:
     def digest(self) -> str:
         """The same for runs that differ in their seed (or planned length) alone."""
         settings = self.to_dict() | {"seed": None, "epochs": None}
+        # Newer than the first results: as it was before, it does not tell runs from theirs.
+        if not self.model.norm_first:
+            del settings["model"]["norm_first"]
         return hashlib.sha256(dump_json(settings)).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Line:
         kind = "untrained" if self.untrained else self.network.pretraining
         words = [f"{kind}: {cells['features']}"]
         if self.network.transformer:
-            words.append("transformer")
+            words.append("transformer" + ", norm first" * self.network.norm_first)
         if self.network.positions != "none" and self.network.transformer:
             words.append("positions")
         return ", ".join(words) + (f" ({self.mark})" if self.mark else "")
@@ -129,7 +129,8 @@ def order_of(line: Line) -> tuple[Any, ...]:
     known = ("none", "AVC", "AVTS", "AVSA")
     rank = known.index(first) if first in known else len(known)
     features = (network.features, network.audio)
-    return rank, network.pretraining, features, network.transformer, network.steps, line.mark
+    transformer = (network.transformer, network.norm_first)
+    return rank, network.pretraining, features, transformer, network.steps, line.mark
 
 
 def _with_their_transformers(results: Sequence[Result]) -> list[Result]:
@@ -149,8 +150,9 @@ def _network(result: Result) -> tuple[Network, bool]:
 
 
 def _unseeded(network: Network) -> Network:
-    positions = network.positions if network.transformer else "none"
-    return replace(network, seed=0, checkpoint=None, weights="", positions=positions)
+    network = replace(network, seed=0, checkpoint=None, weights="")
+    # Nothing of transformers matters where there are none.
+    return network if network.transformer else replace(network, positions="none", norm_first=False)
 
 
 def _protocol(result: Result) -> str:

@@ -81,7 +81,7 @@ def _read(path: Path, inside: bool) -> Training | None:
     words = [sound if config.sound.audio == "foa" else f"{config.sound.audio} log-mel"]
     across_views = config.task == "avsa" or config.clip.views > 1 or of_curriculum
     if config.model.transformer and across_views:
-        words.append("transformer")
+        words.append("transformer" + ", norm first" * config.model.norm_first)
     title = "AVC of a curriculum" if of_curriculum else config.title
     slots = config.clip.moments if config.task == "avts" else config.clip.views
     name, folder = ", ".join(words), str(path.parent)

@@ -55,6 +55,14 @@ class Network:
     seed: int = 0
     settings: str = ""
     weights: str = ""
+    norm_first: bool = False
+
+    @property
+    def kind_of_transformer(self) -> str:
+        """As tables say it."""
+        if not self.transformer:
+            return "no"
+        return "norm first" if self.norm_first else "yes"
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,7 @@ def network_cells(network: Network) -> dict[str, str]:
     return {
         "pretraining": network.pretraining + steps,
         "features": network.features if network.audio == "foa" else f"{network.audio} log-mel",
-        "transformer": "yes" if network.transformer else "no",
+        "transformer": network.kind_of_transformer,
     }
 
 

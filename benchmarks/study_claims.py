@@ -36,31 +36,36 @@ class Claim:
 
 _SPATIAL = ("avsa-bin", "localization")
 _BINARY = ("avsa-bin", "avc-bin")
-_AVC = {"pretraining": "AVC", "transformer": False}
+_AVC = {"pretraining": "AVC", "transformer": "no"}
 # With one view there is no other of the clip to tell from it: AVSA is AVC.
-_ONE_VIEW = {"pretraining": "AVC", "transformer": False, "views": 1}
+_ONE_VIEW = {"pretraining": "AVC", "transformer": "no", "views": 1}
 CLAIMS = (
     Claim("AVSA beats AVC", {"pretraining": "AVSA"}, _AVC, _SPATIAL),
     Claim("AVC beats untrained networks", _AVC, {"pretraining": "none"}, _SPATIAL),
     Claim(
         "AVSA beats untrained networks",
         {"pretraining": "AVSA"},
-        {"pretraining": "none", "transformer": False},
+        {"pretraining": "none", "transformer": "no"},
         _SPATIAL,
     ),
     Claim(
         "several views with the transformer beat one view of the same networks",
-        {"transformer": True, "views": 4},
+        {"transformer": "yes", "views": 4},
         {"views": 1},
         _BINARY,
     ),
     Claim(
         "several views with the transformer beat pretraining and testing with one view",
-        {"pretraining": "AVSA", "transformer": True, "views": 4},
+        {"pretraining": "AVSA", "transformer": "yes", "views": 4},
         _ONE_VIEW,
         _BINARY,
     ),
-    Claim("the transformer beats none", {"transformer": True}, {"transformer": False}),
+    Claim("the transformer beats none", {"transformer": "yes"}, {"transformer": "no"}),
+    Claim(
+        "a transformer that normalises first (no part of the paper) beats none",
+        {"transformer": "norm first"},
+        {"transformer": "no"},
+    ),
     Claim("intensity beats log-mel alone", {"features": _FEATURES}, {"features": "log-mel"}),
     Claim(
         "a curriculum (AVC first) beats AVSA alone",
@@ -121,6 +126,9 @@ def _finding(claim: Claim, task: str, lines: Sequence[Line]) -> Finding | None:
         what = _what(line)
         if line.untrained or any(what[name] != value for name, value in claim.of.items()):
             continue
+        # What is no part of the paper is compared where a claim asks for it.
+        if line.network.norm_first and "transformer" not in claim.of:
+            continue
         other = by_what.get(tuple((what | claim.but).items()))
         if other is None or other is line:
             continue
@@ -150,7 +158,7 @@ def _what(line: Line) -> dict[str, Any]:
     return {
         "pretraining": network.pretraining,
         "features": network.features,
-        "transformer": network.transformer,
+        "transformer": network.kind_of_transformer,
         "views": line.views,
         "protocol": line.protocol,
     }
@@ -158,8 +166,8 @@ def _what(line: Line) -> dict[str, Any]:
 
 def _in_words(what: dict[str, Any]) -> str:
     words = [str(what[name]) for name in ("pretraining", "features") if name in what]
-    if what.get("transformer"):
-        words.append("transformer")
+    if what.get("transformer", "no") != "no":
+        words.append("transformer" + ", norm first" * (what["transformer"] == "norm first"))
     if "views" in what:
         words.append(f"tested with {what['views']} view{'s' * (what['views'] > 1)}")
     return "; ".join(words)

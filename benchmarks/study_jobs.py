@@ -21,12 +21,14 @@ BUILD = ["--hfov", "70:90"]
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Options of `avtrain pretrain`. A curriculum begins with half as many steps of AVC."""
+    """Options of `avtrain pretrain`. A curriculum begins with half as many steps of AVC.
+    ``features``: it is made with these alone."""
 
     name: str
     options: tuple[str, ...]
     curriculum: bool = False
     transformer: bool = False
+    features: tuple[str, ...] = FEATURES
 
 
 PRETRAININGS = (
@@ -38,21 +40,26 @@ PRETRAININGS = (
     Pretraining(
         "curriculum-transformer", ("--task", "avsa", "--transformer"), True, transformer=True
     ),
+    # No part of the paper: what its transformers' layers cost.
+    Pretraining(
+        "avsa-norm-first",
+        ("--task", "avsa", "--transformer", "--norm-first"),
+        transformer=True,
+        features=FEATURES[-1:],
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """`avtrain eval COMMAND` with options. ``context``: it asks for transformers, so that networks
-    that were trained without are left out; ``actions``: it is of the set of actions;
-    ``features``: only of networks with these, where others would say little for their hours."""
+    that were trained without are left out; ``actions``: it is of the set of actions."""
 
     name: str
     command: str
     options: tuple[str, ...] = ()
     context: bool = False
     actions: bool = False
-    features: tuple[str, ...] = FEATURES
 
 
 EVALUATIONS = (
@@ -68,11 +75,10 @@ EVALUATIONS = (
             "segmentation",
             ("--condition", condition, "--epochs", "8"),
             context=condition == "audio+context",
-            features=FEATURES[-1:],
         )
         for condition in ("none", "audio", "audio+context")
     ),
-    Evaluation("action", "action", ("--probe", "--folds", "1"), False, True, FEATURES[-1:]),
+    Evaluation("action", "action", ("--probe", "--folds", "1"), actions=True),
 )
 
 
@@ -139,6 +145,8 @@ def jobs_of(study: Study, out: Path) -> list[Job]:
         for features in reversed(study.features):
             jobs += _evaluations(study, None, features, seed, evaluations, out)
             for pretraining in study.pretrainings:
+                if features not in pretraining.features:
+                    continue
                 jobs.append(_training(study, pretraining, features, seed, out))
                 jobs += _evaluations(study, pretraining, features, seed, evaluations, out)
     return jobs
@@ -207,8 +215,6 @@ def _evaluations(
     jobs = []
     for evaluation in evaluations:
         if evaluation.context and pretraining is not None and not pretraining.transformer:
-            continue
-        if features not in evaluation.features:
             continue
         shards = "actions-shards" if evaluation.actions else "shards"
         makes = out / "results" / name / evaluation.name

@@ -122,7 +122,7 @@ def summary(lines: Sequence[Line]) -> str:
             of = line.network
             row |= {
                 "pretraining": "none" if line.untrained else of.pretraining,
-                "transformer": "yes" if of.transformer else "no",
+                "transformer": of.kind_of_transformer,
                 "features": of.features,
                 words: in_words(line.mean, line.unit),
             }
@@ -154,7 +154,7 @@ def _tables(lines: Sequence[Line]) -> list[str]:
             {
                 "pretraining": ("none" if line.untrained else network.pretraining)
                 + (f" ({line.mark})" if line.mark else ""),
-                "transformer": "yes" if network.transformer else "no",
+                "transformer": network.kind_of_transformer,
                 "features": network.features,
                 "views": str(line.views),
                 "metric": line.metric,

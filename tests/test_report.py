@@ -76,6 +76,19 @@ def test_a_test_without_the_transformers_is_of_the_same_network() -> None:
     assert {line.name for line in lines_of([with_it, without])} == {"AVSA: log-mel, transformer"}
 
 
+def test_how_transformers_normalise_is_said() -> None:
+    """Where there are any; and runs from before there was a choice are those of today's default."""
+    last = result("AVSA", 0.7, transformer=True)
+    first = replace(last, network=replace(last.network, norm_first=True, settings="first"))
+    without = replace(first, network=replace(first.network, transformer=False, settings="without"))
+    names = {line.name for line in lines_of([last, first, without])}
+    transformer = "AVSA: log-mel, transformer"
+    assert names == {"AVSA: log-mel", transformer, f"{transformer}, norm first"}
+    config = with_options(tiny("avsa"), transformer=True)
+    assert config.digest == "10c7df4726f7"
+    assert with_options(config, norm_first=True).digest != config.digest
+
+
 @pytest.mark.parametrize("content", [None, "{}"])
 def test_a_folder_without_results_is_named(tmp_path: Path, content: str | None) -> None:
     if content is not None:

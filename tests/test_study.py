@@ -65,6 +65,18 @@ def test_words_follow_the_numbers() -> None:
     assert verdicts["several views with the transformer beat one view of the same networks"] == {
         "avsa-bin": HOLDS
     }
+    # What is no part of the paper is in no answer but its own.
+    norm_first = [
+        replace(one, network=replace(one.network, norm_first=True, settings="norm first"))
+        for one in grid(lambda *setting: 2 - accuracy(*setting))
+        if one.network.transformer
+    ]
+    for claim in CLAIMS:
+        findings = findings_of(claim, lines_of([*grid(accuracy), *norm_first]))
+        if "normalises first" in claim.words:
+            assert {finding.verdict for finding in findings} == {HOLDS}
+        else:
+            assert findings == findings_of(claim, lines)
     curriculum = "a curriculum (AVC first) beats AVSA alone"
     assert set(verdicts[curriculum].values()) == {UNDECIDED}
     # Differences of one seed or two decide nothing, however large they are.
