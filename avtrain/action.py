@@ -8,13 +8,14 @@ of videos by the mean of their windows' probabilities.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avtrain.action_fold import ActionOptions, Answers, FoldRun, Start
+from avtrain.left_out import LeftOut, sentences
 from avtrain.plots import plot_confusion
 from avtrain.presets import Config
 from avtrain.recogniser import Protocol
@@ -36,18 +37,20 @@ def recognise(
     folds = videos.folds(options.folds, options.train_split, options.test_split)
     both = options.baseline and options.checkpoint is not None
     results, states = [], []
+    left_out = LeftOut(str(videos.root), len(videos.videos))
     for checkpoint in [None, options.checkpoint] if both else [options.checkpoint]:
         networks = Start.of(checkpoint, config, options.seed)
         answers = []
         for fold in folds:
-            run = FoldRun(videos, fold, networks, config, protocol, options)
+            run = FoldRun(videos, fold, networks, config, protocol, options, left_out)
             answers.append(run.answers())
             states.append(run.progress)
-        results.append(_result(videos, folds, answers, networks.described, protocol, options))
+        made = _result(videos, folds, answers, networks.described, protocol, options)
+        results.append(replace(made, left_out=sentences(left_out)))
         results[-1].write(options.out)
     kind = "random networks" if options.checkpoint is None else networks.described.pretraining
     plot_confusion(
-        _confusion(videos, folds, answers),
+        _confusion(videos, answers),
         videos.classes,
         f"{protocol.task}, {kind}: Video@1 {results[-1].metrics['Video@1'].value:.1%}",
         options.out / f"{protocol.task}-{CONFUSION}",
@@ -65,7 +68,7 @@ def _result(
     protocol: Protocol,
     options: ActionOptions,
 ) -> Result:
-    tested = np.concatenate([fold.test for fold in folds])
+    tested = np.concatenate([of.positions for of in answers])
     origins = [videos.videos[position].origin for position in tested]
     truth = videos.labels[tested]
     named = np.concatenate([of.videos for of in answers])
@@ -107,7 +110,7 @@ def measure(
     if len(parts) > 1:
         groups |= {f", {fold.name}": [(fold, of)] for fold, of in parts}
     for name, group in groups.items():
-        tested = [fold.test for fold, _ in group]
+        tested = [of.positions for _, of in group]
         truth = [videos.labels[test] for test in tested]
         origins = [videos.videos[position].origin for position in np.concatenate(tested)]
         weights = np.concatenate([np.full(len(test), 1 / len(test)) for test in tested])
@@ -123,11 +126,9 @@ def measure(
     return metrics
 
 
-def _confusion(
-    videos: LabelledSet, folds: Sequence[Fold], answers: Sequence[Answers]
-) -> NDArray[np.int64]:
+def _confusion(videos: LabelledSet, answers: Sequence[Answers]) -> NDArray[np.int64]:
     """Numbers of test videos of each class (rows) that were named as each (columns)."""
     counts = np.zeros((len(videos.classes),) * 2, dtype=np.int64)
-    for fold, of in zip(folds, answers, strict=True):
-        np.add.at(counts, (videos.labels[fold.test], of.videos), 1)
+    for of in answers:
+        np.add.at(counts, (videos.labels[of.positions], of.videos), 1)
     return counts

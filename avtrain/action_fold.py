@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,21 @@ from avtrain.device import default_workers, pick_device
 from avtrain.draws import NO_AUGMENTATION
 from avtrain.errors import TrainingError
 from avtrain.frozen import CALIBRATION_CLIPS, describe
+from avtrain.left_out import LeftOut
 from avtrain.models import AudioVisual, measured_batch_norm
 from avtrain.presets import AugmentConfig, Config
 from avtrain.progress import Progress
 from avtrain.recogniser import Protocol, Recogniser, decide
 from avtrain.results import UNTRAINED, Network
-from avtrain.videos import Fold, LabelledSet, VideoBatch, Windows, load_videos, training_places
+from avtrain.videos import (
+    Fold,
+    LabelledSet,
+    Places,
+    VideoBatch,
+    Windows,
+    load_videos,
+    training_places,
+)
 from shards.files import remove_temporary_files
 
 
@@ -44,11 +54,16 @@ class ActionOptions:
     workers: int | None = None
 
 
+_ANSWERS = ("positions", "windows", "videos")
+
+
 @dataclass(frozen=True)
 class Answers:
-    """Numbers of classes that were named: for each window (N, windows) and by all of a video's
-    windows together (N,), in the order of the fold's test videos."""
+    """Numbers of classes that were named for the fold's test videos at ``positions`` (N,), those
+    that could be read: for each window (N, windows) and by all of a video's windows together (N,).
+    """
 
+    positions: NDArray[np.int64]
     windows: NDArray[np.int64]
     videos: NDArray[np.int64]
 
@@ -78,7 +93,9 @@ class FoldRun:
         config: Config,
         protocol: Protocol,
         options: ActionOptions,
+        left_out: LeftOut,
     ) -> None:
+        self.left_out = left_out
         self.videos, self.fold, self.start = videos, fold, start
         self.config, self.protocol, self.options = config, protocol, options
         self.device = pick_device(options.device)
@@ -95,6 +112,7 @@ class FoldRun:
                 "seed": options.seed,
                 "data": videos.manifest.sha256,
             },
+            [left_out],
         )
 
     def answers(self) -> Answers:
@@ -102,7 +120,7 @@ class FoldRun:
         remove_temporary_files(self.options.out, self.progress.path.name)
         earlier = self.progress.load() or {}
         if "videos" in earlier:
-            return Answers(earlier["windows"].numpy(), earlier["videos"].numpy())
+            return Answers(**{name: earlier[name].numpy() for name in _ANSWERS})
         torch.manual_seed(self.options.seed)
         model = self.config.model
         networks = AudioVisual(model)
@@ -122,12 +140,15 @@ class FoldRun:
                 self._calibrate(net)
             self._train(net, earlier, bar)
             answers = self._test(net, bar)
-        windows, videos = torch.from_numpy(answers.windows), torch.from_numpy(answers.videos)
-        self.progress.save({"windows": windows, "videos": videos})
+        self.progress.save({name: torch.from_numpy(getattr(answers, name)) for name in _ANSWERS})
         return answers
 
     def _windows(self, augment: AugmentConfig, windows: int | None = None) -> Windows:
         return Windows(self.videos, self.config.clip, augment, self.options.seed, windows)
+
+    def _load(self, dataset: Windows, places: Places) -> Iterator[VideoBatch | None]:
+        pin = self.device.type == "cuda"
+        return load_videos(dataset, places, self.workers, pin, self.left_out)
 
     def _epoch(self, epoch: int) -> list[list[tuple[int, int]]]:
         size, seed = self.protocol.batch_size, self.options.seed
@@ -141,8 +162,9 @@ class FoldRun:
         places = self._epoch(0)[: -(-CALIBRATION_CLIPS // self.protocol.batch_size)]
         dataset = self._windows(NO_AUGMENTATION)
         with measured_batch_norm(net.video):
-            for batch in load_videos(dataset, places, self.workers, self.device.type == "cuda"):
-                net.video(self._pictures(batch))
+            for batch in self._load(dataset, places):
+                if batch is not None:
+                    net.video(self._pictures(batch))
 
     def _train(self, net: Recogniser, earlier: dict[str, Any], bar: tqdm[Any]) -> None:
         protocol, seed = self.protocol, self.options.seed
@@ -161,12 +183,14 @@ class FoldRun:
         epochs = [self._epoch(epoch) for epoch in range(first, protocol.epochs)]
         every = [place for epoch in epochs for place in epoch]
         dataset = self._windows(protocol.augment)
-        batches = load_videos(dataset, every, self.workers, self.device.type == "cuda")
+        batches = self._load(dataset, every)
         net.train()
         for epoch, places in enumerate(epochs, start=first):
             # Randomness is a function of the epoch, so that a run goes on as it would have.
             torch.manual_seed(seed * 10_007 + epoch)
             for _, batch in zip(places, batches, strict=False):
+                if batch is None:
+                    continue
                 logits = net(self._pictures(batch))
                 loss = F.cross_entropy(logits, labels[batch.position].to(self.device))
                 if not torch.isfinite(loss):
@@ -193,10 +217,14 @@ class FoldRun:
         net.eval()
         dataset = self._windows(NO_AUGMENTATION, self.protocol.windows)
         places = [[(0, int(position))] for position in self.fold.test]
-        windows, videos = [], []
-        for batch in load_videos(dataset, places, self.workers, self.device.type == "cuda"):
-            named, together = decide(net(self._pictures(batch)))
-            windows.append(named)
-            videos.append(together)
+        positions, windows, videos = [], [], []
+        for batch in self._load(dataset, places):
             bar.update(1)
-        return Answers(torch.stack(windows).numpy(), torch.stack(videos).numpy())
+            if batch is not None:
+                named, together = decide(net(self._pictures(batch)))
+                positions.append(batch.position[0])
+                windows.append(named)
+                videos.append(together)
+        if not positions:
+            raise TrainingError(f"of {self.fold.name} no test video can be read")
+        return Answers(*(torch.stack(of).numpy() for of in (positions, windows, videos)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.presets import Config
+    from avtrain.results import Result
 
 FEATURES = click.Choice(["logmel", "logmel+intensity"])
 AUDIO = click.Choice(["foa", "mono", "stereo"])
@@ -63,6 +64,32 @@ def one_sentence() -> Iterator[None]:
             "the device's memory does not suffice; take a smaller --batch-size, or the same in "
             "more --pieces, or --bf16 (`avtrain pretrain --dry-run` estimates what is needed)"
         ) from None
+
+
+def evaluate_all(
+    out: Path, checkpoint: Path | None, baseline: bool, evaluate: Callable[[Path | None], Result]
+) -> list[Result]:
+    """That of random networks first, where there are to be any. ``evaluate`` takes a checkpoint, or
+    None for random ones; it is asked for the checkpoint's before, which may not fit."""
+    from avtrain.progress import forget
+
+    both = baseline and checkpoint is not None
+    results = [evaluate(one) for one in ([checkpoint, None] if both else [checkpoint])]
+    forget(out, results)
+    return results[::-1]
+
+
+def show(results: Sequence[Result]) -> None:
+    """Print the table, and what was left out of the results; if anything was, the exit status
+    is 1."""
+    from avtrain.results import as_table
+
+    click.echo(as_table(results))
+    left_out = list(dict.fromkeys(fault for result in results for fault in result.left_out))
+    for fault in left_out:
+        click.echo(f"left out: {fault}", err=True)
+    if left_out:
+        click.get_current_context().exit(1)
 
 
 def evaluation_options(command: _Command) -> _Command:

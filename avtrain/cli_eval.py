@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from avtrain.cli_common import evaluation_options, networks_of, one_sentence
+from avtrain.cli_common import (
+    evaluate_all,
+    evaluation_options,
+    networks_of,
+    one_sentence,
+    show,
+)
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.evaluate import Binary
+    from avtrain.results import Result
 
 
 @click.group("eval")
@@ -38,31 +46,28 @@ def _binary(
     with one_sentence():
         from avtrain import evaluate as evaluation
         from avtrain.probe import paper, tiny
-        from avtrain.results import as_table
 
         path, config = networks_of(checkpoint, preset, features, audio)
         protocol = (paper if (preset or config.preset) == "paper" else tiny)(task)
-        results = [
-            evaluation.evaluate(
-                folder,
-                task,
-                config,
-                protocol,
-                evaluation.EvalOptions(
-                    out=out,
-                    checkpoint=which,
-                    views=views,
-                    train_split=train_split,
-                    test_split=test_split,
-                    windows=windows,
-                    seed=seed,
-                    device=device,
-                    workers=num_workers,
-                ),
+        options = evaluation.EvalOptions(
+            out=out,
+            checkpoint=path,
+            views=views,
+            train_split=train_split,
+            test_split=test_split,
+            windows=windows,
+            seed=seed,
+            device=device,
+            workers=num_workers,
+        )
+
+        def of(which: Path | None) -> Result:
+            return evaluation.evaluate(
+                folder, task, config, protocol, replace(options, checkpoint=which)
             )
-            for which in ([None] if baseline and path is not None else []) + [path]
-        ]
-        click.echo(as_table(results))
+
+        results = evaluate_all(out, path, baseline, of)
+    show(results)
 
 
 _VIEWS = click.option(

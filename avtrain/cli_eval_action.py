@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from avtrain.cli_common import evaluation_options, networks_of, one_sentence
+from avtrain.cli_common import evaluation_options, networks_of, one_sentence, show
 
 
 class _Numbers(click.ParamType[tuple[int, ...]]):
@@ -74,7 +74,6 @@ def action(
         from avtrain.action import recognise
         from avtrain.action_fold import ActionOptions
         from avtrain.recogniser import paper, tiny
-        from avtrain.results import as_table
 
         path, config = networks_of(checkpoint, preset, features, audio)
         protocol = (paper if (preset or config.preset) == "paper" else tiny)(probe)
@@ -93,4 +92,5 @@ def action(
             device=device,
             workers=num_workers,
         )
-        click.echo(as_table(recognise(folder, config, protocol, options)))
+        results = recognise(folder, config, protocol, options)
+    show(results)

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from avtrain.cli_common import evaluation_options, networks_of, one_sentence
+from avtrain.cli_common import (
+    evaluate_all,
+    evaluation_options,
+    networks_of,
+    one_sentence,
+    show,
+)
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
+    from avtrain.results import Result
     from avtrain.segmenter import Condition
 
 
@@ -55,7 +62,7 @@ def segmentation(
 
     A feature pyramid on frozen features learns it from the label maps of one split of DIR and is
     tested on the other. IoU and accuracy are of the pixels of the whole test set. Pictures are in
-    OUT/segmentation.png. What was interrupted is gone on with by the same command.
+    OUT, beside the result. What was interrupted is gone on with by the same command.
 
     \b
     Example, the paper's fields of view:
@@ -67,7 +74,6 @@ def segmentation(
     with one_sentence():
         from avtrain import segmentation as evaluation
         from avtrain.presets import with_options
-        from avtrain.results import as_table
         from avtrain.segmenter import paper, tiny
 
         path, config = networks_of(checkpoint, preset, features, audio)
@@ -76,26 +82,23 @@ def segmentation(
         protocol = paper() if (preset or config.preset) == "paper" else tiny()
         protocol = protocol.lasting(epochs or protocol.epochs)
         protocol = replace(protocol, classes=classes or protocol.classes)
-        results = [
-            evaluation.evaluate(
-                folder,
-                config,
-                protocol,
-                evaluation.SegmentationOptions(
-                    out=out,
-                    checkpoint=which,
-                    condition=condition,
-                    views=views,
-                    maps=maps,
-                    test_root=test_dir,
-                    train_split=train_split,
-                    test_split=test_split,
-                    seed=seed,
-                    device=device,
-                    workers=num_workers,
-                ),
-            )
-            for which in ([None] if baseline and path is not None else []) + [path]
-        ]
-        click.echo(as_table(results))
-        click.echo(f"\nchance: {results[-1].details['chance']}")
+        options = evaluation.SegmentationOptions(
+            out=out,
+            checkpoint=path,
+            condition=condition,
+            views=views,
+            maps=maps,
+            test_root=test_dir,
+            train_split=train_split,
+            test_split=test_split,
+            seed=seed,
+            device=device,
+            workers=num_workers,
+        )
+
+        def of(which: Path | None) -> Result:
+            return evaluation.evaluate(folder, config, protocol, replace(options, checkpoint=which))
+
+        results = evaluate_all(out, path, baseline, of)
+    click.echo(f"chance: {results[-1].details['chance']}\n")
+    show(results)

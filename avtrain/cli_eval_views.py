@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from avtrain.cli_common import evaluation_options, networks_of, one_sentence
+from avtrain.cli_common import (
+    evaluate_all,
+    evaluation_options,
+    networks_of,
+    one_sentence,
+    show,
+)
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.evaluate import EvalOptions
     from avtrain.presets import Config
+    from avtrain.results import Result
 
 
 _WINDOWS = click.option(
@@ -37,13 +46,10 @@ def retrieval(gallery: int, **arguments: Any) -> None:
       avtrain eval retrieval shards/ --checkpoint runs/avsa-tiny/checkpoint.pt --out runs/avsa-tiny
     """
     with one_sentence():
-        from avtrain import retrieval as evaluation
-        from avtrain.results import as_table
+        from avtrain.retrieval import evaluate
 
-        folder, config, runs = _runs(**arguments)
-        click.echo(
-            as_table([evaluation.evaluate(folder, config, options, gallery) for options in runs])
-        )
+        results = _results(evaluate, gallery, **arguments)
+    show(results)
 
 
 @click.command()
@@ -69,16 +75,15 @@ def localization(rounds: int, **arguments: Any) -> None:
         --out runs/avsa-tiny
     """
     with one_sentence():
-        from avtrain import localization as evaluation
-        from avtrain.results import as_table
+        from avtrain.localization import evaluate
 
-        folder, config, runs = _runs(**arguments)
-        click.echo(
-            as_table([evaluation.evaluate(folder, config, options, rounds) for options in runs])
-        )
+        results = _results(evaluate, rounds, **arguments)
+    show(results)
 
 
-def _runs(
+def _results(
+    evaluate: Callable[[str, Config, EvalOptions, int], Result],
+    number: int,
     *,
     folder: str,
     checkpoint: str,
@@ -89,12 +94,14 @@ def _runs(
     audio: str | None,
     num_workers: int | None,
     **rest: Any,
-) -> tuple[str, Config, list[EvalOptions]]:
-    """The set, the networks' settings and the evaluations to make: that of random networks first,
-    if there is one."""
+) -> list[Result]:
+    """``number``: what ``evaluate`` is given besides."""
     from avtrain.evaluate import EvalOptions
 
     path, config = networks_of(checkpoint, preset, features, audio)
-    which = ([None] if baseline and path is not None else []) + [path]
-    runs = [EvalOptions(out=out, checkpoint=one, workers=num_workers, **rest) for one in which]
-    return folder, config, runs
+    options = EvalOptions(out=out, checkpoint=path, workers=num_workers, **rest)
+
+    def of(which: Path | None) -> Result:
+        return evaluate(folder, config, replace(options, checkpoint=which), number)
+
+    return evaluate_all(out, path, baseline, of)

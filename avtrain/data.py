@@ -91,7 +91,8 @@ class Batch:
 
 class Clips(Dataset[dict[str, NDArray[np.generic]]]):
     """Samples by (epoch, index). With ``windows`` = W the epoch is the number of one of W fixed
-    windows, evenly spread over the clip; else windows are random."""
+    windows, evenly spread over the clip; else windows are random. ``first`` says what a clip of the
+    set is like."""
 
     def __init__(
         self,
@@ -108,9 +109,8 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         self.augment = augment
         self.seed = seed
         self.windows = windows
-        if not len(shards):
-            raise TrainingError(f"{shards.root} has no clips in its split {shards.split!r}")
-        self._check(self._first_info())
+        self.first = first_info(shards)
+        self._check(self.first)
 
     def draw(self, epoch: int, index: int) -> Draw:
         """Raises TrainingError where the clip cannot give what the settings ask for."""
@@ -250,17 +250,6 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
             start = max(0, round(draw.middle_s * video.fps) - self.clip.frames // 2 * step)
         return min(start, video.frames - span)
 
-    def _first_info(self) -> SampleInfo:
-        """What a clip of the set is like."""
-        fault: ShardError | None = None
-        for index in range(min(len(self.shards), FIRST_CLIPS)):
-            try:
-                return self.shards.info(index)
-            except ShardError as error:
-                fault = fault or error
-        assert fault is not None
-        raise fault
-
     def _check(self, info: SampleInfo) -> None:
         if len(info.views) < self.clip.views:
             raise TrainingError(
@@ -287,6 +276,20 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
                 f"{info.key} lasts {_duration_s(info):.2f} s and {longest:g} s are needed; "
                 "build the set with a longer --clip-duration"
             )
+
+
+def first_info(shards: ShardSet) -> SampleInfo:
+    """What a clip of the set is like. Raises TrainingError, and ShardError for a damaged set."""
+    if not len(shards):
+        raise TrainingError(f"{shards.root} has no clips in its split {shards.split!r}")
+    fault: ShardError | None = None
+    for index in range(min(len(shards), FIRST_CLIPS)):
+        try:
+            return shards.info(index)
+        except ShardError as error:
+            fault = fault or error
+    assert fault is not None
+    raise fault
 
 
 def frame_step(key: str, stored_fps: float, wanted_fps: float) -> int:

@@ -16,7 +16,8 @@ from avtrain.device import default_workers, pick_device
 from avtrain.draws import NO_AUGMENTATION, Draw
 from avtrain.errors import TrainingError
 from avtrain.frozen import load_networks
-from avtrain.loader import Plan, Share, load
+from avtrain.left_out import LeftOut, sentences
+from avtrain.loader import Plan, load
 from avtrain.presets import Config
 from shards.errors import ShardError
 from shards.files import atomic_file
@@ -67,8 +68,8 @@ def embed(
     shards = ShardSet(root, options.split)
     device = pick_device(options.device)
     workers = default_workers(device) if options.workers is None else options.workers
-    faults: dict[int, str] = {}
-    views = _views_of_all(shards, faults)
+    unread = LeftOut.of(shards)
+    views = _views_of_all(shards, unread)
     clip = replace(config.clip, views=views, moments=1)
     if options.checkpoint is None:  # how others were trained decides what of them is used
         config = replace(config, clip=clip)
@@ -80,9 +81,8 @@ def embed(
     shape = (len(shards), options.windows, views)
     arrays = {name: np.zeros((*shape, size), np.float32) for name, size in sizes.items()}
     start_s = np.zeros(shape[:2])
-    # A clip that cannot be read is replaced by another one, which is embedded once more.
-    share, pin = Share(replace=True), device.type == "cuda"
-    batches = load(clips, plan, range(options.windows), 0, workers, pin, share)
+    pin = device.type == "cuda"
+    batches = load(clips, plan, range(options.windows), 0, workers, pin, left_out=unread)
     with tqdm(
         total=len(shards) * options.windows,
         unit="clip",
@@ -90,7 +90,6 @@ def embed(
     ) as bar:
         for step, batch in batches:
             rows = batch.index.numpy()
-            faults.update(batch.faults)
             batch = batch.to(device)
             found = {"video": networks.video(batch), "audio": networks.audio(batch)}
             compared = networks.embeddings(batch, (found["video"], found["audio"]))
@@ -100,10 +99,10 @@ def embed(
             for row in rows.tolist():
                 start_s[row, step.epoch] = clips.starts_s(row, clips.draw(step.epoch, row))[0]
             bar.update(len(rows))
-    kept = [index for index in range(len(shards)) if index not in faults]
-    if faults:
+    kept = unread.rest
+    if unread.faults:
         arrays = {name: array[kept] for name, array in arrays.items()}
-    places = [shards.info(index).views for index in kept]
+    places = [shards.info(int(index)).views for index in kept]
     content: dict[str, NDArray[np.generic]] = {
         "keys": np.array(shards.keys)[kept],
         "sources": np.array(shards.sources)[kept],
@@ -114,20 +113,18 @@ def embed(
     }
     with atomic_file(options.out) as file:
         np.savez(file, **content)  # type: ignore[arg-type]
-    return content, [fault for _, fault in sorted(faults.items())]
+    return content, sentences(unread)
 
 
-def _views_of_all(shards: ShardSet, faults: dict[int, str]) -> int:
-    """How many views the clips have, all the same; what is wrong with records goes to ``faults``.
+def _views_of_all(shards: ShardSet, left_out: LeftOut) -> int:
+    """How many views the clips have, all the same; what is wrong with records goes to ``left_out``.
     Raises TrainingError."""
     counts = set()
     for index in range(len(shards)):
         try:
             counts.add(len(shards.info(index).views))
         except ShardError as error:
-            faults[index] = str(error)
-    if not counts:
-        raise TrainingError(faults[0])
+            left_out.add([(index, str(error))])
     if len(counts) > 1:
         raise TrainingError(
             f"clips of {shards.root} have from {min(counts)} to {max(counts)} views, which make no "

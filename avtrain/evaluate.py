@@ -22,6 +22,7 @@ from avtrain.device import default_workers, pick_device
 from avtrain.draws import NO_AUGMENTATION
 from avtrain.errors import TrainingError
 from avtrain.frozen import Networks, load_networks
+from avtrain.left_out import LeftOut, sentences
 from avtrain.loader import Plan, load
 from avtrain.presets import Config
 from avtrain.probe import PairClassifier, Pairs, Protocol, decide, train_classifier
@@ -87,14 +88,43 @@ def evaluate(
     device = pick_device(options.device)
     workers = default_workers(device) if options.workers is None else options.workers
     clip = replace(config.clip, views=options.views, moments=1)
-    if task == "avsa" and train.info(0).audio.channels != ACN_CHANNELS:
-        raise TrainingError(
-            f"{train.root} holds no ambisonics, which alone can be turned; build it with "
-            "--audio foa"
-        )
+    clips = (
+        Clips(train, clip, config.sound, config.augment, options.seed),
+        Clips(test, clip, config.sound, NO_AUGMENTATION, options.seed, options.windows),
+    )
+    plans = (
+        Plan(train, options.seed, protocol.batch_size, protocol.clips_per_source),
+        Plan(test, options.seed, protocol.batch_size),
+    )
+    if task == "avc":
+        for plan in plans:
+            plan.check_contrast()
+    for of in clips if task == "avsa" else ():
+        if of.first.audio.channels != ACN_CHANNELS:
+            raise TrainingError(
+                f"{of.shards.root} holds no ambisonics, which alone can be turned; build it with "
+                "--audio foa"
+            )
     networks = load_networks(options.checkpoint, config, train, options.seed, device, workers)
     encoder = Encoder(networks, task)
-
+    unread = LeftOut.of(train), LeftOut.of(test)
+    progress = Progress.of(
+        options.out,
+        f"{task}-bin",
+        options.checkpoint,
+        {
+            "networks": asdict(networks.described),
+            "protocol": asdict(protocol),
+            "views": options.views,
+            "windows": options.windows,
+            "seed": options.seed,
+            "data": (train.manifest.sha256, options.train_split),
+            "test": options.test_split,
+        },
+        unread,
+    )
+    if (written := progress.result()) is not None:
+        return written
     bar = tqdm(
         desc=f"{task}-bin, reading",
         unit="clip",
@@ -102,39 +132,27 @@ def evaluate(
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
     )
 
-    def read(shards: ShardSet, epochs: range, *, testing: bool) -> Iterator[Batch]:
-        windows = options.windows if testing else None
-        augment = NO_AUGMENTATION if testing else config.augment
-        clips = Clips(shards, clip, config.sound, augment, options.seed, windows)
-        per_source = None if testing else protocol.clips_per_source
-        plan = Plan(shards, options.seed, protocol.batch_size, per_source)
-        if task == "avc":
-            plan.check_contrast()
-        for _, batch in load(clips, plan, epochs, 0, workers, device.type == "cuda"):
-            yield batch.to(device)
+    def pairs(epochs: range, *, testing: bool) -> Iterator[Pairs]:
+        left_out, pin = unread[testing], device.type == "cuda"
+        for _, batch in load(
+            clips[testing], plans[testing], epochs, 0, workers, pin, left_out=left_out
+        ):
             bar.update(len(batch.index))
+            if task == "avsa" or len(batch.index) > 1:  # else there is no other clip's sound
+                yield encoder.pairs(batch.to(device))
 
     def pairs_of(round_number: int) -> Pairs:
         rounds = range(round_number, round_number + 1)
-        return Pairs.join([encoder.pairs(batch) for batch in read(train, rounds, testing=False)])
+        return Pairs.join(list(pairs(rounds, testing=False)))
 
-    progress = Progress(
-        options.out / f"{task}-bin-{'untrained' if options.checkpoint is None else 'trained'}.part",
-        {
-            "networks": asdict(networks.described),
-            "protocol": asdict(protocol),
-            "views": options.views,
-            "seed": options.seed,
-            "data": train.manifest.sha256,
-        },
-    )
     torch.manual_seed(options.seed)
     classifier = PairClassifier(networks.dim, protocol.dropout)
     train_classifier(classifier, pairs_of, protocol, options.seed, progress)
-    correct, index = decide(
-        classifier, map(encoder.pairs, read(test, range(options.windows), testing=True))
-    )
+    correct, index = decide(classifier, pairs(range(options.windows), testing=True))
     bar.close()
+    read_always = unread[True].keeps(index)
+    correct, index = correct[read_always], index[read_always]
+    tested = np.array(test.sources)[unread[True].rest]
     sources = np.array(test.sources)[index]
     result = Result(
         task=f"{task}-bin",
@@ -142,9 +160,10 @@ def evaluate(
         metrics={"accuracy": share(correct, sources, CHANCE)},
         views=options.views,
         seed=options.seed,
-        test_clips=len(test),
-        test_sources=len(set(test.sources)),
+        test_clips=len(tested),
+        test_sources=len(set(tested)),
         data=test.manifest.sha256,
+        left_out=sentences(*unread),
         details={
             "decisions": len(correct),
             "windows": options.windows,
@@ -153,5 +172,5 @@ def evaluate(
         },
     )
     result.write(options.out)
-    progress.delete()
+    progress.finish()
     return result

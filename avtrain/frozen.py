@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from avtrain.checkpoint import Checkpoint
-from avtrain.data import Batch, Clips, fit_statistics
+from avtrain.data import Batch, Clips, first_info, fit_statistics
 from avtrain.draws import NO_AUGMENTATION
 from avtrain.features import Features
-from avtrain.loader import Plan, Share, load
+from avtrain.left_out import LeftOut
+from avtrain.loader import Plan, load
 from avtrain.models import AudioVisual, Embeddings, calibrate_batch_norm
 from avtrain.presets import Config
 from avtrain.results import Network
@@ -95,8 +96,7 @@ def load_networks(
     """
     torch.manual_seed(seed)
     model, features = AudioVisual(config.model).to(device), Features(config.sound).to(device)
-    # Only what is compared across views trains the transformers.
-    transformer = checkpoint is not None and config.model.transformer and config.across_views
+    transformer = checkpoint is not None and config.trains_transformers
     content = None
     if checkpoint is not None:
         content = Checkpoint.load(checkpoint)
@@ -106,7 +106,8 @@ def load_networks(
         else:
             fit_statistics(features, train, replace(config.clip, moments=1), seed)
     else:
-        clip = replace(config.clip, moments=1)
+        views = min(config.clip.views, len(first_info(train).views))
+        clip = replace(config.clip, moments=1, views=views)
         fit_statistics(features, train, clip, seed)
         batches = _some(train, replace(config, clip=clip), seed, device, workers)
         calibrate_batch_norm(
@@ -155,8 +156,8 @@ def _some(
     clips = Clips(shards, config.clip, config.sound, NO_AUGMENTATION, seed)
     plan = Plan(shards, seed, config.batch_size)
     left = CALIBRATION_CLIPS
-    pin, share = device.type == "cuda", Share(replace=True)
-    for _, batch in load(clips, plan, range(1), 0, workers, pin, share):
+    pin, unread = device.type == "cuda", LeftOut.of(shards)
+    for _, batch in load(clips, plan, range(1), 0, workers, pin, left_out=unread):
         yield batch.to(device)
         left -= len(batch.index)
         if left <= 0:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from avtrain.data import Batch, Clips
 from avtrain.errors import TrainingError
-from avtrain.loader import collate
+from avtrain.left_out import LeftOut
+from avtrain.loader import collate, read_ahead
+from shards.errors import ShardError
 from shards.plan import epoch_steps
 from shards.reader import ShardSet
 
@@ -57,10 +60,11 @@ def classes_of(shards: ShardSet) -> Classes:
     each of up to `SAMPLED_CLIPS` clips, in all views. Raises TrainingError if there is none."""
     found = np.zeros(256, dtype=bool)
     for sample in spread(len(shards), SAMPLED_CLIPS):
-        info = shards.info(sample)
-        for number in spread(len(info.map_times_s or ()), SAMPLED_MAPS):
-            for view in range(len(info.views)):
-                found[shards.label_map(sample, view, number)] = True
+        with suppress(ShardError):  # where it is to be read, it is said and left out
+            info = shards.info(sample)
+            for number in spread(len(info.map_times_s or ()), SAMPLED_MAPS):
+                for view in range(len(info.views)):
+                    found[shards.label_map(sample, view, number)] = True
     ids = tuple(np.nonzero(found[:VOID])[0].tolist())
     if not ids:
         raise TrainingError(
@@ -93,7 +97,7 @@ class LabelledBatch:
 
 class LabelledMoments(Dataset[Sample]):
     """Moments of which there are label maps, as clips and their truth; those of ``samples``, which
-    are the clips that have maps (``maps`` of each).
+    are the clips that have maps (``maps`` of each). What cannot be read is ``left_out``.
 
     In training the map, the views and the augmentation are random; in a test (``testing``) the
     place says which map, and all views are read.
@@ -104,7 +108,13 @@ class LabelledMoments(Dataset[Sample]):
         self.classes = classes
         self.testing = testing
         shards = clips.shards
-        counts = np.array([len(shards.info(i).map_times_s or ()) for i in range(len(shards))])
+        self.left_out = LeftOut.of(shards)
+        counts = np.zeros(len(shards), dtype=np.int64)
+        for sample in range(len(shards)):
+            try:
+                counts[sample] = len(shards.info(sample).map_times_s or ())
+            except ShardError as error:
+                self.left_out.add([(sample, str(error))])
         self.samples: NDArray[np.int64] = np.nonzero(counts)[0]
         self.maps: NDArray[np.int64] = counts[self.samples]
         if not len(self.samples):
@@ -153,18 +163,11 @@ class LabelledMoments(Dataset[Sample]):
 
     def load(
         self, batches: Sequence[list[Place]], workers: int, device: torch.device
-    ) -> Iterator[LabelledBatch]:
-        """On the device, read ahead by ``workers`` processes (0: in this one)."""
-        loader = DataLoader(
-            self,
-            batch_sampler=batches,
-            num_workers=workers,
-            collate_fn=_collate,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # else it would draw from the model's random numbers
-        )
-        for batch in loader:
-            yield batch.to(device)
+    ) -> Iterator[LabelledBatch | None]:
+        """On the device, see `read_ahead`."""
+        pin = device.type == "cuda"
+        for batch in read_ahead(self, batches, _collate, workers, pin, self.left_out):
+            yield None if batch is None else batch.to(device)
 
 
 def _collate(samples: list[Sample]) -> LabelledBatch:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from avtrain.data import Batch, Clips
 from avtrain.errors import TrainingError
+from avtrain.left_out import Fault, LeftOut
 from avtrain.stopping import ignore_signals
+from shards.errors import ShardError
 from shards.plan import epoch_steps
 from shards.reader import ShardSet
 
+_Item = TypeVar("_Item")
+_Batch = TypeVar("_Batch")
 SPARES = 3
 """Samples that are tried instead of one that cannot be read."""
 
@@ -135,20 +140,81 @@ def load(
     workers: int,
     pin: bool,
     share: Share = _ALL,
+    left_out: LeftOut | None = None,
 ) -> Iterator[tuple[Step, Batch]]:
-    """Steps with the batches of a share of them, read ahead by ``workers`` processes (0: in this
-    one). A step of several pieces comes several times."""
-    loader = DataLoader(
-        clips,
-        batch_sampler=Places(plan, epochs, first_step, share),
+    """Steps with the batches of a share of them, see `read_ahead`. A step of several pieces comes
+    several times; one of which nothing is left, not at all."""
+    places = Places(plan, epochs, first_step, share)
+    steps = (step for step in plan.steps(epochs, first_step) for _ in range(share.pieces))
+    batches = read_ahead(clips, places, collate, workers, pin, left_out)
+    for step, batch in zip(steps, batches, strict=True):
+        if batch is not None:
+            yield step, batch
+
+
+def read_ahead(
+    dataset: Dataset[_Item],
+    batches: Iterable[list[Any]],
+    join: Callable[[list[_Item]], _Batch],
+    workers: int,
+    pin: bool,
+    left_out: LeftOut | None = None,
+) -> Iterator[_Batch | None]:
+    """What ``dataset`` has at the places of each of ``batches``, joined to one batch; read ahead by
+    ``workers`` processes (0: in this one).
+
+    Places are (epoch, number of the clip, …). With ``left_out``, clips that cannot be read go
+    there, and the batch has the others (None: there is no other). Else what is wrong is raised.
+    """
+    tolerant = left_out is not None
+    loader: DataLoader[Any] = DataLoader(
+        Tolerant(dataset) if tolerant else dataset,
+        batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=JoinRest(join) if tolerant else join,
         pin_memory=pin,
         generator=torch.Generator(),  # else it would draw from the model's random numbers
         worker_init_fn=_begin_worker,
     )
-    steps = (step for step in plan.steps(epochs, first_step) for _ in range(share.pieces))
-    return zip(steps, loader, strict=True)
+    for found in loader:
+        if left_out is None:
+            yield found
+        else:
+            batch, faults = found
+            left_out.add(faults)
+            yield batch
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """In the place of an item."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True)
+class Tolerant(Dataset[Any]):
+    """The items of a dataset, and `Unreadable` where it raises what is wrong with one."""
+
+    dataset: Dataset[Any]
+
+    def __getitem__(self, place: tuple[int, ...]) -> Any:
+        try:
+            return self.dataset[place]
+        except (ShardError, TrainingError) as error:
+            return Unreadable((place[1], str(error)))
+
+
+@dataclass(frozen=True)
+class JoinRest:
+    """Joins the readable items (None: there is none), and hands on what is wrong with the rest."""
+
+    join: Callable[[list[Any]], Any]
+
+    def __call__(self, items: list[Any]) -> tuple[Any, list[Fault]]:
+        faults = [item.fault for item in items if isinstance(item, Unreadable)]
+        rest = [item for item in items if not isinstance(item, Unreadable)]
+        return self.join(rest) if rest else None, faults
 
 
 @dataclass(frozen=True)

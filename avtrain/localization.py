@@ -29,6 +29,7 @@ from avtrain.draws import NO_AUGMENTATION
 from avtrain.errors import TrainingError
 from avtrain.evaluate import EvalOptions
 from avtrain.frozen import load_networks
+from avtrain.left_out import LeftOut, sentences
 from avtrain.loader import Plan, load
 from avtrain.plot_directions import plot_directions
 from avtrain.presets import Config
@@ -168,20 +169,26 @@ def evaluate(root: str, config: Config, options: EvalOptions, rounds: int) -> Re
     classes = classes_of(train)
     classes_of(test)
     networks = load_networks(options.checkpoint, config, train, options.seed, device, workers)
-    fit = LeastSquares()
-    progress = Progress(
-        options.out / f"{TASK}-{'untrained' if options.checkpoint is None else 'trained'}.part",
+    fit, unread = LeastSquares(), (LeftOut.of(train), LeftOut.of(test))
+    progress = Progress.of(
+        options.out,
+        TASK,
+        options.checkpoint,
         {
             "networks": asdict(networks.described),
             "views": options.views,
+            "rounds": rounds,
+            "windows": options.windows,
             "seed": options.seed,
             "data": train.manifest.sha256,
             "split": options.train_split,
+            "test": options.test_split,
         },
+        unread,
     )
-    earlier = progress.load()
-    if earlier is not None and earlier["rounds"] <= rounds:
-        fit.state = earlier
+    if (written := progress.result()) is not None:
+        return written
+    fit.state = progress.load() or fit.state
     left = range(fit.state["rounds"], rounds)
     bar = tqdm(
         desc=TASK,
@@ -194,8 +201,8 @@ def evaluate(root: str, config: Config, options: EvalOptions, rounds: int) -> Re
         augment = config.augment if windows is None else NO_AUGMENTATION
         clips = Clips(shards, clip, config.sound, augment, options.seed, windows)
         plan = Plan(shards, options.seed, BATCH_SIZE)
-        parts = []
-        for step, batch in load(clips, plan, epochs, 0, workers, device.type == "cuda"):
+        parts, left_out, pin = [], unread[windows is not None], device.type == "cuda"
+        for step, batch in load(clips, plan, epochs, 0, workers, pin, left_out=left_out):
             features = networks.audio(batch.to(device)).cpu()
             parts.append(windows_of(clips, step.epoch, batch.index, features, classes))
             bar.update(len(batch.index))
@@ -205,6 +212,7 @@ def evaluate(root: str, config: Config, options: EvalOptions, rounds: int) -> Re
         fit.add(read(train, range(number, number + 1), None))
         progress.save(fit.state)
     windows = read(test, range(options.windows), options.windows)
+    windows = windows.where(unread[1].keeps(windows.index.numpy()))
     bar.close()
     by_class, lone = found_of(windows, fit.solve().directions(windows))
     if not len(by_class.index):
@@ -213,6 +221,7 @@ def evaluate(root: str, config: Config, options: EvalOptions, rounds: int) -> Re
             f"split {train.split!r} sounds; there is nothing to find"
         )
     sources = np.array(test.sources)
+    tested = sources[unread[1].rest]
     result = Result(
         task=TASK,
         network=networks.described,
@@ -222,9 +231,10 @@ def evaluate(root: str, config: Config, options: EvalOptions, rounds: int) -> Re
         },
         views=options.views,
         seed=options.seed,
-        test_clips=len(test),
-        test_sources=len(set(test.sources)),
+        test_clips=len(tested),
+        test_sources=len(set(tested)),
         data=test.manifest.sha256,
+        left_out=sentences(*unread),
         details={
             "probe": "linear, least squares",
             "rounds": rounds,
@@ -245,7 +255,7 @@ def evaluate(root: str, config: Config, options: EvalOptions, rounds: int) -> Re
     result.write(options.out)
     picture = options.out / f"{result.name}.png"
     plot_directions(by_class.truth, by_class.estimate, by_class.error_deg, result, picture)
-    progress.delete()
+    progress.finish()
     return result
 
 

@@ -104,6 +104,11 @@ class Config:
         return self.task == "avsa" or self.clip.views > 1
 
     @property
+    def trains_transformers(self) -> bool:
+        """Only what is compared across views trains them."""
+        return self.model.transformer and self.across_views
+
+    @property
     def title(self) -> str:
         """The pretext task in words."""
         words = "curriculum AVC, AVSA" if self.curriculum else self.task.upper()

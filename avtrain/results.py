@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,8 @@ class Network:
 @dataclass(frozen=True)
 class Result:
     """One evaluation. The first metric is the one that tables show first; ``details`` hold what
-    else is worth keeping (the protocol, numbers per class, …)."""
+    else is worth keeping (the protocol, numbers per class, …), ``left_out`` what is wrong with
+    clips that could not be read, which the test (or the training before it) was made without."""
 
     task: str
     network: Network
@@ -79,16 +80,17 @@ class Result:
     test_sources: int
     data: str
     details: dict[str, Any]
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """Of its file: the task, and whether the networks were random."""
-        return f"{self.task}-{UNTRAINED}" if self.network.checkpoint is None else self.task
+        """Of its file."""
+        return file_name(self.task, self.network.checkpoint)
 
     def write(self, out: Path) -> Path:
         """Atomically, in place of an earlier one."""
         out.mkdir(parents=True, exist_ok=True)
-        path = out / f"{self.name}{ENDING}"
+        path = result_path(out, self.name)
         write_atomic(path, dump_json(asdict(self), indent=2))
         return path
 
@@ -104,6 +106,15 @@ class Result:
             return cls(**{**content, "network": network, "metrics": metrics})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise TrainingError(f"{path} is no result of `avtrain eval` ({error!r})") from None
+
+
+def file_name(task: str, checkpoint: object | None) -> str:
+    """The task, and whether the networks were random."""
+    return f"{task}-{UNTRAINED}" if checkpoint is None else task
+
+
+def result_path(out: Path, name: str) -> Path:
+    return out / f"{name}{ENDING}"
 
 
 def _metric(content: dict[str, Any]) -> Metric:

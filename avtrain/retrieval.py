@@ -25,6 +25,7 @@ from avtrain.device import default_workers, pick_device
 from avtrain.draws import NO_AUGMENTATION
 from avtrain.evaluate import EvalOptions
 from avtrain.frozen import Networks, load_networks
+from avtrain.left_out import LeftOut, sentences
 from avtrain.loader import Plan, load
 from avtrain.models import Embeddings
 from avtrain.presets import Config
@@ -88,58 +89,71 @@ def evaluate(root: str, config: Config, options: EvalOptions, gallery: int) -> R
     plan = Plan(test, options.seed, BATCH_SIZE)
     gallery = min(gallery, len(test))
     networks = load_networks(options.checkpoint, config, train, options.seed, device, workers)
+    unread, pin = LeftOut.of(test), device.type == "cuda"
 
-    bar = tqdm(
-        desc=TASK,
-        unit="clip",
-        total=len(test) * options.windows,
-        mininterval=0.5 if sys.stderr.isatty() else 30.0,
-    )
-
-    def embedded(window: int) -> Embeddings:
+    def embedded(window: int) -> tuple[Embeddings, Tensor]:
         parts, order = [], []
         epochs = range(window, window + 1)
-        for _, batch in load(clips, plan, epochs, 0, workers, device.type == "cuda"):
+        for _, batch in load(clips, plan, epochs, 0, workers, pin, left_out=unread):
             parts.append(embed(networks, batch.to(device)))
             order.append(batch.index)
             bar.update(len(batch.index))
         return _joined(parts, torch.cat(order))
 
-    progress = Progress(
-        options.out / f"{TASK}-{'untrained' if options.checkpoint is None else 'trained'}.part",
+    progress = Progress.of(
+        options.out,
+        TASK,
+        options.checkpoint,
         {
             "networks": asdict(networks.described),
             "views": options.views,
             "windows": options.windows,
             "gallery": gallery,
             "seed": options.seed,
-            "data": test.manifest.sha256,
-            "split": options.test_split,
+            "data": (train.manifest.sha256, options.train_split),
+            "test": (test.manifest.sha256, options.test_split),
         },
+        [unread],
     )
+    if (written := progress.result()) is not None:
+        return written
     state = progress.load() or {"within": [], "gallery": []}
-    bar.update(len(test) * len(state["within"]))
+    bar = tqdm(
+        desc=TASK,
+        unit="clip",
+        total=len(test) * options.windows,
+        initial=len(test) * len(state["within"]),
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+    )
     for window in range(len(state["within"]), options.windows):
-        both = directions_of(embedded(window))
-        seed = options.seed * 10_007 + window
-        state["within"].append(torch.stack([ranks_within(*pair) for pair in both]))
-        state["gallery"].append(
-            torch.stack([ranks_in_gallery(*pair, gallery, seed) for pair in both])
-        )
+        embeddings, index = embedded(window)
+        both = directions_of(embeddings)
+        gallery, seed = min(gallery, len(index)), options.seed * 10_007 + window
+        found = {
+            "within": [ranks_within(*pair) for pair in both],
+            "gallery": [ranks_in_gallery(*pair, gallery, seed) for pair in both],
+        }
+        for name, ranks_of_window in found.items():
+            of_all = torch.zeros((len(both), len(test), options.views), dtype=torch.int64)
+            of_all[:, index] = torch.stack(ranks_of_window)
+            state[name].append(of_all)
         progress.save(state)
     bar.close()
 
-    ranks = {name: torch.stack(state[name]).numpy() for name in ("within", "gallery")}
-    sources = np.array(test.sources)
+    rest = unread.rest
+    gallery = min(gallery, len(rest))
+    ranks = {name: torch.stack(state[name]).numpy()[:, :, rest] for name in ("within", "gallery")}
+    sources = np.array(test.sources)[rest]
     result = Result(
         task=TASK,
         network=networks.described,
         metrics=_metrics(ranks, sources, options.views, gallery),
         views=options.views,
         seed=options.seed,
-        test_clips=len(test),
-        test_sources=len(set(test.sources)),
+        test_clips=len(rest),
+        test_sources=len(set(sources)),
         data=test.manifest.sha256,
+        left_out=sentences(unread),
         details={
             "windows": options.windows,
             "gallery_clips": gallery,
@@ -160,17 +174,16 @@ def evaluate(root: str, config: Config, options: EvalOptions, gallery: int) -> R
         },
     )
     result.write(options.out)
-    progress.delete()
+    progress.finish()
     return result
 
 
-def _joined(parts: list[Embeddings], order: Tensor) -> Embeddings:
-    """In the order of the set's samples."""
+def _joined(parts: list[Embeddings], order: Tensor) -> tuple[Embeddings, Tensor]:
+    """In the order of the set's samples, and which samples they are of."""
     names = ("predicted_audio", "audio", "predicted_video", "video")
     place = order.argsort()
-    return Embeddings(
-        *(torch.cat([getattr(part, name) for part in parts])[place] for name in names)
-    )
+    joined = (torch.cat([getattr(part, name) for part in parts])[place] for name in names)
+    return Embeddings(*joined), order[place]
 
 
 def _metrics(

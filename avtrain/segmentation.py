@@ -26,6 +26,7 @@ from avtrain.draws import NO_AUGMENTATION
 from avtrain.errors import TrainingError
 from avtrain.frozen import load_networks
 from avtrain.labels import VOID, YT360, LabelledBatch, LabelledMoments, classes_of, spread
+from avtrain.left_out import sentences
 from avtrain.overlap import TRUE, count, scores
 from avtrain.overlay_plot import Example, plot_overlays
 from avtrain.presets import Config
@@ -36,7 +37,6 @@ from shards.reader import ShardSet
 
 SAVE_STEPS = 100
 EXAMPLES = 12
-PICTURE = "segmentation.png"
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,12 @@ def evaluate(
     ``config`` describes the networks; they are those of ``options.checkpoint``, which it comes
     from, or random ones. What was interrupted is gone on with, to the same result.
     """
+    context = options.condition == "audio+context"
+    if context and options.checkpoint is not None and not config.trains_transformers:
+        raise TrainingError(
+            f"{options.checkpoint} has no transformers that were trained, which give the context; "
+            "use --condition audio, or pretrain with --transformer"
+        )
     train = ShardSet(root, options.train_split)
     test = ShardSet(options.test_root or root, options.test_split)
     device = pick_device(options.device)
@@ -80,18 +86,13 @@ def evaluate(
     if options.checkpoint is None:
         config = replace(config, clip=clip)
     networks = load_networks(options.checkpoint, config, train, options.seed, device, workers)
-    context = options.condition == "audio+context"
-    if context and options.checkpoint is not None and not networks.transformer:
-        raise TrainingError(
-            f"{options.checkpoint} has no transformers that were trained, which give the context; "
-            "use --condition audio, or pretrain with --transformer"
-        )
     described = replace(networks.described, transformer=networks.transformer and context)
     torch.manual_seed(options.seed)
     segmenter = Segmenter(networks, options.condition, classes, protocol)
-    kind = "untrained" if options.checkpoint is None else "trained"
-    progress = Progress(
-        options.out / f"segmentation-{options.condition}-{kind}.part",
+    progress = Progress.of(
+        options.out,
+        f"segmentation-{options.condition}",
+        options.checkpoint,
         {
             "networks": asdict(described),
             "protocol": asdict(protocol),
@@ -102,22 +103,27 @@ def evaluate(
             "data": (train.manifest.sha256, options.train_split),
             "test": (test.manifest.sha256, options.test_split),
         },
+        [learning.left_out, testing.left_out],
     )
+    if (written := progress.result()) is not None:
+        return written
     state = progress.load() or {}
     losses = _train(segmenter, learning, protocol, workers, progress, state)
     by_source, void = _test(
         segmenter, testing, options.maps, protocol.batch_size, workers, progress, state
     )
     metrics, details = scores(by_source, classes)
+    tested = testing.samples[testing.left_out.keeps(testing.samples)]
     result = Result(
         task=f"segmentation-{options.condition}",
         network=described,
         metrics=metrics,
         views=options.views,
         seed=options.seed,
-        test_clips=len(testing.samples),
-        test_sources=len(by_source),
+        test_clips=len(tested),
+        test_sources=len({test.sources[sample] for sample in tested}),
         data=test.manifest.sha256,
+        left_out=sentences(learning.left_out, testing.left_out),
         details=details
         | {
             "condition": options.condition,
@@ -129,11 +135,10 @@ def evaluate(
             "loss": losses,
         },
     )
-    plot_overlays(
-        _examples(segmenter, testing, options.maps), classes, result, options.out / PICTURE
-    )
+    picture = options.out / f"{result.name}.png"
+    plot_overlays(_examples(segmenter, testing, options.maps), classes, result, picture)
     result.write(options.out)
-    progress.delete()
+    progress.finish()
     return result
 
 
@@ -166,7 +171,7 @@ def _train(
         passed = sum(epoch >= milestone for milestone in protocol.milestones)
         optimiser.param_groups[0]["lr"] = protocol.learning_rate * protocol.gamma**passed
         loss = torch.full((), torch.nan)
-        if (batch.truth != VOID).any():
+        if batch is not None and (batch.truth != VOID).any():
             truth = batch.truth.flatten(0, 1).long()
             loss = F.cross_entropy(segmenter.logits(batch), truth, ignore_index=VOID)
             optimiser.zero_grad()
@@ -212,9 +217,11 @@ def _test(
     batches = data.test(maps, batch_size)
     loaded = data.load(batches[tested:], workers, segmenter.networks.device)
     for batch in _shown(loaded, "testing", tested, len(batches)):
-        of_clips = count(segmenter.predict(batch), batch.truth, classes).cpu()
-        counts.index_add_(0, torch.from_numpy(source_of[batch.clips.index.cpu()]), of_clips)
-        tested, pixels = tested + 1, pixels + batch.truth.numel()
+        tested += 1
+        if batch is not None:
+            of_clips = count(segmenter.predict(batch), batch.truth, classes).cpu()
+            counts.index_add_(0, torch.from_numpy(source_of[batch.clips.index.cpu()]), of_clips)
+            pixels += batch.truth.numel()
         if tested % SAVE_STEPS == 0:
             progress.save(state | {"counts": counts, "tested": tested, "pixels": pixels})
     valid = int(counts[:, TRUE].sum())
@@ -231,6 +238,8 @@ def _examples(segmenter: Segmenter, data: LabelledMoments, maps: int) -> list[Ex
     chosen = [places[at] for at in spread(len(places), EXAMPLES)]
     examples = []
     for batch in data.load(chosen, 0, segmenter.networks.device):
+        if batch is None:
+            continue
         truth, predicted = batch.truth[0].cpu().numpy(), segmenter.predict(batch)[0].cpu().numpy()
         view = int(np.argmin([np.bincount(labels.flat).max() for labels in truth]))
         frames = batch.clips.frames[0, view]
@@ -241,8 +250,8 @@ def _examples(segmenter: Segmenter, data: LabelledMoments, maps: int) -> list[Ex
 
 
 def _shown(
-    batches: Iterator[LabelledBatch], what: str, done: int, total: int
-) -> Iterator[LabelledBatch]:
+    batches: Iterator[LabelledBatch | None], what: str, done: int, total: int
+) -> Iterator[LabelledBatch | None]:
     """The batches, with a bar."""
     every_s = 0.5 if sys.stderr.isatty() else 30.0
     bar = tqdm(batches, what, total=total, initial=done, unit="step", mininterval=every_s)

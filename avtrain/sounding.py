@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from avtrain.data import Clips
 from avtrain.errors import TrainingError
+from shards.errors import ShardError
 from shards.geometry import unit_vector, view_rotation
 from shards.reader import ShardSet
 from shards.schema import SampleInfo
@@ -20,6 +22,7 @@ SMALLEST_SHARE = 0.2
 """Of a window: a source that sounds for less of it is not in it."""
 _STEP_S = 0.1
 """Of sets that do not say theirs."""
+_FIELDS = ("features", "rotations", "vectors", "sources", "others", "index")
 _MIRROR = np.diag([1.0, -1.0, 1.0])
 
 
@@ -69,8 +72,10 @@ def classes_of(shards: ShardSet) -> tuple[int, ...]:
 
     Raises TrainingError where no clip of it says what sounds.
     """
-    events = [shards.info(number).events for number in range(len(shards))]
-    found = {sounding["class"] for clip in events for sounding in clip or ()}
+    found = set()
+    for number in range(len(shards)):
+        with suppress(ShardError):  # where it is to be read, it is said and left out
+            found |= {sounding["class"] for sounding in shards.info(number).events or ()}
     if not found:
         raise TrainingError(
             f"no clip of split {shards.split!r} of {shards.root} says where its sounds come from "
@@ -99,8 +104,11 @@ class Windows:
 
     @classmethod
     def join(cls, parts: list[Windows]) -> Windows:
-        names = ("features", "rotations", "vectors", "sources", "others", "index")
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in _FIELDS))
+
+    def where(self, kept: NDArray[np.bool_]) -> Windows:
+        """Those of the N that are ``kept``."""
+        return Windows(*(getattr(self, name)[torch.from_numpy(kept)] for name in _FIELDS))
 
 
 def windows_of(

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from avtrain.augment import prepare_pictures
 from avtrain.data import frame_step
 from avtrain.draws import NO_JITTER, Draw
 from avtrain.errors import TrainingError
+from avtrain.left_out import LeftOut
+from avtrain.loader import read_ahead
 from avtrain.presets import AugmentConfig, ClipConfig
 from shards.manifest import read_indices, read_manifest
 from shards.places import folder_of
@@ -227,17 +229,11 @@ def training_places(
     return [[(epoch, int(chosen[number])) for number in step] for step in steps]
 
 
-def load_videos(dataset: Windows, places: Places, workers: int, pin: bool) -> Iterator[VideoBatch]:
-    """The batches, read ahead by ``workers`` processes (0: in this one)."""
-    loader: DataLoader[dict[str, NDArray[np.generic]]] = DataLoader(
-        dataset,
-        batch_sampler=places,
-        num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=pin,
-        generator=torch.Generator(),  # else it would draw from the model's random numbers
-    )
-    yield from loader
+def load_videos(
+    dataset: Windows, places: Places, workers: int, pin: bool, left_out: LeftOut
+) -> Iterator[VideoBatch | None]:
+    """See `read_ahead`."""
+    return read_ahead(dataset, places, _collate, workers, pin, left_out)
 
 
 def _collate(videos: list[dict[str, NDArray[np.generic]]]) -> VideoBatch:

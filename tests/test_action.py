@@ -26,7 +26,7 @@ from avtrain.results import Result
 from avtrain.videos import Fold, LabelledSet, Windows, training_places, window_frames
 from shards.reader import ShardSet
 from shards.schema import VideoInfo
-from tests.tiny_set import make_set
+from tests.tiny_set import damage, make_set
 
 CONFIG = tiny_networks("avsa")
 QUICK = replace(tiny(), epochs=2, milestones=(1,), windows=2)
@@ -155,8 +155,8 @@ def test_metrics_are_means_over_folds(root: Path) -> None:
     folds = (Fold("a", np.arange(4), np.arange(4)), Fold("b", np.arange(4), np.arange(4, 24)))
     truth = [videos.labels[fold.test] for fold in folds]
     answers = [
-        Answers(np.stack([truth[0], truth[0]], axis=1), truth[0]),
-        Answers(np.stack([truth[1], truth[1] + 1], axis=1), truth[1] + 1),
+        Answers(folds[0].test, np.stack([truth[0], truth[0]], axis=1), truth[0]),
+        Answers(folds[1].test, np.stack([truth[1], truth[1] + 1], axis=1), truth[1] + 1),
     ]
     metrics = measure(videos, folds, answers)
     values = {name: metric.value for name, metric in metrics.items()}
@@ -231,6 +231,26 @@ def test_a_killed_run_goes_on_to_the_same_result(
         results(tmp_path / "other", 1)
     protocol = replace(protocol, learning_rate=0.1)
     assert results(tmp_path / "other") == results(tmp_path / "fresh")
+
+
+def test_videos_that_cannot_be_read_are_left_out(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "set")
+    keys = [damage(tmp_path / "set", 1, split, "mp4") for split in ("train", "test")]
+    (result,) = recognise(
+        tmp_path / "set", CONFIG, QUICK, ActionOptions(tmp_path / "run", None, folds=(1,))
+    )
+    assert len(result.left_out) == 2
+    for key, fault in zip(keys, sorted(result.left_out, reverse=True), strict=True):
+        assert f"{key}.view00.mp4" in fault
+    assert (result.test_clips, result.test_sources) == (9, 9)
+    assert np.isfinite(result.metrics["Video@1"].value)
+    done = run(
+        avtrain,
+        *("eval", "action", tmp_path / "set", "--checkpoint", "untrained", "--probe"),
+        *("--folds", "1", "--out", tmp_path / "again", "--windows", 1, "--device", "cpu"),
+    )
+    assert done.exit_code == 1, done.output
+    assert all(f"{key}.view00.mp4" in done.output for key in keys)
 
 
 def test_what_cannot_be_is_said_in_one_sentence(root: Path, tmp_path: Path) -> None:

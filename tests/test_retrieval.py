@@ -16,7 +16,7 @@ from avtrain.cli import main
 from avtrain.evaluate import EvalOptions
 from avtrain.models import Embeddings
 from avtrain.presets import Config, tiny
-from avtrain.progress import Progress
+from avtrain.progress import Progress, forget
 from avtrain.results import Result
 from avtrain.retrieval import ranks_in_gallery, ranks_within
 from shards.reader import ShardSet
@@ -120,6 +120,7 @@ def test_an_interrupted_retrieval_goes_on(root: Path, tmp_path: Path, monkeypatc
         retrieval, "embed", lambda networks, batch: (read.append(0), embed(networks, batch))[1]
     )
     assert evaluated(root, tmp_path / "parts") == whole
+    forget(tmp_path / "parts", [whole])
     assert len(read) == 2  # one window is left, and no two clips of a source share a batch
     assert [path.name for path in (tmp_path / "parts").iterdir()] == [
         "retrieval-untrained.result.json"

@@ -194,7 +194,8 @@ def test_it_learns_and_says_how_well(root: Path, tmp_path: Path) -> None:
     assert written.details["classes"][4]["iou"] is None  # of four kinds, three are in the test
     assert written.details["void_share"] == 0
     assert written.details["loss"][-1] < written.details["loss"][0]
-    assert (tmp_path / "segmentation.png").read_bytes().startswith(b"\x89PNG")
+    picture = tmp_path / "segmentation-audio+context-untrained.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert not list(tmp_path.glob("*.part"))
 
 

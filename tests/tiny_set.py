@@ -182,13 +182,13 @@ def ball_radius_deg(time_s: float, duration_s: float) -> float:
     return 5 + 25 * time_s / duration_s
 
 
-def damage(root: Path, sample: int) -> str:
+def damage(root: Path, sample: int, split: str = "train", endings: str = "mp4 flac") -> str:
     """Write over a clip's members, as a failing disk does, and return its key."""
-    shards = ShardSet(root)
-    tar = root / "train" / "train-000000.tar"
+    shards = ShardSet(root, split)
+    tar = root / split / f"{split}-000000.tar"
     content = bytearray(tar.read_bytes())
     for view in range(len(shards.info(sample).views)):
-        for member in (f"view{view:02d}.mp4", f"view{view:02d}.flac"):
+        for member in (f"view{view:02d}.{ending}" for ending in endings.split()):
             offset, size = shards._place(sample, member)
             content[offset : offset + size] = b"\xff" * size
     tar.write_bytes(content)
