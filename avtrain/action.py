@@ -86,15 +86,18 @@ def _result(
         test_clips=len(set(tested.tolist())),
         test_sources=len(set(origins)),
         data=videos.manifest.sha256,
+        test={
+            "folds": [fold.name for fold in folds],
+            "splits": None if videos.has_folds else [options.train_split, options.test_split],
+            "protocol": asdict(protocol),
+        },
         details={
             "classes": len(videos.classes),
             "chance": "the largest class's share of the test videos",
-            "windows": protocol.windows,
             "folds": {
                 fold.name: {"train_videos": len(fold.train), "test_videos": len(fold.test)}
                 for fold in folds
             },
-            "protocol": asdict(protocol),
             "video@1_by_class": of_class,
         },
     )

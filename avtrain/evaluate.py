@@ -163,13 +163,15 @@ def evaluate(
         test_clips=len(tested),
         test_sources=len(set(tested)),
         data=test.manifest.sha256,
-        left_out=sentences(*unread),
-        details={
-            "decisions": len(correct),
+        test={
+            "train_set": train.manifest.sha256,
+            "train_split": options.train_split,
+            "test_split": options.test_split,
             "windows": options.windows,
             "protocol": asdict(protocol),
-            "train_clips": len(train),
         },
+        details={"decisions": len(correct), "train_clips": len(train)},
+        left_out=sentences(*unread),
     )
     result.write(options.out)
     progress.finish()

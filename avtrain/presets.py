@@ -44,8 +44,9 @@ class AugmentConfig:
 @dataclass(frozen=True)
 class Config:
     """A pretraining run. Two runs of equal settings, data and ``seed`` are the same run.
-    ``curriculum``: its networks begin with what AVC taught them. ``precision`` is of the backbones.
-    A batch is learned from in ``pieces``, each contrasted for itself."""
+    ``begun_with``: the run whose networks it began with, if any, and the steps of that one
+    (``curriculum``: it is the stage of AVC before). ``precision`` is of the backbones. A batch is
+    learned from in ``pieces``, each contrasted for itself."""
 
     task: Task
     preset: str
@@ -64,6 +65,7 @@ class Config:
     seed: int = 0
     precision: Precision = "fp32"
     pieces: int = 1
+    begun_with: str = ""
 
     def __post_init__(self) -> None:
         if self.model.audio_channels != self.sound.channels:
@@ -112,17 +114,25 @@ class Config:
     def title(self) -> str:
         """The pretext task in words."""
         words = "curriculum AVC, AVSA" if self.curriculum else self.task.upper()
+        if self.begun_with and not self.curriculum:
+            words += f" after {self.begun_with.rpartition(' ')[0]}"
         if self.clip.views == PRESETS[self.preset](self.task).clip.views:
             return words
         return f"{words}, {self.clip.views} view{'s' * (self.clip.views > 1)}"
+
+    def after(self, other: Config, steps: int) -> Config:
+        """Begun with the networks that another run had after ``steps``."""
+        return replace(self, begun_with=f"{steps} steps of {other.title} {other.digest}")
 
     @property
     def digest(self) -> str:
         """The same for runs that differ in their seed (or planned length) alone."""
         settings = self.to_dict() | {"seed": None, "epochs": None}
-        # Newer than the first results: as it was before, it does not tell runs from theirs.
+        # Newer than the first results: as they were before, they do not tell runs from theirs.
         if not self.model.norm_first:
             del settings["model"]["norm_first"]
+        if not self.begun_with:
+            del settings["begun_with"]
         return hashlib.sha256(dump_json(settings)).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:

@@ -135,6 +135,11 @@ def prepare(root: Path | str, config: Config, options: RunOptions, world: World)
     if earlier is None and options.init_from is not None:
         start = Checkpoint.load(options.init_from)
     config = _heard_as_before(config, earlier or start)
+    if earlier is not None:
+        begun_with = earlier.settings(options.out / CHECKPOINT).begun_with
+        config = replace(config, begun_with=begun_with)
+    elif start is not None and options.init_from is not None:
+        config = config.after(start.settings(options.init_from), start.total_steps)
     clips = Clips(shards, config.clip, config.sound, config.augment, config.seed)
     share = Share(world.rank, world.size, config.pieces, replace=True)
     plan.check_contrast(share)

@@ -29,11 +29,11 @@ matters. Neither holds the other."""
 
 @dataclass(frozen=True)
 class Line:
-    """One metric of one network in one task, over all its seeds; ``first``: it is the task's first
-    metric. ``mark`` and ``protocol`` tell apart networks and tests that look the same otherwise."""
+    """One metric of one network in one test, over all its seeds; ``first``: it is the task's first
+    metric. ``mark`` and ``variant`` tell apart networks and tests that look the same otherwise."""
 
     task: str
-    protocol: str
+    variant: str
     network: Network
     mark: str
     views: int
@@ -98,7 +98,7 @@ def lines_of(results: Sequence[Result]) -> list[Line]:
     results = _with_their_transformers(results)
     groups: defaultdict[tuple[Any, ...], list[Result]] = defaultdict(list)
     for result in results:
-        test = (result.task, result.views, result.data, _protocol(result))
+        test = (result.task, result.views, result.data, json.dumps(result.test, sort_keys=True))
         groups[_network(result), test].append(result)
     marks = _marks(result.network for result in results)
     tests: defaultdict[tuple[str, int], list[tuple[Any, ...]]] = defaultdict(list)
@@ -116,7 +116,7 @@ def lines_of(results: Sequence[Result]) -> list[Line]:
     return sorted(
         lines,
         key=lambda line: (
-            *(line.task, line.views, line.protocol, places[line.task, line.metric]),
+            *(line.task, line.views, line.variant, places[line.task, line.metric]),
             *order_of(line),
         ),
     )
@@ -155,11 +155,6 @@ def _unseeded(network: Network) -> Network:
     return network if network.transformer else replace(network, positions="none", norm_first=False)
 
 
-def _protocol(result: Result) -> str:
-    kept = [result.details.get(name) for name in ("protocol", "windows")]
-    return json.dumps(kept, sort_keys=True)
-
-
 def _marks(networks: Iterable[Network]) -> dict[tuple[Network, bool], str]:
     """Where different networks have the same columns, the folder of their first checkpoint."""
     alike: defaultdict[tuple[str, ...], dict[tuple[Network, bool], str]] = defaultdict(dict)
@@ -176,18 +171,28 @@ def _marks(networks: Iterable[Network]) -> dict[tuple[Network, bool], str]:
 
 
 def _said(test: tuple[Any, ...], tests: list[tuple[Any, ...]]) -> str:
-    """What tells a test from others of its task and views: its set, its protocol."""
+    """What tells a test from others of its task and views: its set, and what else differs."""
     words = []
     if len({data for _, _, data, _ in tests}) > 1:
         words.append(f"set {test[2][:8]}")
-    protocols = [protocol for _, _, _, protocol in tests]
-    if len(set(protocols)) > 1:
-        number = list(dict.fromkeys(protocols)).index(test[3])
-        words.append(f"protocol {number + 1}")
+    settings = [_flat(json.loads(setting)) for _, _, _, setting in tests]
+    names = dict.fromkeys(name for setting in settings for name in setting)
+    mine = settings[tests.index(test)]
+    for name in names:
+        if len({str(setting.get(name)) for setting in settings}) > 1:
+            words.append(f"{name} {mine.get(name, '-')}")
     return ", ".join(words)
 
 
-def _line(group: list[Result], name: str, mark: str, protocol: str) -> Line:
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """By the last names of all that is in them."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name.replace("_", " "): value}
+    return flat
+
+
+def _line(group: list[Result], name: str, mark: str, variant: str) -> Line:
     values: defaultdict[int, list[float]] = defaultdict(list)
     for result in group:
         values[result.network.seed].append(result.metrics[name].value)
@@ -198,7 +203,7 @@ def _line(group: list[Result], name: str, mark: str, protocol: str) -> Line:
     metric = first.metrics[name]
     return Line(
         task=first.task,
-        protocol=protocol,
+        variant=variant,
         network=first.network,
         mark=mark,
         views=first.views,
@@ -224,7 +229,7 @@ def _cells(line: Line) -> dict[str, str]:
     if line.mark:
         network["pretraining"] += f" ({line.mark})"
     return {
-        "task": line.task + (f" ({line.protocol})" if line.protocol else ""),
+        "task": line.task + (f" ({line.variant})" if line.variant else ""),
         **network,
         "views": str(line.views),
         "metric": line.metric if line.unit == "" else f"{line.metric} ({line.unit})",

@@ -128,7 +128,7 @@ def _panels(lines: Sequence[Line]) -> dict[tuple[str, int, str], list[Line]]:
     panels: defaultdict[tuple[str, int, str], list[Line]] = defaultdict(list)
     for line in lines:
         if line.first:
-            panels[line.task, line.views, line.protocol].append(line)
+            panels[line.task, line.views, line.variant].append(line)
     return dict(panels)
 
 
@@ -158,12 +158,12 @@ def _results(figure: Any, lines: Sequence[Line]) -> None:
     columns = min(PANELS_A_ROW, len(panels))
     rows = -(-len(panels) // columns)
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for number, ((task, views, protocol), shown) in enumerate(panels.items()):
+    for number, ((task, views, variant), shown) in enumerate(panels.items()):
         panel = axes.flat[number]
         line = shown[0]
         unit = f" ({line.unit})" if line.unit else ""
         better = "" if line.better == "higher" else ", lower is better"
-        words = [task, f"{views} view{'s' * (views > 1)}", *([protocol] if protocol else [])]
+        words = [task, f"{views} view{'s' * (views > 1)}", *([variant] if variant else [])]
         panel.set_title(", ".join(words), fontsize=9)
         panel.set_xlabel(f"{line.metric}{unit}{better}", fontsize=9)
         factor = 100 if line.unit == "%" else 1

@@ -67,9 +67,12 @@ class Network:
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluation. The first metric is the one that tables show first; ``details`` hold what
-    else is worth keeping (the protocol, numbers per class, …), ``left_out`` what is wrong with
-    clips that could not be read, which the test (or the training before it) was made without."""
+    """One evaluation. The first metric is the one that tables show first.
+
+    ``test`` says, beside the task, the views and the set, what test it is (its splits, what a
+    classifier was trained on and how, …): only results of one test compare. ``details`` hold what
+    else is worth keeping, ``left_out`` what is wrong with clips that could not be read, which the
+    test (or the training before it) was made without."""
 
     task: str
     network: Network
@@ -80,6 +83,7 @@ class Result:
     test_sources: int
     data: str
     details: dict[str, Any]
+    test: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
     @property

@@ -87,7 +87,7 @@ def evaluate(root: str, config: Config, options: EvalOptions, gallery: int) -> R
     clip = replace(config.clip, views=options.views, moments=1)
     clips = Clips(test, clip, config.sound, NO_AUGMENTATION, options.seed, options.windows)
     plan = Plan(test, options.seed, BATCH_SIZE)
-    gallery = min(gallery, len(test))
+    asked = gallery = min(gallery, len(test))
     networks = load_networks(options.checkpoint, config, train, options.seed, device, workers)
     unread, pin = LeftOut.of(test), device.type == "cuda"
 
@@ -153,10 +153,13 @@ def evaluate(root: str, config: Config, options: EvalOptions, gallery: int) -> R
         test_clips=len(rest),
         test_sources=len(set(sources)),
         data=test.manifest.sha256,
+        test={
+            "test_split": options.test_split,
+            "windows": options.windows,
+            "gallery_clips": asked,
+        },
         left_out=sentences(unread),
         details={
-            "windows": options.windows,
-            "gallery_clips": gallery,
             "gallery_candidates": gallery * options.views,
             "predictions": "across views" if config.across_views else "plain embeddings",
             **{

@@ -123,17 +123,17 @@ def evaluate(
         test_clips=len(tested),
         test_sources=len({test.sources[sample] for sample in tested}),
         data=test.manifest.sha256,
-        left_out=sentences(learning.left_out, testing.left_out),
-        details=details
-        | {
-            "condition": options.condition,
-            "void_share": void,
+        test={
+            "train_set": train.manifest.sha256,
+            "train_split": options.train_split,
+            "test_split": options.test_split,
             "maps_of_a_clip": options.maps,
             "protocol": asdict(protocol),
-            "train_data": train.manifest.sha256,
-            "train_clips": len(learning.samples),
-            "loss": losses,
+            "labels": list(classes.ids),
         },
+        details=details
+        | {"void_share": void, "train_clips": len(learning.samples), "loss": losses},
+        left_out=sentences(learning.left_out, testing.left_out),
     )
     picture = options.out / f"{result.name}.png"
     plot_overlays(_examples(segmenter, testing, options.maps), classes, result, picture)

@@ -83,6 +83,10 @@ class LabelledSet:
         number = {label: number for number, label in enumerate(self.classes)}
         self.labels = np.array([number[video.label] for video in self.videos])
 
+    @property
+    def has_folds(self) -> bool:
+        return any(video.folds for video in self.videos)
+
     def folds(
         self, wanted: Sequence[int] | None, train_split: str, test_split: str
     ) -> tuple[Fold, ...]:
@@ -91,7 +95,7 @@ class LabelledSet:
         Raises TrainingError for folds that there are not or that teach nothing.
         """
         there = max(len(video.folds or ()) for video in self.videos)
-        if not there:
+        if not self.has_folds:
             if wanted is not None:
                 raise TrainingError(
                     f"{self.root} has no official folds; leave --folds out, and its splits "

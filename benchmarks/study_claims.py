@@ -160,7 +160,7 @@ def _what(line: Line) -> dict[str, Any]:
         "features": network.features,
         "transformer": network.kind_of_transformer,
         "views": line.views,
-        "protocol": line.protocol,
+        "variant": line.variant,
     }
 
 

@@ -195,7 +195,7 @@ def _learned(trainings: Sequence[Training]) -> str:
 
 
 def _test(line: Line) -> tuple[Any, ...]:
-    return line.task, line.protocol, line.views, line.metric, line.network.features
+    return line.task, line.variant, line.views, line.metric, line.network.features
 
 
 def describe_world(world: Path) -> str:

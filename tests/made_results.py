@@ -42,7 +42,7 @@ def result(
         "error": Metric(90 * (1 - value), None, 90.0, "°", "lower"),
     }
     # The seed of the evaluation is not that of the network.
-    return Result(task, network, metrics, views, 0, 40, 10, "set", {"windows": 5})
+    return Result(task, network, metrics, views, 0, 40, 10, "set", {}, {"windows": 5})
 
 
 def write(results: list[Result], root: Path) -> list[Path]:

@@ -42,7 +42,7 @@ def test_untrained_network(root: Path, tmp_path: Path, task: str) -> None:
     assert metric.interval_95 is not None
     low, high = metric.interval_95
     assert low <= metric.value <= high
-    assert written.details["protocol"]["name"] == "tiny"
+    assert written.test["protocol"]["name"] == "tiny"
     assert f"{100 * metric.value:.1f}" in result.stdout
     assert not list(tmp_path.glob("*.part"))
     again = avtrain(*arguments, "--out", tmp_path / "again", "--num-workers", 1)

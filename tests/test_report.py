@@ -62,12 +62,36 @@ def test_what_differs_in_more_than_the_seed_is_told_apart(tmp_path: Path) -> Non
     fast = [result("AVSA", 0.7, seed, folder="fast", settings="fast") for seed in (0, 1)]
     other_set = replace(result("AVC", 0.6), data="another")
     lines = [line for line in lines_of([*slow, *fast, result("AVC", 0.6), other_set]) if line.first]
-    assert [(line.mark, line.protocol, len(line.by_seed)) for line in lines] == [
+    assert [(line.mark, line.variant, len(line.by_seed)) for line in lines] == [
         ("", "set another", 1),
         ("", "set set", 1),
         ("fast/0", "set set", 2),
         ("slow/0", "set set", 2),
     ]
+
+
+def test_different_tests_are_different_lines() -> None:
+    """Whatever of a test differs is said, and one of them may have metrics that others lack."""
+    one = result("AVSA", 0.6)
+    two_folds = {"folds": ["fold 1", "fold 2"], "protocol": {"batch_size": 9, "epochs": 2}}
+    more = replace(one, test=two_folds, metrics=one.metrics | {"fold 1": one.metrics["error"]})
+    other = replace(one, test=two_folds | {"protocol": {"batch_size": 9, "epochs": 5}})
+    lines = [line for line in lines_of([one, more, other]) if line.first]
+    assert [line.variant for line in lines] == [
+        "windows -, folds ['fold 1', 'fold 2'], batch size 9, epochs 2",
+        "windows -, folds ['fold 1', 'fold 2'], batch size 9, epochs 5",
+        "windows 5, folds -, batch size -, epochs -",
+    ]
+    assert [len(line.by_seed) for line in lines] == [1, 1, 1]
+
+
+def test_what_a_run_began_with_tells_it_apart() -> None:
+    alone, avc = tiny("avsa"), tiny("avc")
+    after = alone.after(replace(avc, seed=1), 500)
+    assert after.title == "AVSA after 500 steps of AVC"
+    assert after == alone.after(replace(avc, seed=2), 500)
+    digests = {alone.digest, after.digest, alone.after(avc, 501).digest}
+    assert len(digests | {alone.after(replace(avc, temperature=0.2), 500).digest}) == 4
 
 
 def test_a_test_without_the_transformers_is_of_the_same_network() -> None:
