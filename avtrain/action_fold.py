@@ -129,7 +129,7 @@ class FoldRun:
         classes = len(self.videos.classes)
         net = Recogniser(networks.video, model.features, classes, self.protocol).to(self.device)
         name = f"{self.protocol.task}, {self.start.described.pretraining}, {self.fold.name}"
-        trained = self.protocol.epochs * len(self.fold.train)
+        trained = self.protocol.epochs * self.protocol.turns * len(self.fold.train)
         with tqdm(
             desc=name.replace("none", UNTRAINED),
             unit="video",
@@ -151,8 +151,12 @@ class FoldRun:
         return load_videos(dataset, places, self.workers, pin, self.left_out)
 
     def _epoch(self, epoch: int) -> list[list[tuple[int, int]]]:
-        size, seed = self.protocol.batch_size, self.options.seed
-        return training_places(self.videos, self.fold.train, seed, epoch, size)
+        size, seed, turns = self.protocol.batch_size, self.options.seed, self.protocol.turns
+        return [
+            places
+            for turn in range(epoch * turns, (epoch + 1) * turns)
+            for places in training_places(self.videos, self.fold.train, seed, turn, size)
+        ]
 
     def _pictures(self, batch: VideoBatch) -> Tensor:
         return batch.pictures(self.config.clip.size, self.device)
@@ -178,7 +182,7 @@ class FoldRun:
             net.load_state_dict(earlier["network"])
             optimiser.load_state_dict(earlier["optimiser"])
             schedule.load_state_dict(earlier["schedule"])
-            bar.update(first * len(self.fold.train))
+            bar.update(first * protocol.turns * len(self.fold.train))
         labels = torch.from_numpy(self.videos.labels)
         epochs = [self._epoch(epoch) for epoch in range(first, protocol.epochs)]
         every = [place for epoch in epochs for place in epoch]

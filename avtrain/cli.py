@@ -76,7 +76,7 @@ def main() -> None:
     type=click.FloatRange(0, 1, max_open=True),
     help="Of the transformers.  [default: of the preset]",
 )
-@click.option("--epochs", type=click.IntRange(1), help="Length of the run.  [default: preset]")
+@click.option("--epochs", type=click.IntRange(1), help="Length of a stage.  [default: preset]")
 @click.option("--steps", type=click.IntRange(1), help="Stop after so many steps of the run.")
 @click.option("--batch-size", type=click.IntRange(2), help="Clips a step.  [default: preset]")
 @click.option("--views", type=click.IntRange(1), help="Views of a clip.  [default: of the task]")
@@ -97,7 +97,8 @@ def main() -> None:
 @click.option(
     "--clips-per-source",
     type=click.IntRange(1),
-    help="Or so many of each recording.  [default: 2 in preset paper]",
+    help="Or so many of each recording, one after the other and round again.  "
+    "[default: 32 in preset paper]",
 )
 @click.option(
     "--bf16",
@@ -191,6 +192,7 @@ def pretrain(
             raise TrainingError("a curriculum begins with avc: leave out --init-from")
         if curriculum_steps is not None and not curriculum:
             raise TrainingError("--curriculum-steps is of the first stage: add --curriculum")
+        settings["curriculum"] = curriculum
         config = with_options(PRESETS[preset](cast("Task", task)), **settings)
         out = Path("runs") / f"{task}-{preset}" if out is None else out
         options = RunOptions(
@@ -213,7 +215,6 @@ def pretrain(
         if dry_run or profile:
             from avtrain.rehearsal import rehearse
 
-            config = with_options(config, curriculum=curriculum)
             lines = rehearse(folder, config, options, 20 if profile else 5, profile)
             if os.environ.get("RANK", "0") == "0":
                 click.echo("\n".join(lines))

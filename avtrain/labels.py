@@ -17,7 +17,7 @@ from avtrain.errors import TrainingError
 from avtrain.left_out import LeftOut
 from avtrain.loader import collate, read_ahead
 from shards.errors import ShardError
-from shards.plan import epoch_steps
+from shards.plan import turn_steps
 from shards.reader import ShardSet
 
 VOID = 255
@@ -25,7 +25,7 @@ SAMPLED_CLIPS = 512
 SAMPLED_MAPS = 8
 
 Place = tuple[int, int]
-"""(epoch, sample) in training, (number of the map, sample) in a test."""
+"""(turn, sample) in training, (number of the map, sample) in a test."""
 Sample = tuple[dict[str, NDArray[np.generic]], NDArray[np.uint8]]
 
 
@@ -141,16 +141,15 @@ class LabelledMoments(Dataset[Sample]):
 
     def epoch(self, epoch: int, batch_size: int, clips_per_source: int | None) -> list[list[Place]]:
         """The places of an epoch's steps, a function of the set, the seed and the epoch alone."""
-        shards = self.clips.shards
-        steps = epoch_steps(
-            [shards.sources[sample] for sample in self.samples],
-            shards.shard_index[self.samples],
-            self.clips.seed,
-            epoch,
-            batch_size,
-            clips_per_source,
-        )
-        return [[(epoch, int(sample)) for sample in self.samples[step]] for step in steps]
+        sources = [self.clips.shards.sources[sample] for sample in self.samples]
+        shard_index = self.clips.shards.shard_index[self.samples]
+        seed, each = self.clips.seed, clips_per_source is not None
+        turns = clips_per_source or 1
+        return [
+            [(turn, int(sample)) for sample in self.samples[step]]
+            for turn in range(epoch * turns, (epoch + 1) * turns)
+            for step in turn_steps(sources, shard_index, seed, turn, batch_size, each)
+        ]
 
     def test(self, maps: int, batch_size: int) -> list[list[Place]]:
         """Batches of up to ``maps`` evenly spread maps of every clip."""

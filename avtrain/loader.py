@@ -17,7 +17,7 @@ from avtrain.errors import TrainingError
 from avtrain.left_out import Fault, LeftOut
 from avtrain.stopping import ignore_signals
 from shards.errors import ShardError
-from shards.plan import epoch_steps
+from shards.plan import turn_steps
 from shards.reader import ShardSet
 
 _Item = TypeVar("_Item")
@@ -28,9 +28,11 @@ SPARES = 3
 
 @dataclass(frozen=True)
 class Step:
-    """A global step: which samples, and where in the run it is (all counted from 0)."""
+    """A global step: which samples, and where in the run it is (all counted from 0). ``turn``
+    through the set: what is random of a sample is other in every turn."""
 
     epoch: int
+    turn: int
     step: int
     last_of_epoch: bool
     samples: NDArray[np.int64]
@@ -58,40 +60,52 @@ _SPARE = 2  # tells its random numbers from those of the plan
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a run, a pure function of the set and the settings."""
+    """The steps of a run, a pure function of the set and the settings.
+
+    An epoch is one turn, which shows every clip; or, with ``clips_per_source``, so many turns, each
+    of which shows one clip of every source: of those that have fewer clips some again.
+    """
 
     shards: ShardSet
     seed: int
     batch_size: int
     clips_per_source: int | None = None
 
-    def epoch(self, epoch: int) -> list[NDArray[np.int64]]:
-        return epoch_steps(
-            self.shards.sources,
-            self.shards.shard_index,
-            self.seed,
-            epoch,
-            self.batch_size,
-            self.clips_per_source,
-        )
+    @property
+    def turns(self) -> int:
+        """Of an epoch."""
+        return 1 if self.clips_per_source is None else self.clips_per_source
+
+    def turn(self, turn: int) -> list[NDArray[np.int64]]:
+        shards, each = self.shards, self.clips_per_source is not None
+        sources, shard_index = shards.sources, shards.shard_index
+        return turn_steps(sources, shard_index, self.seed, turn, self.batch_size, each)
 
     @cached_property
+    def _steps_per_turn(self) -> int:
+        """The same for every turn."""
+        return len(self.turn(0))
+
+    @property
     def steps_per_epoch(self) -> int:
-        """The same for every epoch."""
-        return len(self.epoch(0))
+        return self.turns * self._steps_per_turn
 
     def steps(self, epochs: Iterable[int], first_step: int = 0) -> Iterator[Step]:
         """From ``first_step`` of the first epoch on."""
+        size, last = self._steps_per_turn, self.steps_per_epoch - 1
         for epoch in epochs:
-            parts = self.epoch(epoch)
-            for step in range(first_step, len(parts)):
-                yield Step(epoch, step, step == len(parts) - 1, parts[step])
+            for number in range(first_step // size, self.turns):
+                turn = epoch * self.turns + number
+                for place, samples in enumerate(self.turn(turn)):
+                    step = number * size + place
+                    if step >= first_step:
+                        yield Step(epoch, turn, step, step == last, samples)
             first_step = 0
 
     def check_contrast(self, share: Share = _ALL) -> None:
         """Raise TrainingError unless every batch has clips of two sources or more, and every
         process a clip of every batch."""
-        smallest = min(len(part) for part in self.epoch(0)) // share.pieces
+        smallest = min(len(part) for part in self.turn(0)) // share.pieces
         if smallest < 2:
             shards = self.shards
             raise TrainingError(
@@ -163,7 +177,7 @@ def read_ahead(
     """What ``dataset`` has at the places of each of ``batches``, joined to one batch; read ahead by
     ``workers`` processes (0: in this one).
 
-    Places are (epoch, number of the clip, …). With ``left_out``, clips that cannot be read go
+    Places are (turn, number of the clip, …). With ``left_out``, clips that cannot be read go
     there, and the batch has the others (None: there is no other). Else what is wrong is raised.
     """
     tolerant = left_out is not None
@@ -219,7 +233,7 @@ class JoinRest:
 
 @dataclass(frozen=True)
 class Places:
-    """The plan as a DataLoader wants it: lists of (epoch, sample index, spare indices…)."""
+    """The plan as a DataLoader wants it: lists of (turn, sample index, spare indices…)."""
 
     plan: Plan
     epochs: range
@@ -232,7 +246,7 @@ class Places:
             if self.share.replace:
                 rows = np.concatenate([rows, self.plan.spares(step)], axis=1)
             for part in self.share.of(rows):
-                yield [(step.epoch, *row) for row in part.tolist()]
+                yield [(step.turn, *row) for row in part.tolist()]
 
 
 def _begin_worker(number: int) -> None:

@@ -204,7 +204,7 @@ def evaluate(root: str, config: Config, options: EvalOptions, rounds: int) -> Re
         parts, left_out, pin = [], unread[windows is not None], device.type == "cuda"
         for step, batch in load(clips, plan, epochs, 0, workers, pin, left_out=left_out):
             features = networks.audio(batch.to(device)).cpu()
-            parts.append(windows_of(clips, step.epoch, batch.index, features, classes))
+            parts.append(windows_of(clips, step.turn, batch.index, features, classes))
             bar.update(len(batch.index))
         return Windows.join(parts)
 

@@ -150,6 +150,11 @@ class Config:
         return cls(**(value | parts))
 
 
+TURNS = 16
+"""So many times the number of clips that it is told of every video an epoch of the published code
+shows: clips by videos of YT-360, 73,635 by 4,506, rounded down."""
+
+
 def paper(task: Task) -> Config:
     """The settings of Morgado, Li and Vasconcelos (NeurIPS 2020), for GPUs."""
     avc = task == "avc"
@@ -162,9 +167,9 @@ def paper(task: Task) -> Config:
         augment=AugmentConfig(),
         negatives="easy" if avc else "easy+hard",
         batch_size=112 if avc else 28,
-        epochs=100 if avc else 50,
+        epochs=100,
         learning_rate=1e-4,
-        clips_per_source=2,
+        clips_per_source=2 * TURNS,
     )
 
 
@@ -204,8 +209,9 @@ PRESETS: dict[str, Callable[[Task], Config]] = {"tiny": tiny, "paper": paper}
 
 def with_options(config: Config, **given: Any) -> Config:
     """The same run with other settings, by their names as command-line options; None leaves the
-    preset's. ``features`` is ``logmel`` or ``logmel+intensity``; ``sampling`` is ``clip`` (an epoch
-    shows all clips) or ``video`` (of each source one, or ``clips_per_source``).
+    preset's (of whose epochs each stage of a ``curriculum`` has half). ``features`` is ``logmel``
+    or ``logmel+intensity``; ``sampling`` is ``clip`` (an epoch shows all clips) or ``video`` (of
+    each source one, or ``clips_per_source``).
 
     Raises TrainingError for settings that do not go together.
     """
@@ -230,19 +236,20 @@ def with_options(config: Config, **given: Any) -> Config:
         except ValueError as error:
             raise TrainingError(str(error)) from None
     parts["model"] = replace(parts["model"], audio_channels=parts["sound"].channels)
+    if given.get("curriculum") and "epochs" not in given:
+        given["epochs"] = config.epochs // 2  # for each stage
     return replace(config, **parts, **given)
 
 
 def first_stage(config: Config) -> Config:
-    """AVC with the networks, features, sampling and seed of a run: what a curriculum begins
-    with."""
+    """AVC as a curriculum begins with it: with the views, batches and negatives of its preset, and
+    all else as in the run."""
     stage = PRESETS[config.preset]("avc")
     return replace(
-        stage,
-        sound=config.sound,
-        model=config.model,
-        clips_per_source=config.clips_per_source,
-        seed=config.seed,
-        precision=config.precision,
-        pieces=config.pieces,
+        config,
+        task=stage.task,
+        clip=stage.clip,
+        batch_size=stage.batch_size,
+        negatives=stage.negatives,
+        curriculum=False,
     )

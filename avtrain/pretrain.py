@@ -72,8 +72,9 @@ def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str,
 def pretrain_in_stages(
     root: Path | str, config: Config, options: RunOptions, first_steps: int | None
 ) -> dict[str, Any]:
-    """The curriculum: AVC in ``OUT/avc`` (``first_steps`` end it early), then ``config`` from its
-    networks in ``OUT``. With ``resume`` it goes on in whichever stage was interrupted."""
+    """The curriculum: AVC in ``OUT/avc`` (``first_steps`` end it early), then ``config``, a
+    ``curriculum``, from its networks in ``OUT``. With ``resume`` it goes on in whichever stage was
+    interrupted."""
     first_out = options.out / FIRST_STAGE
     with joined(options.device) as world, StopRequest() as stop:
         options = _started_again(options, world)
@@ -88,7 +89,7 @@ def pretrain_in_stages(
             if world.any([stop.name is not None])[0]:
                 raise Stopped(stop.name or "another process", last["step"], first_out)
         start = replace(options, init_from=first_out / CHECKPOINT)
-        return _pretrain(root, replace(config, curriculum=True), start, world, stop)
+        return _pretrain(root, config, start, world, stop)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avtrain.presets import Task
+from avtrain.presets import TURNS, Task
 from avtrain.progress import Progress
 
 
@@ -34,6 +34,7 @@ class Protocol:
     gamma: float = 0.1
     batch_size: int = 32
     dropout: float = 0.5
+    weight_decay: float = 0.0
 
 
 def paper(task: Task) -> Protocol:
@@ -46,7 +47,8 @@ def paper(task: Task) -> Protocol:
         learning_rate=1e-5 if avc else 1e-4,
         milestones=(5, 8) if avc else (8,),
         paired=False,
-        clips_per_source=2,
+        clips_per_source=TURNS,
+        weight_decay=1e-5,
     )
 
 
@@ -120,7 +122,9 @@ def train_classifier(
 ) -> None:
     """``pairs_of`` extracts a round; rounds are kept where they are needed again. What
     ``progress`` holds of an earlier start is gone on with."""
-    optimiser = torch.optim.Adam(classifier.parameters(), lr=protocol.learning_rate)
+    optimiser = torch.optim.Adam(
+        classifier.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.MultiStepLR(
         optimiser, list(protocol.milestones), protocol.gamma
     )

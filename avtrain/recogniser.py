@@ -13,7 +13,7 @@ from avtrain.presets import AugmentConfig
 @dataclass(frozen=True)
 class Protocol:
     """How an action recogniser is trained and tested; ``probe``: its video network stays as it is.
-    Every epoch shows a random window of each video; ``windows`` of each are tested."""
+    Every epoch shows ``turns`` random windows of each video; ``windows`` of each are tested."""
 
     name: str
     probe: bool
@@ -25,6 +25,7 @@ class Protocol:
     gamma: float = 0.3
     dropout: float = 0.5
     windows: int = 25
+    turns: int = 1
 
     @property
     def task(self) -> str:
@@ -42,6 +43,7 @@ def paper(probe: bool = False) -> Protocol:
         milestones=(8, 12, 16),
         batch_size=28,
         augment=AugmentConfig(volume=0.0),
+        turns=5,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from avtrain.data import Batch
 from avtrain.distributed import World
 from avtrain.errors import TrainingError
+from avtrain.holding import hold, let_go
 from avtrain.loader import Step
 from avtrain.losses import Contrast
 from shards.files import write_atomic
@@ -34,6 +34,7 @@ class RunLog:
         if world.first and self.path.exists():
             with self.path.open("a") as file:
                 _hold(file)  # which another run that writes there has
+                let_go(file)
         before = _cut(self.path, total, write=world.first)
         _cut(self.faults_path, total, write=True)
         self.last: dict[str, Any] | None = json.loads(before[-1]) if before else None
@@ -58,6 +59,7 @@ class RunLog:
     ) -> None:
         self.bar.close()
         if self._file is not None:
+            let_go(self._file)
             self._file.close()
 
     def note_faults(self, batch: Batch, shards: ShardSet) -> None:
@@ -135,14 +137,10 @@ def _cut(path: Path, total: int, write: bool) -> list[str]:
 
 def _hold(file: IO[str]) -> None:
     """Keep other runs away, while the file is open. Raises TrainingError where one is there."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not hold(file):
         raise TrainingError(
             f"{file.name} is being written by another run; wait for it, or choose another --out"
-        ) from None
-    except OSError:
-        pass  # a file system without locks
+        )
 
 
 def _mean(values: Sequence[Any]) -> float:

@@ -12,6 +12,7 @@ from avtrain.data import Batch
 from avtrain.fpn import FPN, enlarge, frames_of_stages
 from avtrain.frozen import Networks
 from avtrain.labels import Classes, LabelledBatch
+from avtrain.presets import TURNS
 
 Condition = Literal["none", "audio", "audio+context"]
 
@@ -19,7 +20,8 @@ Condition = Literal["none", "audio", "audio+context"]
 @dataclass(frozen=True)
 class Protocol:
     """How the head is trained: every epoch shows a random map of ``clips_per_source`` clips of
-    each source (None: of all clips). ``classes``: which labels are told apart."""
+    each source (None: of all clips), see `avtrain.loader.Plan`. ``classes``: which labels are told
+    apart."""
 
     name: str
     epochs: int
@@ -50,7 +52,7 @@ def paper() -> Protocol:
         milestones=(5, 8),
         lateral=256,
         head=128,
-        clips_per_source=1,
+        clips_per_source=TURNS,
         classes="yt360",
         initial_std=0.001,
     )

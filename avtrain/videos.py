@@ -22,7 +22,7 @@ from avtrain.loader import read_ahead
 from avtrain.presets import AugmentConfig, ClipConfig
 from shards.manifest import read_indices, read_manifest
 from shards.places import folder_of
-from shards.plan import epoch_steps
+from shards.plan import turn_steps
 from shards.reader import ShardSet
 from shards.schema import VideoInfo
 
@@ -219,18 +219,18 @@ class Windows(Dataset[dict[str, NDArray[np.generic]]]):
 
 
 Places = list[list[tuple[int, int]]]
-"""For every batch the (epoch, position) of its videos."""
+"""For every batch the (turn, position) of its videos."""
 
 
 def training_places(
-    videos: LabelledSet, chosen: NDArray[np.int64], seed: int, epoch: int, batch_size: int
+    videos: LabelledSet, chosen: NDArray[np.int64], seed: int, turn: int, batch_size: int
 ) -> Places:
-    """An epoch: every chosen video once. Nothing is contrasted here, so that videos of one
+    """A turn: every chosen video once. Nothing is contrasted here, so that videos of one
     recording may stand in one batch."""
     names = [str(position) for position in chosen]
     shard = np.array([videos.videos[position].shard for position in chosen])
-    steps = epoch_steps(names, shard, seed, epoch, batch_size)
-    return [[(epoch, int(chosen[number])) for number in step] for step in steps]
+    steps = turn_steps(names, shard, seed, turn, batch_size)
+    return [[(turn, int(chosen[number])) for number in step] for step in steps]
 
 
 def load_videos(

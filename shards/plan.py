@@ -1,9 +1,9 @@
 """The sampling plan: which samples make which global batch, as pure functions.
 
-An epoch's batches depend on (sources, shards, seed, epoch, batch size) alone, never on workers
-or ranks. Every epoch shows what it promises exactly once, no batch holds two clips of one source
-(the other would be a false negative), and neighbours in the order come from few shards, so that
-reads stay nearly sequential.
+A turn's batches depend on (sources, shards, seed, turn, batch size) alone, never on workers or
+ranks. Every turn shows what it promises exactly once, no batch holds two clips of one source (the
+other would be a false negative), and neighbours in the order come from few shards, so that reads
+stay nearly sequential.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ SHARDS_OPEN_AT_ONCE = 16
 """Samples are shuffled within groups of this many shards, and the shards over the whole set."""
 
 
-def epoch_steps(
+def turn_steps(
     sources: Sequence[str],
     shard_index: NDArray[np.int64],
     seed: int,
-    epoch: int,
+    turn: int,
     batch_size: int,
-    clips_per_source: int | None = None,
+    one_of_each: bool = False,
 ) -> list[NDArray[np.int64]]:
-    """The global batches of an epoch: arrays of sample indices.
+    """The global batches of a turn through the set: arrays of sample indices.
 
     ``sources`` and ``shard_index`` name the recording and the shard of every sample. Every sample
-    comes exactly once, or, with ``clips_per_source`` = c, c samples of every source (all, if it
-    has fewer), going round through all of a source's samples over the epochs.
+    comes exactly once, or, with ``one_of_each``, one sample of every source: as many turns as it
+    has samples show all of them.
 
     There are max(ceil(n / batch_size), most samples of one source) batches, and their sizes
     differ by one at most.
@@ -43,27 +43,23 @@ def epoch_steps(
         return []
     _, source_id = np.unique(np.asarray(sources, dtype=str), return_inverse=True)
     chosen = np.arange(len(sources))
-    if clips_per_source is not None:
-        chosen = _clips_of_epoch(source_id, seed, epoch, clips_per_source)
-    order = _local_shuffle(chosen, np.asarray(shard_index), np.random.default_rng([seed, epoch]))
+    if one_of_each:
+        chosen = _clips_of_turn(source_id, seed, turn)
+    order = _local_shuffle(chosen, np.asarray(shard_index), np.random.default_rng([seed, turn]))
     return _into_batches(order, source_id, batch_size)
 
 
-def _clips_of_epoch(
-    source_id: NDArray[np.int64], seed: int, epoch: int, clips_per_source: int
-) -> NDArray[np.int64]:
-    """Sorted samples: ``clips_per_source`` of each source, the next ones of its random round."""
+def _clips_of_turn(source_id: NDArray[np.int64], seed: int, turn: int) -> NDArray[np.int64]:
+    """Sorted samples: of each source the next one of its random round."""
     by_source = np.split(
         np.argsort(source_id, kind="stable"), np.cumsum(np.bincount(source_id))[:-1]
     )
-    chosen: list[NDArray[np.int64]] = []
+    chosen = []
     for source, clips in enumerate(by_source):
-        take = min(clips_per_source, len(clips))
-        # Epochs of a round show different clips; a round's last, incomplete turn is left out.
-        turn, epoch_round = epoch % (len(clips) // take), epoch // (len(clips) // take)
-        rng = np.random.default_rng([seed, source, epoch_round, 1])
-        chosen.append(rng.permutation(clips)[turn * take : (turn + 1) * take])
-    return np.sort(np.concatenate(chosen))
+        round_number, place = divmod(turn, len(clips))
+        rng = np.random.default_rng([seed, source, round_number, 1])
+        chosen.append(rng.permutation(clips)[place])
+    return np.sort(np.array(chosen, dtype=np.int64))
 
 
 def _local_shuffle(

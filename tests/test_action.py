@@ -298,4 +298,5 @@ def test_paper_protocol_is_the_papers() -> None:
         gamma=0.3,
         dropout=0.5,
         windows=25,
+        turns=5,
     )

@@ -113,6 +113,7 @@ def test_paper_protocol_is_the_papers() -> None:
     assert (avsa.epochs, avsa.learning_rate, avsa.milestones) == (10, 1e-4, (8,))
     for protocol in (avc, avsa):
         assert (protocol.gamma, protocol.batch_size, protocol.dropout) == (0.1, 32, 0.5)
+        assert (protocol.weight_decay, protocol.clips_per_source) == (1e-5, 16)
         assert protocol.rounds == protocol.epochs  # new windows every epoch
         assert not protocol.paired
 

@@ -21,6 +21,7 @@ from avtrain.data import Clips
 from avtrain.distributed import World
 from avtrain.errors import TrainingError
 from avtrain.features import FeatureConfig
+from avtrain.holding import hold, let_go
 from avtrain.loader import Plan, Share, load
 from avtrain.presets import AugmentConfig, ClipConfig, tiny, with_options
 from avtrain.trainer import Trainer
@@ -242,3 +243,35 @@ def test_a_batch_in_pieces(root: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     result = avtrain("pretrain", root, "--out", tmp_path / "no", "--pieces", 3, *SMALL)
     assert "at least 2 for each of the 3 pieces" in result.output
+
+
+def test_a_killed_runs_loaders_do_not_hold_its_files(tmp_path: Path) -> None:
+    """They live on for seconds, and a launcher starts the run again at once."""
+    code = (
+        "import os, sys, time\n"
+        "from avtrain.holding import hold\n"
+        "file = open(sys.argv[1], 'a')\n"
+        "assert hold(file)\n"
+        "if os.fork() == 0:\n"
+        "    file.write('not of the log')\n"
+        "    file.flush()\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    time.sleep(60)\n"
+        "time.sleep(60)\n"
+    )
+    path = tmp_path / "log.jsonl"
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert trainer.stdout is not None
+    loader = int(trainer.stdout.readline())
+    with path.open("a") as file:
+        assert not hold(file)
+        trainer.kill()
+        trainer.wait()
+        os.kill(loader, 0)  # it lives
+        assert hold(file)
+        let_go(file)
+    os.kill(loader, signal.SIGKILL)
+    trainer.stdout.close()
+    assert path.read_text() == ""

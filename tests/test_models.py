@@ -18,7 +18,7 @@ from avtrain.models import (
     _harmonics,
     calibrate_batch_norm,
 )
-from avtrain.presets import PRESETS
+from avtrain.presets import PRESETS, first_stage, with_options
 
 TINY = ModelConfig(width=4, audio_channels=4, embedding=16)
 
@@ -209,11 +209,15 @@ def test_presets_hold_together(preset: str) -> None:
 def test_paper_preset_is_the_papers() -> None:
     avc, avsa = PRESETS["paper"]("avc"), PRESETS["paper"]("avsa")
     assert (avc.batch_size, avc.clip.views, avc.epochs) == (112, 1, 100)
-    assert (avsa.batch_size, avsa.clip.views, avsa.epochs) == (28, 4, 50)
+    assert (avsa.batch_size, avsa.clip.views, avsa.epochs) == (28, 4, 100)
+    stages = with_options(PRESETS["paper"]("avsa"), curriculum=True, temperature=0.1)
+    first = first_stage(stages)
+    assert (stages.epochs, stages.curriculum, stages.temperature) == (50, True, 0.1)
+    assert first == replace(avc, epochs=50, temperature=0.1)
     for config in (avc, avsa):
         assert (config.clip.frames, config.clip.fps, config.clip.size) == (8, 16.0, 112)
         sound = config.sound
         assert (sound.sample_rate, sound.duration_s) == (24_000, 1.0)
         assert (sound.n_fft, sound.hop_length, sound.mels, sound.top_db) == (512, 240, 128, 100.0)
         assert (config.learning_rate, config.weight_decay) == (1e-4, 1e-5)
-        assert config.clips_per_source == 2
+        assert config.clips_per_source == 32  # 2 * (73,635 // 4,506)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from avtrain.data import Batch, Clips
 from avtrain.loader import Places, Plan, Share, load
-from shards.plan import epoch_steps
+from shards.plan import turn_steps
 
 sets = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=120)
 
@@ -29,7 +29,7 @@ def test_every_sample_once_no_source_twice_in_a_batch_and_even_sizes(
     samples: list[tuple[int, int]], seed: int, epoch: int, batch_size: int
 ) -> None:
     sources, shards = columns(samples)
-    steps = epoch_steps(sources, shards, seed, epoch, batch_size)
+    steps = turn_steps(sources, shards, seed, epoch, batch_size)
     assert sorted(np.concatenate(steps).tolist()) == list(range(len(samples)))
     for step in steps:
         assert len({sources[i] for i in step}) == len(step) <= batch_size
@@ -39,46 +39,54 @@ def test_every_sample_once_no_source_twice_in_a_batch_and_even_sizes(
     assert len(steps) == max(-(-len(samples) // batch_size), most)
 
 
-@given(sets, st.integers(0, 5), st.integers(1, 3))
-def test_some_clips_of_every_source_and_all_of_them_over_time(
-    samples: list[tuple[int, int]], seed: int, clips_per_source: int
+@given(sets, st.integers(0, 5), st.integers(1, 9), st.integers(0, 5))
+def test_so_many_clips_of_every_source_and_all_of_them_in_turn(
+    samples: list[tuple[int, int]], seed: int, clips_per_source: int, epoch: int
 ) -> None:
-    sources, shards = columns(samples)
-    counts = Counter(sources)
-    seen: Counter[int] = Counter()
-    rounds = max(counts.values()) + 1
-    for epoch in range(rounds):
-        steps = epoch_steps(sources, shards, seed, epoch, 16, clips_per_source)
-        chosen = np.concatenate(steps).tolist()
-        assert len(chosen) == len(set(chosen))
-        of_source = Counter(sources[i] for i in chosen)
-        assert of_source == {s: min(clips_per_source, n) for s, n in counts.items()}
-        seen.update(chosen)
-    if clips_per_source == 1:
-        assert set(seen) == set(range(len(samples)))
+    sources, shard_index = columns(samples)
+    shards: Any = SimpleNamespace(sources=sources, shard_index=shard_index)
+    plan, counts = Plan(shards, seed, 16, clips_per_source), Counter(sources)
+    steps = list(plan.steps(range(epoch, epoch + 1)))
+    assert [step.step for step in steps] == list(range(plan.steps_per_epoch))
+    assert [step.last_of_epoch for step in steps] == [False] * (len(steps) - 1) + [True]
+    shown = [(step.turn, int(sample)) for step in steps for sample in step.samples]
+    assert len(set(shown)) == len(shown)  # what comes again has other random numbers
+    assert Counter(sources[i] for _, i in shown) == dict.fromkeys(counts, clips_per_source)
+    for step in steps:
+        assert len({sources[i] for i in step.samples}) == len(step.samples) <= 16
+    # Of any source: so many turns as it has clips, from the beginning of a round, show each once.
+    source = sources[0]
+    of_round = [
+        i
+        for turn in range(epoch * counts[source], (epoch + 1) * counts[source])
+        for step in plan.turn(turn)
+        for i in step.tolist()
+        if sources[i] == source
+    ]
+    assert sorted(of_round) == [i for i, name in enumerate(sources) if name == source]
 
 
 def test_the_order_is_a_function_of_seed_and_epoch() -> None:
     sources, shards = [f"s{i // 3}" for i in range(300)], np.arange(300) // 20
-    first = epoch_steps(sources, shards, 7, 3, 24)
-    again = epoch_steps(sources, shards, 7, 3, 24)
+    first = turn_steps(sources, shards, 7, 3, 24)
+    again = turn_steps(sources, shards, 7, 3, 24)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    for other in (epoch_steps(sources, shards, 8, 3, 24), epoch_steps(sources, shards, 7, 4, 24)):
+    for other in (turn_steps(sources, shards, 8, 3, 24), turn_steps(sources, shards, 7, 4, 24)):
         assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_neighbouring_batches_read_few_shards() -> None:
     shards = np.arange(20_000) // 20  # 1000 shards
-    steps = epoch_steps([f"s{i}" for i in range(20_000)], shards, 0, 0, 32)
+    steps = turn_steps([f"s{i}" for i in range(20_000)], shards, 0, 0, 32)
     assert max(len(np.unique(shards[np.concatenate(steps[i : i + 5])])) for i in range(600)) <= 32
 
 
 def test_nonsense_is_refused() -> None:
     with pytest.raises(ValueError, match="batch size"):
-        epoch_steps(["a"], np.array([0]), 0, 0, 0)
+        turn_steps(["a"], np.array([0]), 0, 0, 0)
     with pytest.raises(ValueError, match="shard numbers"):
-        epoch_steps(["a", "b"], np.array([0]), 0, 0, 1)
-    assert epoch_steps([], np.array([], dtype=int), 0, 0, 4) == []
+        turn_steps(["a", "b"], np.array([0]), 0, 0, 1)
+    assert turn_steps([], np.array([], dtype=int), 0, 0, 4) == []
 
 
 @given(st.integers(1, 300), st.integers(1, 16), st.integers(1, 5))

@@ -239,6 +239,7 @@ def test_paper_protocol_is_the_papers() -> None:
     protocol = paper()
     assert (protocol.epochs, protocol.learning_rate, protocol.weight_decay) == (10, 1e-4, 5e-4)
     assert (protocol.lateral, protocol.head, protocol.classes) == (256, 128, "yt360")
+    assert protocol.clips_per_source == 16
     head = FPN([64, 128, 256, 512], frames_of_stages(8, 4), 3 * 512, 32, 256, 128)
     assert sum(parameter.numel() for parameter in head.parameters()) == 4_628_271
 
