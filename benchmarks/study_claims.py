@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ BESIDE_THE_FIRST = {"localization": "one source, mean error"}
 of which source a class is as of where it is, with one it is of where alone."""
 HOLDS, CONTRARY, UNDECIDED = "holds", "does not hold", "not decided"
 _FEATURES = "log-mel + intensity"
+_SEGMENTATION = "segmentation"
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,20 @@ CLAIMS = (
         _BINARY,
     ),
     Claim(
+        "several views without a transformer do so (to compare with)",
+        {"transformer": "no", "views": 4},
+        {"views": 1},
+        _BINARY,
+    ),
+    Claim(
         "several views with the transformer beat pretraining and testing with one view",
         {"pretraining": "AVSA", "transformer": "yes", "views": 4},
+        _ONE_VIEW,
+        _BINARY,
+    ),
+    Claim(
+        "several views without a transformer beat that (to compare with)",
+        {"pretraining": "AVSA", "transformer": "no", "views": 4},
         _ONE_VIEW,
         _BINARY,
     ),
@@ -72,56 +85,85 @@ CLAIMS = (
         {"pretraining": "curriculum AVC, AVSA"},
         {"pretraining": "AVSA"},
     ),
+    Claim(
+        "the view's sound helps its segmentation",
+        {"condition": "audio"},
+        {"condition": "none"},
+        (_SEGMENTATION,),
+    ),
+    Claim(
+        "sound and context help segmentation",
+        {"condition": "audio+context"},
+        {"condition": "none"},
+        (_SEGMENTATION,),
+    ),
+)
+# Of several settings, the one that a summary shows: the first of these that tell them apart.
+_SHOWN = (
+    ("features", _FEATURES),
+    ("views", 4),
+    ("pretraining", "AVSA"),
+    ("transformer", "no"),
+    ("condition", "none"),
 )
 
 
 @dataclass(frozen=True)
+class Setting:
+    """Where both sides of a claim were measured: what they have in common (``words`` says what of
+    it the claim leaves open), and how much better the one is by seed, in the metric's unit."""
+
+    what: dict[str, Any]
+    words: str
+    by_seed: dict[int, float]
+
+    @property
+    def verdict(self) -> str:
+        """Decided only by an interval of three seeds or more that does not hold zero."""
+        interval = self.interval
+        if interval is None:
+            return UNDECIDED
+        if interval[0] > 0:
+            return HOLDS
+        return CONTRARY if interval[1] < 0 else UNDECIDED
+
+    @property
+    def interval(self) -> Interval | None:
+        return over_seeds(list(self.by_seed.values())) if len(self.by_seed) > 2 else None
+
+
+@dataclass(frozen=True)
 class Finding:
-    """A claim in one task: how much better by seed, in the metric's unit, as the mean over all
-    ``settings`` in which both sides were measured, and by each of them."""
+    """A claim in one task, in every setting; the first is the one that a summary shows."""
 
     claim: Claim
     task: str
     unit: str
-    by_seed: dict[int, float]
-    settings: dict[str, dict[int, float]] = field(default_factory=dict)
+    settings: list[Setting]
 
     @property
     def verdict(self) -> str:
-        return verdict(self.by_seed)
-
-
-def verdict(by_seed: dict[int, float]) -> str:
-    """Decided only by an interval of three seeds or more that does not hold zero."""
-    interval = _interval(by_seed)
-    if interval is None:
-        return UNDECIDED
-    if interval[0] > 0:
-        return HOLDS
-    return CONTRARY if interval[1] < 0 else UNDECIDED
-
-
-def _interval(by_seed: dict[int, float]) -> Interval | None:
-    return over_seeds(list(by_seed.values())) if len(by_seed) > 2 else None
+        return self.settings[0].verdict
 
 
 def findings_of(claim: Claim, lines: Sequence[Line]) -> list[Finding]:
     """By task, of its first metric and `BESIDE_THE_FIRST`."""
     tasks: defaultdict[str, list[Line]] = defaultdict(list)
     for line in lines:
-        if not line.task.startswith(claim.tasks or ""):
+        task = _task(line)
+        if not task.startswith(claim.tasks or ""):
             continue
         if line.first:
-            tasks[line.task].append(line)
-        elif line.metric == BESIDE_THE_FIRST.get(line.task):
-            tasks[f"{line.task}, {line.metric}"].append(line)
+            tasks[task].append(line)
+        elif line.metric == BESIDE_THE_FIRST.get(task):
+            tasks[f"{task}, {line.metric}"].append(line)
     findings = [_finding(claim, task, of_task) for task, of_task in tasks.items()]
     return [finding for finding in findings if finding is not None]
 
 
 def _finding(claim: Claim, task: str, lines: Sequence[Line]) -> Finding | None:
     by_what = {tuple(_what(line).items()): line for line in lines}
-    settings: dict[str, dict[int, float]] = {}
+    settings = []
     for line in lines:
         what = _what(line)
         if line.untrained or any(what[name] != value for name, value in claim.of.items()):
@@ -141,16 +183,14 @@ def _finding(claim: Claim, task: str, lines: Sequence[Line]) -> Finding | None:
         if differences:
             # Networks with transformers and without may be compared with the same ones.
             free = {n: v for n, v in what.items() if n not in claim.but or n == "transformer"}
-            settings[_in_words(free)] = differences
-    if not settings:
-        return None
-    # A seed counts where all settings have it: else the mean over settings would change with it.
-    seeds = set.intersection(*(set(differences) for differences in settings.values()))
-    by_seed = {
-        seed: float(np.mean([differences[seed] for differences in settings.values()]))
-        for seed in sorted(seeds)
-    }
-    return Finding(claim, task, lines[0].unit, by_seed, settings)
+            settings.append(Setting(what, _in_words(free), differences))
+    settings.sort(key=lambda setting: [setting.what[name] != value for name, value in _SHOWN])
+    return Finding(claim, task, lines[0].unit, settings) if settings else None
+
+
+def _task(line: Line) -> str:
+    """Segmentation with sound and without is one task under several conditions."""
+    return _SEGMENTATION if line.task.startswith(_SEGMENTATION) else line.task
 
 
 def _what(line: Line) -> dict[str, Any]:
@@ -161,6 +201,7 @@ def _what(line: Line) -> dict[str, Any]:
         "transformer": network.kind_of_transformer,
         "views": line.views,
         "variant": line.variant,
+        "condition": line.task.removeprefix(_task(line)).removeprefix("-"),
     }
 
 
@@ -170,6 +211,8 @@ def _in_words(what: dict[str, Any]) -> str:
         words.append("transformer" + ", norm first" * (what["transformer"] == "norm first"))
     if "views" in what:
         words.append(f"tested with {what['views']} view{'s' * (what['views'] > 1)}")
+    if what.get("condition", "none") not in ("", "none"):
+        words.append(f"with {what['condition']}")
     return "; ".join(words)
 
 
@@ -182,17 +225,14 @@ def said(claims: Sequence[Claim], lines: Sequence[Line]) -> str:
 
 
 def _summary(finding: Finding) -> dict[str, str]:
-    verdicts = [verdict(by_seed) for by_seed in finding.settings.values()]
+    verdicts = [setting.verdict for setting in finding.settings]
     counts = " / ".join(str(verdicts.count(one)) for one in (HOLDS, CONTRARY, UNDECIDED))
-    cells = _cells(finding, "", finding.by_seed)
+    cells = _cells(finding, finding.settings[0])
     return {
         "claim": finding.claim.words,
-        "task": cells["task"],
+        **cells,
         "": f"**{cells['']}**",
-        "better by": cells["better by"],
-        "95 % interval": cells["95 % interval"],
-        "seeds": cells["seeds"],
-        "settings: holds / does not / not decided": counts,
+        "all settings: holds / does not / not decided": counts,
     }
 
 
@@ -201,29 +241,23 @@ def _section(claim: Claim, findings: Sequence[Finding]) -> str:
     if not findings:
         tasks = ", ".join(claim.tasks) or "any task"
         return f"{heading}\n\nNo seed has both sides of it in {tasks}."
-    verdicts = "; ".join(f"{finding.task}: **{finding.verdict}**" for finding in findings)
-    rows = []
-    for finding in findings:
-        if len(finding.settings) > 1:
-            rows.append(_cells(finding, "all, their mean", finding.by_seed))
-        rows += [_cells(finding, *item) for item in finding.settings.items()]
-    return f"{heading}\n\n{verdicts}.\n\n{markdown(rows)}"
+    rows = [_cells(finding, setting) for finding in findings for setting in finding.settings]
+    return f"{heading}\n\n{markdown(rows)}"
 
 
-def _cells(finding: Finding, setting: str, by_seed: dict[int, float]) -> dict[str, str]:
-    interval = _interval(by_seed)
+def _cells(finding: Finding, setting: Setting) -> dict[str, str]:
     unit = "points" if finding.unit == "%" else finding.unit
     ends = "-"
-    if interval is not None:
-        ends = " to ".join(_signed(end, finding.unit) for end in interval)
-    mean = _signed(float(np.mean(list(by_seed.values()))), finding.unit) if by_seed else "-"
+    if setting.interval is not None:
+        ends = " to ".join(_signed(end, finding.unit) for end in setting.interval)
+    mean = _signed(float(np.mean(list(setting.by_seed.values()))), finding.unit)
     return {
         "task": finding.task,
-        "setting": setting,
+        "setting": setting.words,
         "better by": f"{mean} {unit}".rstrip(),
         "95 % interval": ends,
-        "seeds": str(len(by_seed)),
-        "": verdict(by_seed),
+        "seeds": str(len(setting.by_seed)),
+        "": setting.verdict,
     }
 
 

@@ -62,10 +62,11 @@ def write_page(
         "Differences are between networks of the same seed, trained on the same clips in the same "
         "order, in the task's first metric (in localization also where one source sounds alone, "
         "which asks for its direction and for nothing else); above zero is better. Their 95 % "
-        "interval is over the seeds, by Student's t; the mean over settings is taken for each seed "
-        "first. *Holds*: the interval is above zero. *Does not hold*: it is below. *Not decided*: "
-        "it holds zero, or there are fewer than three seeds. With this many comparisons some are "
-        "decided by chance.",
+        "interval is over the seeds, by Student's t: it is of these test recordings, and says "
+        "nothing of others (`over sources` above does, for each network by itself). *Holds*: the "
+        "interval is above zero. *Does not hold*: it is below. *Not decided*: it holds zero, or "
+        "there are fewer than three seeds. With this many comparisons some are decided by chance. "
+        "The first table shows one setting of each claim and task, and counts all of them.",
         said(CLAIMS, lines),
     ]
     if trainings:
@@ -83,14 +84,15 @@ def write_page(
 BEGIN, END = "<!-- written by make study -->", "<!-- end of what make study wrote -->"
 _COLUMNS: dict[tuple[str | int, ...], str] = {
     ("avsa-bin", 1): "AVSA-Bin, 1 view, %",
-    ("avsa-bin", 4): "4 views, %",
+    ("avsa-bin", 4): "AVSA-Bin, 4 views, %",
     ("avc-bin", 4): "AVC-Bin, 4 views, %",
-    ("retrieval", 4): "its view of four, %",
-    ("localization", 4): "direction, error in °",
-    ("localization", 4, BESIDE_THE_FIRST["localization"]): "of one source",
+    ("retrieval", 4): "retrieval of a view among four, %",
+    ("localization", 4): "localization error, °",
+    ("localization", 4, BESIDE_THE_FIRST["localization"]): "localization error, one source, °",
     ("segmentation-none", 4): "segmentation, mIoU %",
-    ("segmentation-context", 4): "with sound and context, %",
-    ("action-probe", 1): "actions, probe, %",
+    ("segmentation-audio", 4): "segmentation with sound, mIoU %",
+    ("segmentation-audio+context", 4): "segmentation with sound and context, mIoU %",
+    ("action-probe", 1): "actions (linear probe), Video@1 %",
 }
 
 
@@ -108,7 +110,7 @@ def write_summary(readme: Path, lines: Sequence[Line], facts: dict[str, str]) ->
 
 def summary(lines: Sequence[Line]) -> str:
     """Markdown: one row a kind of network, the mean over its seeds and, from three seeds on, its
-    95 % interval."""
+    95 % interval; else how many there are."""
     shown = {(order_of(line), _column(line)): line for line in lines if _column(line) in _COLUMNS}
     there = {column for _, column in shown}
     columns = {key: words for key, words in _COLUMNS.items() if key in there}
@@ -129,6 +131,8 @@ def summary(lines: Sequence[Line]) -> str:
             if line.over_seeds is not None and len(line.by_seed) > 2:
                 low, high = (in_words(end, line.unit) for end in line.over_seeds)
                 row[words] += f" ({low} to {high})"
+            else:
+                row[words] += f" (n={len(line.by_seed)})"
         names = ("pretraining", "transformer", "features", *columns.values())
         rows.append({name: row.get(name, "-") for name in names})
     chance = {"pretraining": "chance", "transformer": "", "features": ""}

@@ -62,6 +62,10 @@ def test_words_follow_the_numbers() -> None:
     intensity = next(claim for claim in CLAIMS if claim.words.startswith("intensity"))
     settings = findings_of(intensity, lines)[0].settings
     assert len(settings) == 6  # of the trained networks: of random ones it says nothing
+    # What a summary shows is with intensity, four views and AVSA, and of one setting alone.
+    shown = findings_of(CLAIMS[0], lines)[0].settings[0]
+    assert shown.words == "log-mel + intensity; tested with 4 views"
+    assert np.mean(list(shown.by_seed.values())) == pytest.approx(0.11, abs=0.01)
     assert verdicts["several views with the transformer beat one view of the same networks"] == {
         "avsa-bin": HOLDS
     }
@@ -92,7 +96,7 @@ def test_lower_may_be_better() -> None:
     ]
     (finding,) = findings_of(CLAIMS[0], lines_of(pairs))
     assert finding.verdict == HOLDS
-    assert finding.by_seed[0] == pytest.approx(9)
+    assert finding.settings[0].by_seed[0] == pytest.approx(9)
 
 
 def test_the_direction_of_one_source_is_compared_for_itself() -> None:
@@ -114,6 +118,22 @@ def test_the_direction_of_one_source_is_compared_for_itself() -> None:
     }
 
 
+def test_what_sound_adds_to_segmentation() -> None:
+    values = {"none": 0.5, "audio": 0.4, "audio+context": 0.6}
+    results = [
+        result("AVSA", value + seed / 100, seed, f"segmentation-{condition}")
+        for condition, value in values.items()
+        for seed in range(3)
+    ]
+    verdicts = {
+        claim.words: [finding.verdict for finding in findings_of(claim, lines_of(results))]
+        for claim in CLAIMS
+    }
+    assert verdicts["the view's sound helps its segmentation"] == [CONTRARY]
+    assert verdicts["sound and context help segmentation"] == [HOLDS]
+    assert not verdicts["the transformer beats none"]
+
+
 FACTS = {"command": "`make`", "written on": "today", "jobs": "all 9"}
 
 
@@ -129,6 +149,9 @@ def test_the_summary_stands_between_its_marks(tmp_path: Path) -> None:
     assert text.endswith("after\n")
     assert "old" not in text
     assert text.count("62.0 (57.0 to 67.0)") == 1
+    results = [one for one in results if one.network.seed < 2]
+    write_summary(readme, lines_of(results), FACTS)
+    assert "61.0 (n=2)" in readme.read_text()
     assert "`make`, today; jobs: all 9." in text
     assert re.search(r"\| chance .* 50.0 +\|\n", text)
     readme.write_text("no marks")
@@ -156,10 +179,11 @@ def test_the_page_says_what_came_out(tmp_path: Path) -> None:
     views = np.mean([line["view_accuracy"] for line in read_log(run / "log.jsonl")[-6:]])
     assert re.search(rf"\| AVSA +\| log-mel +\| 60 +\| 1 .* {views:.1%} +\| 25.0% +\|", text)
     assert "| places" in text
-    assert "localization: **holds**" in text
+    assert re.search(r"\| AVSA beats AVC +\| localization .*\*\*holds\*\*", text)
     # The other way round, the same sentences say the contrary.
     write_page(page, lines_of(grid(lambda *a: 1 - accuracy(*a))), [], tmp_path / "none", facts)
-    assert "localization: **does not hold**" in page.read_text()
+    text = page.read_text()
+    assert re.search(r"\| AVSA beats AVC +\| localization .*\*\*does not hold\*\*", text)
 
 
 def test_plan_begins_with_one_seed_of_everything(
