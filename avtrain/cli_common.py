@@ -82,9 +82,15 @@ def evaluate_all(
 def show(results: Sequence[Result]) -> None:
     """Print the table, and what was left out of the results; if anything was, the exit status
     is 1."""
-    from avtrain.results import as_table
+    from avtrain.results import LEARNED_FROM, as_table
 
     click.echo(as_table(results))
+    if known := results[-1].details.get(LEARNED_FROM):
+        click.echo(
+            f"warning: {known} of the test's recordings are in the training split too, so that "
+            "what is known by heart counts as well",
+            err=True,
+        )
     left_out = list(dict.fromkeys(fault for result in results for fault in result.left_out))
     for fault in left_out:
         click.echo(f"left out: {fault}", err=True)

@@ -27,7 +27,7 @@ from avtrain.loader import Plan, load
 from avtrain.presets import Config
 from avtrain.probe import PairClassifier, Pairs, Protocol, decide, train_classifier
 from avtrain.progress import Progress
-from avtrain.results import Result, share
+from avtrain.results import LEARNED_FROM, Result, share
 from shards.geometry import ACN_CHANNELS
 from shards.reader import ShardSet
 
@@ -170,7 +170,11 @@ def evaluate(
             "windows": options.windows,
             "protocol": asdict(protocol),
         },
-        details={"decisions": len(correct), "train_clips": len(train)},
+        details={
+            "decisions": len(correct),
+            "train_clips": len(train),
+            LEARNED_FROM: len(set(train.sources) & set(test.sources)),
+        },
         left_out=sentences(*unread),
     )
     result.write(options.out)

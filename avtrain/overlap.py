@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from avtrain.labels import VOID, Classes
-from avtrain.results import Metric, interval_of, resampled
+from avtrain.results import Metric, bootstrap_rounds, interval_of
 
 HITS, TRUE, PREDICTED = range(3)
 
@@ -40,7 +40,8 @@ def iou(counts: ArrayLike) -> NDArray[np.float64]:
     counts = np.asarray(counts, dtype=np.float64)
     hits, true, predicted = (counts[..., row, :] for row in (HITS, TRUE, PREDICTED))
     union = true + predicted - hits
-    return np.where(true > 0, hits / np.maximum(union, 1), np.nan)
+    with np.errstate(invalid="ignore"):
+        return np.where(true > 0, hits / union, np.nan)
 
 
 def mean_iou(counts: ArrayLike) -> NDArray[np.float64]:
@@ -69,15 +70,18 @@ def scores(
 ) -> tuple[dict[str, Metric], dict[str, Any]]:
     """Metrics of a test set's counts (sources, 3, classes), and details: each class and what
     guessing is. Everything is of the pixels of all pictures together, not averaged over pictures;
-    intervals are of sources drawn with replacement."""
+    intervals are by the Bayesian bootstrap over sources (Rubin, Annals of Statistics 1981)."""
     total = by_source.sum(axis=0)
     most, always = constant(total)
-    _, times = resampled(np.arange(len(by_source)))
     drawn = None
-    if times is not None:
+    if len(by_source) > 1:
+        # Sources have random weights: of those drawn with replacement some rounds lack a class, and
+        # the mean is then of others.
+        weights = np.random.default_rng(0).dirichlet(
+            np.ones(len(by_source)), size=bootstrap_rounds(len(by_source))
+        )
         flat = by_source.reshape(len(by_source), -1).astype(np.float64)
-        drawn = (times.astype(np.float64) @ flat).reshape(-1, *by_source.shape[1:])
-        drawn = drawn[drawn[:, TRUE].sum(axis=-1) > 0]
+        drawn = (weights @ flat).reshape(-1, *by_source.shape[1:])
     metrics = {
         name: Metric(
             float(of(total)),

@@ -79,6 +79,8 @@ class Config:
         slots = self.clip.moments if self.task == "avts" else self.clip.views
         if self.task == "avts" and self.clip.views != 1:
             raise TrainingError(f"task avts uses one view of a clip, not {self.clip.views}")
+        if self.task != "avts" and self.clip.moments != 1:
+            raise TrainingError(f"--moments is of task avts, not of {self.task}")
         if self.task == "avts" and self.clip.moments < 2:
             raise TrainingError("task avts compares the moments of a clip: it needs at least 2")
         if self.negatives == "hard" and slots < 2:

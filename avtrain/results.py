@@ -19,6 +19,8 @@ _MOST_DRAWS = 20_000_000
 """Of rounds times sources: 160 MB."""
 ENDING = ".result.json"
 UNTRAINED = "untrained"
+LEARNED_FROM = "test_sources_learned_from"
+"""Among the details: how many of the test's recordings the classifier or head has learned from."""
 
 
 @dataclass(frozen=True)
@@ -199,10 +201,14 @@ def in_words(value: float, unit: str) -> str:
     return f"{100 * value:.1f}" if unit == "%" else f"{value:.1f}"
 
 
+def bootstrap_rounds(sources: int) -> int:
+    """`BOOTSTRAP_ROUNDS`, of thousands of sources fewer."""
+    return min(BOOTSTRAP_ROUNDS, max(1000, _MOST_DRAWS // sources))
+
+
 def resampled(sources: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
     """For a bootstrap over sources: the number of each item's source (items,), and how often each
-    source is drawn in each round (rounds, sources); None for one source. There are
-    `BOOTSTRAP_ROUNDS`, of thousands of sources fewer.
+    source is drawn in each round (rounds, sources); None for one source.
 
     Items of one source are not independent: whole sources are drawn with replacement.
     """
@@ -210,8 +216,9 @@ def resampled(sources: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64] 
     if len(names) < 2:
         return number, None
     equal = np.full(len(names), 1 / len(names))
-    rounds = min(BOOTSTRAP_ROUNDS, max(1000, _MOST_DRAWS // len(names)))
-    times = np.random.default_rng(0).multinomial(len(names), equal, size=rounds)
+    times = np.random.default_rng(0).multinomial(
+        len(names), equal, size=bootstrap_rounds(len(names))
+    )
     return number, times
 
 

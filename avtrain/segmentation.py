@@ -31,7 +31,7 @@ from avtrain.overlap import TRUE, count, scores
 from avtrain.overlay_plot import Example, plot_overlays
 from avtrain.presets import Config
 from avtrain.progress import Progress
-from avtrain.results import Result
+from avtrain.results import LEARNED_FROM, Result
 from avtrain.segmenter import Condition, Protocol, Segmenter
 from shards.reader import ShardSet
 
@@ -88,7 +88,7 @@ def evaluate(
     networks = load_networks(options.checkpoint, config, train, options.seed, device, workers)
     described = replace(networks.described, transformer=networks.transformer and context)
     torch.manual_seed(options.seed)
-    segmenter = Segmenter(networks, options.condition, classes, protocol)
+    segmenter = Segmenter(networks, options.condition, options.views, classes, protocol)
     progress = Progress.of(
         options.out,
         f"segmentation-{options.condition}",
@@ -132,7 +132,12 @@ def evaluate(
             "labels": list(classes.ids),
         },
         details=details
-        | {"void_share": void, "train_clips": len(learning.samples), "loss": losses},
+        | {
+            "void_share": void,
+            "train_clips": len(learning.samples),
+            LEARNED_FROM: len(set(train.sources) & set(test.sources)),
+            "loss": losses,
+        },
         left_out=sentences(learning.left_out, testing.left_out),
     )
     picture = options.out / f"{result.name}.png"

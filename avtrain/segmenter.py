@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -79,9 +80,16 @@ class Segmenter:
     """Frozen networks and the head on them."""
 
     def __init__(
-        self, networks: Networks, condition: Condition, classes: Classes, protocol: Protocol
+        self,
+        networks: Networks,
+        condition: Condition,
+        views: int,
+        classes: Classes,
+        protocol: Protocol,
     ) -> None:
+        """``views`` of a clip are each other's context."""
         self.networks = networks
+        self.views = views
         self.condition = condition
         width = networks.config.model.width
         channels = [width * 2**stage for stage in range(4)]
@@ -109,9 +117,16 @@ class Segmenter:
         if self.condition == "audio+context":
             video = maps[-1].amax(dim=(2, 3, 4)).view_as(audio)
             # Random networks have random transformers: here they are not left out.
-            parts.append(networks.model.predict_audio(video, clips.directions))
-            parts.append(networks.model.predict_video(audio, clips.directions))
+            parts.append(self._across_views(networks.model.predict_audio, video, clips))
+            parts.append(self._across_views(networks.model.predict_video, audio, clips))
         return maps, torch.cat(parts, dim=-1).flatten(0, 1)
+
+    def _across_views(
+        self, predict: Callable[[Tensor, Tensor], Tensor], features: Tensor, clips: Batch
+    ) -> Tensor:
+        """In groups of as many views as the head learns from: a test reads all that there are."""
+        groups = (torch.split(part, self.views, dim=1) for part in (features, clips.directions))
+        return torch.cat([predict(*group) for group in zip(*groups, strict=True)], dim=1)
 
     def logits(self, batch: LabelledBatch) -> Tensor:
         """(B V, classes, height, width) at the size of the truth."""

@@ -108,6 +108,11 @@ class LabelledSet:
             split_of = [video.split for video in self.videos]
             found = [_fold(test_split, split_of, train_split, test_split)]
         else:
+            if (train_split, test_split) != ("train", "test"):
+                raise TrainingError(
+                    f"{self.root} has official folds, which say what is trained on and tested; "
+                    "leave --train-split and --test-split out, or choose --folds"
+                )
             numbers = range(1, there + 1) if wanted is None else wanted
             found = []
             for number in numbers:

@@ -123,3 +123,11 @@ def test_of_two_results_a_kill_costs_the_second_alone(
     # Asked for once more, it is made once more.
     assert avtrain(*command, "--out", tmp_path / "out", "--no-baseline").exit_code == 0
     assert len(decided) == 3
+
+
+def test_a_test_on_what_was_learned_from_is_told(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", {"train": 4, "test": 2}, views=2)
+    command = ["eval", "avsa", root, "--out", tmp_path / "run", *QUICK]
+    warning = "4 of the test's recordings are in the training split too"
+    assert warning not in avtrain(*command).output
+    assert warning in avtrain(*command, "--test-split", "train").output

@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from avtrain import segmentation
 from avtrain.cli import main
 from avtrain.data import Clips
+from avtrain.draws import NO_AUGMENTATION
 from avtrain.fpn import FPN, frames_of_stages
+from avtrain.frozen import load_networks
 from avtrain.labels import VOID, YT360, Classes, LabelledMoments, classes_of
 from avtrain.overlap import constant, count, iou, mean_iou, pixel_accuracy, scores
 from avtrain.presets import AugmentConfig
 from avtrain.presets import tiny as tiny_config
 from avtrain.progress import Progress
 from avtrain.results import Result
-from avtrain.segmenter import paper, tiny
+from avtrain.segmenter import Segmenter, paper, tiny
 from shards.reader import ShardSet
 from tests.tiny_set import make_set
 
@@ -102,6 +104,15 @@ def test_intervals_are_of_sources() -> None:
         assert line["interval_95"][0] < line["iou"] < line["interval_95"][1]
 
 
+def test_a_rare_class_is_in_every_round_of_an_interval() -> None:
+    """One source alone has it, and it is never hit: rounds without it would say 100 %."""
+    truth = [[0, 0, 1, 1]] * 19 + [[0, 0, 2, 2]]
+    counts = of([[0, 0, 1, 1]] * 20, truth)
+    interval = scores(counts, Classes((0, 1, 2), ("0", "1", "2")))[0]["mIoU"].interval_95
+    assert interval is not None
+    assert interval[0] < float(mean_iou(counts.sum(axis=0))) < interval[1] < 2 / 3
+
+
 def test_classes_of_labels(root: Path) -> None:
     assert len(YT360.ids) == len(set(YT360.ids)) == 32
     assert dict(zip(YT360.ids, YT360.names, strict=True))[120] == "sky"
@@ -153,6 +164,28 @@ def test_training_shows_random_maps_and_views(root: Path) -> None:
         assert (first.truth == again.truth).all()
         sizes |= set((first.truth > 0).sum(dim=(2, 3)).flatten().tolist())
     assert len(sizes) > 9
+
+
+def test_context_is_of_as_many_views_as_the_head_learns_from(root: Path) -> None:
+    """Where a test reads more of a clip, they are no context of each other."""
+    config = tiny_config("avsa")
+    config = replace(config, model=replace(config.model, transformer=True))
+    shards, device = ShardSet(root), torch.device("cpu")
+    networks = load_networks(None, replace(config, batch_size=4), shards, 0, device, 0)
+    classes = classes_of(shards)
+    # Contrast is of all views together.
+    clips = Clips(shards, replace(config.clip, views=2), config.sound, NO_AUGMENTATION, 0)
+    batch = next(LabelledMoments(clips, classes, testing=True).load([[(0, 0)]], 0, device))
+    assert batch is not None
+    segmenter = Segmenter(networks, "audio+context", 2, classes, tiny())
+    condition = segmenter.features(batch.clips)[1]
+    frames = batch.clips.frames.clone()
+    frames[:, 1] = 255 - frames[:, 1]
+    changed = segmenter.features(replace(batch.clips, frames=frames))[1]
+    assert condition is not None
+    assert changed is not None
+    same = [bool(torch.equal(a, b)) for a, b in zip(condition, changed, strict=True)]
+    assert same == [False, False, True]  # of three views
 
 
 def test_head() -> None:
