@@ -144,7 +144,10 @@ class FoldRun:
         return answers
 
     def _windows(self, augment: AugmentConfig, windows: int | None = None) -> Windows:
-        return Windows(self.videos, self.config.clip, augment, self.options.seed, windows)
+        protocol = self.protocol
+        part = protocol.smallest_part if augment is protocol.augment else None
+        seed, middle = self.options.seed, protocol.middle
+        return Windows(self.videos, self.config.clip, augment, seed, windows, part, middle)
 
     def _load(self, dataset: Windows, places: Places) -> Iterator[VideoBatch | None]:
         pin = self.device.type == "cuda"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,6 +39,43 @@ def prepare_pictures(frames: Tensor, size: int, jitter: Tensor, mirror: Tensor) 
     pictures = pictures.view(clips, views, count, size, size, 3)
     pictures = torch.where(mirror.view(-1, 1, 1, 1, 1, 1), pictures.flip(-2), pictures)
     return pictures.permute(0, 1, 5, 2, 3, 4)
+
+
+def random_box(
+    rng: np.random.Generator, height: int, width: int, smallest: float
+) -> tuple[int, int, int, int]:
+    """A part of a picture (top, left, height, width), of a share of its area between ``smallest``
+    and 1, and of an aspect between 3/4 and 4/3, evenly in its logarithm; after ten attempts that do
+    not fit, the middle (Szegedy et al., CVPR 2015, as torchvision's RandomResizedCrop)."""
+    for _ in range(10):
+        area = height * width * rng.uniform(smallest, 1.0)
+        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        wide, high = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < wide <= width and 0 < high <= height:
+            top, left = rng.integers(height - high + 1), rng.integers(width - wide + 1)
+            return int(top), int(left), high, wide
+    return middle_box(height, width, 1.0)
+
+
+def middle_box(height: int, width: int, share: float) -> tuple[int, int, int, int]:
+    """The square in the middle whose side is a share of the shorter one."""
+    side = round(share * min(height, width))
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def cut(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Parts of pictures, resized: uint8 (B, V, T, height, width, 3) and ``boxes`` (B, 4) as of
+    `random_box` to (B, V, T, size, size, 3)."""
+    parts = []
+    for clip, (top, left, height, width) in zip(frames, boxes.tolist(), strict=True):
+        part = clip[:, :, top : top + height, left : left + width].flatten(0, 1)
+        part = part.permute(0, 3, 1, 2)
+        # On CPUs bytes are resized several times faster than floats; elsewhere only floats are.
+        part = part if frames.device.type == "cpu" else part.float()
+        part = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
+        part = part if frames.device.type == "cpu" else part.round().clamp_(0, 255).byte()
+        parts.append(part.permute(0, 2, 3, 1).view(*clip.shape[:2], size, size, 3))
+    return torch.stack(parts)
 
 
 def colour_jitter(pixels: Tensor, jitter: Tensor) -> Tensor:

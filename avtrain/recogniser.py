@@ -13,7 +13,9 @@ from avtrain.presets import AugmentConfig
 @dataclass(frozen=True)
 class Protocol:
     """How an action recogniser is trained and tested; ``probe``: its video network stays as it is.
-    Every epoch shows ``turns`` random windows of each video; ``windows`` of each are tested."""
+    Every epoch shows ``turns`` random windows of each video; ``windows`` of each are tested.
+    ``smallest_part``: a window in training is a random part of the picture, of this share of its
+    area at least (None: all of it); ``middle``: the share of the picture's side that is tested."""
 
     name: str
     probe: bool
@@ -26,6 +28,8 @@ class Protocol:
     dropout: float = 0.5
     windows: int = 25
     turns: int = 1
+    smallest_part: float | None = None
+    middle: float = 1.0
 
     @property
     def task(self) -> str:
@@ -44,6 +48,8 @@ def paper(probe: bool = False) -> Protocol:
         batch_size=28,
         augment=AugmentConfig(volume=0.0),
         turns=5,
+        smallest_part=0.08,
+        middle=0.875,
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from avtrain.augment import prepare_pictures
+from avtrain.augment import cut, middle_box, prepare_pictures, random_box
 from avtrain.data import frame_step
 from avtrain.draws import NO_JITTER, Draw
 from avtrain.errors import TrainingError
@@ -170,20 +170,27 @@ class VideoBatch:
     """float32 (B, 4), see ``colour_jitter``."""
     mirror: Tensor
     """bool (B,)."""
+    boxes: Tensor
+    """int64 (B, 4): which part of the picture, see `random_box`."""
 
     def pin_memory(self) -> VideoBatch:
         return VideoBatch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
 
     def pictures(self, size: int, device: torch.device) -> Tensor:
         """Network input (B * W, 3, T, size, size) on a device."""
-        moved = [part.to(device, non_blocking=True) for part in (self.frames, self.jitter)]
-        mirror = self.mirror.to(device, non_blocking=True)
-        return prepare_pictures(moved[0], size, moved[1], mirror).flatten(0, 1)
+        frames, jitter, mirror = (
+            part.to(device, non_blocking=True) for part in (self.frames, self.jitter, self.mirror)
+        )
+        whole = torch.tensor([0, 0, *frames.shape[3:5]])
+        if not (self.boxes == whole).all():
+            frames = cut(frames, self.boxes, size)
+        return prepare_pictures(frames, size, jitter, mirror).flatten(0, 1)
 
 
 class Windows(Dataset[dict[str, NDArray[np.generic]]]):
-    """Videos by (epoch, position): a random window, augmented; or with ``windows`` = W all of W
-    windows that are evenly spread over the video, as they are."""
+    """Videos by (turn, position): a random window, augmented, and a random part of the picture, of
+    ``smallest_part`` of its area at least (None: all of it); or with ``windows`` = W all of W
+    windows that are evenly spread over the video, as they are, in the ``middle`` of the picture."""
 
     def __init__(
         self,
@@ -192,7 +199,10 @@ class Windows(Dataset[dict[str, NDArray[np.generic]]]):
         augment: AugmentConfig,
         seed: int,
         windows: int | None = None,
+        smallest_part: float | None = None,
+        middle: float = 1.0,
     ) -> None:
+        self.smallest_part, self.middle = smallest_part, middle
         self.videos = videos
         self.clip = replace(clip, views=1, moments=1)
         self.augment = augment
@@ -204,10 +214,10 @@ class Windows(Dataset[dict[str, NDArray[np.generic]]]):
 
         Raises TrainingError where its frame rate does not fit.
         """
-        epoch, position = place
+        turn, position = place
         info, key = self.videos.info(position), self.videos.videos[position].origin
         step = frame_step(key, info.fps, self.clip.fps)
-        draw = Draw.of([self.seed, epoch, position], 1, self.clip, self.augment)
+        draw = Draw.of([self.seed, turn, position], 1, self.clip, self.augment)
         places, jitter, mirror = [draw.picture_place], draw.jitter, draw.mirror
         if self.windows is not None:
             places = [(number + 0.5) / self.windows for number in range(self.windows)]
@@ -220,7 +230,16 @@ class Windows(Dataset[dict[str, NDArray[np.generic]]]):
             "frames": read[wanted - first],
             "jitter": jitter,
             "mirror": np.array(mirror),
+            "boxes": np.array(self._box(turn, position, *read.shape[1:3])),
         }
+
+    def _box(self, turn: int, position: int, height: int, width: int) -> tuple[int, int, int, int]:
+        if self.windows is not None and self.middle < 1:
+            return middle_box(height, width, self.middle)
+        if self.windows is None and self.smallest_part is not None:
+            rng = np.random.default_rng([self.seed, turn, position, 2])
+            return random_box(rng, height, width, self.smallest_part)
+        return 0, 0, height, width
 
 
 Places = list[list[tuple[int, int]]]

@@ -299,4 +299,6 @@ def test_paper_protocol_is_the_papers() -> None:
         dropout=0.5,
         windows=25,
         turns=5,
+        smallest_part=0.08,
+        middle=0.875,
     )

@@ -8,9 +8,20 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from avtrain.augment import IMAGENET_MEAN, IMAGENET_STD, LUMA, colour_jitter, prepare_pictures
+from avtrain.augment import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LUMA,
+    colour_jitter,
+    cut,
+    middle_box,
+    prepare_pictures,
+    random_box,
+)
 from avtrain.features import FeatureConfig, Features, mel_filters
 from shards.geometry import MIRROR, encode_foa, rotate_foa, unit_vector, view_foa_matrix
 
@@ -176,3 +187,41 @@ def test_resizing_averages_and_keeps_the_place() -> None:
     pictures = prepare_pictures(frames, 8, jitter(), torch.tensor([False]))[0, 0, 0, 0]
     bright = pictures > pictures.mean() + pictures.std()
     assert bright.nonzero().tolist() == [[2, 6], [2, 7], [3, 6], [3, 7]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**6), st.integers(8, 200), st.integers(8, 200), st.floats(0.05, 1.0))
+def test_random_parts_of_a_picture(seed: int, height: int, width: int, smallest: float) -> None:
+    top, left, high, wide = random_box(np.random.default_rng(seed), height, width, smallest)
+    assert 0 <= top <= top + high <= height
+    assert 0 <= left <= left + wide <= width
+    if (top, left, high, wide) == middle_box(height, width, 1.0):
+        return
+    rounding = 0.5 * (high + wide) + 0.25
+    assert smallest * height * width - rounding <= high * wide
+    assert (wide - 0.5) / (high + 0.5) <= 4 / 3
+    assert (wide + 0.5) / (high - 0.5) >= 3 / 4
+
+
+def test_parts_are_spread_evenly() -> None:
+    rng = np.random.default_rng(0)
+    boxes = np.array([random_box(rng, 128, 128, 0.08) for _ in range(4000)])
+    area = boxes[:, 2] * boxes[:, 3] / 128**2
+    # The largest ones are of aspects that fit less often.
+    assert np.histogram(area, 4, (0.08, 0.72))[0] == pytest.approx(len(area) / 5.2, rel=0.15)
+    middle = boxes[:, :2] + boxes[:, 2:] / 2
+    assert middle.mean(axis=0) == pytest.approx(64, abs=1.5)
+    assert middle_box(120, 160, 0.875) == (7, 27, 105, 105)
+
+
+def test_a_part_is_cut_from_its_place_and_resized() -> None:
+    rows, columns = np.mgrid[0:64, 0:96]
+    ramp = np.stack([rows * 2, columns * 2, 0 * rows], axis=-1).astype(np.uint8)
+    frames = torch.from_numpy(np.stack([ramp, ramp[::-1].copy()]))[:, None, None]
+    boxes = torch.tensor([[16, 32, 32, 48], [0, 0, 64, 96]])
+    part, whole = cut(frames, boxes, 16)[:, 0, 0].numpy().astype(int)
+    places = (np.arange(16) + 0.5) / 16
+    # Away from the edges, where an antialiased ramp is bent.
+    np.testing.assert_allclose(part[2:-2, 8, 0], (2 * (15.5 + 32 * places))[2:-2], atol=1)
+    np.testing.assert_allclose(part[8, 2:-2, 1], (2 * (31.5 + 48 * places))[2:-2], atol=1)
+    np.testing.assert_allclose(whole[2:-2, 8, 0], (126 - 2 * (64 * places - 0.5))[2:-2], atol=1)
