@@ -90,7 +90,7 @@ class Batch:
 
 
 class Clips(Dataset[dict[str, NDArray[np.generic]]]):
-    """Samples by (epoch, index). With ``windows`` = W the epoch is the number of one of W fixed
+    """Samples by (turn, index). With ``windows`` = W the turn is the number of one of W fixed
     windows, evenly spread over the clip; else windows are random. ``first`` says what a clip of the
     set is like."""
 
@@ -112,32 +112,32 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         self.first = first_info(shards)
         self._check(self.first)
 
-    def draw(self, epoch: int, index: int) -> Draw:
+    def draw(self, turn: int, index: int) -> Draw:
         """Raises TrainingError where the clip cannot give what the settings ask for."""
         info = self.shards.info(index)
         self._check(info)
-        place = [self.seed, epoch, index]
+        place = [self.seed, turn, index]
         draw = Draw.of(place, len(info.views), self.clip, self.augment)
-        return draw if self.windows is None else draw.fixed(epoch, self.windows)
+        return draw if self.windows is None else draw.fixed(turn, self.windows)
 
     def __getitem__(self, place: tuple[int, ...]) -> dict[str, NDArray[np.generic]]:
-        """The fields of a batch for one clip: the first of ``place`` = (epoch, indices…) that can
+        """The fields of a batch for one clip: the first of ``place`` = (turn, indices…) that can
         be read, with ``faulty``, the indices before, and ``faults``, what is wrong with them:
         damage, or what no clip of the run may be (too short, another rate, …). -1 is no clip.
 
         Raises ShardError where none can; of a single index, which nothing may replace, what is
         wrong with it.
         """
-        epoch, *indices = place
+        turn, *indices = place
         if len(indices) == 1:
-            return self.read(indices[0], self.draw(epoch, indices[0]))
+            return self.read(indices[0], self.draw(turn, indices[0]))
         faulty: list[int] = []
         faults: list[str] = []
         for index in indices:
             if index < 0:
                 continue
             try:
-                fields_of_clip = self.read(index, self.draw(epoch, index))
+                fields_of_clip = self.read(index, self.draw(turn, index))
             except (ShardError, TrainingError) as error:
                 faulty.append(index)
                 faults.append(str(error))

@@ -1,7 +1,7 @@
 """What is random about a sample: views, window, augmentation.
 
-A function of (seed, epoch, sample index) alone, so that results do not depend on the number of
-loader workers, and a run resumes in mid-epoch exactly.
+A function of (seed, turn through the set, sample index) alone, so that results do not depend on
+the number of loader workers, and a run resumes in mid-epoch exactly.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Draw:
     def of(
         cls, place: list[int], views_stored: int, clip: ClipConfig, augment: AugmentConfig
     ) -> Draw:
-        """``place`` is (seed, epoch, index): the same draw for the same place."""
+        """``place`` is (seed, turn, index): the same draw for the same place."""
         rng = np.random.default_rng(place)
         reach = np.array(augment.jitter)
         return cls(

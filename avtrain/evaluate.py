@@ -128,7 +128,7 @@ def evaluate(
     bar = tqdm(
         desc=f"{task}-bin, reading",
         unit="clip",
-        total=len(train) * protocol.rounds + len(test) * options.windows,
+        total=plans[0].clips_per_epoch * protocol.rounds + len(test) * options.windows,
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
     )
 

@@ -87,6 +87,10 @@ class Plan:
         return len(self.turn(0))
 
     @property
+    def clips_per_epoch(self) -> int:
+        return self.turns * sum(map(len, self.turn(0)))
+
+    @property
     def steps_per_epoch(self) -> int:
         return self.turns * self._steps_per_turn
 

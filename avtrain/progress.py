@@ -76,9 +76,10 @@ class Progress:
 
     def result(self) -> Result | None:
         """What `finish` said is written already."""
-        if not (self.load() or {}).get("finished"):
+        path = result_path(self.path.parent, self.path.name.removesuffix(ENDING))
+        if not (self.load() or {}).get("finished") or not path.exists():
             return None
-        return Result.read(result_path(self.path.parent, self.path.name.removesuffix(ENDING)))
+        return Result.read(path)
 
     def finish(self) -> None:
         """The result is written; it need not be made again."""

@@ -98,8 +98,6 @@ def _plan(run: Prepared) -> list[str]:
     config, shards, world = run.config, run.shards, run.trainer.world
     entries = shards.manifest.splits[shards.split]
     gigabytes = sum(entry.bytes for entry in entries) / 1e9
-    turn = run.plan.turn(0)
-    clips = run.plan.turns * sum(map(len, turn))
     slots = config.clip.moments if config.task == "avts" else config.clip.views
     kind = "moments" if config.task == "avts" else "views"
     pieces = f" in {config.pieces} pieces" * (config.pieces > 1)
@@ -107,8 +105,8 @@ def _plan(run: Prepared) -> list[str]:
     return [
         f"data: {len(shards)} clips of {len(set(shards.sources))} sources in {len(entries)} "
         f"shards, {gigabytes:.2f} GB: split {shards.split!r} of {shards.root}",
-        f"plan: an epoch shows {clips} clips in {run.plan.steps_per_epoch} steps, "
-        f"{config.epochs} epochs; "
+        f"plan: an epoch shows {run.plan.clips_per_epoch} clips in {run.plan.steps_per_epoch} "
+        f"steps, {config.epochs} epochs; "
         f"{config.batch_size} clips x {slots} {kind} a step{pieces}{ranks}; "
         f"steps {run.total + 1} to {run.last_total} are left",
     ]

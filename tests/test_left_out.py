@@ -21,7 +21,7 @@ QUICK = ["--checkpoint", "untrained", "--device", "cpu", "--views", 2]
 TASKS = {
     "avsa": ["--windows", 2],
     "avc": ["--windows", 2],
-    "retrieval": ["--windows", 2, "--gallery", 3],
+    "retrieval": ["--windows", 2, "--gallery", 3, "--num-workers", 1],
     "localization": ["--windows", 2, "--rounds", 2],
     "segmentation": ["--epochs", 2, "--maps", 2],
 }
