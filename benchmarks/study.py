@@ -26,6 +26,7 @@ from pathlib import Path
 from benchmarks.study_jobs import (
     AVTRAIN,
     EVALUATIONS,
+    FEATURES,
     PRETRAININGS,
     Job,
     Study,
@@ -41,6 +42,7 @@ QUICK = Study(
     clips=28,
     videos=30,
     seeds=1,
+    more_seeds=0,
     steps=5,
     features=("logmel+intensity",),
     pretrainings=tuple(
@@ -96,6 +98,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--clips", type=_positive, help=f"clips of the world [{whole.clips}]")
     add("--videos", type=_positive, help=f"videos of the set of actions [{whole.videos}]")
     add("--seeds", type=_positive, help=f"seeds, from 0 [{whole.seeds}]")
+    add("--more-seeds", type=_natural, help=f"of what is asked most [{whole.more_seeds}]")
     add("--steps", type=_positive, help=f"steps; the AVC of a curriculum half [{whole.steps}]")
     add("--preset", choices=["tiny", "paper"], help=f"[{whole.preset}]")
     add("--device", choices=["auto", "cpu", "cuda"], help=f"[{whole.device}]")
@@ -114,6 +117,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _natural(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
+    return int(text)
+
+
 def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
@@ -122,7 +131,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _study(given: argparse.Namespace) -> Study:
-    names = ("clips", "videos", "seeds", "steps", "preset", "bf16", "device")
+    names = ("clips", "videos", "seeds", "more_seeds", "steps", "preset", "bf16", "device")
     values = {name: getattr(given, name) for name in names}
     changed = {name: value for name, value in values.items() if value is not None}
     return replace(QUICK if given.quick else Study(), **changed)
@@ -182,7 +191,8 @@ def _facts(
         f"{max(1, study.steps // 2)} steps of AVC before them; a step shows as many clips as the "
         "preset says for the task",
         "seeds": f"{study.seeds}, of the networks, the order of the clips, and the evaluation; "
-        "the world is the same",
+        "the world is the same"
+        + (f". {study.seeds + study.more_seeds} {_of_more_seeds()}" if study.more_seeds else ""),
         "features": " and ".join(study.features),
         "evaluations": ", ".join(
             evaluation.name for evaluation in EVALUATIONS if evaluation.name not in lacking
@@ -195,6 +205,12 @@ def _facts(
     if lacking:
         facts["left out, as this version lacks it"] = ", ".join(lacking)
     return facts
+
+
+def _of_more_seeds() -> str:
+    networks = ["untrained", *(one.name for one in PRETRAININGS if one.core)]
+    tests = [one.name for one in EVALUATIONS if one.core]
+    return f"of {', '.join(networks)} with {FEATURES[-1]} in {', '.join(tests)}"
 
 
 def _splits(shards: Path) -> str:

@@ -22,19 +22,20 @@ BUILD = ["--hfov", "70:90"]
 @dataclass(frozen=True)
 class Pretraining:
     """Options of `avtrain pretrain`. A curriculum begins with half as many steps of AVC.
-    ``features``: it is made with these alone."""
+    ``features``: it is made with these alone; ``core``: and from more seeds."""
 
     name: str
     options: tuple[str, ...]
     curriculum: bool = False
     transformer: bool = False
     features: tuple[str, ...] = FEATURES
+    core: bool = False
 
 
 PRETRAININGS = (
-    Pretraining("avc", ("--task", "avc")),
+    Pretraining("avc", ("--task", "avc"), core=True),
     Pretraining("avts", ("--task", "avts")),
-    Pretraining("avsa", ("--task", "avsa", "--no-transformer")),
+    Pretraining("avsa", ("--task", "avsa", "--no-transformer"), core=True),
     Pretraining("avsa-transformer", ("--task", "avsa", "--transformer"), transformer=True),
     Pretraining("curriculum", ("--task", "avsa", "--no-transformer"), curriculum=True),
     Pretraining(
@@ -53,22 +54,24 @@ PRETRAININGS = (
 @dataclass(frozen=True)
 class Evaluation:
     """`avtrain eval COMMAND` with options. ``context``: it asks for transformers, so that networks
-    that were trained without are left out; ``actions``: it is of the set of actions."""
+    that were trained without are left out; ``actions``: it is of the set of actions; ``core``: it
+    is made of more seeds."""
 
     name: str
     command: str
     options: tuple[str, ...] = ()
     context: bool = False
     actions: bool = False
+    core: bool = False
 
 
 EVALUATIONS = (
-    Evaluation("avsa-view1", "avsa", ("--views", "1")),
-    Evaluation("avsa-view4", "avsa", ("--views", "4")),
+    Evaluation("avsa-view1", "avsa", ("--views", "1"), core=True),
+    Evaluation("avsa-view4", "avsa", ("--views", "4"), core=True),
     Evaluation("avc-view1", "avc", ("--views", "1")),
     Evaluation("avc-view4", "avc", ("--views", "4")),
     Evaluation("retrieval", "retrieval"),
-    Evaluation("localization", "localization"),
+    Evaluation("localization", "localization", core=True),
     *(
         Evaluation(
             f"segmentation-{condition.removeprefix('audio+')}",
@@ -99,12 +102,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """The settings that decide what is made. ``videos``: of the set of actions; ``bf16``: of
-    pretraining."""
+    """The settings that decide what is made. ``more_seeds``: of untrained networks and of what else
+    is core, with the last of the features, since what spatial pretraining is worth is asked most;
+    ``videos``: of the set of actions; ``bf16``: of pretraining."""
 
     clips: int = 480
     videos: int = 360
     seeds: int = 3
+    more_seeds: int = 2
     steps: int = 1500
     preset: str = "tiny"
     bf16: bool = False
@@ -141,14 +146,16 @@ def jobs_of(study: Study, out: Path) -> list[Job]:
     jobs = _set_jobs("", study.clips, BUILD, [], out)
     if any(evaluation.actions for evaluation in evaluations):
         jobs += _set_jobs("actions-", study.videos, [], ["--actions"], out)
-    for seed in range(study.seeds):
-        for features in reversed(study.features):
-            jobs += _evaluations(study, None, features, seed, evaluations, out)
+    core = [evaluation for evaluation in evaluations if evaluation.core]
+    for seed in range(study.seeds + study.more_seeds):
+        more = seed >= study.seeds
+        for features in study.features[-1:] if more else reversed(study.features):
+            made = core if more else evaluations
+            jobs += _evaluations(study, None, features, seed, made, out)
             for pretraining in study.pretrainings:
-                if features not in pretraining.features:
-                    continue
-                jobs.append(_training(study, pretraining, features, seed, out))
-                jobs += _evaluations(study, pretraining, features, seed, evaluations, out)
+                if features in pretraining.features and (pretraining.core or not more):
+                    jobs.append(_training(study, pretraining, features, seed, out))
+                    jobs += _evaluations(study, pretraining, features, seed, made, out)
     return jobs
 
 

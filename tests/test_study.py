@@ -191,10 +191,20 @@ def test_plan_begins_with_one_seed_of_everything(
 ) -> None:
     assert study.main(["--plan", "--out", str(tmp_path / "s"), "--seeds", "2"]) == 0
     names = [line.split()[2].rstrip(":") for line in capsys.readouterr().out.splitlines()[:-1]]
-    seeds = ["seed1" in name for name in names]
+    seeds = [int(found[1]) if (found := re.search(r"seed(\d)", name)) else 0 for name in names]
     assert seeds == sorted(seeds)
     assert names[0] == "world"
     assert "curriculum-transformer/logmel/seed1/avsa-view4" in names
+    more = [name for name in names if "seed2" in name or "seed3" in name]
+    assert {name.split("/")[0] for name in more} == {"untrained", "avc", "avsa"}
+    assert {name.split("/")[1] for name in more} == {"logmel+intensity"}
+    assert {name.split("/")[3] for name in more} == {
+        "pretrain",
+        "avsa-view1",
+        "avsa-view4",
+        "localization",
+    }
+    assert not any("seed4" in name for name in names)
     assert not (tmp_path / "s").exists()
     only = ["--plan", "--out", str(tmp_path / "s"), "--only", "^avc/logmel/seed0/avc-view1$"]
     assert study.main(only) == 0
