@@ -265,15 +265,15 @@ def evaluate(root: str, config: Config, options: EvalOptions, rounds: int) -> Re
     return result
 
 
-def chance_near(truth: NDArray[np.float64], sources: NDArray[np.str_]) -> float:
-    """How often a source (M, 3) is within `NEAR_DEG` of one of another recording: so good is a
-    guess that knows where sounds usually come from (mostly from near the horizon), and nothing of
-    the clip. A uniform guess where there is one recording."""
-    one, other = np.random.default_rng(0).integers(len(truth), size=(2, _CHANCE_PAIRS))
-    apart = sources[one] != sources[other]
-    if not apart.any():
-        return float((1 - np.cos(np.radians(NEAR_DEG))) / 2)
-    return float((angle_between_deg(truth[one], truth[other])[apart] <= NEAR_DEG).mean())
+def chance_near(truth: NDArray[np.float64]) -> float:
+    """How often a source (M, 3) is within `NEAR_DEG` of one of them at a random azimuth: so good is
+    a guess that knows how high sounds usually are (near the horizon), and nothing of the clip."""
+    rng = np.random.default_rng(0)
+    one, other = truth[rng.integers(len(truth), size=(2, _CHANCE_PAIRS))]
+    azimuth = rng.uniform(-np.pi, np.pi, _CHANCE_PAIRS)
+    across = np.linalg.norm(other[:, :2], axis=-1)
+    turned = np.stack([across * np.cos(azimuth), across * np.sin(azimuth), other[:, 2]], axis=-1)
+    return float((angle_between_deg(one, turned) <= NEAR_DEG).mean())
 
 
 def _metrics(what: str, found: Found, sources: NDArray[np.str_]) -> dict[str, Metric]:
@@ -282,6 +282,6 @@ def _metrics(what: str, found: Found, sources: NDArray[np.str_]) -> dict[str, Me
         f"{what}mean error": share(error_deg, whose, CHANCE_DEG, unit="°", better="lower"),
         f"{what}median error": middle(error_deg, whose, CHANCE_DEG, unit="°"),
         f"{what}within {NEAR_DEG:g}°": share(
-            error_deg <= NEAR_DEG, whose, chance_near(found.truth, whose)
+            error_deg <= NEAR_DEG, whose, chance_near(found.truth)
         ),
     }
