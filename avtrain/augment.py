@@ -29,9 +29,7 @@ def prepare_pictures(frames: Tensor, size: int, jitter: Tensor, mirror: Tensor) 
     clips, views, count = frames.shape[:3]
     pictures = frames.flatten(0, 2).permute(0, 3, 1, 2)
     if pictures.shape[-2:] != (size, size):
-        # On CPUs bytes are resized several times faster than floats; elsewhere only floats are.
-        pictures = pictures if frames.device.type == "cpu" else pictures.float()
-        pictures = F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+        pictures = _resized(pictures, size)
     pictures = pictures.permute(0, 2, 3, 1).reshape(clips, -1, 3).float() / 255.0
     pictures = colour_jitter(pictures, jitter)
     mean, std = pictures.new_tensor(IMAGENET_MEAN), pictures.new_tensor(IMAGENET_STD)
@@ -70,12 +68,17 @@ def cut(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
     for clip, (top, left, height, width) in zip(frames, boxes.tolist(), strict=True):
         part = clip[:, :, top : top + height, left : left + width].flatten(0, 1)
         part = part.permute(0, 3, 1, 2)
-        # On CPUs bytes are resized several times faster than floats; elsewhere only floats are.
-        part = part if frames.device.type == "cpu" else part.float()
-        part = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
-        part = part if frames.device.type == "cpu" else part.round().clamp_(0, 255).byte()
+        part = _resized(part, size)
+        part = part.round().clamp(0, 255).byte() if part.is_floating_point() else part
         parts.append(part.permute(0, 2, 3, 1).view(*clip.shape[:2], size, size, 3))
     return torch.stack(parts)
+
+
+def _resized(pictures: Tensor, size: int) -> Tensor:
+    """Bytes (N, 3, height, width) to (N, 3, size, size). On CPUs bytes are resized several times
+    faster than floats, and stay such; elsewhere only floats are."""
+    pictures = pictures if pictures.device.type == "cpu" else pictures.float()
+    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
 
 
 def colour_jitter(pixels: Tensor, jitter: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from avprep.cli import main as avprep
 from avprep.world_actions import ACTIONS, ActionVideo, move, render_video
 from avtrain import recogniser
+from avtrain import videos as videos_module
 from avtrain.action import measure, recognise
 from avtrain.action_fold import ActionOptions, Answers
 from avtrain.cli import main as avtrain
@@ -283,6 +284,27 @@ def test_splits_of_a_set_without_folds(tmp_path: Path, world: Path) -> None:
     assert "has no split 'test'; its splits: train, val" in result.output
     result = run(avtrain, "eval", "action", tmp_path / "set", *given, "--folds", "1")
     assert "has no official folds; leave --folds out" in result.output
+
+
+def test_a_protocol_decides_what_of_a_video_is_seen(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes: list[torch.Tensor] = []
+    cut = videos_module.cut
+
+    def noted(frames: torch.Tensor, of: torch.Tensor, size: int) -> torch.Tensor:
+        boxes.append(of)
+        return cut(frames, of, size)
+
+    monkeypatch.setattr(videos_module, "cut", noted)
+    protocol = replace(QUICK, turns=3, smallest_part=0.08, middle=0.5)
+    recognise(root, CONFIG, protocol, ActionOptions(tmp_path, None, folds=(1,), device="cpu"))
+    # Two epochs of three windows of each of 20 videos, 16 at a time, and ten to test.
+    assert [len(of) for of in boxes] == [10] * 12 + [1] * 10
+    training = torch.cat(boxes[:12]).tolist()
+    assert len({tuple(box) for box in training}) > 100
+    (middle,) = {tuple(box) for box in torch.cat(boxes[12:]).tolist()}
+    assert middle[2] == middle[3] == 2 * middle[0] == 2 * middle[1]
 
 
 def test_paper_protocol_is_the_papers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,19 @@ def test_paper_protocol_is_the_papers() -> None:
         assert (protocol.weight_decay, protocol.clips_per_source) == (1e-5, 16)
         assert protocol.rounds == protocol.epochs  # new windows every epoch
         assert not protocol.paired
+
+
+def test_weight_decay_is_the_protocols() -> None:
+    sizes = []
+    for decay in (0.0, 1.0):
+        protocol = replace(
+            paper("avsa"), epochs=1, rounds=1, weight_decay=decay, learning_rate=0.01
+        )
+        torch.manual_seed(0)
+        classifier = PairClassifier(8, protocol.dropout)
+        train_classifier(classifier, lambda _: separable(640, 0), protocol, 0)
+        sizes.append(sum(float(part.detach().norm()) for part in classifier.parameters()))
+    assert sizes[1] < 0.8 * sizes[0]
 
 
 def separable(clips: int, seed: int) -> Pairs:

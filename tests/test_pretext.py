@@ -214,6 +214,8 @@ def test_a_curriculum_is_two_stages_in_one_command(root: Path, tmp_path: Path) -
     for name, value in one.model.items():
         assert torch.equal(other.model[name], value), name
     assert one.config["curriculum"]
+    assert one.config["begun_with"] == other.config["begun_with"]
+    assert one.config["begun_with"].startswith("2 steps of AVC ")
     # Interrupted in the first stage, and in the second.
     parts = ["pretrain", root, "--out", tmp_path / "parts", *SMALL, "--curriculum"]
     run = avtrain(*parts, "--curriculum-steps", 1, "--steps", 1)
