@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -186,20 +187,22 @@ class FoldRun:
             optimiser.load_state_dict(earlier["optimiser"])
             schedule.load_state_dict(earlier["schedule"])
             bar.update(first * protocol.turns * len(self.fold.train))
-        labels = torch.from_numpy(self.videos.labels)
-        epochs = [self._epoch(epoch) for epoch in range(first, protocol.epochs)]
-        every = [place for epoch in epochs for place in epoch]
-        dataset = self._windows(protocol.augment)
-        batches = self._load(dataset, every)
+        rounds = protocol.rounds or protocol.epochs
+        order = [epoch % rounds for epoch in range(first, protocol.epochs)]
+        epochs = {number: self._epoch(number) for number in order}
+        every = [places for epoch in epochs.values() for places in epoch]
+        batches = self._load(self._windows(protocol.augment), every)
+        kept: dict[int, Iterable[tuple[Tensor, Tensor]]] = {}
         net.train()
-        for epoch, places in enumerate(epochs, start=first):
+        for epoch, number in enumerate(order, start=first):
             # Randomness is a function of the epoch, so that a run goes on as it would have.
             torch.manual_seed(seed * 10_007 + epoch)
-            for _, batch in zip(places, batches, strict=False):
-                if batch is None:
-                    continue
-                logits = net(self._pictures(batch))
-                loss = F.cross_entropy(logits, labels[batch.position].to(self.device))
+            if number not in kept:
+                steps = self._steps(net, batches, len(epochs[number]))
+                kept[number] = steps if protocol.rounds is None else list(steps)
+            for inputs, labels in kept[number]:
+                logits = net(inputs) if protocol.rounds is None else net.head(inputs)
+                loss = F.cross_entropy(logits, labels)
                 if not torch.isfinite(loss):
                     raise TrainingError(
                         f"the loss of epoch {epoch + 1} is {loss.item()}; nothing of this epoch "
@@ -208,7 +211,7 @@ class FoldRun:
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-                bar.update(len(batch.position))
+                bar.update(len(labels))
             schedule.step()
             self.progress.save(
                 {
@@ -218,6 +221,21 @@ class FoldRun:
                     "schedule": schedule.state_dict(),
                 }
             )
+
+    def _steps(
+        self, net: Recogniser, batches: Iterator[VideoBatch | None], count: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of the next ``count`` batches the pictures, or the features where they are kept, and the
+        labels."""
+        labels = torch.from_numpy(self.videos.labels)
+        for batch in islice(batches, count):
+            if batch is None:
+                continue
+            inputs = self._pictures(batch)
+            if self.protocol.rounds is not None:
+                with torch.no_grad():
+                    inputs = net.video(inputs)
+            yield inputs, labels[batch.position].to(self.device)
 
     @torch.no_grad()
     def _test(self, net: Recogniser, bar: tqdm[Any]) -> Answers:

@@ -155,3 +155,12 @@ def networks_of(
             raise TrainingError(f"--{name} is the checkpoint's; leave the option out")
     path = Path(checkpoint)
     return path, Checkpoint.load(path).settings(path)
+
+
+keep_features = click.option(
+    "--keep-features",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Keep the features of the frozen networks there, and take them from there: for several "
+    "of avc, avsa, retrieval and localization, of the same networks, set and seed.",
+)

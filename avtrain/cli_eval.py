@@ -11,6 +11,7 @@ import click
 from avtrain.cli_common import (
     evaluate_all,
     evaluation_options,
+    keep_features,
     networks_of,
     one_sentence,
     show,
@@ -42,6 +43,7 @@ def _binary(
     num_workers: int | None,
     device: str,
     seed: int,
+    keep_features: Path | None,
 ) -> None:
     with one_sentence():
         from avtrain import evaluate as evaluation
@@ -59,6 +61,7 @@ def _binary(
             seed=seed,
             device=device,
             workers=num_workers,
+            keep_features=keep_features,
         )
 
         def of(which: Path | None) -> Result:
@@ -82,6 +85,7 @@ _WINDOWS = click.option(
 @evaluation_options
 @_VIEWS
 @_WINDOWS
+@keep_features
 def avc(**arguments: Any) -> None:
     """AVC-Bin: is the sound that of the clip, or of another one?
 
@@ -98,6 +102,7 @@ def avc(**arguments: Any) -> None:
 @evaluation_options
 @_VIEWS
 @_WINDOWS
+@keep_features
 def avsa(**arguments: Any) -> None:
     """AVSA-Bin: is the sound where it is seen, or turned by a random yaw?
 

@@ -12,6 +12,7 @@ import click
 from avtrain.cli_common import (
     evaluate_all,
     evaluation_options,
+    keep_features,
     networks_of,
     one_sentence,
     show,
@@ -32,6 +33,7 @@ _WINDOWS = click.option(
 @evaluation_options
 @click.option("--views", type=click.IntRange(1), default=4, help="Views of every clip.")
 @_WINDOWS
+@keep_features
 @click.option(
     "--gallery", type=click.IntRange(1), default=100, help="Clips of a gallery, if there are many."
 )
@@ -56,6 +58,7 @@ def retrieval(gallery: int, **arguments: Any) -> None:
 @evaluation_options
 @click.option("--views", type=click.IntRange(1), default=4, help="Views that are averaged.")
 @_WINDOWS
+@keep_features
 @click.option(
     "--rounds",
     type=click.IntRange(1),

@@ -92,7 +92,7 @@ def embed(
             rows = batch.index.numpy()
             batch = batch.to(device)
             found = {"video": networks.video(batch), "audio": networks.audio(batch)}
-            compared = networks.embeddings(batch, (found["video"], found["audio"]))
+            compared = networks.embeddings(found["video"], found["audio"], batch.directions)
             found |= {f"{name}_embedding": getattr(compared, name) for name in EMBEDDINGS}
             for name, value in found.items():
                 arrays[name][rows, step.epoch] = value.cpu().numpy()

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from avtrain.data import Batch, Clips
+from avtrain.data import Clips
 from avtrain.device import default_workers, pick_device
 from avtrain.draws import NO_AUGMENTATION
 from avtrain.errors import TrainingError
 from avtrain.frozen import Networks, load_networks
+from avtrain.frozen_features import PARTS, FrozenBatch, FrozenFeatures, Part, views_read
 from avtrain.left_out import LeftOut, sentences
-from avtrain.loader import Plan, load
+from avtrain.loader import Plan
 from avtrain.presets import Config
 from avtrain.probe import PairClassifier, Pairs, Protocol, decide, train_classifier
 from avtrain.progress import Progress
@@ -38,7 +39,7 @@ Binary = Literal["avc", "avsa"]
 @dataclass(frozen=True)
 class EvalOptions:
     """``checkpoint`` None evaluates a randomly initialised network. Every test clip is tested in
-    ``windows`` fixed windows."""
+    ``windows`` fixed windows. ``keep_features``: see `FrozenFeatures.folder`."""
 
     out: Path
     checkpoint: Path | None
@@ -49,6 +50,7 @@ class EvalOptions:
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
+    keep_features: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,14 @@ class Encoder:
     networks: Networks
     task: Binary
 
-    @torch.no_grad()
-    def pairs(self, batch: Batch) -> Pairs:
-        networks = self.networks
+    def pairs(self, batch: FrozenBatch) -> Pairs:
         # With a trained transformer the sound predicted from the pictures replaces their feature.
-        video = networks.predicted_audio(networks.video(batch), batch)
-        audio = networks.audio(batch)
-        if self.task == "avsa":
-            wrong = networks.audio(batch, batch.turned)
-        else:
-            wrong = audio.roll(1, dims=0)  # a batch has no two clips of one source
+        video = self.networks.predicted_audio(batch.features["video"], batch.directions).cpu()
+        audio = batch.features["audio"]
+        # For AVC the next clip's: a batch has no two clips of one source.
+        wrong = batch.features["turned"] if self.task == "avsa" else audio.roll(1, dims=0)
         return Pairs(
-            torch.cat([video, audio], dim=-1).cpu(),
-            torch.cat([video, wrong], dim=-1).cpu(),
-            batch.index.cpu(),
+            torch.cat([video, audio], dim=-1), torch.cat([video, wrong], dim=-1), batch.index
         )
 
 
@@ -87,7 +83,8 @@ def evaluate(
     test = ShardSet(root, options.test_split)
     device = pick_device(options.device)
     workers = default_workers(device) if options.workers is None else options.workers
-    clip = replace(config.clip, views=options.views, moments=1)
+    views = views_read(options.views, train, options.keep_features)
+    clip = replace(config.clip, views=views, moments=1)
     clips = (
         Clips(train, clip, config.sound, config.augment, options.seed),
         Clips(test, clip, config.sound, NO_AUGMENTATION, options.seed, options.windows),
@@ -115,7 +112,7 @@ def evaluate(
         {
             "networks": asdict(networks.described),
             "protocol": asdict(protocol),
-            "views": options.views,
+            "views": (options.views, views),
             "windows": options.windows,
             "seed": options.seed,
             "data": (train.manifest.sha256, options.train_split),
@@ -132,14 +129,18 @@ def evaluate(
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
     )
 
+    features = [
+        FrozenFeatures(networks, of, plan, workers, left_out, options.views, options.keep_features)
+        for of, plan, left_out in zip(clips, plans, unread, strict=True)
+    ]
+    parts: tuple[Part, ...] = PARTS if task == "avsa" else ("video", "audio")
+
     def pairs(epochs: range, *, testing: bool) -> Iterator[Pairs]:
-        left_out, pin = unread[testing], device.type == "cuda"
-        for _, batch in load(
-            clips[testing], plans[testing], epochs, 0, workers, pin, left_out=left_out
-        ):
-            bar.update(len(batch.index))
-            if task == "avsa" or len(batch.index) > 1:  # else there is no other clip's sound
-                yield encoder.pairs(batch.to(device))
+        for epoch in epochs:
+            for batch in features[testing].batches(epoch, parts):
+                bar.update(len(batch.index))
+                if task == "avsa" or len(batch.index) > 1:  # else there is no other clip's sound
+                    yield encoder.pairs(batch)
 
     def pairs_of(round_number: int) -> Pairs:
         rounds = range(round_number, round_number + 1)

@@ -51,31 +51,21 @@ class Networks:
         return self.model.embed_audio(batch.features(self.features, matrices))
 
     @torch.no_grad()
-    def embeddings(self, batch: Batch, features: tuple[Tensor, Tensor] | None = None) -> Embeddings:
-        """What pretraining compares, of length 1; ``features`` are those of pictures and sound,
-        where they are there already."""
-        video, audio = features or (self.video(batch), self.audio(batch))
+    def embeddings(self, video: Tensor, audio: Tensor, directions: Tensor) -> Embeddings:
+        """What pretraining compares, of length 1: of features (B, S, D) of pictures and sound."""
+        video, audio, directions = (part.to(self.device) for part in (video, audio, directions))
         across_views = self.config.across_views
-        found = self.model.embeddings(
-            video, audio, batch.directions, across_views, self.transformer
-        )
+        found = self.model.embeddings(video, audio, directions, across_views, self.transformer)
         return found.unit()
 
     @torch.no_grad()
-    def predicted_audio(self, video: Tensor, batch: Batch) -> Tensor:
+    def predicted_audio(self, video: Tensor, directions: Tensor) -> Tensor:
         """The sound's features as the views' pictures predict them; the pictures' own where no
         transformer was trained."""
         if not self.transformer:
             return video
-        predicted: Tensor = self.model.predict_audio(video, batch.directions)
-        return predicted
-
-    @torch.no_grad()
-    def predicted_video(self, audio: Tensor, batch: Batch) -> Tensor:
-        """The pictures' features as the views' sounds predict them, likewise."""
-        if not self.transformer:
-            return audio
-        predicted: Tensor = self.model.predict_video(audio, batch.directions)
+        inputs = (part.to(self.device) for part in (video, directions))
+        predicted: Tensor = self.model.predict_audio(*inputs)
         return predicted
 
 

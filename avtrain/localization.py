@@ -29,8 +29,9 @@ from avtrain.draws import NO_AUGMENTATION
 from avtrain.errors import TrainingError
 from avtrain.evaluate import EvalOptions
 from avtrain.frozen import load_networks
+from avtrain.frozen_features import BATCH_SIZE, FrozenFeatures, views_read
 from avtrain.left_out import LeftOut, sentences
-from avtrain.loader import Plan, load
+from avtrain.loader import Plan
 from avtrain.plot_directions import plot_directions
 from avtrain.presets import Config
 from avtrain.progress import Progress
@@ -40,7 +41,6 @@ from shards.geometry import angle_between_deg
 from shards.reader import ShardSet
 
 TASK = "localization"
-BATCH_SIZE = 32
 CHANCE_DEG = 90.0
 """Mean and median error of a guess that is uniform over the sphere, wherever the source is."""
 
@@ -164,8 +164,11 @@ def evaluate(root: str, config: Config, options: EvalOptions, rounds: int) -> Re
     train, test = ShardSet(root, options.train_split), ShardSet(root, options.test_split)
     device = pick_device(options.device)
     workers = default_workers(device) if options.workers is None else options.workers
-    # Nobody looks at the pictures: the fewer are read the better.
-    clip = replace(config.clip, views=options.views, moments=1, frames=1)
+    views = views_read(options.views, train, options.keep_features)
+    clip = replace(config.clip, views=views, moments=1)
+    if options.keep_features is None:
+        # Nobody looks at the pictures: the fewer are read the better.
+        clip = replace(clip, frames=1)
     classes = classes_of(train)
     classes_of(test)
     networks = load_networks(options.checkpoint, config, train, options.seed, device, workers)
@@ -176,7 +179,7 @@ def evaluate(root: str, config: Config, options: EvalOptions, rounds: int) -> Re
         options.checkpoint,
         {
             "networks": asdict(networks.described),
-            "views": options.views,
+            "views": (options.views, views),
             "rounds": rounds,
             "windows": options.windows,
             "seed": options.seed,
@@ -197,15 +200,25 @@ def evaluate(root: str, config: Config, options: EvalOptions, rounds: int) -> Re
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
     )
 
-    def read(shards: ShardSet, epochs: range, windows: int | None) -> Windows:
+    def read(shards: ShardSet, turns: range, windows: int | None) -> Windows:
         augment = config.augment if windows is None else NO_AUGMENTATION
         clips = Clips(shards, clip, config.sound, augment, options.seed, windows)
         plan = Plan(shards, options.seed, BATCH_SIZE)
-        parts, left_out, pin = [], unread[windows is not None], device.type == "cuda"
-        for step, batch in load(clips, plan, epochs, 0, workers, pin, left_out=left_out):
-            features = networks.audio(batch.to(device)).cpu()
-            parts.append(windows_of(clips, step.turn, batch.index, features, classes))
-            bar.update(len(batch.index))
+        features = FrozenFeatures(
+            networks,
+            clips,
+            plan,
+            workers,
+            unread[windows is not None],
+            options.views,
+            options.keep_features,
+        )
+        parts = []
+        for turn in turns:
+            for batch in features.batches(turn, ("audio",)):
+                of_sound = batch.features["audio"]
+                parts.append(windows_of(clips, turn, batch.index, of_sound, classes))
+                bar.update(len(batch.index))
         return Windows.join(parts)
 
     for number in left:

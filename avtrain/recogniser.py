@@ -14,8 +14,10 @@ from avtrain.presets import AugmentConfig
 class Protocol:
     """How an action recogniser is trained and tested; ``probe``: its video network stays as it is.
     Every epoch shows ``turns`` random windows of each video; ``windows`` of each are tested.
-    ``smallest_part``: a window in training is a random part of the picture, of this share of its
-    area at least (None: all of it); ``middle``: the share of the picture's side that is tested."""
+    ``rounds``: epochs show the windows of so many again and again, of which a probe keeps the
+    features (None: always others). ``smallest_part``: a window in training is a random part of the
+    picture, of this share of its area at least (None: all of it); ``middle``: the share of the
+    picture's side that is tested."""
 
     name: str
     probe: bool
@@ -28,6 +30,7 @@ class Protocol:
     dropout: float = 0.5
     windows: int = 25
     turns: int = 1
+    rounds: int | None = None
     smallest_part: float | None = None
     middle: float = 1.0
 
@@ -63,6 +66,7 @@ def tiny(probe: bool = False) -> Protocol:
         learning_rate=1e-2 if probe else 1e-3,
         milestones=(60, 80, 90),
         batch_size=16,
+        rounds=8 if probe else None,
         # Half of 64 features are too few to learn from.
         dropout=0.1,
         augment=AugmentConfig(jitter=(0.2, 0.2, 0.2, 0.0), volume=0.0, mirror=False),

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from avtrain.data import Batch, Clips
+from avtrain.data import Clips
 from avtrain.device import default_workers, pick_device
 from avtrain.draws import NO_AUGMENTATION
 from avtrain.evaluate import EvalOptions
 from avtrain.frozen import Networks, load_networks
+from avtrain.frozen_features import BATCH_SIZE, FrozenBatch, FrozenFeatures, views_read
 from avtrain.left_out import LeftOut, sentences
-from avtrain.loader import Plan, load
+from avtrain.loader import Plan
 from avtrain.models import Embeddings
 from avtrain.presets import Config
 from avtrain.progress import Progress
@@ -35,13 +36,13 @@ from shards.reader import ShardSet
 
 TASK = "retrieval"
 DIRECTIONS = ("sound of a picture", "picture of a sound")
-BATCH_SIZE = 32
 _RECALLS = (1, 5, 10)
 
 
-def embed(networks: Networks, batch: Batch) -> Embeddings:
+def embed(networks: Networks, batch: FrozenBatch) -> Embeddings:
     """On the CPU."""
-    found = networks.embeddings(batch)
+    features = batch.features
+    found = networks.embeddings(features["video"], features["audio"], batch.directions)
     parts = (found.predicted_audio, found.audio, found.predicted_video, found.video)
     return Embeddings(*(part.cpu() for part in parts))
 
@@ -84,18 +85,21 @@ def evaluate(root: str, config: Config, options: EvalOptions, gallery: int) -> R
     train, test = ShardSet(root, options.train_split), ShardSet(root, options.test_split)
     device = pick_device(options.device)
     workers = default_workers(device) if options.workers is None else options.workers
-    clip = replace(config.clip, views=options.views, moments=1)
+    views = views_read(options.views, test, options.keep_features)
+    clip = replace(config.clip, views=views, moments=1)
     clips = Clips(test, clip, config.sound, NO_AUGMENTATION, options.seed, options.windows)
     plan = Plan(test, options.seed, BATCH_SIZE)
     asked = gallery = min(gallery, len(test))
     networks = load_networks(options.checkpoint, config, train, options.seed, device, workers)
-    unread, pin = LeftOut.of(test), device.type == "cuda"
+    unread = LeftOut.of(test)
+    features = FrozenFeatures(
+        networks, clips, plan, workers, unread, options.views, options.keep_features
+    )
 
     def embedded(window: int) -> tuple[Embeddings, Tensor]:
         parts, order = [], []
-        epochs = range(window, window + 1)
-        for _, batch in load(clips, plan, epochs, 0, workers, pin, left_out=unread):
-            parts.append(embed(networks, batch.to(device)))
+        for batch in features.batches(window, ("video", "audio")):
+            parts.append(embed(networks, batch))
             order.append(batch.index)
             bar.update(len(batch.index))
         return _joined(parts, torch.cat(order))
@@ -106,7 +110,7 @@ def evaluate(root: str, config: Config, options: EvalOptions, gallery: int) -> R
         options.checkpoint,
         {
             "networks": asdict(networks.described),
-            "views": options.views,
+            "views": (options.views, views),
             "windows": options.windows,
             "gallery": gallery,
             "seed": options.seed,

@@ -9,10 +9,10 @@ the label map. What is reported counts the pixels of the whole test set.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,17 +25,18 @@ from avtrain.device import default_workers, pick_device
 from avtrain.draws import NO_AUGMENTATION
 from avtrain.errors import TrainingError
 from avtrain.frozen import load_networks
-from avtrain.labels import VOID, YT360, LabelledBatch, LabelledMoments, classes_of, spread
+from avtrain.labels import VOID, YT360, LabelledMoments, classes_of, spread
 from avtrain.left_out import sentences
 from avtrain.overlap import TRUE, count, scores
 from avtrain.overlay_plot import Example, plot_overlays
 from avtrain.presets import Config
 from avtrain.progress import Progress
 from avtrain.results import LEARNED_FROM, Result
-from avtrain.segmenter import Condition, Protocol, Segmenter
+from avtrain.segmenter import Condition, HeadBatch, Protocol, Segmenter
 from shards.reader import ShardSet
 
 SAVE_STEPS = 100
+_Step = TypeVar("_Step")
 EXAMPLES = 12
 
 
@@ -160,25 +161,41 @@ def _train(
     optimiser = torch.optim.Adam(
         head.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay
     )
+    rounds = protocol.rounds or protocol.epochs
+    places_of = {
+        (number, place): places
+        for number in range(min(rounds, protocol.epochs))
+        for place, places in enumerate(
+            data.epoch(number, protocol.batch_size, protocol.clips_per_source)
+        )
+    }
     steps = [
-        (epoch, places)
+        (epoch, (epoch % rounds, place))
         for epoch in range(protocol.epochs)
-        for places in data.epoch(epoch, protocol.batch_size, protocol.clips_per_source)
+        for number, place in places_of
+        if number == epoch % rounds
     ]
     losses: list[float] = state.get("losses", [])
     if losses:
         head.load_state_dict(state["head"])
         optimiser.load_state_dict(state["optimiser"])
     left = steps[len(losses) :]
-    batches = data.load([places for _, places in left], workers, device)
-    shown = _shown(batches, "training", len(losses), len(steps))
-    for (epoch, _), batch in zip(left, shown, strict=True):
+    first_time = list(dict.fromkeys(which for _, which in left))
+    batches = data.load([places_of[which] for which in first_time], workers, device)
+    kept: dict[tuple[int, int], HeadBatch | None] = {}
+    for epoch, which in _shown(left, "training", len(losses), len(steps)):
         passed = sum(epoch >= milestone for milestone in protocol.milestones)
         optimiser.param_groups[0]["lr"] = protocol.learning_rate * protocol.gamma**passed
+        inputs = kept.get(which)
+        if which not in kept:
+            batch = next(batches)
+            inputs = None if batch is None else segmenter.inputs(batch)
+            if protocol.rounds is not None:
+                kept[which] = inputs
         loss = torch.full((), torch.nan)
-        if batch is not None and (batch.truth != VOID).any():
-            truth = batch.truth.flatten(0, 1).long()
-            loss = F.cross_entropy(segmenter.logits(batch), truth, ignore_index=VOID)
+        if inputs is not None and (inputs.truth != VOID).any():
+            logits = segmenter.logits(inputs)
+            loss = F.cross_entropy(logits, inputs.truth.long(), ignore_index=VOID)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -214,8 +231,8 @@ def _test(
     segmenter.head.eval()
     sources = np.array(data.clips.shards.sources)
     names, number = np.unique(sources[data.samples], return_inverse=True)
-    source_of = np.zeros(len(sources), dtype=np.int64)
-    source_of[data.samples] = number
+    source_of = torch.zeros(len(sources), dtype=torch.int64)
+    source_of[data.samples] = torch.from_numpy(number)
     classes = len(data.classes.ids)
     counts = state.get("counts", torch.zeros(len(names), 3, classes, dtype=torch.int64))
     tested, pixels = state.get("tested", 0), state.get("pixels", 0)
@@ -225,7 +242,7 @@ def _test(
         tested += 1
         if batch is not None:
             of_clips = count(segmenter.predict(batch), batch.truth, classes).cpu()
-            counts.index_add_(0, torch.from_numpy(source_of[batch.clips.index.cpu()]), of_clips)
+            counts.index_add_(0, source_of[batch.clips.index.cpu()], of_clips)
             pixels += batch.truth.numel()
         if tested % SAVE_STEPS == 0:
             progress.save(state | {"counts": counts, "tested": tested, "pixels": pixels})
@@ -254,10 +271,8 @@ def _examples(segmenter: Segmenter, data: LabelledMoments, maps: int) -> list[Ex
     return examples
 
 
-def _shown(
-    batches: Iterator[LabelledBatch | None], what: str, done: int, total: int
-) -> Iterator[LabelledBatch | None]:
-    """The batches, with a bar."""
+def _shown(steps: Iterable[_Step], what: str, done: int, total: int) -> Iterator[_Step]:
+    """The steps, with a bar."""
     every_s = 0.5 if sys.stderr.isatty() else 30.0
-    bar = tqdm(batches, what, total=total, initial=done, unit="step", mininterval=every_s)
+    bar = tqdm(steps, what, total=total, initial=done, unit="step", mininterval=every_s)
     return iter(bar)

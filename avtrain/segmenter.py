@@ -21,8 +21,9 @@ Condition = Literal["none", "audio", "audio+context"]
 @dataclass(frozen=True)
 class Protocol:
     """How the head is trained: every epoch shows a random map of ``clips_per_source`` clips of
-    each source (None: of all clips), see `avtrain.loader.Plan`. ``classes``: which labels are told
-    apart."""
+    each source (None: of all clips), see `avtrain.loader.Plan`; with ``rounds`` those of so many
+    epochs again and again, of which what the frozen networks make is kept. ``classes``: which
+    labels are told apart."""
 
     name: str
     epochs: int
@@ -34,6 +35,7 @@ class Protocol:
     clips_per_source: int | None
     classes: Literal["yt360", "all"]
     initial_std: float | None
+    rounds: int | None = None
     gamma: float = 0.1
     weight_decay: float = 5e-4
 
@@ -63,12 +65,13 @@ def tiny() -> Protocol:
     """For small sets and networks, within minutes on two CPU cores."""
     return Protocol(
         name="tiny",
-        epochs=40,
+        epochs=8,
         # Of small sets many small steps: a head after some hundred steps of large batches says how
         # luckily it began, and little of what it was given.
-        batch_size=2,
+        batch_size=1,
+        rounds=1,
         learning_rate=1e-3,
-        milestones=(20, 32),
+        milestones=(4, 7),
         lateral=64,
         head=32,
         clips_per_source=None,
@@ -76,6 +79,18 @@ def tiny() -> Protocol:
         # Weights as small as the paper's take a small head hundreds of steps to outgrow.
         initial_std=None,
     )
+
+
+@dataclass(frozen=True)
+class HeadBatch:
+    """Of the B V views of a batch, what frozen networks make of them and the truth."""
+
+    maps: list[Tensor]
+    """Of each stage (B V, channels, frames, height, width)."""
+    condition: Tensor | None
+    """(B V, numbers)."""
+    truth: Tensor
+    """uint8 (B V, height, width)."""
 
 
 class Segmenter:
@@ -107,13 +122,14 @@ class Segmenter:
         ).to(networks.device)
 
     @torch.no_grad()
-    def features(self, clips: Batch) -> tuple[list[Tensor], Tensor | None]:
-        """The head's inputs for the B V views of a batch."""
-        networks = self.networks
+    def inputs(self, batch: LabelledBatch) -> HeadBatch:
+        """What the head needs of a batch."""
+        networks, clips = self.networks, batch.clips
         pictures = clips.pictures(networks.config.clip.size)
         maps = networks.model.video.maps(pictures.flatten(0, 1))
+        truth = batch.truth.flatten(0, 1)
         if self.condition == "none":
-            return maps, None
+            return HeadBatch(maps, None, truth)
         audio = networks.audio(clips)
         parts = [audio]
         if self.condition == "audio+context":
@@ -121,7 +137,7 @@ class Segmenter:
             # Random networks have random transformers: here they are not left out.
             parts.append(self._across_views(networks.model.predict_audio, video, clips))
             parts.append(self._across_views(networks.model.predict_video, audio, clips))
-        return maps, torch.cat(parts, dim=-1).flatten(0, 1)
+        return HeadBatch(maps, torch.cat(parts, dim=-1).flatten(0, 1), truth)
 
     def _across_views(
         self, predict: Callable[[Tensor, Tensor], Tensor], features: Tensor, clips: Batch
@@ -130,11 +146,11 @@ class Segmenter:
         groups = (torch.split(part, self.views, dim=1) for part in (features, clips.directions))
         return torch.cat([predict(*group) for group in zip(*groups, strict=True)], dim=1)
 
-    def logits(self, batch: LabelledBatch) -> Tensor:
+    def logits(self, inputs: HeadBatch) -> Tensor:
         """(B V, classes, height, width) at the size of the truth."""
-        return enlarge(self.head(*self.features(batch.clips)), batch.truth.shape[-2:])
+        return enlarge(self.head(inputs.maps, inputs.condition), inputs.truth.shape[-2:])
 
     @torch.no_grad()
     def predict(self, batch: LabelledBatch) -> Tensor:
         """Classes (B, V, height, width)."""
-        return self.logits(batch).argmax(dim=1).view_as(batch.truth)
+        return self.logits(self.inputs(batch)).argmax(dim=1).view_as(batch.truth)

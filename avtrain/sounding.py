@@ -115,7 +115,8 @@ def windows_of(
     clips: Clips, epoch: int, index: Tensor, features: Tensor, classes: tuple[int, ...]
 ) -> Windows:
     """The truth of the windows that a batch of ``clips`` shows: samples ``index`` (B,) of epoch
-    ``epoch``, with ``features`` (B, V, D). Samples without truth are left out."""
+    ``epoch``, with ``features`` (B, V, D) of their first views. Samples without truth are left
+    out."""
     rows, rotations, vectors, sources, others = [], [], [], [], []
     for row, sample in enumerate(index.tolist()):
         info, draw = clips.shards.info(sample), clips.draw(epoch, sample)
@@ -128,7 +129,7 @@ def windows_of(
             if source.kind in classes:
                 vector[classes.index(source.kind)] = source.direction
                 count[classes.index(source.kind)] += 1
-        places = [info.views[view] for view in draw.views]
+        places = [info.views[view] for view in draw.views[: features.shape[1]]]
         turns = np.stack(
             [view_rotation(place.azimuth_deg, place.elevation_deg) for place in places]
         )

@@ -1,6 +1,6 @@
 """Which pretraining learns what: a grid of pretrainings on a generated world, evaluated.
 
-    python -m benchmarks.study [--out study] [--clips 480] [--seeds 3] [--steps 1500]
+    python -m benchmarks.study [--out study] [--clips 480] [--seeds 3] [--steps 1000]
 
 Pretraining (none, AVC, AVTS, AVSA, AVSA with curriculum) x transformer x features x seeds, each
 evaluated in the tasks of `avtrain eval`; the results become docs/study.md. Hours on a CPU. What is
@@ -22,18 +22,18 @@ from dataclasses import replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from zipfile import BadZipFile
 
 from benchmarks.study_jobs import (
     AVTRAIN,
     EVALUATIONS,
-    FEATURES,
     PRETRAININGS,
     Job,
     Study,
     available,
     jobs_of,
 )
-from benchmarks.study_run import Records, chosen, held, run_jobs
+from benchmarks.study_run import SETS, TRAINING, Records, chosen, held, run_jobs
 from shards.errors import ShardError
 from shards.reader import ShardSet
 
@@ -42,7 +42,6 @@ QUICK = Study(
     clips=28,
     videos=30,
     seeds=1,
-    more_seeds=0,
     steps=5,
     features=("logmel+intensity",),
     pretrainings=tuple(
@@ -73,9 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         with held(out) as lock:
+            if given.begin_with is not None:
+                sets = [job for job in jobs if job.kind.endswith(SETS)]
+                failed = run_jobs(sets, records, given.jobs, lock)
+                if failed or not _take(given.begin_with, out, every, records):
+                    return 2
             failed = run_jobs(jobs, records, given.jobs, lock)
             unfinished = [job for job in every if not records.is_finished(job)]
             failed |= _report(study, out, page, lacking, every, unfinished)
+            if not failed:
+                _archive(page.with_suffix(".zip"), out, every, records)
     except KeyboardInterrupt:
         print(f"\nstopped; the same command goes on (finished jobs: {out / 'jobs'})")
         return 130
@@ -98,7 +104,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--clips", type=_positive, help=f"clips of the world [{whole.clips}]")
     add("--videos", type=_positive, help=f"videos of the set of actions [{whole.videos}]")
     add("--seeds", type=_positive, help=f"seeds, from 0 [{whole.seeds}]")
-    add("--more-seeds", type=_natural, help=f"of what is asked most [{whole.more_seeds}]")
     add("--steps", type=_positive, help=f"steps; the AVC of a curriculum half [{whole.steps}]")
     add("--preset", choices=["tiny", "paper"], help=f"[{whole.preset}]")
     add("--device", choices=["auto", "cpu", "cuda"], help=f"[{whole.device}]")
@@ -106,6 +111,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     cores = len(os.sched_getaffinity(0))
     add("--jobs", type=_positive, default=cores, help="at a time [cores]")
     add("--only", type=_pattern, metavar="REGEX", help="jobs so named, and what they need")
+    add(
+        "--begin-with",
+        type=Path,
+        metavar="FILE",
+        help="take what is finished in docs/study.zip, of the same settings, from there",
+    )
     add("--plan", action="store_true", help="print the jobs, and exit")
     add("--quick", action="store_true", help="a small grid on a small world, in study-quick")
     return parser.parse_args(arguments)
@@ -117,12 +128,6 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _natural(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
-    return int(text)
-
-
 def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
@@ -131,7 +136,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _study(given: argparse.Namespace) -> Study:
-    names = ("clips", "videos", "seeds", "more_seeds", "steps", "preset", "bf16", "device")
+    names = ("clips", "videos", "seeds", "steps", "preset", "bf16", "device")
     values = {name: getattr(given, name) for name in names}
     changed = {name: value for name, value in values.items() if value is not None}
     return replace(QUICK if given.quick else Study(), **changed)
@@ -142,6 +147,24 @@ def _print_plan(jobs: Sequence[Job], records: Records) -> None:
         state = "done" if records.is_finished(job) else "to do"
         print(f"{state}  {job.name}: {' '.join([*job.command[2:], *job.machine])}")
     print(f"{len(jobs)} jobs, {sum(map(records.is_finished, jobs))} of them done")
+
+
+def _take(path: Path, out: Path, every: Sequence[Job], records: Records) -> bool:
+    from benchmarks.study_archive import take_archive
+
+    try:
+        taken = take_archive(path, out, every, records)
+    except (OSError, BadZipFile) as error:
+        print(f"{path} holds no results of a study: {error}", file=sys.stderr)
+        return False
+    print(f"{taken} jobs are taken from {path}")
+    return True
+
+
+def _archive(path: Path, out: Path, every: Sequence[Job], records: Records) -> None:
+    from benchmarks.study_archive import write_archive
+
+    write_archive(path, out, every, records)
 
 
 def _report(
@@ -156,7 +179,7 @@ def _report(
     any more, or that are not finished, do not count."""
     finished = [job for job in every if job not in unfinished]
     results = [job.makes for job in finished if job.kind.startswith("eval ")]
-    trained = [job.makes for job in finished if job.kind.startswith("pretrain ")]
+    trained = [job.makes for job in finished if job.kind.startswith(TRAINING)]
     if not results:
         return {"report": "there is no result yet"}
     command = [*AVTRAIN, "report", *map(str, results), "--out", str(out / "report")]
@@ -191,8 +214,7 @@ def _facts(
         f"{max(1, study.steps // 2)} steps of AVC before them; a step shows as many clips as the "
         "preset says for the task",
         "seeds": f"{study.seeds}, of the networks, the order of the clips, and the evaluation; "
-        "the world is the same"
-        + (f". {study.seeds + study.more_seeds} {_of_more_seeds()}" if study.more_seeds else ""),
+        "the world is the same",
         "features": " and ".join(study.features),
         "evaluations": ", ".join(
             evaluation.name for evaluation in EVALUATIONS if evaluation.name not in lacking
@@ -205,12 +227,6 @@ def _facts(
     if lacking:
         facts["left out, as this version lacks it"] = ", ".join(lacking)
     return facts
-
-
-def _of_more_seeds() -> str:
-    networks = ["untrained", *(one.name for one in PRETRAININGS if one.core)]
-    tests = [one.name for one in EVALUATIONS if one.core]
-    return f"of {', '.join(networks)} with {FEATURES[-1]} in {', '.join(tests)}"
 
 
 def _splits(shards: Path) -> str:

@@ -74,11 +74,6 @@ CLAIMS = (
         _BINARY,
     ),
     Claim("the transformer beats none", {"transformer": "yes"}, {"transformer": "no"}),
-    Claim(
-        "a transformer that normalises first (no part of the paper) beats none",
-        {"transformer": "norm first"},
-        {"transformer": "no"},
-    ),
     Claim("intensity beats log-mel alone", {"features": _FEATURES}, {"features": "log-mel"}),
     Claim(
         "a curriculum (AVC first) beats AVSA alone",
@@ -168,9 +163,6 @@ def _finding(claim: Claim, task: str, lines: Sequence[Line]) -> Finding | None:
         what = _what(line)
         if line.untrained or any(what[name] != value for name, value in claim.of.items()):
             continue
-        # What is no part of the paper is compared where a claim asks for it.
-        if line.network.norm_first and "transformer" not in claim.of:
-            continue
         other = by_what.get(tuple((what | claim.but).items()))
         if other is None or other is line:
             continue
@@ -208,7 +200,7 @@ def _what(line: Line) -> dict[str, Any]:
 def _in_words(what: dict[str, Any]) -> str:
     words = [str(what[name]) for name in ("pretraining", "features") if name in what]
     if what.get("transformer", "no") != "no":
-        words.append("transformer" + ", norm first" * (what["transformer"] == "norm first"))
+        words.append("transformer")
     if "views" in what:
         words.append(f"tested with {what['views']} view{'s' * (what['views'] > 1)}")
     if what.get("condition", "none") not in ("", "none"):

@@ -15,38 +15,30 @@ from avtrain.cli import evaluate
 
 AVPREP, AVTRAIN = ([sys.executable, "-m", name] for name in ("avprep", "avtrain"))
 FEATURES = ("logmel", "logmel+intensity")
-# An object fills much of such a view: small networks see it.
-BUILD = ["--hfov", "70:90"]
+# An object fills much of such a view: small networks see it. Those of preset tiny look at 32 pixels
+# and 8 frames a second.
+BUILD = {"tiny": ["--size", "64", "--fps", "8"], "paper": []}
+HFOV = ["--hfov", "70:90"]
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Options of `avtrain pretrain`. A curriculum begins with half as many steps of AVC.
-    ``features``: it is made with these alone; ``core``: and from more seeds."""
+    """Options of `avtrain pretrain`. A curriculum begins with half as many steps of AVC."""
 
     name: str
     options: tuple[str, ...]
     curriculum: bool = False
     transformer: bool = False
-    features: tuple[str, ...] = FEATURES
-    core: bool = False
 
 
 PRETRAININGS = (
-    Pretraining("avc", ("--task", "avc"), core=True),
+    Pretraining("avc", ("--task", "avc")),
     Pretraining("avts", ("--task", "avts")),
-    Pretraining("avsa", ("--task", "avsa", "--no-transformer"), core=True),
+    Pretraining("avsa", ("--task", "avsa", "--no-transformer")),
     Pretraining("avsa-transformer", ("--task", "avsa", "--transformer"), transformer=True),
     Pretraining("curriculum", ("--task", "avsa", "--no-transformer"), curriculum=True),
     Pretraining(
         "curriculum-transformer", ("--task", "avsa", "--transformer"), True, transformer=True
-    ),
-    # No part of the paper: what its transformers' layers cost.
-    Pretraining(
-        "avsa-norm-first",
-        ("--task", "avsa", "--transformer", "--norm-first"),
-        transformer=True,
-        features=FEATURES[-1:],
     ),
 )
 
@@ -54,30 +46,34 @@ PRETRAININGS = (
 @dataclass(frozen=True)
 class Evaluation:
     """`avtrain eval COMMAND` with options. ``context``: it asks for transformers, so that networks
-    that were trained without are left out; ``actions``: it is of the set of actions; ``core``: it
-    is made of more seeds."""
+    that were trained without are left out; ``actions``: it is of the set of actions; ``shares``: it
+    looks at the same frozen features as others, which the first of them makes. ``features``: it is
+    made of networks with these."""
 
     name: str
     command: str
     options: tuple[str, ...] = ()
     context: bool = False
     actions: bool = False
-    core: bool = False
+    shares: bool = False
+    features: tuple[str, ...] = FEATURES
 
 
 EVALUATIONS = (
-    Evaluation("avsa-view1", "avsa", ("--views", "1"), core=True),
-    Evaluation("avsa-view4", "avsa", ("--views", "4"), core=True),
-    Evaluation("avc-view1", "avc", ("--views", "1")),
-    Evaluation("avc-view4", "avc", ("--views", "4")),
-    Evaluation("retrieval", "retrieval"),
-    Evaluation("localization", "localization", core=True),
+    Evaluation("avsa-view4", "avsa", ("--views", "4"), shares=True),
+    Evaluation("avsa-view1", "avsa", ("--views", "1"), shares=True),
+    Evaluation("avc-view4", "avc", ("--views", "4"), shares=True),
+    Evaluation("avc-view1", "avc", ("--views", "1"), shares=True),
+    Evaluation("retrieval", "retrieval", shares=True),
+    Evaluation("localization", "localization", shares=True),
     *(
         Evaluation(
             f"segmentation-{condition.removeprefix('audio+')}",
             "segmentation",
-            ("--condition", condition, "--epochs", "8"),
+            ("--condition", condition, "--epochs", "4", "--maps", "2"),
             context=condition == "audio+context",
+            # With log-mels alone those that hear the view say what there is to say.
+            features=FEATURES if condition == "audio" else FEATURES[-1:],
         )
         for condition in ("none", "audio", "audio+context")
     ),
@@ -102,15 +98,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """The settings that decide what is made. ``more_seeds``: of untrained networks and of what else
-    is core, with the last of the features, since what spatial pretraining is worth is asked most;
-    ``videos``: of the set of actions; ``bf16``: of pretraining."""
+    """The settings that decide what is made. ``videos``: of the set of actions; ``bf16``: of
+    pretraining."""
 
     clips: int = 480
     videos: int = 360
     seeds: int = 3
-    more_seeds: int = 2
-    steps: int = 1500
+    steps: int = 1000
     preset: str = "tiny"
     bf16: bool = False
     device: str = "auto"
@@ -140,22 +134,20 @@ def _options(command: click.Command) -> list[str]:
 
 
 def jobs_of(study: Study, out: Path) -> list[Job]:
-    """All jobs, in the order in which they are begun: the sets, then seed after seed."""
+    """All jobs, in the order in which they are begun: the sets, then seed after seed, with the
+    last of the features first."""
     lacking = available()
     evaluations = [evaluation for evaluation in EVALUATIONS if lacking[evaluation.name] is None]
-    jobs = _set_jobs("", study.clips, BUILD, [], out)
+    build = BUILD[study.preset]
+    jobs = _set_jobs("", study.clips, [*HFOV, *build], [], out)
     if any(evaluation.actions for evaluation in evaluations):
-        jobs += _set_jobs("actions-", study.videos, [], ["--actions"], out)
-    core = [evaluation for evaluation in evaluations if evaluation.core]
-    for seed in range(study.seeds + study.more_seeds):
-        more = seed >= study.seeds
-        for features in study.features[-1:] if more else reversed(study.features):
-            made = core if more else evaluations
-            jobs += _evaluations(study, None, features, seed, made, out)
+        jobs += _set_jobs("actions-", study.videos, build, ["--actions"], out)
+    for features in reversed(study.features):
+        for seed in range(study.seeds):
+            jobs += _evaluations(study, None, features, seed, evaluations, out)
             for pretraining in study.pretrainings:
-                if features in pretraining.features and (pretraining.core or not more):
-                    jobs.append(_training(study, pretraining, features, seed, out))
-                    jobs += _evaluations(study, pretraining, features, seed, made, out)
+                jobs.append(_training(study, pretraining, features, seed, out))
+                jobs += _evaluations(study, pretraining, features, seed, evaluations, out)
     return jobs
 
 
@@ -219,15 +211,22 @@ def _evaluations(
         checkpoint = ["untrained", "--features", features, "--preset", study.preset]
     else:
         checkpoint = [str(out / "networks" / name / "checkpoint.pt")]
-    jobs = []
+    jobs: list[Job] = []
+    maker: tuple[str, ...] = ()
     for evaluation in evaluations:
         if evaluation.context and pretraining is not None and not pretraining.transformer:
+            continue
+        if features not in evaluation.features:
             continue
         shards = "actions-shards" if evaluation.actions else "shards"
         makes = out / "results" / name / evaluation.name
         command = ["eval", evaluation.command, str(out / shards), "--checkpoint", *checkpoint]
         command += ["--out", str(makes), "--no-baseline", "--seed", str(seed)]
         needs = () if pretraining is None else (f"{name}/pretrain",)
+        if evaluation.shares:
+            command += ["--keep-features", str(out / "features" / name)]
+            needs += maker
+            maker = maker or (f"{name}/{evaluation.name}",)
         jobs.append(
             Job(
                 f"{name}/{evaluation.name}",

@@ -28,6 +28,7 @@ from shards.files import dump_json, write_atomic
 # Jobs share the cores by running beside each other, which costs nothing; threads inside do.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 SETS = ("world", "shards")
+TRAINING = "pretrain "
 _POLL_S = 0.2
 _STOP_S = 10.0
 
@@ -49,7 +50,10 @@ class Records:
     def __init__(self, out: Path, jobs: Sequence[Job]) -> None:
         self.folder = out / "jobs"
         self._stamps: dict[str, str] = {}
+        self._needed_by: defaultdict[str, list[Job]] = defaultdict(list)
         for job in jobs:
+            for name in job.needs:
+                self._needed_by[name].append(job)
             needed = [self._stamps[name] for name in job.needs]
             command = [part.removeprefix(f"{out}{os.sep}") for part in job.command[1:]]
             text = json.dumps([command, needed])
@@ -66,15 +70,24 @@ class Records:
             return {}
         return record if isinstance(record, dict) else {}
 
+    def settings(self, job: Job) -> str:
+        """A digest of them."""
+        return self._stamps[job.name]
+
     def is_finished(self, job: Job) -> bool:
+        """A training whose network is not there (see `study_archive`) is if nothing needs it."""
         record = self.read(job)
         same = record.get("settings") == self._stamps[job.name]
-        return same and record.get("finished") is True and job.makes.exists()
+        if not (same and record.get("finished") is True and job.makes.exists()):
+            return False
+        needed_by = self._needed_by[job.name]
+        return not _lacks_network(job) or all(map(self.is_finished, needed_by))
 
     def begin(self, job: Job) -> None:
         """Make room: what was made with other settings goes, and what cannot be gone on with."""
         record = self.read(job)
-        if record.get("settings") != self._stamps[job.name] or not job.resumes:
+        same = record.get("settings") == self._stamps[job.name]
+        if not same or not job.resumes or _lacks_network(job):
             shutil.rmtree(job.makes, ignore_errors=True)
         job.makes.parent.mkdir(parents=True, exist_ok=True)
         # Of several starts that a job needs, all count.
@@ -95,6 +108,10 @@ class Records:
             "command": list(job.command[1:]),
         }
         write_atomic(path, dump_json(record, indent=1))
+
+
+def _lacks_network(job: Job) -> bool:
+    return job.kind.startswith(TRAINING) and not (job.makes / "checkpoint.pt").exists()
 
 
 @dataclass

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from avtrain.data import Clips
 from avtrain.probe import (
     PairClassifier,
     Pairs,
@@ -21,8 +22,8 @@ from avtrain.probe import (
 )
 from avtrain.progress import Progress
 from avtrain.results import Metric, Result, middle, share
-from tests.runs import avtrain
-from tests.tiny_set import make_set
+from tests.runs import SMALL, avtrain
+from tests.tiny_set import damage, make_set
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,56 @@ def test_checkpoint_brings_its_settings(root: Path, tmp_path: Path) -> None:
     result = avtrain("eval", "avsa", root, *checkpoint, "--test-split", "valid")
     assert result.exit_code == 2
     assert "no split 'valid'" in result.output
+
+
+def test_kept_features_are_those_that_would_be_made(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = avtrain("pretrain", root, "--out", tmp_path, "--steps", 2, *SMALL)
+    assert trained.exit_code == 0, trained.output
+    evaluations = ("avsa", "avc", "retrieval")
+    arguments = [root, "--checkpoint", tmp_path / "checkpoint.pt", "--no-baseline", "--windows", 2]
+
+    def metrics(task: str, out: Path, *more: object) -> dict[str, Metric]:
+        result = avtrain("eval", task, *arguments, "--out", out, *more)
+        assert result.exit_code == 0, result.output
+        (path,) = out.glob("*.result.json")
+        return Result.read(path).metrics
+
+    plain = {task: metrics(task, tmp_path / f"plain/{task}") for task in evaluations}
+    kept = tmp_path / "kept"
+    keep = ("--keep-features", kept)
+    shared = {"avsa": metrics("avsa", tmp_path / "shared/avsa", *keep)}
+    with monkeypatch.context() as patched:
+        # The first evaluation has made all that others need.
+        patched.delattr(Clips, "read")
+        shared |= {task: metrics(task, tmp_path / f"shared/{task}", *keep) for task in plain}
+        metrics("avsa", tmp_path / "shared/one view", *keep, "--views", 1)
+    assert shared == plain
+    # Of other networks, and of another seed, nothing is taken.
+    count = len(list(kept.iterdir()))
+    metrics("retrieval", tmp_path / "seed", *keep, "--seed", 1)
+    assert len(list(kept.iterdir())) == count + 2
+    for path in kept.iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    damaged = avtrain("eval", "avc", *arguments, "--out", tmp_path / "damaged", *keep)
+    assert damaged.exit_code == 2
+    assert "is damaged" in damaged.output
+    assert "delete it" in damaged.output
+
+
+def test_clips_that_were_left_out_of_kept_features_stay_left_out(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", {"train": 8, "test": 4}, clips_per_source=2)
+    damage(root, 0, "test")
+    arguments = ["eval", "avc", root, "--checkpoint", "untrained", "--windows", 2]
+    arguments += ["--keep-features", tmp_path / "kept"]
+    written = []
+    for out in (tmp_path / "first", tmp_path / "second"):
+        result = avtrain(*arguments, "--out", out)
+        assert result.exit_code == 1, result.output
+        written.append(Result.read(out / "avc-bin-untrained.result.json"))
+    assert written[0] == written[1]
+    assert len(written[1].left_out) == 1
 
 
 def test_an_interrupted_classifier_goes_on_as_it_would_have(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +18,18 @@ from avprep.demo import clip_truth
 from avprep.world import FRAMES, make_clip
 from avtrain.report import lines_of
 from avtrain.report_figures import read_trainings
-from avtrain.results import Result
+from avtrain.results import Result, read_results
 from avtrain.run_log import read_log
 from benchmarks import study
+from benchmarks.study_archive import take_archive, write_archive
 from benchmarks.study_claims import CLAIMS, CONTRARY, HOLDS, UNDECIDED, findings_of
-from benchmarks.study_jobs import Job, Study, jobs_of
+from benchmarks.study_jobs import EVALUATIONS, PRETRAININGS, Job, Study, jobs_of
 from benchmarks.study_page import BEGIN, END, write_page, write_summary
-from benchmarks.study_run import Records, chosen, held, run_jobs
+from benchmarks.study_run import SETS, TRAINING, Records, chosen, held, run_jobs
+from shards.reader import ShardSet
 from tests.made_results import FEATURES, result
 from tests.test_report import write_log
+from tests.tiny_set import make_set
 
 
 def grid(value: Callable[[str, str, bool, int], float], seeds: int = 3) -> list[Result]:
@@ -69,18 +74,6 @@ def test_words_follow_the_numbers() -> None:
     assert verdicts["several views with the transformer beat one view of the same networks"] == {
         "avsa-bin": HOLDS
     }
-    # What is no part of the paper is in no answer but its own.
-    norm_first = [
-        replace(one, network=replace(one.network, norm_first=True, settings="norm first"))
-        for one in grid(lambda *setting: 2 - accuracy(*setting))
-        if one.network.transformer
-    ]
-    for claim in CLAIMS:
-        findings = findings_of(claim, lines_of([*grid(accuracy), *norm_first]))
-        if "normalises first" in claim.words:
-            assert {finding.verdict for finding in findings} == {HOLDS}
-        else:
-            assert findings == findings_of(claim, lines)
     curriculum = "a curriculum (AVC first) beats AVSA alone"
     assert set(verdicts[curriculum].values()) == {UNDECIDED}
     # Differences of one seed or two decide nothing, however large they are.
@@ -186,30 +179,23 @@ def test_the_page_says_what_came_out(tmp_path: Path) -> None:
     assert re.search(r"\| AVSA beats AVC +\| localization .*\*\*does not hold\*\*", text)
 
 
-def test_plan_begins_with_one_seed_of_everything(
+def test_plan_goes_through_the_seeds_with_intensity_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert study.main(["--plan", "--out", str(tmp_path / "s"), "--seeds", "2"]) == 0
     names = [line.split()[2].rstrip(":") for line in capsys.readouterr().out.splitlines()[:-1]]
-    seeds = [int(found[1]) if (found := re.search(r"seed(\d)", name)) else 0 for name in names]
-    assert seeds == sorted(seeds)
     assert names[0] == "world"
+    kinds = list(dict.fromkeys(tuple(name.split("/")[1:3]) for name in names if "/" in name))
+    both = ("logmel+intensity", "logmel")
+    assert kinds == [(features, f"seed{seed}") for features in both for seed in (0, 1)]
     assert "curriculum-transformer/logmel/seed1/avsa-view4" in names
-    more = [name for name in names if "seed2" in name or "seed3" in name]
-    assert {name.split("/")[0] for name in more} == {"untrained", "avc", "avsa"}
-    assert {name.split("/")[1] for name in more} == {"logmel+intensity"}
-    assert {name.split("/")[3] for name in more} == {
-        "pretrain",
-        "avsa-view1",
-        "avsa-view4",
-        "localization",
-    }
-    assert not any("seed4" in name for name in names)
     assert not (tmp_path / "s").exists()
     only = ["--plan", "--out", str(tmp_path / "s"), "--only", "^avc/logmel/seed0/avc-view1$"]
     assert study.main(only) == 0
     names = [line.split()[2].rstrip(":") for line in capsys.readouterr().out.splitlines()[:-1]]
-    assert names == ["world", "shards", "avc/logmel/seed0/pretrain", "avc/logmel/seed0/avc-view1"]
+    # One evaluation keeps the features that the others look at.
+    jobs = ["pretrain", "avsa-view4", "avc-view1"]
+    assert names == ["world", "shards", *(f"avc/logmel/seed0/{job}" for job in jobs)]
     assert study.main([*only[:-1], "nothing so named"]) == 2
 
 
@@ -228,7 +214,7 @@ def test_jobs_with_other_settings_are_other_jobs(tmp_path: Path) -> None:
     same, jobs = records(Study(seeds=5, device="cpu"))
     assert all(map(same.is_finished, jobs))
     longer, jobs = records(Study(steps=9))
-    assert [longer.is_finished(job) for job in jobs] == [True, True, False, False]
+    assert [longer.is_finished(job) for job in jobs] == [True, True, False, False, False]
     larger, jobs = records(Study(clips=9))
     assert not any(map(larger.is_finished, jobs))
 
@@ -255,3 +241,67 @@ def test_failures_stop_what_needs_them_alone(tmp_path: Path) -> None:
         assert failed["after bad"] == "needs bad, which failed"
         assert (tmp_path / "good/runs").read_text() == "x"
         assert (tmp_path / "after good/runs").read_text() == "x"
+
+
+def test_a_study_goes_on_from_an_archive(tmp_path: Path) -> None:
+    """Results are taken over; a network that is needed again is trained again."""
+    shards = make_set(tmp_path / "set", {"train": 4, "test": 2})
+    settings = replace(study.QUICK, pretrainings=PRETRAININGS[:1])
+
+    def made(out: Path) -> tuple[list[Job], Records]:
+        jobs = jobs_of(settings, out)
+        records = Records(out, jobs)
+        for job in jobs:
+            if job.kind.endswith(SETS):
+                shutil.copytree(shards, job.makes, dirs_exist_ok=True)
+                records.note(job, 1, finished=True)
+        return jobs, records
+
+    first = tmp_path / "first"
+    jobs, records = made(first)
+    for job in jobs:
+        if job.kind.startswith(TRAINING):
+            log = write_log(job.makes) / "log.jsonl"
+            log.write_text(log.read_text().removesuffix('{"st'))
+            (job.makes / "checkpoint.pt").write_bytes(b"large")
+        elif job.kind.startswith("eval"):
+            one = result("AVC", 0.6, 0)
+            one = replace(one, data=ShardSet(shards).manifest.sha256)
+            network = replace(one.network, checkpoint=f"{first}/networks/checkpoint.pt")
+            replace(one, network=network).write(job.makes)
+        if job.name != "avc/logmel+intensity/seed0/action":
+            records.note(job, 2, finished=True)
+    archive = tmp_path / "study.zip"
+    write_archive(archive, first, jobs, records)
+    content = archive.read_bytes()
+    write_archive(archive, first, jobs, records)
+    assert archive.read_bytes() == content
+    with zipfile.ZipFile(archive) as read:
+        texts = [read.read(name).decode() for name in read.namelist()]
+    assert not any(str(tmp_path) in text for text in texts)
+
+    second = tmp_path / "second"
+    jobs, records = made(second)
+    assert take_archive(archive, second, jobs, records) == len(jobs) - len(SETS) * 2 - 1
+    left = [job.name for job in jobs if not records.is_finished(job)]
+    # One test lacks, and needs its network.
+    assert left == ["avc/logmel+intensity/seed0/pretrain", "avc/logmel+intensity/seed0/action"]
+    assert len(read_results([second / "results"])) == len(jobs) - len(SETS) * 2 - 2
+    (training,) = read_trainings([second / "networks"])
+    (before,) = read_trainings([first / "networks"])
+    np.testing.assert_allclose(training.columns["loss"], before.columns["loss"], rtol=1e-3)
+    # The other one done, nothing needs the network any more.
+    records.note(jobs[-1], 2, finished=True)
+    jobs[-1].makes.mkdir(parents=True)
+    assert all(map(records.is_finished, jobs))
+    # Of other settings, or another set, nothing is taken.
+    settings = replace(settings, steps=7)
+    third = tmp_path / "third"
+    jobs, records = made(third)
+    assert take_archive(archive, third, jobs, records) == len(EVALUATIONS)  # of untrained networks
+    shards = make_set(tmp_path / "other", {"train": 4, "test": 3})
+    jobs, records = made(tmp_path / "fourth")
+    assert take_archive(archive, tmp_path / "fourth", jobs, records) == 0
+    assert (
+        study.main(["--quick", "--out", str(tmp_path), "--begin-with", str(tmp_path / "no")]) == 2
+    )
