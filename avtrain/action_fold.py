@@ -177,7 +177,7 @@ class FoldRun:
     def _train(self, net: Recogniser, earlier: dict[str, Any], bar: tqdm[Any]) -> None:
         protocol, seed = self.protocol, self.options.seed
         learning = [p for p in net.parameters() if p.requires_grad]
-        optimiser = torch.optim.Adam(learning, lr=protocol.learning_rate)
+        optimiser = torch.optim.Adam(learning, lr=protocol.learning_rate, fused=True)
         schedule = torch.optim.lr_scheduler.MultiStepLR(
             optimiser, list(protocol.milestones), protocol.gamma
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ SHARED_VIEWS = 4
 """Evaluations look at so many by default. Where they share, all have so many, and those that ask
 for fewer take the first of them."""
 BATCH_SIZE = 32
+"""As of the protocols of AVC-Bin and AVSA-Bin: what is kept is kept by epochs of batches."""
 Part = Literal["video", "audio", "turned"]
 PARTS: tuple[Part, ...] = ("video", "audio", "turned")
 
@@ -41,13 +42,16 @@ class FrozenBatch:
 
     @classmethod
     def of(cls, networks: Networks, batch: Batch, parts: Sequence[Part]) -> FrozenBatch:
+        """``parts`` have a sound among them; of one moment."""
         batch = batch.to(networks.device)
-        make: dict[Part, Callable[[], Tensor]] = {
-            "video": lambda: networks.video(batch),
-            "audio": lambda: networks.audio(batch),
-            "turned": lambda: networks.audio(batch, batch.turned),
-        }
-        features = {part: make[part]().cpu() for part in parts}
+        features: dict[Part, Tensor] = {}
+        if "video" in parts:
+            features["video"] = networks.video(batch).cpu()
+        sounds = {"audio": batch.matrices, "turned": batch.turned}
+        heard = [part for part in parts if part in sounds]
+        # As of one clip with more views: its spectra are made once.
+        found = networks.audio(batch, torch.cat([sounds[part] for part in heard], dim=2))
+        features |= dict(zip(heard, found.cpu().chunk(len(heard), dim=1), strict=True))
         return cls(batch.index.cpu(), batch.directions.cpu(), features)
 
     def first(self, views: int) -> FrozenBatch:

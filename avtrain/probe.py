@@ -123,7 +123,10 @@ def train_classifier(
     """``pairs_of`` extracts a round; rounds are kept where they are needed again. What
     ``progress`` holds of an earlier start is gone on with."""
     optimiser = torch.optim.Adam(
-        classifier.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay
+        classifier.parameters(),
+        lr=protocol.learning_rate,
+        weight_decay=protocol.weight_decay,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.MultiStepLR(
         optimiser, list(protocol.milestones), protocol.gamma

@@ -159,7 +159,10 @@ def _train(
     """Train the head from where ``state`` is, and return the mean loss of every epoch."""
     head, device = segmenter.head.train(), segmenter.networks.device
     optimiser = torch.optim.Adam(
-        head.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay
+        head.parameters(),
+        lr=protocol.learning_rate,
+        weight_decay=protocol.weight_decay,
+        fused=True,
     )
     rounds = protocol.rounds or protocol.epochs
     places_of = {
