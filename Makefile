@@ -76,7 +76,7 @@ $(DEMO)/avsa/avsa-bin.result.json: $(DEMO)/avsa/curves.png
 # run at a time; ONLY=REGEX names some; BF16=1 trains in bfloat16; BEGIN=FILE takes what another machine
 # made (docs/study.zip); QUICK=1 shows in minutes that everything runs.
 study: CLIPS := $(if $(QUICK),28,480)
-study: STEPS := $(if $(QUICK),5,1000)
+study: STEPS := $(if $(QUICK),5,1500)
 study: SEEDS := $(if $(QUICK),1,3)
 study: $(VENV)/.run
 	$(BIN)/python -m benchmarks.study --clips $(CLIPS) --steps $(STEPS) --seeds $(SEEDS) \

@@ -1,6 +1,6 @@
 """Which pretraining learns what: a grid of pretrainings on a generated world, evaluated.
 
-    python -m benchmarks.study [--out study] [--clips 480] [--seeds 3] [--steps 1000]
+    python -m benchmarks.study [--out study] [--clips 480] [--seeds 3] [--steps 1500]
 
 Pretraining (none, AVC, AVTS, AVSA, AVSA with curriculum) x transformer x features x seeds, each
 evaluated in the tasks of `avtrain eval`; the results become docs/study.md. Hours on a CPU. What is

@@ -104,7 +104,7 @@ class Study:
     clips: int = 480
     videos: int = 360
     seeds: int = 3
-    steps: int = 1000
+    steps: int = 1500
     preset: str = "tiny"
     bf16: bool = False
     device: str = "auto"
