@@ -214,8 +214,12 @@ def _end(_: int, frame: FrameType | None) -> None:
         sys.exit(1)
 
 
-def _end_with_parent() -> None:
-    """A build that was killed ends in all its processes, and writes nothing more."""
+def end_with_parent() -> None:
+    """In a worker process: what was killed ends in all its processes, and writes nothing more."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -228,7 +232,7 @@ def _work(orders: Connection[Any, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, _end)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
     def starting(step: int | None) -> None:
         orders.send(_Begun(step))

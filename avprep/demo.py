@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from avprep import world_picture
+from avprep.crew import end_with_parent
 from avprep.errors import UserError
 from avprep.truth import WORLD_FORMAT
 from avprep.world import (
@@ -85,6 +86,10 @@ def prepare(
         raise UserError(f"The folder {out} cannot be made: {error.strerror}.") from error
 
 
+def worker_pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
+
+
 def _write_clips(out: Path, clips: int, seed: int, workers: int) -> Iterator[None]:
     """Write all clips, here or in worker processes; yields once for each."""
     job = partial(_make_and_write_clip, out, seed)
@@ -93,7 +98,7 @@ def _write_clips(out: Path, clips: int, seed: int, workers: int) -> Iterator[Non
         return
     # The clips of a place go to one worker, which then paints their panorama only once.
     chunk = min(CLIPS_PER_PLACE, -(-clips // workers))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         yield from pool.map(job, range(clips), chunksize=chunk)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import groupby
-from multiprocessing import get_context
 from pathlib import Path
 
 import av
 from tqdm import tqdm
 
-from avprep.demo import prepare
+from avprep.demo import prepare, worker_pool
 from avprep.world_actions import ACTIONS, FOLDS, GROUPS, ActionVideo, render_video
 from avprep.world_picture import Bytes
 from shards.files import write_atomic
@@ -55,7 +53,7 @@ def _write_groups(out: Path, every: list[ActionVideo], workers: int) -> Iterator
     if workers == 1:
         yield from map(job, groups)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         yield from pool.map(job, groups)
 
 

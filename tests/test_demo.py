@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +21,7 @@ from avprep import world, world_picture, world_sound
 from avprep.demo import make_world, write_clip
 from avprep.errors import UserError
 from shards.geometry import angle_between_deg, direction_deg, unit_vector
+from tests.processes import children, lives
 
 SEED = 5
 
@@ -288,6 +292,23 @@ def test_places_are_split_by_index() -> None:
     clip = world.make_clip(SEED, 7)
     assert (clip.place, clip.start_s, clip.name) == (places[1], 30, "place-00001-30")
     assert world.make_clip(SEED + 1, 7) != clip
+
+
+@pytest.mark.parametrize("what", [[], ["--actions"]])
+def test_what_is_killed_ends_in_all_its_processes(tmp_path: Path, what: list[str]) -> None:
+    command = [sys.executable, "-m", "avprep", "demo", str(tmp_path / "world"), *what]
+    command += ["--clips", "60", "--workers", "2"]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "world").rglob("*.*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = children(killed.pid)
+    assert len(workers) >= 2
+    killed.terminate()
+    killed.wait()
+    while any(map(lives, workers)):
+        assert time.monotonic() < deadline, "its workers end with it"
+        time.sleep(0.05)
 
 
 def test_errors_of_the_user(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 
 from avtrain.checkpoint import Checkpoint
 from avtrain.presets import tiny, with_options
+from tests.processes import children
 from tests.tiny_set import make_set
 
 HERE = Path(__file__).parent
@@ -229,10 +230,6 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, "the run did not begin"
         time.sleep(0.01)
-
-
-def children(process: int) -> list[str]:
-    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
 
 
 def test_more_processes_than_clips_are_refused(root: Path, tmp_path: Path) -> None:

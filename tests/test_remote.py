@@ -27,6 +27,7 @@ from avprep.state import locked
 from shards.places import LocalFolder, folder_of
 from shards.reader import ShardSet
 from tests.media import FAST, build, contents, write_dot_recording
+from tests.processes import children, lives
 from tests.tiny_set import make_set
 
 s3fs = pytest.importorskip("s3fs")
@@ -81,14 +82,6 @@ def start_build(raw: Path, out: str, *arguments: object) -> subprocess.Popen[str
     return subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-
-
-def _lives(process: str) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 def _take_for_dead(store: s3fs.S3FileSystem, root: str, check: Callable[[], None]) -> None:
@@ -170,10 +163,10 @@ def test_a_build_killed_on_its_way_to_a_bucket_is_finished_by_the_same_command(
     deadline = time.monotonic() + 60
     while not store.glob("bucket/killed/train/*.index.json") and time.monotonic() < deadline:
         time.sleep(0.02)
-    workers = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    workers = children(killed.pid)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
-    while any(map(_lives, workers)):
+    while any(map(lives, workers)):
         assert time.monotonic() < deadline, "its workers end with it"
         time.sleep(0.05)
     assert list(tmp_path.iterdir()) == [], "no unfinished shard is left here"
