@@ -34,6 +34,10 @@ class Protocol:
     smallest_part: float | None = None
     middle: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.rounds is not None and not self.probe:
+            raise ValueError("features are kept of a network that does not learn")
+
     @property
     def task(self) -> str:
         """The name of results."""

@@ -164,19 +164,14 @@ def _train(
         weight_decay=protocol.weight_decay,
         fused=True,
     )
-    rounds = protocol.rounds or protocol.epochs
-    places_of = {
-        (number, place): places
-        for number in range(min(rounds, protocol.epochs))
-        for place, places in enumerate(
-            data.epoch(number, protocol.batch_size, protocol.clips_per_source)
-        )
-    }
+    rounds = [
+        data.epoch(number, protocol.batch_size, protocol.clips_per_source)
+        for number in range(min(protocol.rounds or protocol.epochs, protocol.epochs))
+    ]
     steps = [
-        (epoch, (epoch % rounds, place))
+        (epoch, (epoch % len(rounds), place))
         for epoch in range(protocol.epochs)
-        for number, place in places_of
-        if number == epoch % rounds
+        for place in range(len(rounds[epoch % len(rounds)]))
     ]
     losses: list[float] = state.get("losses", [])
     if losses:
@@ -184,7 +179,8 @@ def _train(
         optimiser.load_state_dict(state["optimiser"])
     left = steps[len(losses) :]
     first_time = list(dict.fromkeys(which for _, which in left))
-    batches = data.load([places_of[which] for which in first_time], workers, device)
+    places = [rounds[number][place] for number, place in first_time]
+    batches = data.load(places, workers, device)
     kept: dict[tuple[int, int], HeadBatch | None] = {}
     for epoch, which in _shown(left, "training", len(losses), len(steps)):
         passed = sum(epoch >= milestone for milestone in protocol.milestones)

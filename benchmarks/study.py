@@ -22,7 +22,7 @@ from dataclasses import replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import is_zipfile
 
 from benchmarks.study_jobs import (
     AVTRAIN,
@@ -70,18 +70,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.plan:
         _print_plan(jobs, records)
         return 0
+    if given.begin_with is not None and not is_zipfile(given.begin_with):
+        print(f"{given.begin_with} holds no results of a study", file=sys.stderr)
+        return 2
     try:
         with held(out) as lock:
             if given.begin_with is not None:
-                sets = [job for job in jobs if job.kind.endswith(SETS)]
-                failed = run_jobs(sets, records, given.jobs, lock)
-                if failed or not _take(given.begin_with, out, every, records):
-                    return 2
-            failed = run_jobs(jobs, records, given.jobs, lock)
+                # Whatever is asked for now, nothing that is there is to be lost.
+                sets = [job for job in every if job.kind.endswith(SETS)]
+                if run_jobs(sets, records, given.jobs, lock):
+                    return 1
+                _take(given.begin_with, out, every, records)
+            try:
+                failed = run_jobs(jobs, records, given.jobs, lock)
+            finally:
+                _archive(out / "study.zip", out, every, records)
             unfinished = [job for job in every if not records.is_finished(job)]
-            failed |= _report(study, out, page, lacking, every, unfinished)
-            if not failed:
+            unwritten = _report(study, out, page, lacking, every, unfinished)
+            if not unwritten:
                 _archive(page.with_suffix(".zip"), out, every, records)
+            failed |= unwritten
     except KeyboardInterrupt:
         print(f"\nstopped; the same command goes on (finished jobs: {out / 'jobs'})")
         return 130
@@ -115,7 +123,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--begin-with",
         type=Path,
         metavar="FILE",
-        help="take what is finished in docs/study.zip, of the same settings, from there",
+        help="take what is finished in a study.zip, of the same settings and sets, from there",
     )
     add("--plan", action="store_true", help="print the jobs, and exit")
     add("--quick", action="store_true", help="a small grid on a small world, in study-quick")
@@ -149,16 +157,11 @@ def _print_plan(jobs: Sequence[Job], records: Records) -> None:
     print(f"{len(jobs)} jobs, {sum(map(records.is_finished, jobs))} of them done")
 
 
-def _take(path: Path, out: Path, every: Sequence[Job], records: Records) -> bool:
+def _take(path: Path, out: Path, every: Sequence[Job], records: Records) -> None:
     from benchmarks.study_archive import take_archive
 
-    try:
-        taken = take_archive(path, out, every, records)
-    except (OSError, BadZipFile) as error:
-        print(f"{path} holds no results of a study: {error}", file=sys.stderr)
-        return False
-    print(f"{taken} jobs are taken from {path}")
-    return True
+    taken, there = take_archive(path, out, every, records)
+    print(f"{taken} of {there} jobs are taken from {path}")
 
 
 def _archive(path: Path, out: Path, every: Sequence[Job], records: Records) -> None:

@@ -20,6 +20,7 @@ from shards.files import dump_json, write_atomic
 from shards.reader import ShardSet
 
 _COLUMNS = ("step", "loss", "clip_accuracy", "view_accuracy")
+_RECORDS = "jobs/"
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -42,12 +43,9 @@ def write_archive(path: Path, out: Path, jobs: Sequence[Job], records: Records) 
     write_atomic(path, buffer.getvalue())
 
 
-def take_archive(path: Path, out: Path, jobs: Sequence[Job], records: Records) -> int:
+def take_archive(path: Path, out: Path, jobs: Sequence[Job], records: Records) -> tuple[int, int]:
     """Take from an archive what is not finished in ``out``, of the same settings and sets, which
-    are there. Returns of how many jobs.
-
-    Raises OSError or zipfile.BadZipFile for what is no such file.
-    """
+    are there. Returns of how many jobs, and how many are in the archive."""
     taken = 0
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -66,11 +64,11 @@ def take_archive(path: Path, out: Path, jobs: Sequence[Job], records: Records) -
                     write_atomic(out / name, content)
             records.note(job, record["seconds"], finished=True)
             taken += 1
-    return taken
+    return taken, sum(name.startswith(_RECORDS) for name in names)
 
 
 def _record(job: Job) -> str:
-    return f"jobs/{job.name}.json"
+    return f"{_RECORDS}{job.name}.json"
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:

@@ -193,6 +193,7 @@ def run_jobs(jobs: Sequence[Job], records: Records, at_a_time: int, lock: int) -
             seconds[job.kind].append(records.read(job).get("seconds", 0.0))
     failed: dict[str, str] = {}
     running: list[_Running] = []
+    tqdm.monitor_interval = 0  # its thread could hold a lock at the moment of a fork
     bar = tqdm(
         total=len(jobs),
         initial=len(finished),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -282,7 +283,8 @@ def test_a_study_goes_on_from_an_archive(tmp_path: Path) -> None:
 
     second = tmp_path / "second"
     jobs, records = made(second)
-    assert take_archive(archive, second, jobs, records) == len(jobs) - len(SETS) * 2 - 1
+    there = len(jobs) - len(SETS) * 2 - 1
+    assert take_archive(archive, second, jobs, records) == (there, there)
     left = [job.name for job in jobs if not records.is_finished(job)]
     # One test lacks, and needs its network.
     assert left == ["avc/logmel+intensity/seed0/pretrain", "avc/logmel+intensity/seed0/action"]
@@ -298,10 +300,48 @@ def test_a_study_goes_on_from_an_archive(tmp_path: Path) -> None:
     settings = replace(settings, steps=7)
     third = tmp_path / "third"
     jobs, records = made(third)
-    assert take_archive(archive, third, jobs, records) == len(EVALUATIONS)  # of untrained networks
+    untrained = len(EVALUATIONS)
+    assert take_archive(archive, third, jobs, records) == (untrained, there)
     shards = make_set(tmp_path / "other", {"train": 4, "test": 3})
     jobs, records = made(tmp_path / "fourth")
-    assert take_archive(archive, tmp_path / "fourth", jobs, records) == 0
-    assert (
-        study.main(["--quick", "--out", str(tmp_path), "--begin-with", str(tmp_path / "no")]) == 2
+    assert take_archive(archive, tmp_path / "fourth", jobs, records) == (0, there)
+
+
+def test_what_is_no_archive_is_said_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text").write_text("no archive")
+    for name in ("nowhere", "text"):
+        begin = ["--begin-with", str(tmp_path / name)]
+        assert study.main(["--quick", "--out", str(tmp_path / "s"), *begin]) == 2
+        assert "holds no results of a study" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
+_FORKED = """
+import sys
+from pathlib import Path
+from benchmarks.study_jobs import AVTRAIN, Job
+from benchmarks.study_run import Records, held, run_jobs
+
+out = Path(sys.argv[1])
+jobs = [
+    Job("good", "eval a", (*AVTRAIN, "--help"), out),
+    Job("bad", "eval a", (*AVTRAIN, "eval", "avc", "nowhere", "--checkpoint", "untrained", "--out",
+        str(out / "bad")), out / "bad"),
+]
+with held(out) as lock:
+    failed = run_jobs(jobs, Records(out, jobs), 2, lock)
+print(failed)
+"""
+
+
+def test_what_avtrain_says_is_in_the_log_of_its_job(tmp_path: Path) -> None:
+    # By itself: jobs are forked, which processes with threads, as those of tests, had better not.
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKED, str(tmp_path)], capture_output=True, text=True, check=True
     )
+    assert "Usage: avtrain" in (tmp_path / "jobs/good.log").read_text()
+    assert json.loads((tmp_path / "jobs/good.json").read_text())["finished"]
+    assert done.stdout.startswith("{'bad': 'Error: nowhere")
+    assert "Traceback" not in (tmp_path / "jobs/bad.log").read_text()
