@@ -196,6 +196,15 @@ def test_the_command(small: Path, tmp_path: Path) -> None:
         3,
     )
     assert "mean error (°)" in result.stdout
+    # Of kept features of four views the probe sees the first one, and the truth is as it sees it.
+    keep = [*arguments, "--keep-features", tmp_path / "kept"]
+    result = avtrain("eval", "localization", small, *keep, "--out", tmp_path / "one")
+    assert result.exit_code == 0, result.output
+    four = [*arguments, "--views", 4]
+    plain = avtrain("eval", "localization", small, *four, "--out", tmp_path / "plain")
+    kept = avtrain("eval", "localization", small, *four, *keep[-2:], "--out", tmp_path / "four")
+    assert kept.exit_code == 0, kept.output
+    assert kept.stdout == plain.stdout
     unlabelled = make_set(tmp_path / "set", {"train": 1, "test": 1})
     result = avtrain("eval", "localization", unlabelled, *arguments, "--out", tmp_path)
     assert result.exit_code == 2
