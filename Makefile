@@ -74,7 +74,7 @@ $(DEMO)/avsa/avsa-bin.result.json: $(DEMO)/avsa/curves.png
 
 # Finished jobs are kept: the same command goes on. SEEDS, STEPS and CLIPS decide what is made; JOBS
 # run at a time; ONLY=REGEX names some; BF16=1 trains in bfloat16; BEGIN=FILE takes what another
-# machine made (docs/study-next.zip); QUICK=1 shows in minutes that everything runs.
+# machine made (docs/study.zip); QUICK=1 shows in minutes that everything runs.
 study: CLIPS := $(if $(QUICK),28,480)
 study: STEPS := $(if $(QUICK),5,1500)
 study: SEEDS := $(if $(QUICK),1,3)

@@ -200,7 +200,7 @@ def _report(
     write_page(page, lines, read_trainings(trained), out / "world", facts)
     if page == PAGE:
         write_summary(Path("README.md"), lines, facts)
-    print(f"{done.stdout}\n{page} and {out / 'report'} are written")
+    print(f"{page} and {out / 'report'} are written")
     return {}
 
 

@@ -42,6 +42,12 @@ _AVC = {"pretraining": "AVC", "transformer": "no"}
 _ONE_VIEW = {"pretraining": "AVC", "transformer": "no", "views": 1}
 CLAIMS = (
     Claim("AVSA beats AVC", {"pretraining": "AVSA"}, _AVC, _SPATIAL),
+    Claim(
+        "AVC and then AVSA, half again as many steps, beat AVC",
+        {"pretraining": "curriculum AVC, AVSA"},
+        _AVC,
+        _SPATIAL,
+    ),
     Claim("AVC beats untrained networks", _AVC, {"pretraining": "none"}, _SPATIAL),
     Claim(
         "AVSA beats untrained networks",

@@ -200,6 +200,7 @@ def run_jobs(jobs: Sequence[Job], records: Records, at_a_time: int, lock: int) -
         unit="job",
         bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        miniters=0,
     )
     try:
         with _stopping():
@@ -228,6 +229,7 @@ def run_jobs(jobs: Sequence[Job], records: Records, at_a_time: int, lock: int) -
                     bar.update()
                 left = [*waiting, *(one.job for one in running)]
                 bar.set_postfix_str(_left(left, seconds, at_a_time), refresh=False)
+                bar.update(0)  # the time goes on where no job ends
     finally:
         _end(running, records)
         bar.close()

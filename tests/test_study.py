@@ -75,6 +75,8 @@ def test_words_follow_the_numbers() -> None:
     assert verdicts["several views with the transformer beat one view of the same networks"] == {
         "avsa-bin": HOLDS
     }
+    both = "AVC and then AVSA, half again as many steps, beat AVC"
+    assert verdicts[both] == {"avsa-bin": HOLDS, "localization": HOLDS}
     curriculum = "a curriculum (AVC first) beats AVSA alone"
     assert set(verdicts[curriculum].values()) == {UNDECIDED}
     # Differences of one seed or two decide nothing, however large they are.
