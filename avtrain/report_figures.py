@@ -239,7 +239,7 @@ def _curves(figure: Any, trainings: Sequence[Training]) -> None:
             panel.set_title(f"{kind}: {label}" if column == 0 else label, fontsize=10)
             panel.set_xlabel("step", fontsize=9)
             panel.tick_params(labelsize=8)
-        row[0].legend(fontsize=7, loc="best", framealpha=0.7)
+        row[1].legend(fontsize=7, loc="best", framealpha=0.7)  # accuracies leave it room
     figure.supxlabel(
         "Running means; bands: from the lowest to the highest seed; dotted: chance.",
         fontsize=8,
