@@ -17,7 +17,7 @@ test: $(VENV)/.test check
 
 # What the tests do a little of, many times over: kills of a build, and damaged recordings.
 soak: $(VENV)/.test
-	AVPREP_TEST_KILLS=40 $(BIN)/pytest tests/test_scale.py
+	AVPREP_TEST_KILLS=40 $(BIN)/pytest tests/avprep/build/test_scale.py
 	$(BIN)/python -m tests.fuzz --count 2000
 
 check: $(VENV)/.test

@@ -1,5 +1,5 @@
 """``python -m avprep``."""
 
-from avprep.cli import main
+from avprep.cli.main import main
 
 main()

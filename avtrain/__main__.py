@@ -1,5 +1,5 @@
 """``python -m avtrain``."""
 
-from avtrain.cli import main
+from avtrain.cli.main import main
 
 main()

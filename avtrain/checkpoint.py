@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avtrain.config import Config
 from avtrain.errors import TrainingError
-from avtrain.presets import Config
 from shards.files import atomic_file
 
 VERSION = 3

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from avtrain.checkpoint import Checkpoint
+from avtrain.config import Config, paper
 from avtrain.errors import TrainingError
-from avtrain.features import FeatureConfig, Features
-from avtrain.models import AudioVisual, ModelConfig
-from avtrain.presets import Config, paper
+from avtrain.networks.features import FeatureConfig, Features
+from avtrain.networks.models import AudioVisual, ModelConfig
 
 _SECTIONS = ("model", "train_criterion")
 _LOSS = "train_criterion.losses.0"

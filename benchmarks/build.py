@@ -39,9 +39,9 @@ from pathlib import Path
 
 import cv2
 
-from avprep.choices import cores
-from avprep.demo import make_world
-from avprep.ffmpeg import ffmpeg_path, ffmpeg_version
+from avprep.cli.choices import cores
+from avprep.media.ffmpeg import ffmpeg_path, ffmpeg_version
+from avprep.world.write import make_world
 
 COPIES = {(640, 360): 96, (1920, 960): 24, (3840, 1920): 16}
 """Sizes of the source, and how many copies of it are built in one go."""

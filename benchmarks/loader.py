@@ -35,11 +35,11 @@ import soundfile
 import torch
 import webdataset
 
-from avtrain.augment import prepare_pictures
-from avtrain.data import Batch, Clips
-from avtrain.features import FeatureConfig, Features
-from avtrain.loader import Plan, load
-from avtrain.presets import AugmentConfig, ClipConfig
+from avtrain.config import AugmentConfig, ClipConfig
+from avtrain.data.augment import prepare_pictures
+from avtrain.data.clips import Batch, Clips
+from avtrain.data.loader import Plan, load
+from avtrain.networks.features import FeatureConfig, Features
 from shards.geometry import view_foa_matrix
 from shards.places import LocalFolder
 from shards.reader import ShardSet

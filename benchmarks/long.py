@@ -20,12 +20,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from avprep.clip import make_sample
-from avprep.clips import Clip, ClipOptions
-from avprep.examine import SoundFormat
-from avprep.ffmpeg import ffmpeg_path
-from avprep.probe import Media, probe_both
-from avprep.viewpoints import RandomViews
+from avprep.formats.decide import SoundFormat
+from avprep.media.ffmpeg import ffmpeg_path
+from avprep.media.probe import Media, probe_both
+from avprep.sample.make_sample import make_sample
+from avprep.sample.options import Clip, ClipOptions
+from avprep.sphere.viewpoints import RandomViews
 
 VIEWS = RandomViews(8, (25.5, 90.0))
 OPTIONS = ClipOptions(VIEWS, 112, 16.0, 24000, "rotated", 0, 600.0)

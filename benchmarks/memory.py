@@ -18,7 +18,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from avprep.ffmpeg import ffmpeg_path
+from avprep.media.ffmpeg import ffmpeg_path
 
 LOOK_EVERY_S = 0.02
 

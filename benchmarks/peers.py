@@ -29,9 +29,9 @@ import cv2
 import numpy as np
 import soundfile
 
-from avprep.ffmpeg import ffmpeg_path
-from avprep.projection import view_directions
-from avprep.viewpoints import RandomViews
+from avprep.media.ffmpeg import ffmpeg_path
+from avprep.sphere.crop import view_directions
+from avprep.sphere.viewpoints import RandomViews
 from shards.geometry import view_foa_matrix
 from shards.schema import View
 

@@ -32,13 +32,13 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from avtrain.conventions import published_view_matrix
-from avtrain.distributed import World
-from avtrain.features import Features
-from avtrain.models import AudioVisual
-from avtrain.objective import Objective
-from avtrain.presets import Config
+from avtrain.config import Config
+from avtrain.data.published_conventions import published_view_matrix
+from avtrain.networks.features import Features
+from avtrain.networks.models import AudioVisual
+from avtrain.pretrain.objective import Objective
 from avtrain.published import import_checkpoint
+from avtrain.runtime.distributed import World
 from shards.geometry import encode_foa, rotate_foa, unit_vector
 
 TOLERANCE, LOG_TOLERANCE = 1e-5, 1e-3

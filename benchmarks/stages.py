@@ -25,15 +25,15 @@ import cv2
 import numpy as np
 import soxr
 
-from avprep.ambisonics import to_ambix
-from avprep.decode import Decoding, PictureDecoder
-from avprep.encode import CropEncoder, flac, rotation_safe_gain
-from avprep.examine import Wanted, picture_format, sound_format
-from avprep.ffmpeg import SoundDecoding, ffmpeg_path
-from avprep.listen import listen
-from avprep.probe import probe_both
-from avprep.projection import AT_ONCE, Cropper
-from avprep.viewpoints import RandomViews
+from avprep.foa.ambix import to_ambix
+from avprep.formats.decide import Wanted, picture_format, sound_format
+from avprep.media.decode_audio import listen
+from avprep.media.decode_video import Decoding, PictureDecoder
+from avprep.media.encode import CropEncoder, flac, rotation_safe_gain
+from avprep.media.ffmpeg import SoundDecoding, ffmpeg_path
+from avprep.media.probe import probe_both
+from avprep.sphere.crop import AT_ONCE, Cropper
+from avprep.sphere.viewpoints import RandomViews
 from shards.geometry import view_foa_matrix
 
 SIZE, FPS, RATE = 112, 16, 24000
@@ -130,7 +130,8 @@ def one_round(stage: Stages, video: Path, sound: Path) -> None:
             matrix = gain * view_foa_matrix(view.azimuth_deg, view.elevation_deg)
             flac(interleaved, matrix, RATE)
     with stage("once a worker: start and imports"):
-        run([sys.executable, "-c", "import avprep.cli, avprep.build, avprep.clip"])
+        modules = "avprep.cli.main, avprep.build.build_shards, avprep.sample.make_sample"
+        run([sys.executable, "-c", f"import {modules}"])
 
 
 def main() -> None:

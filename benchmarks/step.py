@@ -28,10 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avtrain.distributed import World
-from avtrain.losses import view_contrast
-from avtrain.presets import Config, paper
-from avtrain.trainer import Trainer
+from avtrain.config import Config, paper
+from avtrain.networks.losses import view_contrast
+from avtrain.pretrain.trainer import Trainer
+from avtrain.runtime.distributed import World
 
 BATCHES, VIEWS, EMBEDDING = (28, 112, 448), 4, 128
 

@@ -11,7 +11,7 @@ import pytest
 # more, and threads that wait for each other on a busy machine take many times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from tests.media import DIRECTIONS, FAST, build, write_dot_recording
+from tests.support.media import DIRECTIONS, FAST, build, write_dot_recording
 
 
 @pytest.fixture(scope="session")

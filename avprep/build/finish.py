@@ -1,0 +1,130 @@
+"""The end of a build: which shards stand, the failures, the manifest."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from avprep.build.state import STATE_NAME, State
+from avprep.errors import UserError
+from avprep.recordings.recording import Failure
+from shards.errors import ShardError
+from shards.files import dump_json
+from shards.manifest import entry_of, read_index, read_indices, write_manifest
+from shards.places import Folder, LocalFolder
+from shards.schema import Manifest, ShardEntry, ShardIndex
+
+FAILURES_NAME = "failures.jsonl"
+DROPPED_NAME = "dropped.jsonl"
+
+
+def standing(out: Folder, shards: Iterable[tuple[str, str, str]]) -> set[str]:
+    """The tars of those shards (split, tar, index) that are done: the index stands, and the tar
+    has the size that the index says."""
+    shards = list(shards)
+    sizes = _sizes(out, {split for split, _, _ in shards})
+    there = [(file, index) for _, file, index in shards if file in sizes and index in sizes]
+    if not isinstance(out, LocalFolder):
+        # A store shows a tar only when it is whole, and the index came after it: thousands of
+        # shards are found by one listing. `finish` looks at the sizes, once.
+        return {file for file, _ in there}
+    return {file for file, index in there if _bytes_said(out, index) == sizes[file]}
+
+
+def missing_shards(out: Folder, state: State) -> list[str]:
+    there = standing(out, state.shards)
+    return [file for _, file, _ in state.shards if file not in there]
+
+
+def _sizes(out: Folder, splits: Iterable[str]) -> dict[str, int]:
+    return {f"{split}/{name}": size for split in splits for name, size in out.files(split).items()}
+
+
+def _bytes_said(out: Folder, index: str) -> int | None:
+    try:
+        return read_index(out, index).bytes
+    except ShardError:
+        return None
+
+
+def finish(out: Folder, state: State, base: Manifest | None) -> None:
+    """Write the failures, then the manifest, then clear away what only the build needed."""
+    failures = [asdict(failure) for failure in state.failures]
+    dropped = read_dropped(out) if base is not None else []
+    splits: dict[str, list[ShardEntry]] = {}
+    plan = state.plan
+    if base is not None:
+        splits = {split: list(shards) for split, shards in base.splits.items()}
+        plan = hashlib.sha256(f"{base.plan} {plan}".encode()).hexdigest()
+    leftovers = [STATE_NAME]
+    indices = read_indices(out, [index for _, _, index in state.shards])
+    _check_sizes(out, state, indices)
+    for (split, file, index_file), index in zip(state.shards, indices, strict=True):
+        failures += index.failures
+        dropped += index.dropped
+        if index.samples:
+            splits.setdefault(split, []).append(entry_of(index, index_file))
+        else:
+            leftovers += [file, index_file]
+    for name, lines in ((FAILURES_NAME, failures), (DROPPED_NAME, dropped)):
+        if lines:
+            out.write(name, b"".join(map(dump_json, lines)))
+        else:
+            out.delete(name)
+    if splits:
+        entries = {split: tuple(splits[split]) for split in sorted(splits)}
+        write_manifest(out, Manifest(state.options, state.versions, entries, plan))
+    for name in leftovers:
+        out.delete(name)
+    for folder in {"", *(split for split, _, _ in state.shards)}:
+        out.delete_partial(folder)
+    if not splits:
+        left_out = ((FAILURES_NAME, failures), (DROPPED_NAME, dropped))
+        why = " and ".join(out.path(name) for name, lines in left_out if lines)
+        raise UserError(f"none of the clips went into a set; {why} says why")
+
+
+def _check_sizes(out: Folder, state: State, indices: list[ShardIndex]) -> None:
+    sizes = _sizes(out, {split for split, _, _ in state.shards})
+    torn = [
+        (file, name)
+        for (_, file, name), index in zip(state.shards, indices, strict=True)
+        if sizes.get(file) != index.bytes
+    ]
+    for _, name in torn:
+        out.delete(name)  # so that the shard counts as missing
+    if torn:
+        raise UserError(
+            f"{len(torn)} shards of {out} have not the size that they were written with, the first "
+            f"is {torn[0][0]}; run the same command again, which makes them again"
+        )
+
+
+def read_failures(out: Folder) -> tuple[Failure, ...]:
+    return tuple(Failure(**line) for line in _read_lines(out, FAILURES_NAME))
+
+
+def read_dropped(out: Folder) -> list[dict[str, Any]]:
+    """The clips that a finished set left out on purpose, with their numbers."""
+    return _read_lines(out, DROPPED_NAME)
+
+
+def _read_lines(out: Folder, name: str) -> list[dict[str, Any]]:
+    try:
+        lines = out.read(name).splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines]
+
+
+def disk_error(out: Folder, error: OSError) -> UserError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"the disk of {out} is full; finished shards are kept: make room and run the same "
+            "command again"
+        )
+    return UserError(f"{error.filename or out} cannot be written: {error.strerror}")

@@ -1,0 +1,180 @@
+"""What containers say of 360° pictures and ambisonics beyond size and rate."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from avprep.media.ffmpeg import describe
+from avprep.media.probe import index_of
+from avprep.sphere.projections import Sphere
+
+_SIDE_DATA_BOXES = (b"sv3d", b"st3d", b"vexu", b"uuid")
+_UPRIGHT = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+# AAC carries 5.1 as C, L, R, Ls, Rs, LFE, which decoders hand out as FL, FR, FC, LFE, BL, BR.
+_AAC_51 = (2, 0, 1, 4, 5, 3)
+_STEREO = {
+    "2d": "mono",
+    "side by side": "left-right",
+    "top and bottom": "top-bottom",
+}
+
+
+@dataclass(frozen=True)
+class PictureTags:
+    """Side data of a video track: None where it has none.
+
+    ``stereo``: mono, left-right or top-bottom; ``rotation_deg``: how far players turn frames.
+    """
+
+    sphere: Sphere | None = None
+    stereo: str | None = None
+    rotation_deg: float = 0.0
+    mirrored: bool = False
+    unknown: str | None = None
+    """A projection that this program cannot read, as ffmpeg names it."""
+
+
+def picture_tags(path: Path, height: int, width: int) -> PictureTags:
+    """sv3d, st3d and display matrix of a file's first video track, as ffmpeg prints them."""
+    moov = index_of(path)
+    if (
+        moov is not None
+        and not any(name in moov for name in _SIDE_DATA_BOXES)
+        and moov.count(_UPRIGHT) == moov.count(b"tkhd") + moov.count(b"mvhd")
+    ):
+        return PictureTags()  # asking ffmpeg takes as long as decoding a second of picture
+    text = describe(path)
+    tracks = re.split(r"^\s*Stream #", text, flags=re.MULTILINE)[1:]
+    track = next((track for track in tracks if ": Video:" in track.partition("\n")[0]), "").lower()
+    sphere, unknown = _sphere_of(track, height, width)
+    if sphere is not None and moov is not None:
+        sphere = replace(sphere, bounds=_bounds_of(moov) or sphere.bounds)
+    stereo = re.search(r"stereo ?3d: ([a-z0-9 ]+)", track)
+    rotation = re.search(r"rotation of (-?[\d.]+) degrees", track)
+    return PictureTags(
+        sphere,
+        _STEREO.get(stereo[1].strip()) if stereo else None,
+        float(rotation[1]) if rotation else 0.0,
+        _mirrored(moov or b""),
+        unknown,
+    )
+
+
+def _mirrored(moov: bytes) -> bool:
+    """Whether a track's display matrix (ISO/IEC 14496-12, tkhd) mirrors its frames."""
+    at = moov.find(b"tkhd")
+    while 0 <= at <= len(moov) - 100:
+        matrix = at + (56 if moov[at + 4] == 1 else 44)
+        a, b, _, c, d = struct.unpack_from(">5i", moov, matrix)
+        if a * d - b * c < 0:
+            return True
+        at = moov.find(b"tkhd", at + 4)
+    return False
+
+
+def _sphere_of(track: str, height: int, width: int) -> tuple[Sphere | None, str | None]:
+    found = re.search(r"spherical(?: mapping)?: ([a-z ]+?)\s*[(\[\n]", track + "\n")
+    if found is None:
+        return None, None
+    name = found[1].strip()
+    if name == "equirectangular":
+        return Sphere(), None
+    if name == "half equirectangular":
+        return Sphere(bounds=(0.25, 0.0, 0.25, 0.0)), None
+    if name == "tiled equirectangular":
+        # Pixels that the whole picture has beyond the frame at its left, top, right and bottom.
+        edges = re.search(r"\[(\d+), (\d+), (\d+), (\d+)\]", track[found.start() :])
+        if edges is not None:
+            # Rounded, and sometimes to -1 of 64 bits without a sign.
+            numbers = (int(edges[i]) for i in (1, 2, 3, 4))
+            left, top, right, bottom = (n if n < 1 << 32 else 0 for n in numbers)
+            across, down = width + left + right, height + top + bottom
+            return Sphere(bounds=(left / across, top / down, right / across, bottom / down)), None
+    if name == "cubemap":
+        return Sphere("cube3x2"), None
+    return None, name
+
+
+def _bounds_of(moov: bytes) -> tuple[float, float, float, float] | None:
+    """The exact bounds of an sv3d box (Spherical Video V2 RFC), if it is equirectangular."""
+    start = moov.find(b"equi", moov.find(b"sv3d"))
+    if moov.find(b"sv3d") < 0 or start < 0 or len(moov) < start + 24:
+        return None
+    top, bottom, left, right = (n / 2**32 for n in struct.unpack_from(">4I", moov, start + 8))
+    return (left, top, right, bottom) if left + right < 1 and top + bottom < 1 else None
+
+
+@dataclass(frozen=True)
+class SoundTags:
+    """What the container says of ambisonics: which decoded channels are W, Y, Z, X, and why."""
+
+    channels: tuple[int, int, int, int]
+    reason: str
+
+
+def sound_tags(path: Path, codec: str, channels: int, extradata: bytes | None) -> SoundTags | None:
+    """SA3D boxes of mp4 and mov files, and the channel mapping family of Opus.
+
+    None where the container says nothing of it. Sources: Google's Spatial Audio RFC (SA3D),
+    RFC 8486 (Opus families 2 and 3).
+    """
+    if codec.endswith("opus"):
+        head = extradata or b""
+        if head.startswith(b"OpusHead") and len(head) > 18 and head[18] in (2, 3):
+            return SoundTags((0, 1, 2, 3), f"Opus mapping family {head[18]}")
+        return None
+    box = _sa3d(index_of(path) or b"")
+    if box is None or len(box) < 12:
+        return None
+    _version, kind, order, ordering, normalization, count = struct.unpack_from(">BBIBBI", box)
+    if len(box) < 12 + 4 * count or count > channels or order < 1 or kind & 0x7F:
+        return None
+    if ordering != 0 or normalization != 0:
+        return None
+    component_of = struct.unpack_from(f">{count}I", box, 12)
+    decoded = _AAC_51 if codec == "aac" and channels == 6 else tuple(range(channels))
+    try:
+        w, y, z, x = (decoded[component_of.index(component)] for component in range(4))
+    except (ValueError, IndexError):
+        return None
+    stereo = ", head-locked stereo dropped" if kind & 0x80 else ""
+    return SoundTags((w, y, z, x), f"SA3D box, ACN and SN3D{stereo}")
+
+
+def _sa3d(moov: bytes) -> bytes | None:
+    """The content of the first SA3D box."""
+    start = moov.find(b"SA3D")
+    if start < 4:
+        return None
+    (length,) = struct.unpack_from(">I", moov, start - 4)
+    return moov[start + 4 : start - 4 + length]
+
+
+def info_json(video: Path) -> dict[str, Any] | None:
+    """What yt-dlp wrote beside a video; None where it wrote nothing that can be read."""
+    for stem in (video.stem, video.stem.rpartition(".")[0]):
+        path = video.with_name(f"{stem}.info.json")
+        if stem and path.is_file():
+            try:
+                content = json.loads(path.read_bytes())
+            except (OSError, ValueError, RecursionError):
+                return None
+            return content if isinstance(content, dict) else None
+    return None
+
+
+def projection_of_info(info: dict[str, Any]) -> str | None:
+    """``eac`` or ``equirect`` by yt-dlp's ``format_note``: YouTube's "mesh" are EAC cubemaps."""
+    formats = info.get("requested_formats")
+    notes = [info.get("format_note"), info.get("projectionType")]
+    if isinstance(formats, list):
+        notes += [part.get("format_note") for part in formats if isinstance(part, dict)]
+    words = " ".join(note.lower() for note in notes if isinstance(note, str))
+    if "mesh" in words:
+        return "eac"
+    return "equirect" if "equi" in words else None

@@ -1,0 +1,170 @@
+"""Labelled sets of ordinary videos for action recognition: UCF101, HMDB51, Kinetics."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from avprep.errors import UserError
+from avprep.recordings.recording import (
+    UNLISTED,
+    VIDEO_SUFFIXES,
+    Failure,
+    Recording,
+    files_in,
+    is_kind,
+    read_list,
+)
+
+_UCF101_NAME = re.compile(r"v_(?P<label>\w+)_g\d\d_c\d\d")
+_UCF101_LIST = re.compile(r"(?P<role>train|test)list(?P<fold>\d\d)")
+_HMDB51_LIST = re.compile(r"(?P<label>.+)_test_split(?P<fold>\d)")
+_HMDB51_ROLES = {"0": "unused", "1": "train", "2": "test"}
+_KINETICS_NAME = re.compile(r"(?P<source>[\w-]{11})_(?P<start>\d{6})_\d{6}")
+_KINETICS_SPLITS = ("train", "val", "validate", "validation", "test")
+_UNUSED = "unused"
+
+_Roles = dict[str, dict[int, str]]
+"""For each video, as ``label/file name``, its role (train, test, unused) in each fold."""
+
+
+def recognise_labelled(raw: Path, files: list[Path]) -> str | None:
+    """ucf101, hmdb51 or kinetics, by the files in a folder; None for other folders."""
+    if any(_UCF101_LIST.fullmatch(path.stem) and path.suffix == ".txt" for path in files):
+        return "ucf101"
+    if any(_HMDB51_LIST.fullmatch(path.stem) and path.suffix == ".txt" for path in files):
+        return "hmdb51"
+    videos = [path for path in files if is_kind(path, VIDEO_SUFFIXES)]
+    if videos and all(_UCF101_NAME.fullmatch(path.stem) for path in videos):
+        return "ucf101"
+    if videos and all(
+        _KINETICS_NAME.fullmatch(path.stem) and path.parent != raw for path in videos
+    ):
+        return "kinetics"
+    return None
+
+
+def _ucf101(raw: Path, lists: Path) -> tuple[list[Recording], list[Failure]]:
+    """``ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi`` and ``trainlist01.txt``, ``testlist01.txt``,
+    … with lines ``ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi [label]``."""
+    roles: _Roles = defaultdict(dict)
+    for path in _lists(lists):
+        match = _UCF101_LIST.fullmatch(path.stem)
+        if match is not None:
+            for line in _lines(path):
+                roles[_last_two(Path(line.split()[0]))][int(match["fold"])] = match["role"]
+    return _in_folds(raw, lists, roles)
+
+
+def _hmdb51(raw: Path, lists: Path) -> tuple[list[Recording], list[Failure]]:
+    """``brush_hair/NAME.avi`` and ``brush_hair_test_split1.txt``, … with lines ``NAME.avi ROLE``
+    (0: unused, 1: train, 2: test)."""
+    roles: _Roles = defaultdict(dict)
+    for path in _lists(lists):
+        match = _HMDB51_LIST.fullmatch(path.stem)
+        if match is not None:
+            for line in _lines(path):
+                name, _, role = line.rpartition(" ")
+                if role not in _HMDB51_ROLES:
+                    raise UserError(f"{path}: {line!r} ends in none of 0, 1, 2")
+                roles[f"{match['label']}/{name.strip()}"][int(match["fold"])] = _HMDB51_ROLES[role]
+    return _in_folds(raw, lists, roles)
+
+
+def _in_folds(raw: Path, lists: Path, roles: _Roles) -> tuple[list[Recording], list[Failure]]:
+    """All videos, labelled by their folders. A video's split is its role in the first fold, and
+    those that no fold uses are left out."""
+    if not roles:
+        raise UserError(
+            f"{lists} holds no official split lists; put them beside the videos, or name their "
+            "folder with --splits"
+        )
+    folds = range(1, 1 + max(max(of_video) for of_video in roles.values()))
+    recordings: list[Recording] = []
+    failures: list[Failure] = []
+    seen = set()
+    for video in _videos(raw):
+        name = _last_two(video)
+        seen.add(name)
+        of_video = tuple(roles.get(name, {}).get(fold, _UNUSED) for fold in folds)
+        if name not in roles:
+            recordings.append(_flat(raw, video, video.stem, split=UNLISTED))
+        elif set(of_video) != {_UNUSED}:
+            recordings.append(_flat(raw, video, video.stem, split=of_video[0], folds=of_video))
+    for name in sorted(roles.keys() - seen):
+        if set(roles[name].values()) != {_UNUSED}:
+            reason = f"{name} is in the split lists, but not among the videos; download it again"
+            failures.append(Failure(Path(name).stem, "find", reason))
+    return recordings, failures
+
+
+def _kinetics(raw: Path, _: Path) -> tuple[list[Recording], list[Failure]]:
+    """``train/LABEL/{ID}_{start}_{end}.mp4``; one of the split folders may be ``raw`` itself."""
+    recordings, failures = [], []
+    for video in _videos(raw):
+        parents = video.relative_to(raw).parts[:-1]
+        if not parents or parents[-1] in _KINETICS_SPLITS:
+            reason = f"{video.relative_to(raw)} lies in no folder with the name of its class"
+            failures.append(Failure(video.stem, "find", reason))
+            continue
+        above = (*parents[::-1], raw.absolute().name)
+        split = next((part for part in above if part in _KINETICS_SPLITS), None)
+        match = _KINETICS_NAME.fullmatch(video.stem)
+        source = match["source"] if match else video.stem
+        start_s = float(match["start"]) if match else 0.0
+        recordings.append(_flat(raw, video, source, start_s, split))
+    return recordings, failures
+
+
+def _flat(
+    raw: Path,
+    video: Path,
+    source: str,
+    start_s: float = 0.0,
+    split: str | None = None,
+    folds: tuple[str, ...] | None = None,
+) -> Recording:
+    return Recording(
+        source,
+        video,
+        video,
+        video.relative_to(raw).as_posix(),
+        start_s,
+        flat=True,
+        split=split,
+        label=video.parent.name,
+        folds=folds,
+    )
+
+
+def _videos(raw: Path) -> list[Path]:
+    return [path for path in files_in(raw, recursive=True) if is_kind(path, VIDEO_SUFFIXES)]
+
+
+def _lists(folder: Path) -> list[Path]:
+    return [path for path in files_in(folder, recursive=True) if path.suffix == ".txt"]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = read_list(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a list of videos: {error}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _last_two(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+FLAT_LAYOUTS: dict[str, Callable[[Path, Path], tuple[list[Recording], list[Failure]]]] = {
+    "ucf101": _ucf101,
+    "hmdb51": _hmdb51,
+    "kinetics": _kinetics,
+}
+"""How each is read: from the folder of videos and that of the split lists."""
+
+LAYOUTS_WITH_FOLDS = ("ucf101", "hmdb51")
+"""Those that have official split lists of their own form."""

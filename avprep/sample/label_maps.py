@@ -1,0 +1,96 @@
+"""Label maps that come with a clip, seen from its views."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.errors import ClipError
+from avprep.sphere.crop import view_directions
+from avprep.sphere.projections import Sphere
+from shards.schema import View, map_suffix
+
+Labels = NDArray[np.uint8]
+
+_MAPS_PER_SECOND = 4
+_NAME = re.compile(r"(?P<kind>things-|stuff-|)(?P<number>\d+)\.png")
+_THINGS, _STUFF, _VOID = 80, 54, 255
+"""COCO's panoptic classes: things 0 to 79, then stuff 80 to 133."""
+
+
+def label_maps(
+    folder: Path, offset_s: float, duration_s: float, views: tuple[View, ...], size: int
+) -> tuple[tuple[float, ...], dict[str, bytes]]:
+    """The maps of a clip that begins at ``offset_s`` of what the folder's maps are of: their times
+    in the clip, and PNG members (size, size) of each view and time.
+
+    The folder holds equirectangular maps, four a second: ``things-0000.png`` and
+    ``stuff-0000.png`` as YT-360 has them, or ``0000.png`` with both in one. Classes are COCO's
+    panoptic ones, things 0 to 79 and stuff 80 to 133; 255 is void. Maps that are numbered from 0
+    are of the beginnings of quarters of a second; from 1, as ffmpeg numbers the pictures that it
+    takes from a video, of their middles. Raises ClipError for a file that is no map.
+    """
+    times: list[float] = []
+    members: dict[str, bytes] = {}
+    numbers = _numbers(folder)
+    first = 0.0 if 0 in numbers else 0.5
+    for number in sorted(numbers):
+        time_s = (number - first) / _MAPS_PER_SECOND - offset_s
+        if not -1e-6 <= time_s < duration_s - 1e-6:
+            continue
+        labels = _read(folder, number)
+        if labels is None:
+            continue
+        for view_number, view in enumerate(views):
+            seen = nearest(labels, view, size)
+            done, content = cv2.imencode(".png", seen, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+            if not done:
+                raise RuntimeError("a label map was not encoded")
+            members[map_suffix(view_number, len(times))] = content.tobytes()
+        times.append(round(max(0.0, time_s), 6))
+    return tuple(times), members
+
+
+def nearest(labels: Labels, view: View, size: int) -> Labels:
+    """An equirectangular map (height, width) as a view (size, size) sees it, pixel by pixel."""
+    height, width = labels.shape
+    centres = (np.arange(size) + 0.5) / size
+    directions = view_directions(view, centres[None, :], centres[:, None])
+    xy = Sphere().places(directions, height, width).xy
+    column = np.floor(xy[..., 0] * width).astype(int) % width
+    row = np.clip(np.floor(xy[..., 1] * height).astype(int), 0, height - 1)
+    return np.asarray(labels[row, column])
+
+
+def _numbers(folder: Path) -> set[int]:
+    if not folder.is_dir():
+        return set()
+    matches = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return {int(match["number"]) for match in matches if match is not None}
+
+
+def _read(folder: Path, number: int) -> Labels | None:
+    """The map of a moment; None where one of its two halves is missing."""
+    single = folder / f"{number:04d}.png"
+    if single.is_file():
+        return _picture(single)
+    halves = [folder / f"{kind}-{number:04d}.png" for kind in ("things", "stuff")]
+    if not all(half.is_file() for half in halves):
+        return None
+    things, stuff = map(_picture, halves)
+    if things.shape != stuff.shape:
+        raise ClipError(f"{halves[0]} and {halves[1].name} differ in size; extract them again")
+    both = np.where(things < _THINGS, things, _THINGS + np.minimum(stuff, _STUFF))
+    return np.where(both < _THINGS + _STUFF, both, _VOID).astype(np.uint8)
+
+
+def _picture(path: Path) -> Labels:
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if picture is None or picture.dtype != np.uint8:
+        raise ClipError(f"{path.parent.name}/{path.name} is no map of labels; extract it again")
+    # Greys that were saved in colour have the same number in all channels.
+    return np.asarray(picture if picture.ndim == 2 else picture[..., 2], dtype=np.uint8)

@@ -1,0 +1,175 @@
+"""Which views of the sphere a clip is cut into."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.errors import UserError
+from avprep.sphere.projections import vfov_of
+from shards.geometry import angle_between_deg, unit_vector
+from shards.schema import View
+
+MAX_ELEVATION_DEG = 30.6
+MIN_SEPARATION_DEG = 36.0
+ASPECT_RANGE = (3 / 4, 4 / 3)
+MAX_FOV_DEG = 150.0
+"""Wider flat pictures hold little but stretched edges, and take much memory to sample well."""
+_TRIES_PER_VIEW = 200
+_RESTARTS = 100
+
+
+@dataclass(frozen=True)
+class RandomViews:
+    """Random viewpoints: azimuth uniform, elevation uniform within ±30.6°, centres at least
+    ``min_separation_deg`` of arc apart, horizontal field of view uniform in ``hfov_deg``, aspect
+    (width to height in the picture plane) log-uniform in 3/4…4/3. With ``by_energy``, every other
+    centre is drawn where the clip's direct sound comes from, as often as its energy does."""
+
+    count: int
+    hfov_deg: tuple[float, float]
+    min_separation_deg: float = MIN_SEPARATION_DEG
+    by_energy: bool = False
+
+    def draw(
+        self, key: str, seed: int, energy: NDArray[np.float64] | None = None
+    ) -> tuple[View, ...]:
+        """The views of the clip ``key``: a function of the arguments alone.
+
+        ``energy`` is the clip's `avprep.foa.energy_map.energy_map`. Raises UserError where so many
+        views cannot stand so far apart.
+        """
+        rng = np.random.default_rng(_seed_of(key, seed))
+        for _ in range(_RESTARTS):
+            directions = self._centres(rng, energy)
+            if len(directions) == self.count:
+                return tuple(self._view(*direction, rng) for direction in directions)
+        raise UserError(
+            f"{self.count} views do not fit with their centres {self.min_separation_deg:g}° apart "
+            f"within ±{MAX_ELEVATION_DEG}° of elevation; ask for fewer with --views or for less "
+            "distance with --min-separation"
+        )
+
+    def _centres(
+        self, rng: np.random.Generator, energy: NDArray[np.float64] | None
+    ) -> list[tuple[float, float]]:
+        """Directions drawn one after another, each the first of many tries that is far enough
+        from those before; fewer than ``count`` where a place is not found."""
+        chosen: list[tuple[float, float]] = []
+        vectors = np.empty((0, 1, 3))
+        while len(chosen) < self.count:
+            azimuth = 180.0 - 360.0 * rng.random(_TRIES_PER_VIEW)
+            reach = MAX_ELEVATION_DEG
+            elevation = rng.uniform(-reach, reach, _TRIES_PER_VIEW)
+            if energy is not None and len(chosen) % 2 == 0:
+                # Before those anywhere, for where all the sound comes from one place.
+                loud = _drawn_by(energy, rng, _TRIES_PER_VIEW)
+                azimuth = np.concatenate([loud[0], azimuth])
+                elevation = np.concatenate([loud[1], elevation])
+            # Rounded before the distance is checked, so that it holds for what is written down;
+            # -180 is +180 by our convention.
+            azimuth, elevation = np.round(azimuth, 4), np.round(elevation, 4)
+            azimuth[azimuth == -180.0] = 180.0
+            tries = unit_vector(azimuth, elevation)
+            far = np.all(angle_between_deg(vectors, tries) >= self.min_separation_deg, axis=0)
+            if not far.any():
+                break
+            first = int(np.argmax(far))
+            chosen.append((float(azimuth[first]), float(elevation[first])))
+            vectors = np.concatenate([vectors, tries[first].reshape(1, 1, 3)])
+        return chosen
+
+    def _view(self, azimuth_deg: float, elevation_deg: float, rng: np.random.Generator) -> View:
+        hfov = rng.uniform(*self.hfov_deg)
+        aspect = float(np.exp(rng.uniform(*np.log(ASPECT_RANGE))))
+        return View(azimuth_deg, elevation_deg, round(hfov, 4), round(vfov_of(hfov, aspect), 4))
+
+
+@dataclass(frozen=True)
+class FixedViews:
+    """The same views for every clip."""
+
+    views: tuple[View, ...]
+
+    def draw(
+        self, key: str, seed: int, energy: NDArray[np.float64] | None = None
+    ) -> tuple[View, ...]:
+        return self.views
+
+
+def grid_views(count: int, hfov_deg: float) -> FixedViews:
+    """``count`` square views in rows round the viewer, evenly over azimuth and over ±30.6° of
+    elevation: up to thirteen in one row at the horizon, the first one in front."""
+    rows = max(1, round(np.sqrt(count * 2 * MAX_ELEVATION_DEG / 360.0)))
+    views = []
+    for row, numbers in enumerate(np.array_split(np.arange(count), rows)):
+        elevation = MAX_ELEVATION_DEG * (1 - (2 * row + 1) / rows)
+        for place in range(len(numbers)):
+            azimuth = 360.0 * place / len(numbers)
+            azimuth -= 360.0 if azimuth > 180.0 else 0.0
+            views.append(View(round(azimuth, 4), round(elevation, 4), hfov_deg, hfov_deg))
+    return FixedViews(tuple(views))
+
+
+def _drawn_by(
+    energy: NDArray[np.float64], rng: np.random.Generator, count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Azimuths and elevations of up to ``count`` directions within reach, as likely as the
+    density of a map (height, width) on the sphere says; none where it is silent."""
+    height, width = energy.shape
+    elevations = 90.0 * (1 - 2 * (np.arange(height) + 0.5) / height)
+    within = np.abs(elevations) <= MAX_ELEVATION_DEG - 90.0 / height
+    weight = energy * (np.cos(np.radians(elevations)) * within)[:, None]
+    total = float(weight.sum())
+    if not total > 0:
+        return np.empty(0), np.empty(0)
+    cells = rng.choice(weight.size, size=count, p=weight.ravel() / total)
+    row, column = np.divmod(cells, width)
+    x, y = column + rng.random(count), row + rng.random(count)
+    return 180.0 * (1 - 2 * x / width), 90.0 * (1 - 2 * y / height)
+
+
+def read_views(path: Path) -> FixedViews:
+    """Views from a JSON file: a list of {"azimuth_deg", "elevation_deg", "hfov_deg"[, "vfov_deg"]}.
+
+    Without ``vfov_deg`` the picture plane is square. Raises UserError for anything else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"--viewpoints {path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"--viewpoints {path} is no JSON") from None
+    try:
+        views = tuple(_view_of(item) for item in content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(
+            f'--viewpoints {path} must hold a list of {{"azimuth_deg", "elevation_deg", '
+            f'"hfov_deg"}} with angles in degrees: {what}'
+        ) from None
+    if not views:
+        raise UserError(f"--viewpoints {path} holds no view")
+    return FixedViews(views)
+
+
+def _view_of(item: dict[str, float]) -> View:
+    unknown = set(item) - {"azimuth_deg", "elevation_deg", "hfov_deg", "vfov_deg"}
+    if unknown:
+        raise ValueError(f"unknown entries {sorted(unknown)}")
+    hfov = float(item["hfov_deg"])
+    vfov = float(item["vfov_deg"]) if "vfov_deg" in item else hfov
+    if max(hfov, vfov) > MAX_FOV_DEG:
+        raise ValueError(f"a field of view is wider than {MAX_FOV_DEG:g}")
+    azimuth = float(item["azimuth_deg"])
+    return View(180.0 if azimuth == -180 else azimuth, float(item["elevation_deg"]), hfov, vfov)
+
+
+def _seed_of(key: str, seed: int) -> list[int]:
+    digest = hashlib.sha256(key.encode()).digest()
+    return [seed, *np.frombuffer(digest[:16], dtype="<u4").tolist()]

@@ -1,0 +1,103 @@
+"""``avprep demo --actions``: writes the generated world of actions in the layout of UCF101."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import av
+from tqdm import tqdm
+
+from avprep.world.actions import ACTIONS, FOLDS, GROUPS, ActionVideo, render_video
+from avprep.world.picture import Bytes
+from avprep.world.write import prepare, worker_pool
+from shards.files import write_atomic
+
+DEFAULT_VIDEOS = 360
+_VIDEOS, _LISTS = "UCF-101", "ucfTrainTestlist"
+
+
+def make_actions(out: Path, videos: int, seed: int, workers: int, progress: bool = True) -> None:
+    """Write ``videos`` videos with the official lists of three folds into the new or empty folder
+    ``out``. They depend on the seed only; more videos begin with those of fewer."""
+    folders = [_LISTS, *(f"{_VIDEOS}/{action}" for action in ACTIONS)]
+    # Three groups of all actions, so that each fold has something to train on and to test.
+    prepare(out, videos, FOLDS * len(ACTIONS), seed, workers, folders)
+    every = [ActionVideo(seed, number) for number in range(videos)]
+    with tqdm(total=videos, desc="demo videos", unit="video", disable=not progress) as bar:
+        for count in _write_groups(out, every, workers):
+            bar.update(count)
+    lists = out / _LISTS
+    numbers = {action: number for number, action in enumerate(ACTIONS, start=1)}
+    classes = "".join(f"{number} {action}\n" for action, number in numbers.items())
+    write_atomic(lists / "classInd.txt", classes.encode())
+    for fold in range(1, FOLDS + 1):
+        lines: dict[str, list[str]] = {"train": [], "test": []}
+        for video in sorted(every, key=lambda video: video.name):
+            label = f" {numbers[video.action]}" if video.role(fold) == "train" else ""
+            lines[video.role(fold)].append(f"{_file(video)}{label}\n")
+        for role, text in lines.items():
+            write_atomic(lists / f"{role}list{fold:02d}.txt", "".join(text).encode())
+    write_atomic(out / "README.md", _readme(videos, seed).encode())
+
+
+def _write_groups(out: Path, every: list[ActionVideo], workers: int) -> Iterator[int]:
+    """The videos of a group are made in a row, so that its place is painted once."""
+    groups = [
+        list(videos)
+        for _, videos in groupby(sorted(every, key=lambda v: v.group), lambda v: v.group)
+    ]
+    job = partial(_write_group, out)
+    if workers == 1:
+        yield from map(job, groups)
+        return
+    with worker_pool(workers) as pool:
+        yield from pool.map(job, groups)
+
+
+def _write_group(out: Path, videos: list[ActionVideo]) -> int:
+    for video in videos:
+        rate, pictures = render_video(video)
+        write_avi(out / _VIDEOS / _file(video), pictures, rate)
+    return len(videos)
+
+
+def _file(video: ActionVideo) -> str:
+    return f"{video.action}/{video.name}.avi"
+
+
+def write_avi(path: Path, pictures: Iterator[Bytes], rate: int) -> None:
+    """MPEG-4 in AVI, as UCF101's own, of I420 pictures (height * 3 / 2, width); no sound."""
+    part = path.with_name(f".{path.name}.part")
+    with av.open(str(part), "w", format="avi", options={"fflags": "bitexact"}) as container:
+        options = {"flags": "qscale+bitexact", "global_quality": str(4 * 118), "threads": "1"}
+        stream = container.add_stream("mpeg4", rate=rate, options=options)
+        stream.pix_fmt = "yuv420p"
+        for number, picture in enumerate(pictures):
+            if number == 0:
+                stream.height, stream.width = picture.shape[0] * 2 // 3, picture.shape[1]
+            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    part.replace(path)
+
+
+def _readme(videos: int, seed: int) -> str:
+    actions = "\n".join(f"- {action}" for action in ACTIONS)
+    return f"""# A generated world of actions
+
+{videos} videos of 2 to 4 s, seed {seed}, in the layout of UCF101:
+`{_VIDEOS}/CLASS/v_CLASS_g01_c01.avi` and the lists of {FOLDS} folds in `{_LISTS}/`. In each, an
+object does one of these:
+
+{actions}
+
+What it does is its class, and nothing else tells it: videos whose names differ in the class alone
+show the same object before the same background, with the same tremor of the camera, frame rate and
+size of the picture, and in four of ten a second object that does nothing. The videos of a group
+(`g01` to `g{GROUPS}`) are of one place, and no fold trains and tests on one group. Left and right,
+and the sense of a turn, make classes: do not mirror these videos to augment them.
+"""

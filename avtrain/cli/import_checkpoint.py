@@ -1,0 +1,63 @@
+"""The command ``avtrain import-checkpoint``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from avtrain.cli.common import one_sentence
+
+
+@click.command("import-checkpoint")
+@click.argument("published", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Our checkpoint."
+)
+@click.option(
+    "--conventions",
+    type=click.Choice(["published", "avsa360"]),
+    default="published",
+    help="What its networks are fed from now on: channels and rotations of sound as the published "
+    "code had them, with its mistakes, or ours. Crops are as a set holds them, cut with true "
+    "angles, in any case.",
+)
+@click.option(
+    "--statistics",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Mean and std of the log-mels: MelSpectDB-24khz-257fft-128mels-norm-stats.npz among the "
+    "published code's datasets/assets.  [default: those of the split that is trained on]",
+)
+def import_checkpoint(
+    published: Path,
+    out: Path,
+    conventions: Literal["published", "avsa360"],
+    statistics: Path | None,
+) -> None:
+    """Take over the weights in PUBLISHED, a .pth.tar of the paper's own code (AVC or AVSA).
+
+    The result goes where checkpoints of avtrain pretrain go: --checkpoint, --init-from.
+
+    \b
+    Example:
+      avtrain import-checkpoint checkpoint.pth.tar --out runs/published.pt
+    """
+    with one_sentence():
+        from avtrain.errors import TrainingError
+        from avtrain.published import import_checkpoint as read
+
+        if out.exists() and published.exists() and out.samefile(published):
+            raise TrainingError(f"--out is {published} itself; name another file")
+        checkpoint = read(published, conventions, statistics)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(out)
+    click.echo(
+        f"{out}: {checkpoint.config['task']} networks after {checkpoint.epoch} epochs, "
+        f"{conventions} conventions"
+    )
+    if statistics is None:
+        click.echo(
+            "It holds no mean and std of log-mels: they will be those of the split that is "
+            "trained on; the published ones come with --statistics"
+        )

@@ -1,0 +1,154 @@
+"""Networks that are evaluated: those of a checkpoint, or random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from avtrain.checkpoint import Checkpoint
+from avtrain.config import Config
+from avtrain.data.clips import Batch, Clips, first_info, fit_statistics
+from avtrain.data.draws import NO_AUGMENTATION
+from avtrain.data.loader import Plan, load
+from avtrain.data.unreadable import LeftOut
+from avtrain.evals.results import Network
+from avtrain.networks.features import Features
+from avtrain.networks.models import AudioVisual, Embeddings, calibrate_batch_norm
+from shards.reader import ShardSet
+
+CALIBRATION_CLIPS = 512
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Networks and features in evaluation mode, on ``device``. ``transformer``: whether there are
+    transformers that were trained; others are left out."""
+
+    model: AudioVisual
+    features: Features
+    config: Config
+    transformer: bool
+    described: Network
+    device: torch.device
+
+    @property
+    def dim(self) -> int:
+        return self.config.model.features
+
+    @torch.no_grad()
+    def video(self, batch: Batch) -> Tensor:
+        """Features (B, S, D) of the pictures."""
+        return self.model.embed_video(batch.pictures(self.config.clip.size))
+
+    @torch.no_grad()
+    def audio(self, batch: Batch, matrices: Tensor | None = None) -> Tensor:
+        """Features (B, S, D) of the sound under ``matrices`` (by default the batch's own)."""
+        matrices = batch.matrices if matrices is None else matrices
+        return self.model.embed_audio(batch.features(self.features, matrices))
+
+    @torch.no_grad()
+    def embeddings(self, video: Tensor, audio: Tensor, directions: Tensor) -> Embeddings:
+        """What pretraining compares, of length 1: of features (B, S, D) of pictures and sound."""
+        video, audio, directions = (part.to(self.device) for part in (video, audio, directions))
+        across_views = self.config.across_views
+        found = self.model.embeddings(video, audio, directions, across_views, self.transformer)
+        return found.unit()
+
+    @torch.no_grad()
+    def predicted_audio(self, video: Tensor, directions: Tensor) -> Tensor:
+        """The sound's features as the views' pictures predict them; the pictures' own where no
+        transformer was trained."""
+        if not self.transformer:
+            return video
+        inputs = (part.to(self.device) for part in (video, directions))
+        predicted: Tensor = self.model.predict_audio(*inputs)
+        return predicted
+
+
+def load_networks(
+    checkpoint: Path | None,
+    config: Config,
+    train: ShardSet,
+    seed: int,
+    device: torch.device,
+    workers: int,
+) -> Networks:
+    """Those of a checkpoint, whose settings ``config`` holds; None: random ones of ``config``.
+
+    Random networks get statistics for their features and their batch normalisation from clips of
+    the training split: without them their activations would not even have a sensible scale, and a
+    comparison would be with broken networks. A checkpoint without statistics for its features
+    gets them in the same way. Raises TrainingError.
+    """
+    torch.manual_seed(seed)
+    model, features = AudioVisual(config.model).to(device), Features(config.sound).to(device)
+    transformer = checkpoint is not None and config.trains_transformers
+    content = None
+    if checkpoint is not None:
+        content = Checkpoint.load(checkpoint)
+        model.load_state_dict(content.model)
+        if content.features:
+            features.load_state_dict(content.features)
+        else:
+            fit_statistics(features, train, replace(config.clip, moments=1), seed)
+    else:
+        views = min(config.clip.views, len(first_info(train).views))
+        clip = replace(config.clip, moments=1, views=views)
+        fit_statistics(features, train, clip, seed)
+        batches = _some(train, replace(config, clip=clip), seed, device, workers)
+        calibrate_batch_norm(
+            model,
+            (
+                (batch.pictures(clip.size), batch.features(features, batch.matrices))
+                for batch in batches
+            ),
+        )
+    described = describe(config, checkpoint, content, transformer, seed)
+    return Networks(model.eval(), features, config, transformer, described, device)
+
+
+def describe(
+    config: Config,
+    checkpoint: Path | None,
+    content: Checkpoint | None,
+    transformer: bool,
+    seed: int,
+) -> Network:
+    """The networks of a checkpoint and its content, or random ones of ``seed``, as results name
+    them."""
+    heard = "log-mel + intensity" if config.sound.intensity else "log-mel"
+    if config.sound.conventions == "published":
+        heard += ", published conventions"
+    return Network(
+        pretraining="none" if content is None else config.title,
+        steps=0 if content is None else content.total_steps,
+        features=heard,
+        audio=config.sound.audio,
+        transformer=transformer,
+        positions=config.model.positions,
+        norm_first=config.model.norm_first,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        data=None if content is None else content.data,
+        preset=config.preset,
+        seed=seed if checkpoint is None else config.seed,
+        settings="" if checkpoint is None else config.digest,
+        weights="" if content is None else content.weights_sha256,
+    )
+
+
+def _some(
+    shards: ShardSet, config: Config, seed: int, device: torch.device, workers: int
+) -> Iterator[Batch]:
+    clips = Clips(shards, config.clip, config.sound, NO_AUGMENTATION, seed)
+    plan = Plan(shards, seed, config.batch_size)
+    left = CALIBRATION_CLIPS
+    pin, unread = device.type == "cuda", LeftOut.of(shards)
+    for _, batch in load(clips, plan, range(1), 0, workers, pin, left_out=unread):
+        yield batch.to(device)
+        left -= len(batch.index)
+        if left <= 0:
+            break

@@ -1,0 +1,73 @@
+"""Directions that were found beside the true ones, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avtrain.evals.results import Result, in_words
+from shards.files import atomic_file
+from shards.geometry import direction_deg
+
+_TICKS = np.arange(-180, 181, 60)
+_FAR_DEG = 90.0
+
+
+def plot_directions(
+    truth: NDArray[np.float64],
+    estimate: NDArray[np.float64],
+    error_deg: NDArray[np.float64],
+    result: Result,
+    path: Path,
+) -> None:
+    """A PNG of vectors (M, 3) in the recording's frame: the true directions on the sphere, coloured
+    by their errors (M,); and the estimated azimuths over the true ones. Left is left."""
+    from matplotlib.figure import Figure  # slow to import, and needed only here
+
+    azimuth, elevation = direction_deg(truth)
+    estimated, _ = direction_deg(estimate)
+    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    sphere, azimuths = figure.subplots(1, 2, width_ratios=(2, 1))
+    dots = sphere.scatter(
+        azimuth, elevation, c=error_deg, cmap="viridis_r", vmin=0, vmax=_FAR_DEG, s=16
+    )
+    figure.colorbar(dots, ax=sphere, label="error, °", extend="max")
+    sphere.set(
+        xlabel="true azimuth, ° (positive to the left)",
+        ylabel="true elevation, ° (positive up)",
+        xlim=(180, -180),
+        ylim=(-90, 90),
+        xticks=_TICKS,
+        yticks=np.arange(-90, 91, 30),
+        aspect="equal",
+        title=_title(result),
+    )
+    azimuths.plot([-180, 180], [-180, 180], color="0.7", zorder=0)
+    azimuths.scatter(azimuth, estimated, c=error_deg, cmap="viridis_r", vmin=0, vmax=_FAR_DEG, s=10)
+    azimuths.set(
+        xlabel="true azimuth, °",
+        ylabel="estimated azimuth, °",
+        xlim=(180, -180),
+        ylim=(180, -180),
+        xticks=_TICKS,
+        yticks=_TICKS,
+        aspect="equal",
+    )
+    for axes in (sphere, azimuths):
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def _title(result: Result) -> str:
+    network = result.network
+    what = "random networks" if network.checkpoint is None else network.pretraining
+    steps = f", {network.steps} steps" if network.steps else ""
+    numbers = "; ".join(
+        f"{name} {in_words(metric.value, metric.unit)} {metric.unit}"
+        for name, metric in list(result.metrics.items())[:3]
+    )
+    return f"{what}{steps}: {numbers}"

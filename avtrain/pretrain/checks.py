@@ -1,0 +1,45 @@
+"""What ends a run while it could go on, but to nothing good. All raise TrainingError."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from avtrain.errors import TrainingError
+from avtrain.networks.losses import Contrast
+from avtrain.runtime.distributed import World
+from shards.reader import ShardSet
+
+
+def check_loss(contrast: Contrast, shards: ShardSet, samples: NDArray[np.int64], step: int) -> None:
+    """``samples``: what the loss of ``step`` is of."""
+    loss = contrast.loss.detach()
+    if not torch.isfinite(loss):
+        keys = ", ".join(shards.keys[index] for index in samples.tolist())
+        raise TrainingError(
+            f"the loss of step {step} is {loss.item()}; its clips: {keys}. Nothing of this "
+            "step was saved; a lower --lr may help, or leaving out a damaged clip"
+        )
+
+
+def check_weights(model: nn.Module, step: int, path: Path) -> None:
+    """Of what would be saved to ``path`` after ``step``; gradients can overflow where the loss does
+    not."""
+    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
+        raise TrainingError(
+            f"after step {step} weights are not finite, though the loss was; {path} is left as it "
+            "was. A lower --lr may help"
+        )
+
+
+def check_agreed(world: World, out: Path, root: Path | str, found: str) -> None:
+    """``found``: what each process has in the run's folder and the set."""
+    if not world.agree(found):
+        raise TrainingError(
+            f"the processes do not find the same run in {out}, or not the same set in "
+            f"{root}: both must lie on storage that all machines share"
+        )

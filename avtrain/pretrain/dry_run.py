@@ -1,0 +1,146 @@
+"""A few steps of a run that leave nothing behind: what a step costs, and what it waits for."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from avtrain.config import Config
+from avtrain.data.clips import Batch
+from avtrain.data.loader import Step
+from avtrain.errors import TrainingError
+from avtrain.pretrain.loop import Prepared, RunOptions, prepare
+from avtrain.runtime.distributed import joined
+from shards.files import atomic_file
+
+_PARTS = {"data": "waiting for data", "features": "features and pictures"}
+_PARTS |= {"networks": "networks, forward and back", "optimiser": "optimiser"}
+WARM_UP = 3
+TRACE = "trace.json"
+
+
+def rehearse(
+    root: Path | str, config: Config, options: RunOptions, steps: int, trace: bool
+) -> list[str]:
+    """Take ``steps`` steps after some to warm up, save nothing, and say in lines what they cost.
+
+    ``trace``: write what happened in them to ``OUT/trace.json``, for https://ui.perfetto.dev; else
+    data are read in this process, so that what a step reads can be counted.
+    """
+    out = options.out
+    if not options.resume:  # where nothing is: that a run is there already does not matter
+        options = replace(options, out=out / "rehearsal")
+    with joined(options.device) as world:
+        if not trace:
+            options = replace(options, workers=0)
+        run = prepare(root, config, options, world)
+        left = run.plan.steps_per_epoch * (config.epochs - run.epoch) - run.step
+        if left < WARM_UP + steps:
+            raise TrainingError(
+                f"a rehearsal takes {WARM_UP + steps} steps and {left} are left; raise --epochs"
+            )
+        run.trainer.exact_times = True
+        batches = run.batches()
+        for _ in range(WARM_UP):
+            _step(run, batches)
+        run.trainer.seconds.clear()
+        before = run.shards.root.counts()
+        durations = []
+        path = out / TRACE if trace and world.first else None
+        with _traced(path):
+            for _ in range(steps):
+                began = time.perf_counter()
+                _step(run, batches)
+                durations.append(time.perf_counter() - began)
+        shares = _verdict(run.trainer.seconds, sum(durations), run.workers)
+        if path is not None:
+            return [f"{steps} steps: {shares}", f"what happened in them: {path}"]
+        read = [now - then for now, then in zip(run.shards.root.counts(), before, strict=True)]
+        step_s = statistics.median(durations)
+        return [*_plan(run), *_costs(run, step_s, shares, read, steps)]
+
+
+def _step(run: Prepared, batches: Iterator[tuple[Step, Batch]]) -> None:
+    trainer = run.trainer
+    for piece in range(run.config.pieces):
+        with trainer.timed("data"):
+            _, batch = next(batches)
+        last_piece = piece == run.config.pieces - 1
+        trainer.learn(trainer.contrast(batch, last_piece), last_piece)
+
+
+@contextmanager
+def _traced(path: Path | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    with torch.profiler.profile() as profiler:
+        yield
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:  # the profiler writes by name
+        profiler.export_chrome_trace(file.name)
+
+
+def _verdict(seconds: Mapping[str, float], total: float, workers: int) -> str:
+    parts = [f"{seconds.get(name, 0) / total:.0%} {words}" for name, words in _PARTS.items()]
+    how = f"{workers} loader processes decode" if workers else "decoding is a part of the waiting"
+    return f"{', '.join(parts)} ({how})"
+
+
+def _plan(run: Prepared) -> list[str]:
+    config, shards, world = run.config, run.shards, run.trainer.world
+    entries = shards.manifest.splits[shards.split]
+    gigabytes = sum(entry.bytes for entry in entries) / 1e9
+    slots = config.clip.moments if config.task == "avts" else config.clip.views
+    kind = "moments" if config.task == "avts" else "views"
+    pieces = f" in {config.pieces} pieces" * (config.pieces > 1)
+    ranks = f" by {world.size} processes" * (world.size > 1)
+    return [
+        f"data: {len(shards)} clips of {len(set(shards.sources))} sources in {len(entries)} "
+        f"shards, {gigabytes:.2f} GB: split {shards.split!r} of {shards.root}",
+        f"plan: an epoch shows {run.plan.clips_per_epoch} clips in {run.plan.steps_per_epoch} "
+        f"steps, {config.epochs} epochs; "
+        f"{config.batch_size} clips x {slots} {kind} a step{pieces}{ranks}; "
+        f"steps {run.total + 1} to {run.last_total} are left",
+    ]
+
+
+def _costs(run: Prepared, step_s: float, shares: str, read: list[int], steps: int) -> list[str]:
+    trainer = run.trainer
+    counts = {
+        name: sum(parameter.numel() for parameter in part.parameters()) / 1e6
+        for name, part in (("video", trainer.model.video), ("audio", trainer.model.audio))
+    }
+    every = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
+    size = len(trainer.checkpoint("", "", 0, 0, 0).to_bytes()) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    memory = f"{peak:.2f} GB in this process"
+    device = trainer.world.device
+    if device.type == "cuda":
+        memory += f", {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB on the GPU"
+    left = (run.last_total - run.total) * step_s
+    opens, reads, content = (value / steps for value in read)
+    return [
+        f"networks: {every:.2f} million parameters (video {counts['video']:.2f}, audio "
+        f"{counts['audio']:.2f}); a checkpoint has {size:.1f} MB",
+        f"memory: {memory}",
+        f"a step: {step_s:.3f} s: {shares}",
+        f"a step reads: {content / 1e6:.2f} MB in {reads:.0f} reads, and opens {opens:.1f} files "
+        "(each process opens a shard, and reads its index, once)",
+        f"what is left at this speed: {_in_words(left)}",
+    ]
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,259 @@
+"""Figures of many runs: results as dots with their intervals, and curves of their training."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avtrain.config import Config
+from avtrain.errors import TrainingError
+from avtrain.pretrain.loop import CONFIG, FIRST_STAGE
+from avtrain.pretrain.run_log import LOG
+from avtrain.report.lines import Line, order_of
+from shards.files import atomic_file
+
+PANELS_A_ROW = 4
+ROW_INCHES, HEAD_INCHES = 0.19, 0.85
+CURVES_INCHES = 2.3
+_WIDTH_INCHES = 14.0
+UNTRAINED = "0.45"
+HOW_TO_READ = (
+    "Dot: mean over seeds; small ticks: each seed; thick: over seeds (95 % by Student's t, of two "
+    "their range); thin: over recordings (95 %, bootstrap); hollow squares: untrained; "
+    "dotted: chance."
+)
+_COLUMNS = {"loss": "loss", "clip_accuracy": "right clip", "view_accuracy": "right view or moment"}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run's log: ``columns`` hold the values of each step (steps,), NaN where there are none."""
+
+    pretraining: str
+    name: str
+    digest: str
+    seed: int
+    folder: str
+    slots: int
+    columns: dict[str, NDArray[np.float64]]
+
+
+def read_trainings(runs: Sequence[Path]) -> list[Training]:
+    """Of all logs in these folders and in folders in them; what was half-written is left out.
+
+    Raises TrainingError for a run whose settings cannot be read.
+    """
+    paths = sorted({path for run in runs for path in run.rglob(LOG)})
+    trainings = [_read(path, path.parent.parent / LOG in paths) for path in paths]
+    return [training for training in trainings if training is not None]
+
+
+def _read(path: Path, inside: bool) -> Training | None:
+    settings = path.parent / CONFIG
+    try:
+        config = Config.from_dict(json.loads(settings.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{settings} does not hold the settings of a run of this version ({error!r:.80})"
+        ) from None
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:  # a run that is going on writes this line at the moment
+            break
+    if not lines:
+        return None
+    columns = {
+        name: np.array([line[name] for line in lines], dtype=np.float64) for name in _COLUMNS
+    }
+    of_curriculum = inside and path.parent.name == FIRST_STAGE
+    sound = "log-mel + intensity" if config.sound.intensity else "log-mel"
+    words = [sound if config.sound.audio == "foa" else f"{config.sound.audio} log-mel"]
+    across_views = config.task == "avsa" or config.clip.views > 1 or of_curriculum
+    if config.model.transformer and across_views:
+        words.append("transformer" + ", norm first" * config.model.norm_first)
+    title = "AVC of a curriculum" if of_curriculum else config.title
+    slots = config.clip.moments if config.task == "avts" else config.clip.views
+    name, folder = ", ".join(words), str(path.parent)
+    return Training(title, name, config.digest, config.seed, folder, slots, columns)
+
+
+def draw_report(lines: Sequence[Line], trainings: Sequence[Training], path: Path) -> None:
+    """Both on one page; the results alone where there is no log."""
+    heights = [_results_inches(lines)] + [_curves_inches(trainings)] * bool(trainings)
+    figure = _figure(sum(heights), _WIDTH_INCHES if trainings else _results_width(lines))
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    _results(parts[0], lines)
+    if trainings:
+        _curves(parts[1], trainings)
+    _save(figure, path)
+
+
+def draw_results(lines: Sequence[Line], path: Path) -> None:
+    """Each task's first metric, one line for each network."""
+    figure = _figure(_results_inches(lines), _results_width(lines))
+    _results(figure, lines)
+    _save(figure, path)
+
+
+def draw_curves(trainings: Sequence[Training], path: Path) -> None:
+    """Loss and accuracies over the steps, a row for each kind of pretraining."""
+    figure = _figure(_curves_inches(trainings), _WIDTH_INCHES)
+    _curves(figure, trainings)
+    _save(figure, path)
+
+
+def _figure(height: float, width: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Any, path: Path) -> None:
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def _panels(lines: Sequence[Line]) -> dict[tuple[str, int, str], list[Line]]:
+    panels: defaultdict[tuple[str, int, str], list[Line]] = defaultdict(list)
+    for line in lines:
+        if line.first:
+            panels[line.task, line.views, line.variant].append(line)
+    return dict(panels)
+
+
+def _networks(lines: Sequence[Line]) -> dict[tuple[Any, ...], str]:
+    """The rows: order and name of each network."""
+    rows = {_row(line): line.name for line in lines}
+    return {row: rows[row] for row in sorted(rows)}
+
+
+def _row(line: Line) -> tuple[Any, ...]:
+    return (*order_of(line), line.name)
+
+
+def _results_inches(lines: Sequence[Line]) -> float:
+    panel_rows = -(-len(_panels(lines)) // PANELS_A_ROW)
+    return 0.5 + panel_rows * (ROW_INCHES * len(_networks(lines)) + HEAD_INCHES)
+
+
+def _results_width(lines: Sequence[Line]) -> float:
+    return _WIDTH_INCHES - 2.6 * (PANELS_A_ROW - min(PANELS_A_ROW, len(_panels(lines))))
+
+
+def _results(figure: Any, lines: Sequence[Line]) -> None:
+    panels, networks = _panels(lines), list(_networks(lines).items())
+    place = {row: number for number, (row, _) in enumerate(networks)}
+    kinds = list(dict.fromkeys(row[:2] for row, _ in networks))
+    columns = min(PANELS_A_ROW, len(panels))
+    rows = -(-len(panels) // columns)
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for number, ((task, views, variant), shown) in enumerate(panels.items()):
+        panel = axes.flat[number]
+        line = shown[0]
+        unit = f" ({line.unit})" if line.unit else ""
+        better = "" if line.better == "higher" else ", lower is better"
+        words = [task, f"{views} view{'s' * (views > 1)}", *([variant] if variant else [])]
+        panel.set_title(", ".join(words), fontsize=9)
+        panel.set_xlabel(f"{line.metric}{unit}{better}", fontsize=9)
+        factor = 100 if line.unit == "%" else 1
+        for chance in {line.chance for line in shown if line.chance is not None}:
+            panel.axvline(factor * chance, color="black", linestyle=":", linewidth=1)
+        for line in shown:
+            row = _row(line)
+            colour = UNTRAINED if line.untrained else f"C{kinds.index(row[:2]) % 10}"
+            _dot(panel, line, place[row], colour, factor)
+        _group_lines(panel, [row[:2] for row, _ in networks])
+        panel.grid(axis="x", color="0.9")
+        panel.set_axisbelow(True)
+        panel.tick_params(labelsize=8, left=False)
+    for panel in axes.flat[len(panels) :]:
+        panel.set_visible(False)
+    # The panels share the axis: it is set once.
+    axes[0, 0].set_yticks(range(len(networks)), [name for _, name in networks], fontsize=8)
+    axes[0, 0].set_ylim(len(networks) - 0.4, -0.6)
+    letters = int(13 * figure.bbox.width / figure.dpi)
+    figure.supxlabel(textwrap.fill(HOW_TO_READ, letters), fontsize=8, x=0.01, ha="left")
+
+
+def _dot(panel: Any, line: Line, y: int, colour: str, factor: float) -> None:
+    for interval, width, alpha in ((line.over_sources, 1, 1.0), (line.over_seeds, 5, 0.35)):
+        if interval is not None:
+            ends = [factor * end for end in interval]
+            panel.plot(ends, [y, y], color=colour, linewidth=width, alpha=alpha, zorder=2)
+    seeds = [factor * value for value in line.by_seed.values()]
+    panel.plot(seeds, [y] * len(seeds), "|", color=colour, markersize=5, zorder=3)
+    face, marker = ("white", "s") if line.untrained else (colour, "o")
+    panel.plot(factor * line.mean, y, marker, color=colour, mfc=face, markersize=5, zorder=4)
+
+
+def _group_lines(panel: Any, kinds: list[Any]) -> None:
+    for number in range(1, len(kinds)):
+        if kinds[number] != kinds[number - 1]:
+            panel.axhline(number - 0.5, color="0.8", linewidth=0.8)
+
+
+def _by_kind(trainings: Sequence[Training]) -> dict[str, list[Training]]:
+    kinds: defaultdict[str, list[Training]] = defaultdict(list)
+    for training in trainings:
+        kinds[training.pretraining].append(training)
+    return dict(sorted(kinds.items()))
+
+
+def _curves_inches(trainings: Sequence[Training]) -> float:
+    return 0.5 + CURVES_INCHES * len(_by_kind(trainings))
+
+
+def _curves(figure: Any, trainings: Sequence[Training]) -> None:
+    kinds = _by_kind(trainings)
+    axes = figure.subplots(len(kinds), len(_COLUMNS), squeeze=False)
+    for row, (kind, of_kind) in zip(axes, kinds.items(), strict=True):
+        alike: defaultdict[tuple[str, str], list[Training]] = defaultdict(list)
+        for training in of_kind:
+            alike[training.name, training.digest].append(training)
+        top = os.path.commonpath([Path(training.folder).parent for training in of_kind])
+        for column, (panel, (name, label)) in enumerate(zip(row, _COLUMNS.items(), strict=True)):
+            for number, ((words, _), seeds) in enumerate(sorted(alike.items())):
+                said = f"{words}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+                if sum(words == other for other, _ in alike) > 1:
+                    said += f" ({os.path.relpath(seeds[0].folder, top)})"
+                _curve(panel, [seed.columns[name] for seed in seeds], f"C{number % 10}", said)
+            if name != "loss":
+                panel.set_ylim(0, 1)
+            slots = {training.slots for training in of_kind} - {1}
+            if name == "view_accuracy":
+                for count in slots:
+                    panel.axhline(1 / count, color="black", linestyle=":", linewidth=1)
+                if not slots:
+                    panel.set_visible(False)
+            panel.set_title(f"{kind}: {label}" if column == 0 else label, fontsize=10)
+            panel.set_xlabel("step", fontsize=9)
+            panel.tick_params(labelsize=8)
+        row[1].legend(fontsize=7, loc="best", framealpha=0.7)  # accuracies leave it room
+    figure.supxlabel(
+        "Running means; bands: from the lowest to the highest seed; dotted: chance.",
+        fontsize=8,
+        x=0.01,
+        ha="left",
+    )
+
+
+def _curve(panel: Any, seeds: list[NDArray[np.float64]], colour: str, label: str) -> None:
+    steps = min(map(len, seeds))
+    width = max(1, steps // 50)
+    window = np.ones(width) / width
+    smooth = np.array([np.convolve(seed[:steps], window, mode="valid") for seed in seeds])
+    at = np.arange(width, steps + 1)
+    panel.plot(at, smooth.mean(axis=0), color=colour, linewidth=1.2, label=label)
+    if len(seeds) > 1:
+        panel.fill_between(at, smooth.min(axis=0), smooth.max(axis=0), color=colour, alpha=0.2)

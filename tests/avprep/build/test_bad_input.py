@@ -1,0 +1,281 @@
+"""Bad input: one sentence naming the file and the remedy, and everything else goes in."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from avprep.cli.main import main
+from avprep.errors import ClipError
+from avprep.recordings.events import starss_events
+from shards.geometry import encode_foa, unit_vector
+from shards.reader import ShardSet
+from tests.fuzz.mutations import claim_size
+from tests.support.media import (
+    dot_plane,
+    grey_frame,
+    noise,
+    write_dot_recording,
+    write_video,
+    write_wav,
+)
+
+FAST = ["--clip-duration", "2", "--views", "2", "--audio-layout", "source"]
+FRAME = grey_frame(dot_plane(160, 320, 40, 15, 6))
+
+
+def build(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["build-shards", *map(str, arguments), *FAST])
+
+
+def wave(channels: int = 4) -> np.ndarray:
+    foa = encode_foa(noise(2.0), unit_vector(40, 15))
+    return np.concatenate([foa] * 2)[:channels]
+
+
+def truncated_index(raw: Path) -> str:
+    video = write_dot_recording(raw, "bad")
+    video.write_bytes(video.read_bytes()[:-400])  # the moov box stands at the end
+    return "truncated"
+
+
+def truncated_content(raw: Path) -> str:
+    """The index is whole and stands first, but half of the frames are missing."""
+    raw.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(30, 220, FRAME.shape, dtype=np.uint8) for _ in range(48)]
+    write_video(raw / "whole.mkv", frames, sound=wave())
+    content = (raw / "whole.mkv").read_bytes()
+    (raw / "whole.mkv").unlink()
+    (raw / "bad.mkv").write_bytes(content[: len(content) // 3])
+    return "truncated or damaged: download it again"
+
+
+def no_sound(raw: Path) -> str:
+    write_video(raw / "bad.mp4", [FRAME] * 48)
+    return "has no sound; put its ambisonic sound beside it"
+
+
+def two_channels(raw: Path) -> str:
+    write_video(raw / "bad.mkv", [FRAME] * 48, sound=wave(2), layout="stereo")
+    return "has 2 channels, which is no ambisonics"
+
+
+def surround(raw: Path) -> str:
+    write_video(raw / "bad.mkv", [FRAME] * 48, sound=wave(6), layout="5.1(side)")
+    return "no YouTube ambisonics"
+
+
+def stereo_in_surround(raw: Path) -> str:
+    sound = wave(6)
+    sound[2:] = 0
+    write_video(raw / "bad.mkv", [FRAME] * 48, sound=sound, layout="5.1(side)")
+    return "probably stereo in a 5.1 track"
+
+
+def empty(raw: Path) -> str:
+    (raw / "bad.mp4").write_bytes(b"")
+    return "is empty (0 bytes)"
+
+
+def text(raw: Path) -> str:
+    (raw / "bad.mp4").write_text("Sign in to confirm your age.\n" * 50)
+    return "of another kind than its name says"
+
+
+def playlist(raw: Path) -> str:
+    """A playlist that points elsewhere must not be followed."""
+    (raw / "bad.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\ngood.mp4\n")
+    return "of another kind than its name says"
+
+
+def not_a_number(raw: Path) -> str:
+    write_dot_recording(raw, "bad")
+    sound = wave()
+    sound[2, 100:200] = np.nan
+    write_wav(raw / "bad.wav", sound)
+    return "100 samples that are NaN"
+
+
+def too_short(raw: Path) -> str:
+    write_dot_recording(raw, "bad", seconds=0.4)
+    return "at least 1 s"
+
+
+def short_sound(raw: Path) -> str:
+    write_dot_recording(raw, "bad")
+    write_wav(raw / "bad.wav", wave()[:, :24_000])
+    return "has only 0.50 s of picture with sound"
+
+
+def two_side_files(raw: Path) -> str:
+    write_dot_recording(raw, "bad")
+    write_wav(raw / "bad.flac", wave())
+    return "several sound files beside it (bad.wav, bad.flac)"
+
+
+def picture_only_in_name(raw: Path) -> str:
+    write_wav(raw / "bad.mp4", wave())
+    return "no picture"
+
+
+def speech_in_surround(raw: Path) -> str:
+    sound = wave(6)
+    sound[[0, 1, 3, 4, 5]] = 0
+    write_video(raw / "bad.mkv", [FRAME] * 48, sound=sound, layout="5.1(side)")
+    return "probably speech in a 5.1 track"
+
+
+def no_sound_at_all(raw: Path) -> str:
+    write_dot_recording(raw, "bad")
+    write_wav(raw / "bad.wav", 1e20 * wave())
+    return "peaks at"
+
+
+def endless(raw: Path) -> str:
+    """A length that would make billions of clips."""
+    raw.mkdir(exist_ok=True)
+    write_video(raw / "bad.mkv", [FRAME] * 48, sound=wave())
+    content = bytearray((raw / "bad.mkv").read_bytes())
+    struct.pack_into(">d", content, content.index(b"\x44\x89\x88") + 3, 1e8)
+    (raw / "bad.mkv").write_bytes(content)
+    return "bytes cannot hold"
+
+
+def one_sample_a_second(raw: Path) -> str:
+    write_dot_recording(raw, "bad")
+    content = bytearray((raw / "bad.wav").read_bytes())
+    struct.pack_into("<I", content, 24, 1)
+    (raw / "bad.wav").write_bytes(content)
+    return "its sound has 1 samples a second"
+
+
+def huge_picture(raw: Path) -> str:
+    """A file of some kilobytes whose frames would take gigabytes."""
+    video = write_dot_recording(raw, "bad")
+    content = bytearray(video.read_bytes())
+    assert claim_size(content, 16_000, 10_240) == "H.264 parameter set of 16000×10240"
+    video.write_bytes(content)
+    return "its picture has 16000×10240 pixels"
+
+
+def unknown_codec(raw: Path) -> str:
+    raw.mkdir(exist_ok=True)
+    write_video(raw / "bad.mov", [FRAME] * 48, sound=wave())
+    content = (raw / "bad.mov").read_bytes()
+    (raw / "bad.mov").write_bytes(content.replace(b"fl32", b"zzzz"))
+    return "has no sound"
+
+
+CASES = [
+    endless,
+    one_sample_a_second,
+    huge_picture,
+    unknown_codec,
+    truncated_index,
+    truncated_content,
+    no_sound,
+    two_channels,
+    surround,
+    stereo_in_surround,
+    empty,
+    text,
+    playlist,
+    not_a_number,
+    too_short,
+    short_sound,
+    two_side_files,
+    picture_only_in_name,
+    speech_in_surround,
+    no_sound_at_all,
+]
+
+
+@pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
+def test_a_bad_recording_is_named_and_the_others_go_in(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    raw, out = tmp_path / "raw", tmp_path / "set"
+    write_dot_recording(raw, "good")
+    expected = make(raw)
+    result = build(raw, "--out", out, "--workers", 1)
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    lines = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
+    assert len(lines) == 1
+    assert set(lines[0]) == {"source", "stage", "reason"}
+    assert lines[0]["source"] == "bad"
+    assert expected in lines[0]["reason"]
+    assert "bad." in lines[0]["reason"]
+    assert expected in result.output
+    assert ShardSet(out).keys == ["good-0"]
+    assert not list(out.rglob("*.partial"))
+    again = build(raw, "--out", out)
+    assert again.exit_code == 1, "the same command says the same"
+    assert "failures.jsonl" in again.output
+
+
+def test_recordings_of_one_name_cost_all_but_the_first(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "set"
+    for name in ("a", "b"):
+        write_dot_recording(raw, name)
+        (raw / f"{name}.info.json").write_text('{"id": "same"}')
+    write_dot_recording(raw, "c")
+    (raw / "c.info.json").write_text("[" * 100_000)
+    result = build(raw, "--out", out)
+    assert result.exit_code == 1, result.output
+    assert "b.mp4 would get the key same-0 as a.mp4 does; take one away" in result.output
+    assert sorted(ShardSet(out).keys) == ["c-0", "same-0"]
+
+
+@pytest.mark.parametrize("row", ["nan,1,0,10,5", "0,inf,0,10,5", "0,1,0,1e999,5", "0,1", "é"])
+def test_labels_that_are_none_are_said(row: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"0,1,0,10,5\n{row}\n")
+    with pytest.raises(ClipError, match=r"a\.csv is no STARSS label file"):
+        starss_events(path, 0.0, 10.0)
+
+
+def test_every_clip_bad_makes_no_set(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "set"
+    raw.mkdir()
+    no_sound(raw)
+    result = build(raw, "--out", out)
+    assert result.exit_code == 2
+    assert "none of the clips went into a set" in result.output
+    assert not (out / "manifest.json").exists()
+    # Mended, the same command builds it.
+    write_wav(raw / "bad.wav", wave())
+    assert build(raw, "--out", out).exit_code == 0
+
+
+NAMES = ["a b.c", "ünï — 音", 'it\'s "quoted"', "-rf", "a;b|c$(d)", "%04d", "x" * 120, "file:y"]
+
+
+def test_names_of_any_kind_go_in(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "set"
+    for name in NAMES:
+        write_dot_recording(raw, name)
+    result = build(raw, "--out", out)
+    assert result.exit_code == 0, result.output
+    shards = ShardSet(out)
+    assert sorted(shards.sources) == sorted(NAMES)
+    assert len(set(shards.keys)) == len(NAMES)
+    for key in shards.keys:
+        assert all(c.isascii() and (c.isalnum() or c in "_-") for c in key)
+    assert shards.frames(0, 1, 0, 8).shape == (8, 112, 112, 3)
+
+
+def test_a_name_that_is_no_utf8_is_said_and_the_others_go_in(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "set"
+    write_dot_recording(raw, "good")
+    write_dot_recording(raw, "bad").rename(raw / os.fsdecode(b"caf\xe9.mp4"))
+    (raw / "bad.wav").unlink()
+    result = build(raw, "--out", out)
+    assert result.exit_code == 1, result.output
+    assert "the name of caf\ufffd.mp4 is not valid UTF-8; rename it" in result.output
+    assert ShardSet(out).keys == ["good-0"]

@@ -1,0 +1,231 @@
+"""Builds in parts, on clusters, killed, twice at once, and grown: always the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from avprep.build.build_shards import BuildOptions, Run, build_shards
+from avprep.build.make_shard import DEADLY, Workers
+from avprep.build.plan import Lists
+from avprep.build.state import locked
+from avprep.formats.decide import Wanted
+from avprep.sample.options import ClipOptions
+from avprep.sphere.viewpoints import RandomViews
+from shards.places import folder_of
+from shards.reader import ShardSet
+from shards.schema import View
+from tests.support.media import FAST, build, contents, write_dot_recording
+
+KILLS = int(os.environ.get("AVPREP_TEST_KILLS", "6"))
+
+
+def command(raw: Path, out: Path, *arguments: object) -> list[str]:
+    start = [sys.executable, "-m", "avprep", "build-shards", str(raw), "--out", str(out)]
+    return [*start, *FAST, *map(str, arguments)]
+
+
+def test_a_job_array_makes_the_same_set_and_its_last_task_ends_it(
+    raw: Path, built: Path, tmp_path: Path
+) -> None:
+    """Three tasks at once, numbered as Slurm numbers an array of 4-8:2."""
+    out = tmp_path / "set"
+    array = {"SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "4"}
+    tasks = [
+        subprocess.Popen(
+            command(raw, out, "--workers", 1),
+            env={**os.environ, **array, "SLURM_ARRAY_TASK_ID": i, "SLURM_ARRAY_TASK_STEP": "2"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for i in ("4", "6", "8")
+    ]
+    outputs = [task.communicate()[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0, 0]
+    assert sorted(output.splitlines()[0] for output in outputs) == [
+        f"task {i} of 3" for i in range(3)
+    ]
+    assert sum("train: 8 clips" in output for output in outputs) >= 1
+    assert contents(out) == contents(built)
+
+
+def test_merge_ends_what_the_last_task_could_not(raw: Path, built: Path, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from avprep.cli.main import main
+
+    out = tmp_path / "set"
+    first = build(raw, "--out", out, *FAST, "--task-index", 0, "--task-count", 2)
+    assert first.exit_code == 0
+    assert "4 shards of other tasks are missing" in first.output
+    early = CliRunner().invoke(main, ["merge", str(out)])
+    assert early.exit_code == 2
+    assert "4 of 8 shards" in early.output
+    # The second task is killed after its last shard and before the manifest.
+    second = build(raw, "--out", out, *FAST, "--task-index", 1, "--task-count", 2)
+    assert "train: 8 clips" in second.output
+    state = tmp_path / "other"
+    build(raw, "--out", state, *FAST, "--task-index", 0, "--task-count", 8)
+    (state / ".build.json").rename(out / ".build.json")
+    (out / "manifest.json").unlink()
+    merged = CliRunner().invoke(main, ["merge", str(out)])
+    assert merged.exit_code == 0, merged.output
+    assert contents(out) == contents(built)
+    assert build(raw, "--out", out, *FAST, "--task-index", 3).exit_code == 2
+    assert build(raw, "--out", out, *FAST, "--task-index", 3, "--task-count", 3).exit_code == 2
+
+
+def test_a_build_killed_again_and_again_ends_with_the_same_bytes(
+    raw: Path, built: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "set"
+    moments = random.Random(0)
+    for kill in range(KILLS):
+        if kill % 4 == 3:
+            subprocess.run(["rm", "-rf", str(out)], check=True)
+        process = subprocess.Popen(
+            command(raw, out, "--workers", 1 + kill % 2),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(moments.uniform(0.3, 2.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for tar in out.glob("*/*.tar"):
+            assert (tar.read_bytes()[-1024:]) == bytes(1024), "a tar under its name is whole"
+    result = build(raw, "--out", out, *FAST)
+    assert result.exit_code == 0, result.output
+    assert contents(out) == contents(built)
+
+
+def test_two_builds_in_one_folder_the_second_is_refused(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    with locked(folder_of(out), None):
+        for arguments in ((), ("--task-index", 0, "--task-count", 2)):
+            second = build(raw, "--out", out, *FAST, *arguments)
+            assert second.exit_code == 2
+            assert "another build is at work" in second.output
+    assert build(raw, "--out", out, *FAST, "--workers", 2).exit_code == 0
+
+
+def test_new_recordings_are_appended_without_touching_old_shards(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "set"
+    for name in "abc":
+        write_dot_recording(raw, name)
+    (raw / "broken.mp4").write_bytes(b"not yet downloaded")
+    assert build(raw, "--out", out, *FAST).exit_code == 1
+    before = contents(out)
+    write_dot_recording(raw, "broken", 10, 10)
+    write_dot_recording(raw, "d", 20, 20)
+    refused = build(raw, "--out", out, *FAST)
+    assert refused.exit_code == 2
+    assert "--append" in refused.output
+    other = build(raw, "--out", out, *FAST, "--append", "--size", 64)
+    assert other.exit_code == 2
+    assert "size 112 there, 64 now" in other.output
+    grown = build(raw, "--out", out, *FAST, "--append")
+    assert grown.exit_code == 0, grown.output
+    after = contents(out)
+    assert {name: after[name] for name in before if name.startswith("train/")} == {
+        name: before[name] for name in before if name.startswith("train/")
+    }
+    assert not (out / "failures.jsonl").exists()
+    assert sorted(ShardSet(out).keys) == ["a-0", "b-0", "broken-0", "c-0", "d-0"]
+    again = build(raw, "--out", out, *FAST, "--append")
+    assert again.exit_code == 0
+    assert "complete already" in again.output
+    assert contents(out) == after
+    # A recording stays in its split.
+    (raw / "train.txt").write_text("d\n")
+    (raw / "test.txt").write_text("a\nlater\n")
+    write_dot_recording(raw, "later", seconds=2.0)
+    moved = build(raw, "--out", out, *FAST, "--append")
+    assert moved.exit_code == 0, moved.output
+    assert ShardSet(out, "test").keys == ["later-0"]
+    write_dot_recording(raw, "a", seconds=4.0)
+    moved = build(raw, "--out", out, *FAST, "--append")
+    assert moved.exit_code == 2
+    assert "clips of a are in split train of the set" in moved.output
+
+
+def test_a_dask_cluster_makes_the_same_set_though_a_worker_is_killed(
+    raw: Path, built: Path, tmp_path: Path
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    out = tmp_path / "set"
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address
+        process = subprocess.Popen(
+            command(raw, out, "--scheduler", address), stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 60
+        while not list(out.glob("train/.*.partial")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        victim = next(iter(cluster.workers.values()))
+        os.kill(victim.pid, signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert contents(out) == contents(built)
+    nobody = build(raw, "--out", tmp_path / "x", *FAST, "--scheduler", "tcp://127.0.0.1:9")
+    assert nobody.exit_code == 2
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in nobody.output
+
+
+def _die_of_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return -number
+
+
+def test_a_question_that_ends_its_process_is_answered_so() -> None:
+    with Workers(2) as crew:
+        answers = crew.ask(_die_of_three, list(range(8)))
+    assert answers == [0, -1, -2, DEADLY, -4, -5, -6, -7]
+
+
+@dataclass(frozen=True)
+class DeadlyViews(RandomViews):
+    """Views of which one clip's end the process, as a decoder does that crashes."""
+
+    def draw(
+        self, key: str, seed: int, energy: NDArray[np.float64] | None = None
+    ) -> tuple[View, ...]:
+        if key == "b-2":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().draw(key, seed, energy)
+
+
+def test_a_clip_that_ends_its_process_costs_itself_alone(raw: Path, tmp_path: Path) -> None:
+    clip = ClipOptions(DeadlyViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60)
+    options = BuildOptions(clip, Wanted(), "folder", 2.0, 256_000_000)
+    result = build_shards(raw, tmp_path / "set", options, Lists(), Run(2, show_progress=False))
+    assert [(f.source, f.reason) for f in result.failures] == [("b", f"b.mp4: {DEADLY}")]
+    assert len(ShardSet(tmp_path / "set")) == 7
+
+
+def test_a_clip_that_ends_dask_workers_costs_itself_alone(raw: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    clip = ClipOptions(DeadlyViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60)
+    options = BuildOptions(clip, Wanted(), "folder", 2.0, 256_000_000)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        cluster.scheduler.allowed_failures = 0
+        run = Run(1, scheduler=cluster.scheduler_address, show_progress=False)
+        result = build_shards(raw, tmp_path / "set", options, Lists(), run)
+    assert [(f.source, f.reason) for f in result.failures] == [("b", f"b.mp4: {DEADLY}")]
+    assert len(ShardSet(tmp_path / "set")) == 7

@@ -1,0 +1,167 @@
+"""Looking at recordings and at sets: inspect, info, verify."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from avprep.cli.main import main
+from shards.geometry import encode_foa, unit_vector
+from tests.support.media import (
+    FAST,
+    build,
+    dot_plane,
+    equirectangular_texture,
+    grey_frame,
+    noise,
+    write_dot_recording,
+    write_video,
+    write_wav,
+)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def changed(built: Path, tmp_path: Path, member: str, hidden: bool) -> tuple[Path, str]:
+    """A copy of a set with some bytes of a member changed, and its hashes too if ``hidden``."""
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(built), str(copy)], check=True)
+    tar, index_file = copy / "train/train-000002.tar", copy / "train/train-000002.index.json"
+    index = json.loads(index_file.read_bytes())
+    offset, size = index["samples"][0]["members"][member]
+    content = bytearray(tar.read_bytes())
+    old = hashlib.sha256(content).hexdigest()
+    content[offset + size // 2 : offset + size // 2 + 200] = bytes(200)
+    tar.write_bytes(content)
+    if hidden:
+        new = hashlib.sha256(content).hexdigest()
+        for path in (copy / "manifest.json", index_file):
+            path.write_text(path.read_text().replace(old, new))
+    return copy, index["samples"][0]["key"]
+
+
+def test_a_good_set_has_no_faults(built: Path) -> None:
+    for options in ([], ["--quick"]):
+        result = run("verify", built, *options)
+        assert result.exit_code == 0, result.output
+        assert "8 samples, 0 faults" in result.output
+
+
+@pytest.mark.parametrize("member", ["view01.flac", "view02.mp4", "json"])
+def test_verify_names_shard_sample_and_member(built: Path, tmp_path: Path, member: str) -> None:
+    copy, key = changed(built, tmp_path, member, hidden=True)
+    assert run("verify", copy, "--quick").exit_code == 0, "its hashes agree"
+    result = run("verify", copy)
+    assert result.exit_code == 1
+    assert f"train/train-000002.tar {key} {member}: " in result.output
+
+
+def test_verify_sees_changed_missing_and_foreign_shards(built: Path, tmp_path: Path) -> None:
+    copy, _ = changed(built, tmp_path, "view00.flac", hidden=False)
+    (copy / "train/train-000003.tar").unlink()
+    (copy / "train/train-000009.tar").write_bytes(b"")
+    tar = copy / "train/train-000004.tar"
+    tar.write_bytes(tar.read_bytes()[:-512])
+    result = run("verify", copy, "--quick")
+    assert result.exit_code == 1
+    assert "train-000002.tar: has other content than it was written with" in result.output
+    assert "train-000003.tar: cannot be read" in result.output
+    assert "train-000004.tar: has " in result.output
+    assert "train-000009.tar: is not in the manifest" in result.output
+    assert "4 faults" in result.output
+
+
+def test_info_says_what_a_set_holds(built: Path, raw: Path, tmp_path: Path) -> None:
+    result = run("info", built, "--json")
+    assert result.exit_code == 0, result.output
+    value = json.loads(result.stdout)
+    train = value["splits"]["train"]
+    assert (train["clips"], train["sources"], train["shards"], train["views"]) == (8, 4, 8, 4)
+    assert train["hours"] == pytest.approx(16 / 3600, abs=1e-3)
+    parts = train["bytes_of"]
+    assert train["saved_by_source_layout"] == round(parts["sound"] * 3 / 4)
+    assert sum(parts.values()) < train["bytes"]
+    assert max(np.abs(train["view_angles_deg"]["elevation_deg"])) <= 30.6
+    words = run("info", built).output
+    assert "8 clips of 4 sources" in words
+    assert "would save" in words
+    build(raw, "--out", tmp_path / "part", *FAST, "--task-index", 0, "--task-count", 2)
+    unfinished = run("info", tmp_path / "part")
+    assert unfinished.exit_code == 2
+    assert "is unfinished: 4 of 8 shards stand" in unfinished.output
+
+
+def test_info_finds_leaks(built: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(built), str(copy)], check=True)
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    manifest["splits"]["test"] = manifest["splits"]["train"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert "LEAK: a is in test and train" in run("info", copy).output
+
+
+def test_inspect_tells_what_is_suspicious(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    ground = equirectangular_texture(160, 320)
+    moving = [grey_frame(np.roll(ground, 8 * n, axis=1)) for n in range(48)]
+    directions = [(0, 0), (90, 10), (180, -10), (-90, 0), (30, 80), (-60, -70)]
+    fields = [encode_foa(noise(0.35, s), unit_vector(*d)) for s, d in enumerate(directions)]
+    field = np.concatenate(fields, axis=1)
+    write_video(raw / "good.mkv", moving, sound=field)
+    write_video(raw / "still.mkv", [grey_frame(ground)] * 48, sound=1e-5 * field)
+    root = np.array([[1], [3**0.5], [3**0.5], [3**0.5]], dtype=np.float32)
+    write_wav(raw / "n3d.wav", field * root)
+    write_wav(raw / "mono.wav", np.repeat(field[:1], 4, axis=0))
+    write_wav(raw / "stereo.wav", field[:2])
+    (raw / "broken.mp4").write_text("sorry")
+    result = run("inspect", raw, "--json")
+    assert result.exit_code == 0, result.output
+    found = {Path(item["file"]).name: item for item in json.loads(result.stdout)}
+    good = found["good.mkv"]
+    assert good["suspicious"] == []
+    assert (good["video"]["projection"], good["video"]["sure"]) == ("equirect", True)
+    assert good["audio"]["convention"] == "ambix"
+    assert good["audio"]["spatiality"] > 0.1
+    assert good["duration_s"] == pytest.approx(2.1, abs=0.05)
+    assert "its picture hardly changes" in found["still.mkv"]["suspicious"]
+    assert any("silent" in what for what in found["still.mkv"]["suspicious"])
+    assert any("sounds like N3D" in what for what in found["n3d.wav"]["suspicious"])
+    assert any("mono" in what for what in found["mono.wav"]["suspicious"])
+    assert any("2 channels" in what for what in found["stereo.wav"]["suspicious"])
+    assert any("cannot be read" in what for what in found["broken.mp4"]["suspicious"])
+    words = run("inspect", raw).output
+    assert words.count("CHECK") >= 6
+    assert run("inspect", tmp_path / "nowhere").exit_code == 2
+
+
+def test_inspect_draws_where_the_sound_comes_from(tmp_path: Path) -> None:
+    write_dot_recording(tmp_path, "a", -70, 20, seconds=4.0)
+    out = tmp_path / "where.png"
+    result = run("inspect", tmp_path / "a.mp4", "--picture", out, "--sound", tmp_path / "a.wav")
+    assert result.exit_code == 0, result.output
+    found = re.search(r"azimuth (-?[\d.]+)°, elevation (-?[\d.]+)°", result.output)
+    assert found is not None
+    assert [float(found[1]), float(found[2])] == pytest.approx([-70, 20], abs=1)
+    assert out.stat().st_size > 10_000
+    alone = run("inspect", tmp_path / "a.mp4", "--picture", out)
+    assert alone.exit_code == 2
+    assert "--sound names another file" in alone.output
+
+
+def test_inspect_says_which_picture_is_where(tmp_path: Path) -> None:
+    frame = grey_frame(dot_plane(160, 320, 40, 15, 6))
+    write_video(tmp_path / "a.mkv", [frame] * 24, metadata={"stereo_mode": "top_bottom"})
+    result = run("inspect", tmp_path / "a.mkv", "--json", "--projection", "equirect")
+    item = json.loads(result.stdout)[0]
+    assert (item["video"]["projection"], item["video"]["stereo"]) == ("equirect", "top-bottom")
+    assert "it has no sound" in item["suspicious"][-1]

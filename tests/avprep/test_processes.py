@@ -1,0 +1,100 @@
+"""What hangs costs itself alone, and takes what it started with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from avprep.build import make_shard as executors
+from avprep.build.build_shards import BuildOptions, Run, build_shards
+from avprep.build.plan import Lists
+from avprep.formats.decide import Wanted
+from avprep.processes import Crew, Lost, Starting
+from avprep.sample.options import ClipOptions
+from avprep.sphere.viewpoints import RandomViews
+from shards.reader import ShardSet
+from shards.schema import View
+from tests.support.media import write_dot_recording
+
+
+def _hang_of_three(number: int, starting: Starting) -> int:
+    starting(1)
+    if number == 3:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # as deaf as a decoder's loop
+        time.sleep(1000)
+    return -number
+
+
+def test_what_hangs_is_lost_and_the_rest_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avprep.processes._STOP_S", 0.5)
+    crew = Crew(2)
+    results = dict(crew.run(_hang_of_three, range(8), 1.0))
+    crew.close()
+    assert results == {n: Lost(1, late=True) if n == 3 else -n for n in range(8)}
+
+
+def _wait_for_a_child(folder: Path, number: int, _: Starting) -> None:
+    child = subprocess.Popen(["sleep", "1000"])
+    (folder / f"{number}.pid").write_text(str(child.pid))
+    try:
+        child.wait()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_what_hangs_ends_with_the_processes_that_it_started(tmp_path: Path) -> None:
+    crew = Crew(1)
+    results = list(crew.run(partial(_wait_for_a_child, tmp_path), [7], 1.0))
+    crew.close()
+    assert results == [(0, Lost(0, late=True))]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "7.pid").read_text()), 0)
+
+
+def _fail(number: int, _: Starting) -> None:
+    raise ValueError(f"number {number}")
+
+
+def test_what_a_function_raises_is_raised() -> None:
+    crew = Crew(1)
+    with pytest.raises(ValueError, match="number 5"):
+        list(crew.run(_fail, [5], 60.0))
+    crew.close()
+
+
+@dataclass(frozen=True)
+class SlowViews(RandomViews):
+    """Views of which one clip's are never drawn."""
+
+    def draw(
+        self, key: str, seed: int, energy: NDArray[np.float64] | None = None
+    ) -> tuple[View, ...]:
+        if key == "b-2":
+            time.sleep(1000)
+        return super().draw(key, seed, energy)
+
+
+def test_a_clip_that_hangs_costs_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "_GRACE_S", 1.0)
+    for name in ("a", "b"):
+        write_dot_recording(tmp_path / "raw", name, seconds=4.0)
+    clip = ClipOptions(SlowViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 8.0)
+    options = BuildOptions(clip, Wanted(), "folder", 2.0, 256_000_000)
+    result = build_shards(
+        tmp_path / "raw", tmp_path / "set", options, Lists(), Run(2, show_progress=False)
+    )
+    assert [failure.source for failure in result.failures] == ["b"]
+    assert "reading it took more than 9 s and was stopped" in result.failures[0].reason
+    assert sorted(ShardSet(tmp_path / "set").keys) == ["a-0", "a-2", "b-0"]

@@ -1,0 +1,254 @@
+"""AVC-Bin and AVSA-Bin: the test is balanced, the interval honest, and features can be told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from avtrain.data.clips import Clips
+from avtrain.evals.binary.classifier import (
+    PairClassifier,
+    Pairs,
+    Protocol,
+    decide,
+    paper,
+    tiny,
+    train_classifier,
+)
+from avtrain.evals.progress import Progress
+from avtrain.evals.results import Metric, Result, middle, share
+from tests.support.runs import SMALL, avtrain
+from tests.support.tiny_set import damage, make_set
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("set"), {"train": 8, "test": 4}, clips_per_source=2)
+
+
+@pytest.mark.parametrize("task", ["avc", "avsa"])
+def test_untrained_network(root: Path, tmp_path: Path, task: str) -> None:
+    arguments = ["eval", task, root, "--checkpoint", "untrained", "--windows", 2, "--views", 2]
+    result = avtrain(*arguments, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    written = Result.read(tmp_path / f"{task}-bin-untrained.result.json")
+    metric = written.metrics["accuracy"]
+    assert metric.chance == 0.5
+    assert (written.test_clips, written.test_sources) == (8, 4)
+    assert written.details["decisions"] == 8 * 2 * 2
+    assert metric.interval_95 is not None
+    low, high = metric.interval_95
+    assert low <= metric.value <= high
+    assert written.test["protocol"]["name"] == "tiny"
+    assert f"{100 * metric.value:.1f}" in result.stdout
+    assert not list(tmp_path.glob("*.part"))
+    again = avtrain(*arguments, "--out", tmp_path / "again", "--num-workers", 1)
+    assert again.stdout == result.stdout
+
+
+def test_checkpoint_brings_its_settings(root: Path, tmp_path: Path) -> None:
+    arguments = ["--steps", 2, "--batch-size", 8, "--features", "logmel+intensity"]
+    arguments += ["--transformer", "--positions", "direction"]
+    assert avtrain("pretrain", root, "--out", tmp_path, *arguments).exit_code == 0
+    checkpoint = ["--checkpoint", tmp_path / "checkpoint.pt", "--out", tmp_path]
+    result = avtrain("eval", "avsa", root, *checkpoint, "--views", 1, "--windows", 1)
+    assert result.exit_code == 0, result.output
+    written = Result.read(tmp_path / "avsa-bin.result.json")
+    network = written.network
+    assert (network.pretraining, network.steps) == ("AVSA", 2)
+    assert (network.features, network.positions) == ("log-mel + intensity", "direction")
+    assert network.transformer
+    # Random networks of the same kind stand beside it, and in the report.
+    baseline = Result.read(tmp_path / "avsa-bin-untrained.result.json")
+    assert (baseline.network.pretraining, baseline.network.checkpoint) == ("none", None)
+    assert [line.split("|")[2].strip() for line in result.stdout.splitlines()[2:]] == [
+        "none",
+        "AVSA, 2 steps",
+    ]
+    assert (network.seed, baseline.network.seed) == (0, 0)
+    report = avtrain("report", tmp_path).stdout.splitlines()
+    assert [line.split("|")[2].strip() for line in report[2:]] == ["none", "AVSA, 2 steps"]
+    result = avtrain("eval", "avsa", root, *checkpoint, "--features", "logmel")
+    assert result.exit_code == 2
+    result = avtrain("eval", "avsa", root, *checkpoint, "--test-split", "valid")
+    assert result.exit_code == 2
+    assert "no split 'valid'" in result.output
+
+
+def test_kept_features_are_those_that_would_be_made(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = avtrain("pretrain", root, "--out", tmp_path, "--steps", 2, *SMALL)
+    assert trained.exit_code == 0, trained.output
+    evaluations = ("avsa", "avc", "retrieval")
+    arguments = [root, "--checkpoint", tmp_path / "checkpoint.pt", "--no-baseline", "--windows", 2]
+
+    def metrics(task: str, out: Path, *more: object) -> dict[str, Metric]:
+        result = avtrain("eval", task, *arguments, "--out", out, *more)
+        assert result.exit_code == 0, result.output
+        (path,) = out.glob("*.result.json")
+        return Result.read(path).metrics
+
+    plain = {task: metrics(task, tmp_path / f"plain/{task}") for task in evaluations}
+    kept = tmp_path / "kept"
+    keep = ("--keep-features", kept)
+    shared = {"avsa": metrics("avsa", tmp_path / "shared/avsa", *keep)}
+    with monkeypatch.context() as patched:
+        # The first evaluation has made all that others need.
+        patched.delattr(Clips, "read")
+        shared |= {task: metrics(task, tmp_path / f"shared/{task}", *keep) for task in plain}
+        metrics("avsa", tmp_path / "shared/one view", *keep, "--views", 1)
+    assert shared == plain
+    # Of other networks, and of another seed, nothing is taken.
+    count = len(list(kept.iterdir()))
+    metrics("retrieval", tmp_path / "seed", *keep, "--seed", 1)
+    assert len(list(kept.iterdir())) == count + 2
+    for path in kept.iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    damaged = avtrain("eval", "avc", *arguments, "--out", tmp_path / "damaged", *keep)
+    assert damaged.exit_code == 2
+    assert "is damaged" in damaged.output
+    assert "delete it" in damaged.output
+
+
+def test_clips_that_were_left_out_of_kept_features_stay_left_out(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set", {"train": 8, "test": 4}, clips_per_source=2)
+    damage(root, 0, "test")
+    arguments = ["eval", "avc", root, "--checkpoint", "untrained", "--windows", 2]
+    arguments += ["--keep-features", tmp_path / "kept"]
+    written = []
+    for out in (tmp_path / "first", tmp_path / "second"):
+        result = avtrain(*arguments, "--out", out)
+        assert result.exit_code == 1, result.output
+        written.append(Result.read(out / "avc-bin-untrained.result.json"))
+    assert written[0] == written[1]
+    assert len(written[1].left_out) == 1
+
+
+def test_an_interrupted_classifier_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    protocol = Protocol("test", 6, 2, 3e-3, (4,), paired=False, clips_per_source=None)
+
+    class Stop(Exception):
+        pass
+
+    def trained(path: Path, ends: int | None = None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        classifier = PairClassifier(8, protocol.dropout)
+        progress = Progress(path, {"seed": 0})
+        save = progress.save
+
+        def save_and_stop(state: dict[str, Any]) -> None:
+            save(state)
+            if state["epoch"] == ends:
+                raise Stop
+
+        progress.save = save_and_stop  # type: ignore[method-assign]
+        train_classifier(classifier, lambda number: separable(40, number), protocol, 0, progress)
+        return classifier.state_dict()
+
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(Stop):
+        trained(tmp_path / "parts", ends=3)
+    parts = trained(tmp_path / "parts")
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=0)
+
+
+def test_paper_protocol_is_the_papers() -> None:
+    avc, avsa = paper("avc"), paper("avsa")
+    assert (avc.epochs, avc.learning_rate, avc.milestones) == (10, 1e-5, (5, 8))
+    assert (avsa.epochs, avsa.learning_rate, avsa.milestones) == (10, 1e-4, (8,))
+    for protocol in (avc, avsa):
+        assert (protocol.gamma, protocol.batch_size, protocol.dropout) == (0.1, 32, 0.5)
+        assert (protocol.weight_decay, protocol.clips_per_source) == (1e-5, 16)
+        assert protocol.rounds == protocol.epochs  # new windows every epoch
+        assert not protocol.paired
+
+
+def test_weight_decay_is_the_protocols() -> None:
+    sizes = []
+    for decay in (0.0, 1.0):
+        protocol = replace(
+            paper("avsa"), epochs=1, rounds=1, weight_decay=decay, learning_rate=0.01
+        )
+        torch.manual_seed(0)
+        classifier = PairClassifier(8, protocol.dropout)
+        train_classifier(classifier, lambda _: separable(640, 0), protocol, 0)
+        sizes.append(sum(float(part.detach().norm()) for part in classifier.parameters()))
+    assert sizes[1] < 0.8 * sizes[0]
+
+
+def separable(clips: int, seed: int) -> Pairs:
+    """Sound equals picture where they match."""
+    generator = torch.Generator().manual_seed(seed)
+    video, other = torch.randn(2, clips, 4, 8, generator=generator)
+    matched, mismatched = torch.cat([video, video], -1), torch.cat([video, other], -1)
+    return Pairs(matched, mismatched, torch.arange(clips))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_classifier_learns_what_features_hold(paired: bool) -> None:
+    torch.manual_seed(0)
+    protocol = Protocol("test", 60, 3, 3e-3, (50,), paired=paired, clips_per_source=None)
+    calls: list[int] = []
+
+    def pairs_of(number: int) -> Pairs:
+        calls.append(number)
+        return separable(200, number)
+
+    classifier = PairClassifier(8, protocol.dropout)
+    train_classifier(classifier, pairs_of, protocol, 0)
+    assert calls == [0, 1, 2]  # each round is extracted once
+    correct, index = decide(classifier, [separable(200, 99)])
+    assert correct.mean() > 0.65  # chance is 0.5 with a standard deviation of 0.025
+    assert np.bincount(index).tolist() == [2] * 200
+
+
+def test_constant_answers_are_chance() -> None:
+    """Matched and mismatched are tested equally often."""
+
+    class Constant(torch.nn.Module):
+        def forward(self, pairs: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[0.0, 1.0]]).expand(len(pairs), -1)
+
+    correct, _ = decide(Constant(), [separable(7, 0), separable(3, 1)])  # type: ignore[arg-type]
+    assert correct.mean() == 0.5
+
+
+def test_intervals_resample_sources() -> None:
+    rng = np.random.default_rng(0)
+    sources = np.repeat(np.arange(40), 25)
+    independent = rng.random(1000) < 0.7
+    metric = share(independent, sources, 0.5)
+    assert metric.value == independent.mean()
+    assert metric.interval_95 is not None
+    low, high = metric.interval_95
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 1000), rel=0.25)
+    # All decisions of a source alike: 40 independent ones, not 1000.
+    alike = np.repeat(rng.random(40) < 0.7, 25)
+    metric = share(alike, sources, 0.5)
+    assert metric.interval_95 is not None
+    low, high = metric.interval_95
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 40), rel=0.25)
+    assert share(alike, sources, 0.5) == metric
+    assert share([True, False], ["a", "a"], 0.5) == Metric(0.5, None, 0.5)
+
+
+def test_interval_of_a_median() -> None:
+    values = np.random.default_rng(0).normal(30, 10, 900)
+    metric = middle(values, np.arange(900), 90.0, "°")
+    assert metric.value == np.median(values)
+    assert metric.interval_95 is not None
+    low, high = metric.interval_95
+    # The median of n normal numbers has a standard deviation of 1.2533 sigma / sqrt(n).
+    assert high - low == pytest.approx(2 * 1.96 * 1.2533 * 10 / 30, rel=0.25)
+    assert low < metric.value < high
+
+
+def test_tiny_protocol_is_the_same_for_both_tasks() -> None:
+    assert tiny("avc") == tiny("avsa")

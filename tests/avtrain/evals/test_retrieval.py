@@ -1,0 +1,159 @@
+"""Retrieval: ranks are those of hand-computed cases, chance is that of the candidates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click.testing
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from avtrain.cli.main import main
+from avtrain.config import Config, tiny
+from avtrain.evals import retrieval
+from avtrain.evals.binary.evaluate import EvalOptions
+from avtrain.evals.progress import Progress, forget
+from avtrain.evals.results import Result
+from avtrain.evals.retrieval import ranks_in_gallery, ranks_within
+from avtrain.networks.models import Embeddings
+from shards.reader import ShardSet
+from tests.support.tiny_set import make_set
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(
+        tmp_path_factory.mktemp("set"), {"train": 2, "test": 3}, clips_per_source=2, views=4
+    )
+
+
+def test_ranks_by_hand() -> None:
+    # Two clips of two views. Query 0 of clip 0 likes its own view best, query 1 likes view 0
+    # better than its own; both views of clip 1 are the same, and a tie is a miss.
+    candidates = F.normalize(torch.tensor([[[1.0, 0], [0, 1]], [[1, 1], [1, 1]]]), dim=-1)
+    queries = F.normalize(torch.tensor([[[1.0, 0], [3, 1]], [[1, 0], [2, 3]]]), dim=-1)
+    assert ranks_within(queries, candidates).tolist() == [[1, 2], [2, 2]]
+    # Among all four: query (3, 1) has (1, 1) twice and (1, 0) before its own (0, 1); query (1, 0)
+    # of clip 1 has (1, 0) before its own pair; (2, 3) likes that pair best.
+    for seed in range(3):
+        assert ranks_in_gallery(queries, candidates, 2, seed).tolist() == [[1, 4], [3, 2]]
+    # A gallery of one clip is the clip itself.
+    assert ranks_in_gallery(queries, candidates, 1, 0).tolist() == [[1, 2], [2, 2]]
+    # Networks that have collapsed or diverged find nothing.
+    same = torch.ones(3, 4, 8)
+    for broken in (same, same * torch.nan):
+        assert ranks_within(broken, broken).tolist() == [[4] * 4] * 3
+        assert ranks_in_gallery(broken, broken, 3, 0).tolist() == [[12] * 4] * 3
+
+
+def test_random_embeddings_are_found_by_chance() -> None:
+    torch.manual_seed(0)
+    queries, candidates = F.normalize(torch.randn(2, 600, 4, 8), dim=-1)
+    within, among = ranks_within(queries, candidates), ranks_in_gallery(queries, candidates, 50, 0)
+    assert (within == 1).float().mean() == pytest.approx(1 / 4, abs=0.04)
+    assert (among <= 10).float().mean() == pytest.approx(10 / 200, abs=0.02)
+    assert among.double().median() == pytest.approx(201 / 2, abs=8)
+
+
+def evaluated(root: Path, out: Path, config: Config | None = None) -> Result:
+    options = EvalOptions(out=out, checkpoint=None, views=3, windows=2, device="cpu", workers=0)
+    return retrieval.evaluate(str(root), config or tiny("avsa"), options, gallery=4)
+
+
+def test_each_embedding_meets_its_own_view(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Pictures and sounds that are told apart perfectly, whatever order clips are read in."""
+
+    def embed(_: object, batch: Any) -> Embeddings:
+        generator = torch.Generator().manual_seed(1)
+        names = torch.randn(100, 3, 64, generator=generator)[batch.index]
+        return Embeddings(names, names, -names, names)
+
+    monkeypatch.setattr(retrieval, "embed", embed)
+    result = evaluated(root, tmp_path)
+    right, wrong = (result.details[name] for name in retrieval.DIRECTIONS)
+    assert right["gallery, recall@1"]["value"] == right["within clip, recall@1"]["value"] == 1
+    assert right["gallery, median rank"]["value"] == 1
+    assert wrong["gallery, recall@10"]["value"] == 0
+    assert wrong["gallery, median rank"]["value"] == 12
+    both = result.metrics["gallery, recall@1"]
+    assert (both.value, both.chance) == (0.5, pytest.approx(1 / 12))
+    assert result.metrics["within clip, recall@1"].chance == pytest.approx(1 / 3)
+    assert result.metrics["within clip, median rank"].chance == 2
+
+
+def test_what_is_found_is_counted_for_its_source(
+    root: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Only the clips of one of three sources are found; the interval draws sources."""
+    sources = ShardSet(root, "test").sources
+
+    def embed(_: object, batch: Any) -> Embeddings:
+        generator = torch.Generator().manual_seed(1)
+        names = torch.randn(100, 3, 64, generator=generator)[batch.index]
+        found = [sources[index] == sources[0] for index in batch.index]
+        told = names * torch.tensor(found)[:, None, None]
+        return Embeddings(told, names, told, names)
+
+    monkeypatch.setattr(retrieval, "embed", embed)
+    metric = evaluated(root, tmp_path).metrics["within clip, recall@1"]
+    assert (metric.value, metric.interval_95) == (pytest.approx(1 / 3), (0, 1))
+
+
+def test_an_interrupted_retrieval_goes_on(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    whole = evaluated(root, tmp_path / "whole")
+    save = Progress.save
+
+    def save_and_stop(self: Progress, state: dict[str, Any]) -> None:
+        save(self, state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluated(root, tmp_path / "parts")
+    read: list[int] = []
+    embed = retrieval.embed
+    monkeypatch.setattr(
+        retrieval, "embed", lambda networks, batch: (read.append(0), embed(networks, batch))[1]
+    )
+    assert evaluated(root, tmp_path / "parts") == whole
+    forget(tmp_path / "parts", [whole])
+    assert len(read) == 2  # one window is left, and no two clips of a source share a batch
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == [
+        "retrieval-untrained.result.json"
+    ]
+
+
+def test_what_avc_trained_is_what_is_compared(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    seen: list[Embeddings] = []
+    embed = retrieval.embed
+    monkeypatch.setattr(
+        retrieval, "embed", lambda *given: (seen.append(embed(*given)), seen[-1])[1]
+    )
+
+    def avtrain(*arguments: object) -> click.testing.Result:
+        return click.testing.CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    run = tmp_path / "run"
+    pretrain = ["pretrain", root, "--task", "avc", "--steps", 1, "--batch-size", 4]
+    assert avtrain(*pretrain, "--out", run).exit_code == 0
+    arguments = ["--checkpoint", run / "checkpoint.pt", "--out", run, "--windows", 1]
+    result = avtrain("eval", "retrieval", root, *arguments, "--views", 2, "--gallery", 3)
+    assert result.exit_code == 0, result.output
+    written = Result.read(run / "retrieval.result.json")
+    assert written.details["predictions"] == "plain embeddings"
+    assert written.details["gallery_candidates"] == 6
+    # Heads that only predictions have were not trained, and are not used.
+    for part in seen:
+        assert torch.equal(part.predicted_audio, part.video)
+        assert torch.equal(part.predicted_video, part.audio)
+    seen.clear()
+    evaluated(root, tmp_path / "avsa")
+    assert not any(torch.equal(part.predicted_audio, part.video) for part in seen)
+    baseline = Result.read(run / "retrieval-untrained.result.json")
+    assert list(baseline.metrics) == list(written.metrics)
+    assert np.isfinite([metric.value for metric in written.metrics.values()]).all()
+    assert "gallery, recall@10 (%)" in result.stdout

@@ -1,0 +1,223 @@
+"""The networks' sizes and properties against the published description."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+
+from avtrain.config import PRESETS, first_stage, with_options
+from avtrain.networks.models import (
+    AudioNet,
+    AudioVisual,
+    ModelConfig,
+    TransformerLayer,
+    VideoNet,
+    _harmonics,
+    calibrate_batch_norm,
+)
+
+TINY = ModelConfig(width=4, audio_channels=4, embedding=16)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def stage_shapes(net: nn.Module, x: torch.Tensor) -> list[tuple[int, ...]]:
+    shapes: list[tuple[int, ...]] = []
+    for part in (net.stem, *net.stages):
+        part.register_forward_hook(lambda _m, _i, out: shapes.append(tuple(out.shape[1:])))
+    with torch.no_grad():
+        net.eval()(x)
+    return shapes
+
+
+def video_parameters(w: int) -> int:
+    """Convolutions (no biases), then 2 per channel of every batch normalisation."""
+    count = 3 * w * 3 * 7 * 7 + 2 * w
+    for cin, cout in ((w, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, 8 * w)):
+        spatial_first, spatial, temporal = 9 * cin * cout, 9 * cout * cout, 3 * cout * cout
+        shortcut = cin * cout if cin != cout else 0
+        count += spatial_first + temporal + spatial + temporal + shortcut + 4 * 2 * cout
+        count += 2 * (spatial + temporal) + 4 * 2 * cout
+    return count
+
+
+def test_paper_sizes_of_the_video_network() -> None:
+    net = VideoNet(64)
+    assert parameters(net) == video_parameters(64)
+    assert parameters(VideoNet(12)) == video_parameters(12)
+    assert stage_shapes(net, torch.zeros(1, 3, 8, 112, 112)) == [
+        (64, 8, 56, 56),
+        (64, 8, 56, 56),
+        (128, 4, 28, 28),
+        (256, 2, 14, 14),
+        (512, 1, 7, 7),
+    ]
+
+
+def test_paper_sizes_of_the_audio_network() -> None:
+    net = AudioNet(4, 64)
+    expected = 4 * 64 * 49 + 2 * 64
+    for cin, cout in ((64, 64), (64, 128), (128, 256), (256, 512)):
+        expected += 9 * cin * cout + 9 * cout * cout + 4 * cout
+    assert parameters(net) == expected
+    assert stage_shapes(net, torch.zeros(1, 4, 100, 128)) == [
+        (64, 50, 64),
+        (64, 50, 64),
+        (128, 25, 32),
+        (256, 13, 16),
+        (512, 13, 16),
+    ]
+
+
+def test_paper_sizes_of_transformers_and_heads() -> None:
+    model = AudioVisual(PRESETS["paper"]("avsa").model)
+    d = 512
+    layer = 4 * (d * d + d) + (d * 4 * d + 4 * d) + (4 * d * d + d) + 2 * 2 * d
+    assert parameters(model.predict_audio) == parameters(model.predict_video) == 2 * layer
+    heads = [
+        model.video_head,
+        model.audio_head,
+        model.predicted_video_head,
+        model.predicted_audio_head,
+    ]
+    assert [(head.in_features, head.out_features) for head in heads] == [(512, 128)] * 4
+
+
+def test_features_are_global_maxima() -> None:
+    net = VideoNet(4).eval()
+    last = []
+    net.stages[-1].register_forward_hook(lambda _m, _i, out: last.append(out))
+    with torch.no_grad():
+        features = net(torch.rand(2, 3, 4, 32, 32))
+    assert torch.equal(features, last[0].flatten(2).max(dim=2).values)
+
+
+def test_transformer_is_one_scaled_attention_head() -> None:
+    torch.manual_seed(0)
+    layer = AudioVisual(TINY).eval().predict_audio.layers[0]
+    x = torch.randn(3, 5, 32)
+    with torch.no_grad():
+        attended = torch.nn.functional.scaled_dot_product_attention(  # scales by 1 / sqrt(dim)
+            layer.query(x), layer.key(x), layer.value(x)
+        )
+        y = layer.attention_norm(x + layer.out(attended))
+        expected = layer.mlp_norm(y + layer.mlp(y)).relu()
+        torch.testing.assert_close(layer(x), expected)
+
+
+def directions(*shape: int) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(*shape, 3), dim=-1)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("positions", ["none", "direction"])
+def test_transformer_treats_the_views_as_a_set(
+    positions: Literal["none", "direction"], norm_first: bool
+) -> None:
+    torch.manual_seed(0)
+    config = replace(TINY, positions=positions, norm_first=norm_first)
+    predict = AudioVisual(config).eval().predict_audio
+    x, where = torch.randn(3, 5, 32), directions(3, 5)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            predict(x[:, order], where[:, order]), predict(x, where)[:, order]
+        )
+        changed = x.clone()
+        changed[:, 4] = torch.randn(3, 32)
+        assert not torch.allclose(predict(changed, where)[:, 0], predict(x, where)[:, 0])
+        # Where the views look counts only where it is told.
+        elsewhere = predict(x, directions(3, 5))
+        assert torch.allclose(elsewhere, predict(x, where)) == (positions == "none")
+
+
+def test_positions_are_harmonics_of_equal_weight() -> None:
+    """Means over the sphere: none of them, and none of their products; squares 1."""
+    torch.manual_seed(0)
+    values = _harmonics(directions(200_000).double())
+    torch.testing.assert_close(values.mean(dim=0), torch.zeros(8).double(), atol=0.02, rtol=0)
+    gram = values.T @ values / len(values)
+    torch.testing.assert_close(gram, torch.eye(8).double(), atol=0.03, rtol=0)
+
+
+def test_dropout_only_while_training() -> None:
+    torch.manual_seed(0)
+    model = AudioVisual(TINY)
+    x, where = torch.randn(2, 4, 32), directions(2, 4)
+    with torch.no_grad():
+        predict = model.train().predict_video
+        assert not torch.equal(predict(x, where), predict(x, where))
+        predict = model.eval().predict_video
+        assert torch.equal(predict(x, where), predict(x, where))
+
+
+def test_norm_first_lets_the_input_through() -> None:
+    """What attention and MLP find is added to it."""
+    layer = TransformerLayer(32, 0.1, norm_first=True)
+    for last in (layer.out, layer.mlp[-1]):
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
+    x = torch.randn(2, 4, 32)
+    assert torch.equal(layer(x), x)
+
+
+def test_without_transformer_predictions_are_the_features() -> None:
+    model = AudioVisual(ModelConfig(width=4, transformer=False))
+    x = torch.randn(2, 4, 32)
+    assert torch.equal(model.predict_audio(x, directions(2, 4)), x)
+
+
+def test_embed_keeps_clips_and_views_apart() -> None:
+    torch.manual_seed(0)
+    model = AudioVisual(TINY).eval()
+    video, audio = torch.rand(2, 3, 3, 4, 24, 24), torch.rand(2, 3, 4, 20, 32)
+    with torch.no_grad():
+        v, a = model.embed(video, audio)
+        assert v.shape == a.shape == (2, 3, 32)
+        torch.testing.assert_close(model.video(video[1]), v[1])
+        torch.testing.assert_close(model.audio(audio[:, 2]), a[:, 2])
+
+
+def test_calibration_averages_the_batches_statistics() -> None:
+    torch.manual_seed(0)
+    model = AudioVisual(TINY)
+    batches = [(torch.rand(2, 2, 3, 4, 24, 24), torch.rand(2, 2, 4, 20, 32)) for _ in range(3)]
+    with torch.no_grad():
+        means = [
+            model.audio.stem[0](audio.flatten(0, 1)).mean(dim=(0, 2, 3)) for _, audio in batches
+        ]
+    calibrate_batch_norm(model, batches)
+    norm = model.audio.stem[1]
+    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(dim=0))
+    assert norm.momentum == 0.1
+
+
+@pytest.mark.parametrize("preset", ["tiny", "paper"])
+def test_presets_hold_together(preset: str) -> None:
+    for task in ("avc", "avts", "avsa"):
+        config = PRESETS[preset](task)
+        config.check()
+        assert type(config).from_dict(config.to_dict()) == config
+
+
+def test_paper_preset_is_the_papers() -> None:
+    avc, avsa = PRESETS["paper"]("avc"), PRESETS["paper"]("avsa")
+    assert (avc.batch_size, avc.clip.views, avc.epochs) == (112, 1, 100)
+    assert (avsa.batch_size, avsa.clip.views, avsa.epochs) == (28, 4, 100)
+    stages = with_options(PRESETS["paper"]("avsa"), curriculum=True, temperature=0.1)
+    first = first_stage(stages)
+    assert (stages.epochs, stages.curriculum, stages.temperature) == (50, True, 0.1)
+    assert first == replace(avc, epochs=50, temperature=0.1)
+    for config in (avc, avsa):
+        assert (config.clip.frames, config.clip.fps, config.clip.size) == (8, 16.0, 112)
+        sound = config.sound
+        assert (sound.sample_rate, sound.duration_s) == (24_000, 1.0)
+        assert (sound.n_fft, sound.hop_length, sound.mels, sound.top_db) == (512, 240, 128, 100.0)
+        assert (config.learning_rate, config.weight_decay) == (1e-4, 1e-5)
+        assert config.clips_per_source == 32  # 2 * (73,635 // 4,506)

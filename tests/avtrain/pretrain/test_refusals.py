@@ -1,0 +1,170 @@
+"""What ends a run, or does not begin it, and what the user is told."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from avtrain.checkpoint import Checkpoint
+from avtrain.cli.common import UserErrorExit, one_sentence
+from avtrain.pretrain.trainer import Trainer
+from avtrain.runtime.device import MOST_WORKERS, default_workers
+from shards.errors import ShardError
+from tests.support.runs import SMALL, avtrain, refused, steps_of
+from tests.support.tiny_set import make_set
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("set"), {"train": 6, "test": 3}, clips_per_source=2)
+
+
+def test_mistakes_are_one_sentence(root: Path, tmp_path: Path) -> None:
+    out = ["--out", tmp_path / "run", "--device", "cpu"]
+    assert "no finished shard set" in refused("pretrain", tmp_path, *out)
+    assert "no split 'valid'" in refused("pretrain", root, "--split", "valid", *out)
+    for wrong, what in (
+        (["--task", "avts", "--views", 2], "avts uses one view"),
+        (["--task", "avts", "--moments", 1], "at least 2"),
+        (["--views", 1, "--negatives", "hard"], "use at least 2"),
+        (["--no-transformer", "--positions", "direction"], "add --transformer"),
+        (["--audio", "mono", "--features", "logmel+intensity"], "intensity is of ambisonics"),
+        (["--task", "avc", "--curriculum"], "a curriculum begins with avc"),
+        (["--curriculum-steps", 3], "add --curriculum"),
+        (["--task", "avts", "--moments", 3], "4 s are needed"),
+        (["--sampling", "clip", "--clips-per-source", 2], "leave out --clips-per-source"),
+    ):
+        assert what in refused("pretrain", root, *wrong, *out)
+    assert "fewer than the 6" in refused("pretrain", root, "--views", 6, *out)
+    assert "no multiple of the 16" in refused("pretrain", root, "--preset", "paper", *out)
+    lone = make_set(tmp_path / "lone", {"train": 1}, clips_per_source=3)
+    assert "3 clips of 1 sources" in refused("pretrain", lone, *out)
+    short = make_set(tmp_path / "short", {"train": 2}, duration_s=0.5)
+    assert "longer --clip-duration" in refused("pretrain", short, *out)
+    torn = tmp_path / "torn.pt"
+    torn.write_bytes(b"PK\x03\x04 no checkpoint")
+    assert "is no checkpoint" in refused("pretrain", root, "--init-from", torn, *out)
+    assert not (tmp_path / "run").exists()
+    if not torch.cuda.is_available():
+        output = refused("pretrain", root, "--out", tmp_path / "run", "--device", "cuda")
+        assert "no CUDA device" in output
+
+
+def test_a_run_is_neither_overwritten_nor_continued_with_other_settings(
+    root: Path, tmp_path: Path
+) -> None:
+    run = ["--out", tmp_path / "run", *SMALL]
+    assert avtrain("pretrain", root, "--steps", 1, *run).exit_code == 0
+    assert "holds a run already" in refused("pretrain", root, *run)
+    output = refused("pretrain", root, "--resume", "--lr", 0.5, "--seed", 1, *run)
+    assert "learning_rate was 0.001 and is 0.5; seed was 0 and is 1" in output
+    other = make_set(tmp_path / "other", {"train": 6}, seed=1)
+    assert "data was" in refused("pretrain", other, "--resume", *run)
+
+
+def test_settings_newer_than_a_run_were_what_they_are_by_default(
+    root: Path, tmp_path: Path
+) -> None:
+    run = ["pretrain", root, "--out", tmp_path / "run", *SMALL]
+    assert avtrain(*run, "--steps", 1).exit_code == 0
+    path = tmp_path / "run/checkpoint.pt"
+    saved = Checkpoint.load(path)
+    model = {name: value for name, value in saved.config["model"].items() if name != "norm_first"}
+    replace(saved, config=saved.config | {"model": model}).save(path)
+    output = refused(*run, "--steps", 2, "--resume", "--norm-first")
+    assert "model.norm_first was False and is True" in output
+    assert avtrain(*run, "--steps", 2, "--resume").exit_code == 0
+
+
+def test_a_damaged_shard_is_named_by_a_worker(root: Path, tmp_path: Path) -> None:
+    damaged = make_set(tmp_path / "set", {"train": 4})
+    tar = damaged / "train" / "train-000000.tar"
+    tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
+    out = ["--out", tmp_path / "run", "--num-workers", 1, *SMALL]
+    output = refused("pretrain", damaged, *out)
+    assert "train-000000.tar" in output
+    assert len(output.splitlines()) == 1
+
+
+def test_a_loss_that_is_not_finite_names_the_clips(root: Path, tmp_path: Path) -> None:
+    output = refused("pretrain", root, "--out", tmp_path / "run", "--lr", 1e30, *SMALL)
+    assert "the loss of step" in output
+    assert "train0" in output
+
+
+def test_too_little_memory_is_said(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Trainer, "learn", learn)
+    output = refused("pretrain", root, "--out", tmp_path / "run", *SMALL)
+    assert "take a smaller --batch-size, or the same in more --pieces" in output
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn, steps = Trainer.learn, []
+
+    def learn_too_much(trainer: Trainer, *arguments: Any) -> None:
+        learn(trainer, *arguments)
+        steps.append(1)
+        if len(steps) == 2:
+            next(trainer.model.parameters()).data.fill_(torch.nan)
+
+    monkeypatch.setattr(Trainer, "learn", learn_too_much)
+    out = tmp_path / "run"
+    output = refused("pretrain", root, "--out", out, "--checkpoint-steps", 1, *SMALL)
+    assert "after step 2 weights are not finite" in output
+    assert Checkpoint.load(out / "checkpoint.pt").total_steps == 1
+
+
+def test_a_log_that_was_not_written_whole_is_gone_on_with(root: Path, tmp_path: Path) -> None:
+    """As after a failure of the machine: steps are taken again from the checkpoint on."""
+    out = tmp_path / "run"
+    run = ("pretrain", root, "--out", out, *SMALL)
+    assert avtrain(*run, "--steps", 2).exit_code == 0
+    (out / "faults.jsonl").write_text('{"step": 2}\n{"step": 3}\n')
+    with (out / "log.jsonl").open("a") as log:
+        log.write('{"step": 3, "los\0\0')
+    assert avtrain(*run, "--steps", 4, "--resume").exit_code == 0
+    assert [line["step"] for line in steps_of(out)] == [1, 2, 3, 4]
+    assert (out / "faults.jsonl").read_text() == '{"step": 2}\n'
+
+
+def test_a_run_that_is_going_on_is_left_alone(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert avtrain("pretrain", root, "--out", out, "--steps", 1, *SMALL).exit_code == 0
+    before = (out / "log.jsonl").read_bytes()
+    with (out / "log.jsonl").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        output = refused("pretrain", root, "--out", out, "--resume", *SMALL)
+    assert "is being written by another run" in output
+    assert (out / "log.jsonl").read_bytes() == before
+
+
+def test_what_a_worker_could_not_read_is_said_whole() -> None:
+    said = "a.tar cannot be read: ClientError: An error occurred (403): Forbidden"
+    text = f"Original Traceback (most recent call last):\n  x\nshards.errors.ShardError: {said}\n"
+    with pytest.raises(UserErrorExit) as shown, one_sentence():
+        raise ShardError(f"Caught ShardError in DataLoader worker process 0.\n{text}")
+    assert shown.value.message == said
+
+
+def test_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
+    gpu = torch.device("cuda")
+    assert default_workers(gpu) == MOST_WORKERS
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert default_workers(gpu) == 7
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "32")
+    assert default_workers(gpu) == 1
+    assert default_workers(torch.device("cpu")) == 0

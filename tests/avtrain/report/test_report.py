@@ -1,0 +1,186 @@
+"""Reports of many runs: seeds are one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import click.testing
+import numpy as np
+import pytest
+
+from avtrain.cli.main import main
+from avtrain.config import tiny, with_options
+from avtrain.evals.results import read_results
+from avtrain.report.figures import read_trainings
+from avtrain.report.lines import lines_of, over_seeds
+from shards.files import dump_json
+from tests.support.made_results import result, write
+
+
+def report(*arguments: object) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(main, ["report", *map(str, arguments)])
+
+
+def cells(table: str) -> list[dict[str, str]]:
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in table.splitlines()
+        if line.startswith("|")
+    ]
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+
+def test_seeds_are_put_together(tmp_path: Path) -> None:
+    runs = [result("AVSA", value, seed) for seed, value in enumerate((0.70, 0.74, 0.78))]
+    runs += [result("AVC", 0.60), result("none", 0.50, 0), result("none", 0.52, 1)]
+    # Random networks stand beside each checkpoint: the same seed twice is one seed.
+    runs += [result("none", 0.50, 0)]
+    folders = write(runs, tmp_path / "runs")
+    done = report(*folders, "--out", tmp_path / "out", "--json", tmp_path / "numbers.json")
+    assert done.exit_code == 0, done.output
+    table = cells(done.stdout)
+    accuracy = {row["pretraining"]: row for row in table if row["metric"] == "accuracy (%)"}
+    assert list(accuracy) == ["none", "AVC, 2000 steps", "AVSA, 2000 steps"]
+    row = accuracy["AVSA, 2000 steps"]
+    # 4.303 x 4 / sqrt(3) to either side: Student's t of two degrees of freedom.
+    assert (row["mean"], row["over seeds"], row["seeds"]) == ("74.0", "64.1 to 83.9", "3")
+    assert row["over sources"] == "70.0 to 78.0"
+    assert accuracy["none"]["over seeds"] == "50.0 to 52.0 (range)"
+    assert accuracy["none"]["seeds"] == "2"
+    assert (accuracy["AVC, 2000 steps"]["over seeds"], accuracy["none"]["chance"]) == ("-", "50.0")
+    written = json.loads((tmp_path / "out/report.json").read_bytes())
+    assert written == json.loads((tmp_path / "numbers.json").read_bytes())
+    assert written["lines"][0]["by_seed"] == {"0": 0.5, "1": 0.52}
+    assert cells((tmp_path / "out/report.md").read_text()) == table
+    assert (tmp_path / "out/report.png").stat().st_size > 10_000
+
+
+def test_what_differs_in_more_than_the_seed_is_told_apart(tmp_path: Path) -> None:
+    slow = [result("AVSA", 0.6, seed, folder="slow", settings="slow") for seed in (0, 1)]
+    fast = [result("AVSA", 0.7, seed, folder="fast", settings="fast") for seed in (0, 1)]
+    other_set = replace(result("AVC", 0.6), data="another")
+    lines = [line for line in lines_of([*slow, *fast, result("AVC", 0.6), other_set]) if line.first]
+    assert [(line.mark, line.variant, len(line.by_seed)) for line in lines] == [
+        ("", "set another", 1),
+        ("", "set set", 1),
+        ("fast/0", "set set", 2),
+        ("slow/0", "set set", 2),
+    ]
+
+
+def test_different_tests_are_different_lines() -> None:
+    """Whatever of a test differs is said, and one of them may have metrics that others lack."""
+    one = result("AVSA", 0.6)
+    two_folds = {"folds": ["fold 1", "fold 2"], "protocol": {"batch_size": 9, "epochs": 2}}
+    more = replace(one, test=two_folds, metrics=one.metrics | {"fold 1": one.metrics["error"]})
+    other = replace(one, test=two_folds | {"protocol": {"batch_size": 9, "epochs": 5}})
+    lines = [line for line in lines_of([one, more, other]) if line.first]
+    assert [line.variant for line in lines] == [
+        "windows -, folds ['fold 1', 'fold 2'], batch size 9, epochs 2",
+        "windows -, folds ['fold 1', 'fold 2'], batch size 9, epochs 5",
+        "windows 5, folds -, batch size -, epochs -",
+    ]
+    assert [len(line.by_seed) for line in lines] == [1, 1, 1]
+
+
+def test_what_a_run_began_with_tells_it_apart() -> None:
+    alone, avc = tiny("avsa"), tiny("avc")
+    after = alone.after(replace(avc, seed=1), 500)
+    assert after.title == "AVSA after 500 steps of AVC"
+    assert after == alone.after(replace(avc, seed=2), 500)
+    digests = {alone.digest, after.digest, alone.after(avc, 501).digest}
+    assert len(digests | {alone.after(replace(avc, temperature=0.2), 500).digest}) == 4
+
+
+def test_a_test_without_the_transformers_is_of_the_same_network() -> None:
+    with_it = result("AVSA", 0.7, transformer=True, settings="same")
+    without = result("AVSA", 0.6, task="segmentation-none", settings="same")
+    assert {line.name for line in lines_of([with_it, without])} == {"AVSA: log-mel, transformer"}
+
+
+def test_how_transformers_normalise_is_said() -> None:
+    """Where there are any; and runs from before there was a choice are those of today's default."""
+    last = result("AVSA", 0.7, transformer=True)
+    first = replace(last, network=replace(last.network, norm_first=True, settings="first"))
+    without = replace(first, network=replace(first.network, transformer=False, settings="without"))
+    names = {line.name for line in lines_of([last, first, without])}
+    transformer = "AVSA: log-mel, transformer"
+    assert names == {"AVSA: log-mel", transformer, f"{transformer}, norm first"}
+    config = with_options(tiny("avsa"), transformer=True)
+    assert config.digest == "10c7df4726f7"
+    assert with_options(config, norm_first=True).digest != config.digest
+
+
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_a_folder_without_results_is_named(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "avsa-bin.result.json").write_text(content)
+    done = report(tmp_path, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert done.output.startswith("Error: ")
+    assert str(tmp_path) in done.output
+    assert len(done.output.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_intervals_over_seeds() -> None:
+    assert over_seeds([0.5]) is None
+    assert over_seeds([0.7, 0.5]) == (0.5, 0.7)
+    rng = np.random.default_rng(0)
+    for count in (3, 5, 20):
+        intervals = [over_seeds(rng.normal(0, 1, count).tolist()) for _ in range(2000)]
+        inside = np.mean([low < 0 < high for low, high in filter(None, intervals)])
+        assert 0.94 < inside < 0.965
+
+
+def write_log(out: Path, steps: int = 60, **options: object) -> Path:
+    """A run's log and settings, of AVSA unless ``task`` says otherwise."""
+    config = with_options(tiny(options.pop("task", "avsa")), **options)  # type: ignore[arg-type]
+    out.mkdir(parents=True)
+    (out / "config.json").write_bytes(dump_json(config.to_dict()))
+    slots = config.task != "avc"
+    rng = np.random.default_rng(config.seed)
+    lines = [
+        {
+            "step": step + 1,
+            "loss": 3 * np.exp(-step / steps) + 0.2 * rng.random(),
+            "clip_accuracy": 0.5 + 0.3 * step / steps + 0.1 * rng.random(),
+            "view_accuracy": 0.3 + 0.3 * step / steps + 0.1 * rng.random() if slots else None,
+        }
+        for step in range(steps)
+    ]
+    # The last line is being written.
+    (out / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"st')
+    return out
+
+
+def test_logs_become_curves(tmp_path: Path) -> None:
+    runs = [write_log(tmp_path / f"avsa{seed}", seed=seed) for seed in (0, 1)]
+    runs += [write_log(tmp_path / "curriculum", curriculum=True)]
+    write_log(tmp_path / "curriculum/avc", task="avc")
+    trainings = read_trainings(runs)
+    assert [(of.pretraining, of.seed) for of in trainings] == [
+        ("AVSA", 0),
+        ("AVSA", 1),
+        ("AVC of a curriculum", 0),
+        ("curriculum AVC, AVSA", 0),
+    ]
+    assert trainings[0].digest == trainings[1].digest
+    assert [len(of.columns["loss"]) for of in trainings] == [60] * 4
+    for run in runs:
+        result("AVSA", 0.7).write(run)
+    assert report(*runs, "--out", tmp_path / "out").exit_code == 0
+    (runs[0] / "config.json").write_text("{}")
+    done = report(*runs, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert str(runs[0] / "config.json") in done.output
+
+
+def test_old_results_are_read(tmp_path: Path) -> None:
+    path = result("AVSA", 0.7).write(tmp_path)
+    content = json.loads(path.read_bytes())
+    del content["network"]["seed"], content["network"]["settings"]
+    path.write_text(json.dumps(content))
+    assert read_results([tmp_path])[0].network.seed == 0

@@ -1,0 +1,241 @@
+"""Several processes are one: losses, gradients, batch statistics, restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from avtrain.checkpoint import Checkpoint
+from avtrain.config import tiny, with_options
+from tests.support import ROOT
+from tests.support.processes import children
+from tests.support.tiny_set import make_set
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+SMALL = ["--task", "avsa", "--views", "2", "--batch-size", "4", "--transformer", "--device", "cpu"]
+# Adam's first steps are as long for a gradient that is nothing but rounding as for any other.
+SMALL += ["--lr", "1e-5"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("set"), {"train": 7}, clips_per_source=2)
+
+
+def torchrun(processes: int, *arguments: object) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={processes}", "--max-restarts=0"]
+    return [*command, *map(str, arguments)]
+
+
+def pretrain(root: Path, out: Path, *arguments: object, processes: int = 1) -> None:
+    command = ["-m", "avtrain", "pretrain", root, "--out", out, *SMALL, *arguments]
+    alone = [sys.executable, *map(str, command)]
+    command = alone if processes == 1 else torchrun(processes, *command)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def log_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("task", ["avsa", "avc"])
+def test_loss_and_gradients_are_those_of_one_process(tmp_path: Path, task: Any) -> None:
+    config = with_options(tiny(task), transformer=task == "avsa", batch_size=5, seed=4)
+    random = torch.Generator().manual_seed(0)
+    views = config.clip.views
+    inputs = {
+        "config": config.to_dict(),
+        "pictures": torch.randn(5, views, 3, 4, 16, 16, generator=random, dtype=torch.double),
+        "sound": torch.randn(5, views, 4, 20, 24, generator=random, dtype=torch.double),
+        "directions": torch.randn(5, views, 3, generator=random, dtype=torch.double),
+    }
+    torch.save(inputs, tmp_path / "inputs")
+    results = []
+    for processes in (1, 2, 3):  # 5 clips: parts of different sizes
+        out = tmp_path / f"of{processes}"
+        command = torchrun(processes, ROOT / "tests/support/ranks.py", tmp_path / "inputs", out)
+        subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+        results.append(torch.load(out, weights_only=True))
+    assert len(results[0]["grad"]) > 50
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], rtol=1e-9, atol=1e-9)
+
+
+def test_runs_of_any_number_of_processes_are_one(root: Path, tmp_path: Path) -> None:
+    """6 steps alone; 2 steps of two processes, then one alone, then three of three."""
+    pretrain(root, tmp_path / "alone", "--steps", 6)
+    pretrain(root, tmp_path / "many", "--steps", 2, processes=2)
+    pretrain(root, tmp_path / "many", "--steps", 3, "--resume")
+    pretrain(root, tmp_path / "many", "--steps", 6, "--resume", processes=3)
+    alone, many = log_of(tmp_path / "alone"), log_of(tmp_path / "many")
+    assert [line["clips"] for line in alone] == [line["clips"] for line in many]
+    losses = [[line["loss"] for line in of] for of in (alone, many)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    np.testing.assert_allclose(losses[1][0], losses[0][0], rtol=1e-5)
+    states = [Checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("alone", "many")]
+    assert torch.equal(states[0].rng["cpu"], states[1].rng["cpu"])
+
+
+def test_pieces_of_several_processes_are_those_of_one(root: Path, tmp_path: Path) -> None:
+    """Each learns from its part of each piece; what Adam has seen after a step is the gradient of
+    the whole batch."""
+    pieces = ["--batch-size", 6, "--pieces", 2, "--steps", 1]
+    pretrain(root, tmp_path / "alone", *pieces)
+    pretrain(root, tmp_path / "two", *pieces, processes=2)
+    alone, two = log_of(tmp_path / "alone"), log_of(tmp_path / "two")
+    np.testing.assert_allclose(two[0]["loss"], alone[0]["loss"], rtol=1e-5)
+    states = [Checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("alone", "two")]
+    gradients = [
+        torch.cat([moments["exp_avg"].flatten() for moments in state.optimiser["state"].values()])
+        for state in states
+    ]
+    error = torch.linalg.norm(gradients[1] - gradients[0]) / torch.linalg.norm(gradients[0])
+    # In double precision it is 1e-13; with batch statistics of three clips float32 adds to it.
+    assert error < 0.05
+
+
+BEGIN = """
+import sys
+from pathlib import Path
+from avtrain.checkpoint import Checkpoint
+from avtrain.runtime.distributed import joined
+from avtrain.pretrain.loop import RunOptions, prepare
+
+root, out, *starts = map(Path, sys.argv[1:])
+with joined("cpu") as world:
+    start = starts[world.rank]
+    config = Checkpoint.load(start).settings(start)
+    options = RunOptions(out, init_from=start, device="cpu")
+    trainer = prepare(root, config, options, world).trainer
+    (out / str(world.rank)).write_text(trainer.checkpoint("", "", 0, 0, 0).weights_sha256)
+"""
+
+
+def test_all_processes_begin_with_the_same_networks(root: Path, tmp_path: Path) -> None:
+    """Whatever each has read: a file may be written anew while others read it."""
+    runs = [tmp_path / "one", tmp_path / "other"]
+    for seed, run in enumerate(runs):
+        pretrain(root, run, "--steps", 1, "--seed", seed)
+    script = tmp_path / "begin.py"
+    script.write_text(BEGIN)
+    starts = [run / "checkpoint.pt" for run in runs]
+    command = torchrun(2, script, root, tmp_path, *starts)
+    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+    first = Checkpoint.load(starts[0]).weights_sha256
+    assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == [first, first]
+
+
+def test_the_second_stage_of_a_curriculum_waits_for_the_first(root: Path, tmp_path: Path) -> None:
+    stages = ["--curriculum", "--curriculum-steps", 1, "--steps", 1]
+    pretrain(root, tmp_path / "run", *stages, processes=2)
+    assert len(log_of(tmp_path / "run")) == len(log_of(tmp_path / "run/avc")) == 1
+
+
+def test_a_job_of_two_nodes_whose_process_dies_starts_again_by_itself(
+    root: Path, tmp_path: Path
+) -> None:
+    """Two launchers that meet over the network, as on two machines, and a kill in the middle."""
+    pretrain(root, tmp_path / "alone", "--steps", 12)
+    out = tmp_path / "killed"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    command += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--max-restarts=2"]
+    command += ["-m", "avtrain", "pretrain", str(root), "--out", str(out), *SMALL]
+    command += ["--steps", "12", "--checkpoint-steps", "1"]
+    nodes = [
+        subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    wait_for(out / "checkpoint.pt")
+    os.kill(int(children(nodes[1].pid)[-1]), signal.SIGKILL)
+    said = ""
+    for node in nodes:
+        _, errors = node.communicate(timeout=200)
+        assert node.returncode == 0, errors[-3000:]
+        said += errors
+    first, *later = map(int, re.findall(r"steps (\d+) to 12", said))
+    assert first == 1
+    assert len(later) == 1
+    assert later[0] > 1
+    assert [line["step"] for line in log_of(out)] == list(range(1, 13))
+    losses = [[line["loss"] for line in log_of(of)] for of in (tmp_path / "alone", out)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
+
+
+def test_a_job_that_is_asked_to_stop_saves(root: Path, tmp_path: Path) -> None:
+    """The launcher gets the signal, as from Slurm, and hands it on."""
+    out = tmp_path / "stopped"
+    command = torchrun(2, "-m", "avtrain", "pretrain", root, "--out", out, *SMALL, "--steps", 900)
+    command += ["--num-workers", "1"]  # which get the signal too
+    job = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    wait_for(out / "checkpoint.pt")
+    job.send_signal(signal.SIGTERM)
+    _, errors = job.communicate(timeout=60)
+    assert "RuntimeError" not in errors
+    steps = Checkpoint.load(out / "checkpoint.pt").total_steps
+    assert f"after step {steps}, which is saved" in errors
+    assert len(log_of(out)) == steps < 900
+
+
+APART = """
+import os, sys
+from avtrain.cli.main import main
+main([*sys.argv[1:], "--out", os.environ["OUT"] + os.environ["RANK"]])
+"""
+
+
+def test_processes_that_find_different_runs_are_refused(root: Path, tmp_path: Path) -> None:
+    """As where --out is on a disk of each machine, and the first alone has a checkpoint there."""
+    pretrain(root, tmp_path / "run0", "--steps", 1)
+    script = tmp_path / "apart.py"
+    script.write_text(APART)
+    command = torchrun(2, script, "pretrain", root, *SMALL, "--steps", 3, "--resume")
+    environment = ENVIRONMENT | {"OUT": str(tmp_path / "run")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "the processes do not find the same run in" in done.stderr
+    assert len(log_of(tmp_path / "run0")) == 1
+
+
+def test_who_is_left_says_that_others_are_gone(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = torchrun(2, "-m", "avtrain", "pretrain", root, "--out", out, *SMALL, "--steps", 900)
+    job = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    wait_for(out / "checkpoint.pt")
+    os.kill(int(children(job.pid)[-1]), signal.SIGKILL)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode != 0
+    assert "Error: process 0 of 2 has lost the others, so that the job ends" in errors
+    assert "avtrain/" not in errors  # no traceback of ours
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 90
+    while not path.exists():
+        assert time.monotonic() < deadline, "the run did not begin"
+        time.sleep(0.01)
+
+
+def test_more_processes_than_clips_are_refused(root: Path, tmp_path: Path) -> None:
+    command = ["-m", "avtrain", "pretrain", root, "--out", tmp_path / "run", *SMALL]
+    done = subprocess.run(
+        torchrun(6, *command), env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "batches of 3 clips cannot be dealt to 6 processes" in done.stderr

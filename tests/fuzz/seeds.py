@@ -1,0 +1,252 @@
+"""Small healthy recordings of all kinds that users have, as bytes, for `tests.fuzz` to damage."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from avprep.recordings.recording import SIDE_SUFFIXES, VIDEO_SUFFIXES
+from shards.geometry import encode_foa, unit_vector
+from tests.support.media import (
+    equirectangular_texture,
+    grey_frame,
+    insert_box,
+    noise,
+    write_audio,
+    write_video,
+    write_wav,
+)
+
+_SIZE = (96, 192)
+_FPS = 12
+_SECONDS = 2
+_LARGEST_REAL = 8_000_000
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A recording: its files by their paths, in which ``{name}`` stands for the recording's.
+
+    ``layout`` is the kind of folder that it belongs into; ``healthy``: it builds as it is.
+    """
+
+    label: str
+    layout: str
+    files: dict[str, bytes]
+    healthy: bool = True
+
+
+LISTS = "lists"
+"""The layout of a folder whose split lists are damaged, not its recordings."""
+
+
+def make_seeds() -> list[Seed]:
+    """Recordings of all kinds, always the same ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _Maker(Path(folder)).seeds()
+
+
+def real_seeds(folder: Path) -> list[Seed]:
+    """The recordings in a folder of real ones; files too large to be copied often are left out."""
+    kinds = (*VIDEO_SUFFIXES, *SIDE_SUFFIXES)
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix in kinds and p.is_file()]
+    files = [path for path in files if path.stat().st_size <= _LARGEST_REAL]
+    sounds = [path for path in files if path.suffix in SIDE_SUFFIXES]
+    seeds = []
+    for video in (path for path in files if path.suffix in VIDEO_SUFFIXES):
+        beside = [sound for sound in sounds if sound.stem == video.stem] or [None, *sounds]
+        for sound in beside:
+            content = {f"{{name}}{video.suffix}": video.read_bytes()}
+            if sound is not None:
+                content[f"{{name}}{sound.suffix}"] = sound.read_bytes()
+            label = "+".join(path.name for path in (video, sound) if path is not None)
+            seeds.append(Seed(f"real {label}", "folder", content, healthy=False))
+    return seeds
+
+
+class _Maker:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        ground = equirectangular_texture(*_SIZE)
+        self._frames = [
+            grey_frame(np.ascontiguousarray(np.roll(ground, 3 * number, axis=1)))
+            for number in range(_SECONDS * _FPS)
+        ]
+        self._foa = encode_foa(noise(_SECONDS), unit_vector(40, 15))
+
+    def seeds(self) -> list[Seed]:
+        mp4, sa3d = self._h264("a.mp4", self._foa), self._sa3d()
+        bare, wav = self._h264("b.mp4"), self._sound("a.wav")
+        youtube = self._audio("a.m4a", "aac", self._youtube(), "5.1")
+        opus = self._audio("a.opus", "libopus", self._foa, "ambisonic 1", {"mapping_family": "2"})
+        webm = self._packed("a.webm", "libvpx-vp9", "libopus")
+        info = {"id": "{name}", "requested_formats": [{"format_note": "equi"}], "duration": 2}
+        labels = "".join(f"{frame},{frame % 13},0,{frame - 10},5\n" for frame in range(20)).encode()
+        folder = [
+            ("H.264 + AAC", {".mp4": mp4}),
+            ("H.264 + PCM, SA3D", {".mov": sa3d}),
+            ("H.264 + PCM", {".mkv": self._h264("a.mkv", self._foa)}),
+            ("VP9 + Opus", {".webm": webm}),
+            ("VP8 + Opus", {".webm": self._packed("b.webm", "libvpx", "libopus")}),
+            ("HEVC + AAC", {".mp4": self._packed("c.mp4", "libx265", "aac")}),
+            ("fragments", {".mp4": self._packed("d.mp4", "libx264", "aac", fragmented=True)}),
+            ("MJPEG + FLAC", {".mkv": self._packed("c.mkv", "mjpeg", "flac")}),
+            ("sv3d", {".mp4": self._sv3d(bare), ".wav": wav}),
+            ("turned", {".mp4": self._h264("e.mp4", turned=True), ".wav": wav}),
+            ("stereo", {".mkv": self._h264("e.mkv", stereo=True), ".wav": wav}),
+            ("FLAC beside", {".mp4": bare, ".flac": self._sound("a.flac")}),
+            ("Vorbis beside", {".mp4": bare, ".ogg": self._sound("a.ogg")}),
+            ("Opus beside", {".mp4": bare, ".opus": opus}),
+            ("FuMa beside", {".mp4": bare, ".amb": wav}),
+            ("six channels beside", {".mkv": self._h264("f.mkv"), ".m4a": youtube}),
+        ]
+        seeds = [
+            Seed(
+                label, "folder", {f"{{name}}{suffix}": content for suffix, content in files.items()}
+            )
+            for label, files in folder
+        ]
+        whole = self._long()
+        return [
+            *seeds,
+            Seed("YT-360", "yt360", {f"{part}/{{name}}-80{s}": c for part, s, c in whole}),
+            Seed(
+                "STARSS",
+                "starss",
+                {
+                    "foa_dev/dev-train-x/{name}.wav": wav,
+                    "video_dev/dev-train-x/{name}.mp4": bare,
+                    "metadata_dev/dev-train-x/{name}.csv": labels,
+                },
+            ),
+            Seed(
+                "yt-dlp",
+                "yt-dlp",
+                {"{name}.mp4": mp4, "{name}.info.json": json.dumps(info).encode()},
+            ),
+            Seed(
+                "split lists",
+                LISTS,
+                {
+                    "{name}.mp4": mp4,
+                    "train.txt": b"{name}\nother\n",
+                    "test.csv": b"id,second\none,1\ntwo,2\n",
+                },
+                healthy=False,
+            ),
+            Seed("Sphere360", "sphere360", {"{name}_7.webm": webm}),
+            Seed(
+                "YT-Ambigen",
+                "yt-ambigen",
+                {"video/{name}_7.mp4": bare, "audio/{name}_7.opus": opus},
+            ),
+        ]
+
+    def _h264(
+        self,
+        name: str,
+        sound: NDArray[np.float32] | None = None,
+        layout: str = "quad",
+        turned: bool = False,
+        stereo: bool = False,
+    ) -> bytes:
+        path = self._folder / name
+        metadata = {"stereo_mode": "top_bottom"} if stereo else {}
+        angle = 180 if turned else 0
+        write_video(path, self._frames, _FPS, sound, layout, 48000, metadata, angle)
+        return path.read_bytes()
+
+    def _sa3d(self) -> bytes:
+        self._h264("s.mov", self._foa)
+        path = self._folder / "s.mov"
+        box = struct.pack(">BBIBBI4I", 0, 0, 1, 0, 0, 4, 0, 1, 2, 3)
+        insert_box(path, b"fl32", b"SA3D", box)
+        return path.read_bytes()
+
+    def _sv3d(self, bare: bytes) -> bytes:
+        path = self._folder / "v.mp4"
+        path.write_bytes(bare)
+        header = struct.pack(">I4sI", 13, b"svhd", 0) + b"\0"
+        pose = struct.pack(">I4sIiii", 24, b"prhd", 0, 0, 0, 0)
+        equi = struct.pack(">I4sIIIII", 28, b"equi", 0, 1 << 28, 0, 1 << 30, 1 << 30)
+        inside = pose + equi
+        insert_box(
+            path, b"avc1", b"sv3d", header + struct.pack(">I4s", 8 + len(inside), b"proj") + inside
+        )
+        insert_box(path, b"avc1", b"st3d", struct.pack(">IB", 0, 0))
+        return path.read_bytes()
+
+    def _sound(self, name: str) -> bytes:
+        path = self._folder / name
+        if path.suffix == ".wav":
+            write_wav(path, self._foa)
+        else:
+            soundfile.write(path, self._foa.T, 48000)
+        return path.read_bytes()
+
+    def _youtube(self) -> NDArray[np.float32]:
+        w, y, z, x = self._foa
+        return np.stack([x, y, w, np.zeros_like(w), z, np.zeros_like(w)])
+
+    def _audio(
+        self,
+        name: str,
+        codec: str,
+        sound: NDArray[np.float32],
+        layout: str,
+        options: dict[str, str] | None = None,
+    ) -> bytes:
+        path = self._folder / name
+        write_audio(path, codec, sound, layout, options)
+        return path.read_bytes()
+
+    def _long(self) -> list[tuple[str, str, bytes]]:
+        """Ten seconds, as YT-360's files have."""
+        path = self._folder / "long.mp4"
+        frames = [self._frames[number % len(self._frames)][:, :] for number in range(80)]
+        write_video(path, frames, 8)
+        sound = np.tile(self._youtube(), (1, 10 // _SECONDS))
+        return [
+            ("video", ".mp4", path.read_bytes()),
+            ("audio", ".m4a", self._audio("long.m4a", "aac", sound, "5.1")),
+        ]
+
+    def _packed(self, name: str, video: str, audio: str, fragmented: bool = False) -> bytes:
+        """Picture and sound by other codecs than those of `write_video`."""
+        path = self._folder / name
+        options = {"movflags": "frag_keyframe+empty_moov"} if fragmented else {}
+        quick = {"libx265": {"x265-params": "log-level=error"}, "libx264": {"preset": "ultrafast"}}
+        layout = "ambisonic 1" if audio == "libopus" else "quad"
+        with av.open(str(path), "w", options=options) as container:
+            picture = container.add_stream(video, rate=_FPS, options=quick.get(video, {}))
+            picture.height, picture.width = _SIZE
+            picture.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
+            family = {"mapping_family": "2"} if audio == "libopus" else {}
+            sound = container.add_stream(audio, rate=48000, layout=layout, options=family)
+            sound.bit_rate = 128_000
+            for number, frame in enumerate(self._frames):
+                image = av.VideoFrame.from_ndarray(frame, format="yuv420p")
+                image.pts, image.time_base = number, Fraction(1, _FPS)
+                container.mux(picture.encode(image.reformat(format=picture.pix_fmt)))
+            container.mux(picture.encode(None))
+            kind = sound.format.name
+            step = 960
+            for start in range(0, self._foa.shape[1] - step + 1, step):
+                part = np.ascontiguousarray(self._foa[:, start : start + step])
+                if kind == "s16":
+                    part = np.rint(part * 32767).astype(np.int16)
+                packed = part if kind.endswith("p") else part.T.reshape(1, -1)
+                block = av.AudioFrame.from_ndarray(np.ascontiguousarray(packed), kind, layout)
+                block.sample_rate, block.pts = 48000, start
+                container.mux(sound.encode(block))
+            container.mux(sound.encode(None))
+        return path.read_bytes()
