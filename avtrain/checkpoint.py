@@ -14,10 +14,10 @@ from torch import Tensor
 
 from avtrain.config import Config
 from avtrain.errors import TrainingError
+from avtrain.run_folder import KEPT_CHECKPOINTS
 from shards.files import atomic_file
 
 VERSION = 3
-KEPT = "checkpoints"
 # What may differ between a run and its continuation.
 _NOT_PART_OF_THE_RUN = {"epochs"}
 
@@ -123,7 +123,7 @@ def keep(path: Path, step: int, last: int, every: int | None) -> None:
     """Keep the checkpoint in ``path``, of ``step``, beyond the next one: as one of the ``last``
     (1: the newest, which ``path`` is), or, every ``every`` steps, for good. They lie in
     ``checkpoints/``."""
-    folder = path.parent / KEPT
+    folder = path.parent / KEPT_CHECKPOINTS
     for_good = every is not None and step % every == 0
     if last > 1 or for_good:
         folder.mkdir(exist_ok=True)

@@ -17,13 +17,13 @@ from avtrain.data.clips import Batch
 from avtrain.data.loader import Step
 from avtrain.errors import TrainingError
 from avtrain.pretrain.loop import Prepared, RunOptions, prepare
+from avtrain.run_folder import TRACE
 from avtrain.runtime.distributed import joined
 from shards.files import atomic_file
 
 _PARTS = {"data": "waiting for data", "features": "features and pictures"}
 _PARTS |= {"networks": "networks, forward and back", "optimiser": "optimiser"}
 WARM_UP = 3
-TRACE = "trace.json"
 
 
 def rehearse(

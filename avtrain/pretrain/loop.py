@@ -18,17 +18,16 @@ from avtrain.data.loader import Plan, Share, Step, load
 from avtrain.errors import TrainingError
 from avtrain.pretrain.checks import check_agreed, check_loss, check_weights
 from avtrain.pretrain.curves import plot_curves
-from avtrain.pretrain.run_log import LOG, RunLog, read_log
+from avtrain.pretrain.run_log import RunLog, read_log
 from avtrain.pretrain.tensorboard import Board
 from avtrain.pretrain.trainer import Trainer
+from avtrain.run_folder import CHECKPOINT, CONFIG, CURVES, FIRST_STAGE, LOG
 from avtrain.runtime.device import default_workers
 from avtrain.runtime.distributed import World, joined, restarts
 from avtrain.runtime.signals import Stopped, StopRequest
 from shards.files import dump_json, remove_temporary_files, write_atomic
 from shards.reader import CACHE_BYTES, ShardSet
 
-FIRST_STAGE = "avc"
-CHECKPOINT, CONFIG, CURVES = "checkpoint.pt", "config.json", "curves.png"
 FEWEST_FAULTS = 10
 """So many clips that cannot be read never stop a run."""
 

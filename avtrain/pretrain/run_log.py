@@ -15,12 +15,11 @@ from avtrain.data.clips import Batch
 from avtrain.data.loader import Step
 from avtrain.errors import TrainingError
 from avtrain.networks.losses import Contrast
+from avtrain.run_folder import LOG, faults
 from avtrain.runtime.distributed import World
 from avtrain.runtime.file_lock import hold, let_go
 from shards.files import write_atomic
 from shards.reader import ShardSet
-
-LOG = "log.jsonl"
 
 
 class RunLog:
@@ -29,7 +28,7 @@ class RunLog:
 
     def __init__(self, out: Path, total: int, world: World, bar: tqdm[Any]) -> None:
         self.path = out / LOG
-        self.faults_path = out / f"faults{f'-{world.rank}' * (not world.first)}.jsonl"
+        self.faults_path = out / faults(world.rank)
         self.world, self.bar = world, bar
         if world.first and self.path.exists():
             with self.path.open("a") as file:

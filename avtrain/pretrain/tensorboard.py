@@ -13,8 +13,8 @@ from torch import Tensor
 from avtrain.data.clips import Batch
 from avtrain.errors import TrainingError
 from avtrain.pretrain.trainer import Trainer
+from avtrain.run_folder import TENSORBOARD
 
-FOLDER = "tensorboard"
 CLIPS, FOUND = 4, 5
 """Sounds of so many clips are looked up, and so many pictures shown of what they find."""
 
@@ -29,7 +29,7 @@ class Board:
             raise TrainingError(
                 "TensorBoard is not installed; `pip install 'avsa360[tensorboard]'` brings it"
             ) from None
-        folder = str(out / FOLDER)
+        folder = str(out / TENSORBOARD)
         self._writer: Any = SummaryWriter(folder, purge_step=total + 1)
 
     def add(self, line: Mapping[str, Any]) -> None:

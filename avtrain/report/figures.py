@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from avtrain.config import Config
 from avtrain.errors import TrainingError
-from avtrain.pretrain.loop import CONFIG, FIRST_STAGE
-from avtrain.pretrain.run_log import LOG
 from avtrain.report.lines import Line, order_of
+from avtrain.run_folder import CONFIG, FIRST_STAGE, LOG
 from shards.files import atomic_file
 
 PANELS_A_ROW = 4

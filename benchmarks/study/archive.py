@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from avtrain.evals.results import ENDING
-from avtrain.pretrain.loop import CONFIG
-from avtrain.pretrain.run_log import LOG, read_log
+from avtrain.pretrain.run_log import read_log
+from avtrain.run_folder import CONFIG, LOG
 from benchmarks.study.jobs import Job
 from benchmarks.study.run import SETS, Records
 from shards.errors import ShardError
