@@ -1,4 +1,4 @@
-"""Names of the files in the folder of a pretraining run (``OUT``)."""
+"""Names of the files in the folder of a run (``OUT``)."""
 
 CHECKPOINT = "checkpoint.pt"
 """Newest state; ``--resume`` continues from it, and evaluations read its networks."""
@@ -16,6 +16,10 @@ TRACE = "trace.json"
 """What ``--profile`` measured."""
 FIRST_STAGE = "avc"
 """Folder of a curriculum's first stage, itself the folder of a run."""
+RESULT_ENDING = ".result.json"
+"""File of an evaluation's result."""
+PROGRESS_ENDING = ".part"
+"""State of an evaluation that is not finished."""
 
 
 def faults(rank: int) -> str:

@@ -12,9 +12,9 @@ import torch
 from avtrain.data.unreadable import LeftOut
 from avtrain.errors import TrainingError
 from avtrain.evals.results import Result, file_name, result_path
+from avtrain.run_folder import PROGRESS_ENDING
 from shards.files import atomic_file
 
-ENDING = ".part"
 _LEFT_OUT = "left_out"
 
 
@@ -76,7 +76,7 @@ class Progress:
 
     def result(self) -> Result | None:
         """What `finish` said is written already."""
-        path = result_path(self.path.parent, self.path.name.removesuffix(ENDING))
+        path = result_path(self.path.parent, self.path.name.removesuffix(PROGRESS_ENDING))
         if not (self.load() or {}).get("finished") or not path.exists():
             return None
         return Result.read(path)
@@ -91,7 +91,7 @@ class Progress:
 
 
 def _path(out: Path, name: str) -> Path:
-    return out / f"{name}{ENDING}"
+    return out / f"{name}{PROGRESS_ENDING}"
 
 
 def forget(out: Path, results: Sequence[Result]) -> None:

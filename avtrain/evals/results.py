@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from avtrain.errors import TrainingError
+from avtrain.run_folder import RESULT_ENDING
 from shards.files import dump_json, write_atomic
 
 BOOTSTRAP_ROUNDS = 10_000
 _MOST_DRAWS = 20_000_000
 """Of rounds times sources: 160 MB."""
-ENDING = ".result.json"
 UNTRAINED = "untrained"
 LEARNED_FROM = "test_sources_learned_from"
 """Among the details: how many of the test's recordings the classifier or head has learned from."""
@@ -120,7 +120,7 @@ def file_name(task: str, checkpoint: object | None) -> str:
 
 
 def result_path(out: Path, name: str) -> Path:
-    return out / f"{name}{ENDING}"
+    return out / f"{name}{RESULT_ENDING}"
 
 
 def _metric(content: dict[str, Any]) -> Metric:
@@ -135,7 +135,7 @@ def read_results(runs: Sequence[Path]) -> list[Result]:
     """
     results: list[Result] = []
     for run in runs:
-        paths = sorted(run.rglob(f"*{ENDING}"))
+        paths = sorted(run.rglob(f"*{RESULT_ENDING}"))
         if not paths:
             raise TrainingError(f"{run} holds no result; run `avtrain eval … --out {run}` first")
         results += [Result.read(path) for path in paths]

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from avtrain.evals.results import ENDING
 from avtrain.pretrain.run_log import read_log
-from avtrain.run_folder import CONFIG, LOG
+from avtrain.run_folder import CONFIG, LOG, RESULT_ENDING
 from benchmarks.study.jobs import Job
 from benchmarks.study.run import SETS, Records
 from shards.errors import ShardError
@@ -35,7 +34,7 @@ def write_archive(path: Path, out: Path, jobs: Sequence[Job], records: Records) 
             record = {name: records.read(job)[name] for name in ("job", "settings", "seconds")}
             _add(archive, _record(job), dump_json(record))
             for file in sorted(job.makes.rglob("*")):
-                if file.name.endswith((ENDING, CONFIG)):
+                if file.name.endswith((RESULT_ENDING, CONFIG)):
                     text = file.read_text().replace(f"{out}/", "")
                     _add(archive, file.relative_to(out).as_posix(), text.encode())
                 elif file.name == LOG:
@@ -91,5 +90,5 @@ def _is_of(files: dict[str, bytes], job: Job, jobs: Sequence[Job]) -> bool:
         known = {ShardSet(root).manifest.sha256 for root in roots}
     except ShardError:
         return False
-    results = [json.loads(text) for name, text in files.items() if name.endswith(ENDING)]
+    results = [json.loads(text) for name, text in files.items() if name.endswith(RESULT_ENDING)]
     return bool(files) and all(one["data"] in known for one in results)

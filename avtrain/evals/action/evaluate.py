@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from avtrain.config import Config
 from avtrain.data.unreadable import LeftOut, sentences
 from avtrain.evals.action.classifier import Protocol
-from avtrain.evals.action.confusion import plot_confusion
+from avtrain.evals.action.figure import plot_confusion
 from avtrain.evals.action.fold import ActionOptions, Answers, FoldRun, Start
 from avtrain.evals.action.videos import Fold, LabelledSet
 from avtrain.evals.results import Metric, Network, Result, share

@@ -1,4 +1,4 @@
-"""Confusion matrix of an action classifier, as a figure."""
+"""The confusion matrix of an action recognition test, as an image file."""
 
 from __future__ import annotations
 
