@@ -40,8 +40,8 @@ from avtrain.data.augment import prepare_pictures
 from avtrain.data.clips import Batch, Clips
 from avtrain.data.loader import Plan, load
 from avtrain.networks.features import FeatureConfig, Features
+from shards.folders import LocalFolder
 from shards.geometry import view_foa_matrix
-from shards.places import LocalFolder
 from shards.reader import ShardSet
 
 CLIP = ClipConfig(views=4)

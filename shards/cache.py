@@ -20,7 +20,7 @@ from typing import Any
 
 from shards.errors import ShardError
 from shards.files import atomic_file, remove_temporary_files
-from shards.places import Folder, LocalFolder
+from shards.folders import Folder, LocalFolder
 
 IDLE_S = 6 * 3600
 _TOUCH_S = 600
@@ -70,9 +70,9 @@ class CachedFolder:
     def read_all(self, names: Iterable[str]) -> list[bytes]:
         return self.origin.read_all(names)
 
-    def counts(self) -> tuple[int, int, int]:
+    def io_counts(self) -> tuple[int, int, int]:
         """Files opened, reads and bytes read in this process so far, to make copies and of them."""
-        there, here = self.origin.counts(), self._local.counts()
+        there, here = self.origin.io_counts(), self._local.io_counts()
         return there[0] + here[0], there[1] + here[1], there[2] + here[2]
 
     def read_range(self, name: str, start: int, end: int) -> bytes:

@@ -27,7 +27,7 @@ _SYNC = b"\xff\xf8"  # of frames of one length
 _HEAD_BYTES = 128  # what precedes the first frame in our files, and that frame's header
 _MARGIN = 2  # frames read around a guess
 _STREAM_INFO, _STREAM_INFO_BYTES = 0, 34
-_OF_TWO_CHANNELS = {1, 8, 9, 10}
+_STEREO_CHANNEL_CODES = {1, 8, 9, 10}
 
 
 def _crc8_table() -> tuple[int, ...]:
@@ -58,7 +58,7 @@ class _Stream:
         return -(-self.samples // self.block)
 
 
-class SoundDecoder:
+class FlacDecoder:
     """Reused decoders, one for each kind of sound."""
 
     def __init__(self) -> None:
@@ -192,7 +192,7 @@ def _is_alike(header: bytes, stream: _Stream, number: int) -> bool:
         last and header[2] & 15 == stream.header[2] & 15
     )
     here, there = header[3] >> 4, stream.header[3] >> 4
-    channels = here == there or {here, there} <= _OF_TWO_CHANNELS
+    channels = here == there or {here, there} <= _STEREO_CHANNEL_CODES
     same_bits = header[3] & 15 == stream.header[3] & 15
     return number < stream.frames and size_and_rate and channels and same_bits
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from shards.errors import ShardError
 from shards.files import dump_json
-from shards.places import Folder
+from shards.folders import Folder
 from shards.schema import Manifest, ShardEntry, ShardIndex
 
 MANIFEST_NAME = "manifest.json"
@@ -50,7 +50,7 @@ def shard_number(file: str) -> int:
     return int(PurePosixPath(file).stem.rpartition("-")[2])
 
 
-def entry_of(index: ShardIndex, index_file: str) -> ShardEntry:
+def manifest_entry(index: ShardIndex, index_file: str) -> ShardEntry:
     """The manifest's entry of a finished shard."""
     return ShardEntry(
         file=index.file,

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from shards.cache import CachedFolder
 from shards.errors import ShardError
-from shards.flac import SoundDecoder
+from shards.flac import FlacDecoder
+from shards.folders import Folder, open_folder
 from shards.geometry import ACN_CHANNELS, view_foa_matrix
 from shards.manifest import read_index, read_manifest
-from shards.places import Folder, folder_of
-from shards.schema import MAP_ENDING, SampleInfo, map_suffix
+from shards.schema import LABEL_MAP_SUFFIX, SampleInfo, label_map_suffix
 from shards.video import CropDecoder, decode_grey_png
 
 CACHE_BYTES = 200 * 10**9
@@ -45,7 +45,7 @@ class ShardSet:
         cache: Path | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        folder = folder_of(root)
+        folder = open_folder(root)
         self.split = split
         self.manifest = read_manifest(folder)
         self._origin = folder
@@ -65,12 +65,12 @@ class ShardSet:
 
     def _reset(self) -> None:
         self._decoders: dict[str, CropDecoder] = {}
-        self._sound_decoder = SoundDecoder()
-        self._index_of = lru_cache(_CACHED_INDICES)(self._read_index)
-        self._info_of = lru_cache(_CACHED_INFOS)(self._read_info)
+        self._flac_decoder = FlacDecoder()
+        self._cached_index = lru_cache(_CACHED_INDICES)(self._read_index)
+        self._cached_info = lru_cache(_CACHED_INFOS)(self._read_info)
 
     def __getstate__(self) -> dict[str, Any]:
-        lazy = ("_decoders", "_sound_decoder", "_index_of", "_info_of")
+        lazy = ("_decoders", "_flac_decoder", "_cached_index", "_cached_info")
         return {name: value for name, value in self.__dict__.items() if name not in lazy}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -95,13 +95,13 @@ class ShardSet:
                 f"{few}; copy the set again, or build it again to add them"
             )
 
-    def file(self, sample: int) -> str:
+    def shard_file(self, sample: int) -> str:
         """The shard of a sample, as the manifest names it."""
         return self._entries[int(self.shard_index[sample])].file
 
     def info(self, sample: int) -> SampleInfo:
         """The JSON member of a sample."""
-        return self._info_of(sample)
+        return self._cached_info(sample)
 
     def frames(
         self,
@@ -149,9 +149,9 @@ class ShardSet:
         place = info.views[view]
         rotated = info.audio.layout == "rotated"
         matrix = view_foa_matrix(place.azimuth_deg, place.elevation_deg) if rotated else np.eye(4)
-        return self.sound(sample, start, count, view), matrix
+        return self.audio(sample, start, count, view), matrix
 
-    def sound(self, sample: int, start: int, count: int, view: int = 0) -> NDArray[np.float32]:
+    def audio(self, sample: int, start: int, count: int, view: int = 0) -> NDArray[np.float32]:
         """Sound from sample ``start`` on, as stored for a view, at its original level: float32
         (channels, count), with the channels that the sample's record names."""
         info = self.info(sample)
@@ -161,7 +161,7 @@ class ShardSet:
         suffix = f"view{view:02d}.flac" if rotated else "flac"
         _, size = self._place(sample, suffix)
         try:
-            sound = self._sound_decoder.decode(
+            sound = self._flac_decoder.decode(
                 partial(self._read, sample, suffix), size, start, count
             )
         except ShardError as error:
@@ -173,7 +173,7 @@ class ShardSet:
 
     def label_map(self, sample: int, view: int, number: int) -> NDArray[np.uint8]:
         """Classes (height, width) that a view shows at the clip's ``map_times_s[number]``."""
-        suffix = map_suffix(view, number)
+        suffix = label_map_suffix(view, number)
         try:
             return decode_grey_png(self.member(sample, suffix))
         except ShardError as error:
@@ -185,14 +185,14 @@ class ShardSet:
 
     def _place(self, sample: int, suffix: str) -> tuple[int, int]:
         shard = int(self.shard_index[sample])
-        place = self._index_of(shard)[sample - int(self._first[shard])].get(suffix)
+        place = self._cached_index(shard)[sample - int(self._first[shard])].get(suffix)
         if place is None:
             raise ShardError(f"{self._name(sample, suffix)} is not in the shard's index")
         return place
 
     def _read(self, sample: int, suffix: str, start: int, end: int) -> bytes:
         offset, _ = self._place(sample, suffix)
-        file = self.file(sample)
+        file = self.shard_file(sample)
         try:
             data = self.root.read_range(file, offset + start, offset + end)
         except OSError as error:
@@ -219,7 +219,7 @@ class ShardSet:
             raise ShardError(f"{name} is no sample record ({error!r})") from None
 
     def _name(self, sample: int, suffix: str) -> str:
-        return f"{self.root.path(self.file(sample))}: {self.keys[sample]}.{suffix}"
+        return f"{self.root.path(self.shard_file(sample))}: {self.keys[sample]}.{suffix}"
 
 
 class _Places:
@@ -227,14 +227,14 @@ class _Places:
     in little memory."""
 
     def __init__(self, members: dict[str, tuple[int, int]]) -> None:
-        self._few = {s: place for s, place in members.items() if not s.endswith(MAP_ENDING)}
+        self._few = {s: place for s, place in members.items() if not s.endswith(LABEL_MAP_SUFFIX)}
         maps = sorted(members.keys() - self._few.keys())
         self._map_names = "\n".join(maps)
         self._map_places = np.array([members[name] for name in maps], dtype=np.int64)
 
     def get(self, suffix: str) -> tuple[int, int] | None:
         """Offset and bytes of a member; None if there is none of this name."""
-        if not suffix.endswith(MAP_ENDING):
+        if not suffix.endswith(LABEL_MAP_SUFFIX):
             return self._few.get(suffix)
         names = self._map_names.split("\n")
         if suffix not in names:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 from shards.errors import ShardError
 
-_OF_THE_EXTRA = ("fsspec", "s3fs")
+_REMOTE_EXTRA_PACKAGES = ("fsspec", "s3fs")
 # s3fs holds this many parts of 50 MB in memory while it uploads, and each worker uploads.
 _S3_PARTS_AT_ONCE = 2
 
@@ -53,7 +53,7 @@ class RemoteFolder:
             try:
                 entries = store.ls(path, detail=True)
             except FileNotFoundError as error:
-                if _is_of_bucket(error):
+                if _bucket_is_missing(error):
                     raise
                 return {}
             found = {}
@@ -81,7 +81,7 @@ class RemoteFolder:
             contents.append(bytes(content))
         return contents
 
-    def counts(self) -> tuple[int, int, int]:
+    def io_counts(self) -> tuple[int, int, int]:
         """Files opened (none), requests and bytes of `read_range` in this process so far."""
         return 0, self.reads, self.bytes_read
 
@@ -128,7 +128,7 @@ class RemoteFolder:
         """Nothing: what is half-written never stands here."""
 
     @contextmanager
-    def as_file(self, name: str) -> Iterator[Path]:
+    def local_file(self, name: str) -> Iterator[Path]:
         """A file as this machine's programs read it: a copy that is deleted afterwards."""
         with tempfile.TemporaryDirectory(prefix="avsa360-") as folder:
             local = Path(folder) / Path(name).name
@@ -141,7 +141,7 @@ class RemoteFolder:
             try:
                 send(store, path)
             except FileNotFoundError as error:
-                if _is_of_bucket(error):  # which is its owner's to make
+                if _bucket_is_missing(error):  # which is its owner's to make
                     raise
                 # Object stores have no folders; elsewhere they must be there first.
                 store.makedirs(path.rpartition("/")[0], exist_ok=True)
@@ -155,7 +155,7 @@ class RemoteFolder:
         try:
             yield store, f"{root}/{name}" if name else root
         except FileNotFoundError as error:
-            if _is_of_bucket(error):
+            if _bucket_is_missing(error):
                 raise OSError(errno.EIO, str(error), self.url) from error
             reason = os.strerror(errno.ENOENT)
             raise FileNotFoundError(errno.ENOENT, reason, self.path(name)) from error
@@ -180,7 +180,7 @@ def _connect(url: str) -> tuple[Any, str]:
         # fsspec says in its own words what it lacks; the name is in what it caught.
         cause = error.__cause__ or error
         package = cause.name if isinstance(cause, ImportError) and cause.name else str(error)
-        what = "avsa360[remote]" if package in _OF_THE_EXTRA else package
+        what = "avsa360[remote]" if package in _REMOTE_EXTRA_PACKAGES else package
         raise ShardError(f"{url} needs {package}; `pip install '{what}'` brings it") from None
     except Exception as error:
         raise ShardError(f"{url} cannot be opened: {_in_words(error)}") from None
@@ -193,6 +193,6 @@ def _in_words(error: Exception) -> str:
     return text if isinstance(error, OSError) and text else f"{type(error).__name__}: {text}"
 
 
-def _is_of_bucket(error: FileNotFoundError) -> bool:
+def _bucket_is_missing(error: FileNotFoundError) -> bool:
     """Whether a bucket is missing rather than a file in it."""
     return any(word in str(error).lower() for word in ("bucket does not", "container does not"))

@@ -12,7 +12,7 @@ from shards.geometry import ACN_CHANNELS
 
 FORMAT_NAME = "avsa-shards"
 FORMAT_VERSION = 1
-MAP_ENDING = ".seg.png"
+LABEL_MAP_SUFFIX = ".seg.png"
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -161,9 +161,9 @@ def _tuple(value: list[Any] | None) -> tuple[Any, ...] | None:
     return None if value is None else tuple(value)
 
 
-def map_suffix(view: int, number: int) -> str:
+def label_map_suffix(view: int, number: int) -> str:
     """The member that holds a view's label map of the clip's ``map_times_s[number]``."""
-    return f"view{view:02d}.t{number:03d}{MAP_ENDING}"
+    return f"view{view:02d}.t{number:03d}{LABEL_MAP_SUFFIX}"
 
 
 @dataclass(frozen=True)

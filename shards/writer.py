@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from shards.files import dump_json
-from shards.places import Folder
+from shards.folders import Folder
 from shards.schema import KEY_PATTERN, SampleIndex, SampleInfo, ShardIndex
 
 

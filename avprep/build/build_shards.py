@@ -32,8 +32,8 @@ from avprep.recordings.recording import Failure
 from avprep.sample.options import ClipOptions
 from avprep.sphere.viewpoints import FixedViews
 from shards.errors import ShardError
+from shards.folders import Folder, open_folder
 from shards.manifest import MANIFEST_NAME, read_manifest
-from shards.places import Folder, folder_of
 from shards.schema import Manifest, View
 
 _SAID_AT_ONCE = 20
@@ -114,7 +114,7 @@ def build_shards(
     Raises UserError where nothing can be built or something else lies there.
     """
     # Asked before any work, so that a missing ffmpeg or an unknown bucket is said at once.
-    out = folder_of(place)
+    out = open_folder(place)
     versions = {"avprep": version("avsa360"), "ffmpeg": ffmpeg_version(), "av": version("av")}
     try:
         out.files()  # whether there is such a place
@@ -161,7 +161,7 @@ def build_shards(
 
 def merge(place: Path | str) -> BuildResult:
     """End a build whose tasks have made all shards. Raises UserError where some are missing."""
-    out = folder_of(place)
+    out = open_folder(place)
     try:
         state = State.read(out)
         if state is None:

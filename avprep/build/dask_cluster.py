@@ -8,7 +8,7 @@ from avprep.build.make_shard import Advance, Failures, Workers, make_shard
 from avprep.build.plan import ShardPlan
 from avprep.errors import UserError
 from avprep.sample.options import ClipOptions
-from shards.places import Folder
+from shards.folders import Folder
 
 
 class DaskWorkers:

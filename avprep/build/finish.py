@@ -14,8 +14,8 @@ from avprep.errors import UserError
 from avprep.recordings.recording import Failure
 from shards.errors import ShardError
 from shards.files import dump_json
-from shards.manifest import entry_of, read_index, read_indices, write_manifest
-from shards.places import Folder, LocalFolder
+from shards.folders import Folder, LocalFolder
+from shards.manifest import manifest_entry, read_index, read_indices, write_manifest
 from shards.schema import Manifest, ShardEntry, ShardIndex
 
 FAILURES_NAME = "failures.jsonl"
@@ -67,7 +67,7 @@ def finish(out: Folder, state: State, base: Manifest | None) -> None:
         failures += index.failures
         dropped += index.dropped
         if index.samples:
-            splits.setdefault(split, []).append(entry_of(index, index_file))
+            splits.setdefault(split, []).append(manifest_entry(index, index_file))
         else:
             leftovers += [file, index_file]
     for name, lines in ((FAILURES_NAME, failures), (DROPPED_NAME, dropped)):

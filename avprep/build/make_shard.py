@@ -14,7 +14,7 @@ from avprep.errors import ClipError, UserError, in_a_sentence
 from avprep.processes import Crew, Lost, Starting
 from avprep.recordings.recording import Failure
 from avprep.sample.options import ClipOptions
-from shards.places import Folder
+from shards.folders import Folder
 from shards.writer import open_shard
 
 _Item = TypeVar("_Item")

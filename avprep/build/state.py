@@ -17,7 +17,7 @@ from avprep.build.plan import BuildPlan
 from avprep.errors import UserError
 from avprep.recordings.recording import Failure
 from shards.files import dump_json
-from shards.places import Folder, LocalFolder
+from shards.folders import Folder, LocalFolder
 
 STATE_NAME = ".build.json"
 """Present while a build is unfinished: what it is making."""

@@ -207,9 +207,9 @@ def merge(ctx: click.Context, out: str) -> None:
 
 def _report(ctx: click.Context, out: str, result: BuildResult) -> None:
     from avprep.build.finish import DROPPED_NAME, FAILURES_NAME
-    from shards.places import folder_of
+    from shards.folders import open_folder
 
-    folder = folder_of(out)
+    folder = open_folder(out)
     if result.manifest is None:
         click.echo(
             f"{result.missing} shards of other tasks are missing; the last task ends the set"

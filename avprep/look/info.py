@@ -11,8 +11,8 @@ import numpy as np
 from avprep.build.finish import missing_shards
 from avprep.build.state import State
 from shards.errors import ShardError
+from shards.folders import Folder, open_folder
 from shards.manifest import read_indices, read_manifest
-from shards.places import Folder, folder_of
 from shards.reader import ShardSet
 from shards.schema import Manifest, View
 
@@ -24,7 +24,7 @@ def describe_set(place: Path | str) -> dict[str, Any]:
 
     Raises ShardError, which says how far an unfinished build is.
     """
-    root = folder_of(place)
+    root = open_folder(place)
     try:
         manifest = read_manifest(root)
     except ShardError:

@@ -23,8 +23,8 @@ from avprep.sphere.crop import equirectangular_directions, view_directions, view
 from avprep.sphere.projections import Sphere
 from shards.errors import ShardError
 from shards.files import write_atomic
+from shards.folders import Folder, open_folder
 from shards.geometry import ACN_CHANNELS, direction_deg, rotate_foa, view_foa_matrix
-from shards.places import Folder, folder_of
 from shards.reader import ShardSet
 from shards.schema import SampleInfo, View
 
@@ -48,7 +48,7 @@ def draw_preview(
     is one, and the spectrogram of what the view hears. Returns what it shows, in one sentence.
     Raises UserError or ShardError.
     """
-    shards, sample = _find(folder_of(place), key)
+    shards, sample = _find(open_folder(place), key)
     info = shards.info(sample)
     if at_s >= info.duration_s:
         raise UserError(
@@ -97,7 +97,7 @@ def _heard(
     if not info.audio.channels:
         return None
     if field is None:
-        return np.asarray(shards.sound(sample, 0, info.audio.samples, number).mean(axis=0))
+        return np.asarray(shards.audio(sample, 0, info.audio.samples, number).mean(axis=0))
     view = info.views[number]
     turned = rotate_foa(field, view_foa_matrix(view.azimuth_deg, view.elevation_deg))
     return np.asarray((turned[0] + turned[3]) / 2)

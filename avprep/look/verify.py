@@ -10,14 +10,14 @@ from tqdm import tqdm
 
 from avprep.build.make_shard import Workers
 from avprep.look.verify_shard import Fault, verify_shard
+from shards.folders import Folder, open_folder
 from shards.manifest import read_manifest
-from shards.places import Folder, folder_of
 from shards.schema import ShardEntry
 
 
 def verify_set(place: Path | str, quick: bool, workers: int) -> tuple[int, list[str]]:
     """The number of samples, and the faults in sentences. Raises ShardError without a set."""
-    root = folder_of(place)
+    root = open_folder(place)
     manifest = read_manifest(root)
     entries = [(split, entry) for split, shards in manifest.splits.items() for entry in shards]
     faults: list[str] = []

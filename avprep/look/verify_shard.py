@@ -13,9 +13,9 @@ import av
 import soundfile
 
 from shards.errors import ShardError
+from shards.folders import Folder
 from shards.manifest import read_index
-from shards.places import Folder
-from shards.schema import KEY_PATTERN, SampleInfo, ShardEntry, ShardIndex, map_suffix
+from shards.schema import KEY_PATTERN, SampleInfo, ShardEntry, ShardIndex, label_map_suffix
 from shards.video import decode_grey_png, index_mp4
 
 _CHUNK = 1 << 20
@@ -38,7 +38,7 @@ class Fault:
 def verify_shard(root: Folder, split: str, entry: ShardEntry, quick: bool = False) -> list[Fault]:
     """The faults of one shard: of its bytes, and unless ``quick`` of all that is in it."""
     try:
-        with root.as_file(entry.file) as path:
+        with root.local_file(entry.file) as path:
             return _verify(root, path, split, entry, quick)
     except OSError as error:
         return [Fault(entry.file, f"cannot be read: {error.strerror}")]
@@ -132,7 +132,7 @@ def _sample(
     if not info.audio.channels:
         sounds = []
     maps = [
-        map_suffix(view, number)
+        label_map_suffix(view, number)
         for view in range(len(info.views))
         for number in range(len(info.map_times_s or ()))
     ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avprep.errors import ClipError
 from avprep.sphere.crop import view_directions
 from avprep.sphere.projections import Sphere
-from shards.schema import View, map_suffix
+from shards.schema import View, label_map_suffix
 
 Labels = NDArray[np.uint8]
 
@@ -50,7 +50,7 @@ def label_maps(
             done, content = cv2.imencode(".png", seen, [cv2.IMWRITE_PNG_COMPRESSION, 9])
             if not done:
                 raise RuntimeError("a label map was not encoded")
-            members[map_suffix(view_number, len(times))] = content.tobytes()
+            members[label_map_suffix(view_number, len(times))] = content.tobytes()
         times.append(round(max(0.0, time_s), 6))
     return tuple(times), members
 

@@ -217,7 +217,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
 
     def _all_views(self, index: int, draw: Draw, start: int) -> NDArray[np.float32]:
         count = self.sound.samples
-        parts = [self.shards.sound(index, start, count, int(view)) for view in draw.views]
+        parts = [self.shards.audio(index, start, count, int(view)) for view in draw.views]
         return np.concatenate(parts)
 
     def _directions(self, index: int, draw: Draw) -> NDArray[np.float32]:

@@ -51,7 +51,7 @@ def rehearse(
         for _ in range(WARM_UP):
             _step(run, batches)
         run.trainer.seconds.clear()
-        before = run.shards.root.counts()
+        before = run.shards.root.io_counts()
         durations = []
         path = out / TRACE if trace and world.first else None
         with _traced(path):
@@ -62,7 +62,7 @@ def rehearse(
         shares = _verdict(run.trainer.seconds, sum(durations), run.workers)
         if path is not None:
             return [f"{steps} steps: {shares}", f"what happened in them: {path}"]
-        read = [now - then for now, then in zip(run.shards.root.counts(), before, strict=True)]
+        read = [now - then for now, then in zip(run.shards.root.io_counts(), before, strict=True)]
         step_s = statistics.median(durations)
         return [*_plan(run), *_costs(run, step_s, shares, read, steps)]
 

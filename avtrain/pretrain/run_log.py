@@ -68,7 +68,7 @@ class RunLog:
         if batch.faults:
             with self.faults_path.open("a") as file:
                 for index, fault in batch.faults:
-                    place = {"shard": shards.file(index), "key": shards.keys[index]}
+                    place = {"shard": shards.shard_file(index), "key": shards.keys[index]}
                     file.write(json.dumps({"step": self._step, **place, "fault": fault}) + "\n")
 
     def add(

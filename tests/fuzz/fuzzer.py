@@ -16,8 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from avprep.recordings.recording import SIDE_SUFFIXES, VIDEO_SUFFIXES
+from shards.folders import open_folder
 from shards.manifest import read_manifest
-from shards.places import folder_of
 from shards.reader import ShardSet
 from tests.fuzz.mutations import mutate
 from tests.fuzz.seeds import LISTS, Seed
@@ -246,7 +246,7 @@ def _build(raw: Path, out: Path, layout: str, limit_s: float) -> Run:
 
 def _files(out: Path) -> set[str]:
     """The files that samples were made of."""
-    sets = [ShardSet(out, split) for split in read_manifest(folder_of(out)).splits]
+    sets = [ShardSet(out, split) for split in read_manifest(open_folder(out)).splits]
     return {shards.info(sample).file for shards in sets for sample in range(len(shards))}
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from shards.cache import IDLE_S, CachedFolder
 from shards.files import TEMPORARY_SUFFIX
+from shards.folders import LocalFolder, open_folder
 from shards.manifest import shard_names, write_manifest
-from shards.places import LocalFolder, folder_of
 from shards.reader import ShardSet
 from shards.schema import Manifest
 from tests.support.tiny_set import make_set
@@ -33,7 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (part / entry.index).rename(place / index)
         keys = {"file": tar, "index": index}
         entries.append(type(entry)(**{**vars(entry), **keys}))
-    write_manifest(folder_of(place), Manifest({}, {}, {"train": tuple(entries)}, plan=""))
+    write_manifest(open_folder(place), Manifest({}, {}, {"train": tuple(entries)}, plan=""))
     return place
 
 

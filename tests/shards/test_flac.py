@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shards.errors import ShardError
-from shards.flac import SoundDecoder
+from shards.flac import FlacDecoder
 
 RATE = 24_000
 
@@ -42,7 +42,7 @@ def window(content: bytes, start: int, count: int) -> tuple[NDArray[np.float32],
         reads.append(end - begin)
         return content[begin:end]
 
-    return SoundDecoder().decode(read, len(content), start, count), reads
+    return FlacDecoder().decode(read, len(content), start, count), reads
 
 
 @settings(deadline=None)

@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from shards.folders import open_folder
 from shards.geometry import (
     direction_deg,
     encode_foa,
@@ -20,10 +21,17 @@ from shards.geometry import (
     view_foa_matrix,
     view_rotation,
 )
-from shards.manifest import entry_of, read_index, shard_names, write_manifest
-from shards.places import folder_of
+from shards.manifest import manifest_entry, read_index, shard_names, write_manifest
 from shards.reader import ShardSet
-from shards.schema import AudioInfo, Manifest, SampleInfo, ShardEntry, VideoInfo, View, map_suffix
+from shards.schema import (
+    AudioInfo,
+    Manifest,
+    SampleInfo,
+    ShardEntry,
+    VideoInfo,
+    View,
+    label_map_suffix,
+)
 from shards.video import index_mp4
 from shards.writer import open_shard
 
@@ -101,7 +109,7 @@ def make_set(
     splits: dict[str, tuple[ShardEntry, ...]] = {}
     for split, count in sources.items():
         tar, index = shard_names(split, 0)
-        with open_shard(folder_of(root), tar, index) as writer:
+        with open_shard(open_folder(root), tar, index) as writer:
             for number in range(count * clips_per_source):
                 key = f"{split}{number:03d}"
                 source = f"{split}-place{number % count}"
@@ -112,8 +120,8 @@ def make_set(
                 if not labelled:
                     info = replace(info, events=None, event_step_s=None)
                 writer.add(info, members)
-        splits[split] = (entry_of(read_index(folder_of(root), index), index),)
-    write_manifest(folder_of(root), Manifest({}, {}, splits, plan=""))
+        splits[split] = (manifest_entry(read_index(open_folder(root), index), index),)
+    write_manifest(open_folder(root), Manifest({}, {}, splits, plan=""))
     return root
 
 
@@ -155,7 +163,7 @@ def _sample(
         for place, time_s in enumerate(map_times_s or ()):
             ball = ball_mask(view, direction, ball_radius_deg(time_s, duration_s))
             labels = (ball * (1 + kind)).astype(np.uint8)
-            members[map_suffix(number, place)] = encode_png(labels)
+            members[label_map_suffix(number, place)] = encode_png(labels)
         avcc, offsets, _ = index_mp4(members[f"view{number:02d}.mp4"])
         gops.append(offsets)
         if layout == "rotated":

@@ -21,8 +21,8 @@ from avtrain.data.loader import read_ahead
 from avtrain.data.sampling import turn_steps
 from avtrain.data.unreadable import LeftOut
 from avtrain.errors import TrainingError
+from shards.folders import open_folder
 from shards.manifest import read_indices, read_manifest
-from shards.places import folder_of
 from shards.reader import ShardSet
 from shards.schema import VideoInfo
 
@@ -59,7 +59,7 @@ class LabelledSet:
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = folder_of(root)
+        self.root = open_folder(root)
         self.manifest = read_manifest(self.root)
         self.shards = {split: ShardSet(self.root, split) for split in self.manifest.splits}
         self.videos: list[Video] = []

@@ -24,7 +24,7 @@ from avprep.build import lease
 from avprep.build.state import locked
 from avprep.cli.main import main
 from avprep.errors import UserError
-from shards.places import LocalFolder, folder_of
+from shards.folders import LocalFolder, open_folder
 from shards.reader import ShardSet
 from tests.support.media import FAST, build, contents, write_dot_recording
 from tests.support.processes import children, lives
@@ -191,7 +191,7 @@ def test_a_build_killed_on_its_way_to_a_bucket_is_finished_by_the_same_command(
 def test_two_builds_into_one_bucket_the_second_is_refused(
     raw: Path, store: s3fs.S3FileSystem
 ) -> None:
-    out = folder_of("s3://bucket/locked")
+    out = open_folder("s3://bucket/locked")
     with locked(out, None) as check:
         for arguments in ((), ("--task-index", 0, "--task-count", 2)):
             second = build(raw, "--out", out, *FAST, "--workers", 1, *arguments)
@@ -205,7 +205,7 @@ def test_two_builds_into_one_bucket_the_second_is_refused(
 
 @pytest.mark.usefixtures("quick_locks", "store")
 def test_of_many_that_want_a_lock_at_once_one_has_it_at_a_time() -> None:
-    out = folder_of("s3://bucket/crowd")
+    out = open_folder("s3://bucket/crowd")
     inside, most = 0, []
 
     def enter() -> None:
@@ -322,7 +322,7 @@ def test_what_is_missing_for_a_url_is_one_sentence(prelude: str, place: str, sen
 
 
 def test_names_of_places_are_taken_as_meant(tmp_path: Path) -> None:
-    assert isinstance(folder_of(f"file://{tmp_path}"), LocalFolder)
-    assert str(folder_of(f"file://{tmp_path}")) == str(tmp_path)
-    assert isinstance(folder_of("a/b://c"), LocalFolder)
-    assert isinstance(folder_of(Path("s3://bucket")), LocalFolder)
+    assert isinstance(open_folder(f"file://{tmp_path}"), LocalFolder)
+    assert str(open_folder(f"file://{tmp_path}")) == str(tmp_path)
+    assert isinstance(open_folder("a/b://c"), LocalFolder)
+    assert isinstance(open_folder(Path("s3://bucket")), LocalFolder)

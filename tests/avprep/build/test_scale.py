@@ -22,7 +22,7 @@ from avprep.build.state import locked
 from avprep.formats.decide import Wanted
 from avprep.sample.options import ClipOptions
 from avprep.sphere.viewpoints import RandomViews
-from shards.places import folder_of
+from shards.folders import open_folder
 from shards.reader import ShardSet
 from shards.schema import View
 from tests.support.media import FAST, build, contents, write_dot_recording
@@ -112,7 +112,7 @@ def test_a_build_killed_again_and_again_ends_with_the_same_bytes(
 
 def test_two_builds_in_one_folder_the_second_is_refused(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    with locked(folder_of(out), None):
+    with locked(open_folder(out), None):
         for arguments in ((), ("--task-index", 0, "--task-count", 2)):
             second = build(raw, "--out", out, *FAST, *arguments)
             assert second.exit_code == 2

@@ -144,8 +144,8 @@ def test_kinetics_class_folders(tmp_path: Path) -> None:
     train, val = verified(tmp_path / "set"), ShardSet(tmp_path / "set", "val")
     assert (train.keys, val.keys) == (["-abcdefghij-10"], ["kbcdefghijk-100"])
     assert train.info(0).label == "air drumming"
-    assert train.sound(0, 0, 24_000).shape == (1, 24_000)
-    assert np.abs(train.sound(0, 0, 24_000)).max() > 0.1
+    assert train.audio(0, 0, 24_000).shape == (1, 24_000)
+    assert np.abs(train.audio(0, 0, 24_000)).max() > 0.1
 
 
 def yt360_maps(folder: Path, count: int, height: int, width: int) -> NDArray[np.uint8]:

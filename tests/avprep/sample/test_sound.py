@@ -46,7 +46,7 @@ def fixed(tmp_path: Path, *directions: tuple[float, float]) -> Path:
 
 def levels(shards: ShardSet, view: int) -> list[float]:
     """RMS of a view's channels against that of the wave."""
-    sound = shards.sound(0, 2000, 40_000, view)
+    sound = shards.audio(0, 2000, 40_000, view)
     wave = 0.1 * (0.5**0.5)  # white noise loses half its power at half its rate
     return [float(np.sqrt(np.mean(channel**2)) / wave) for channel in sound]
 

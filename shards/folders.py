@@ -64,7 +64,7 @@ class LocalFolder:
         """The contents of many small files."""
         return [self.read(name) for name in names]
 
-    def counts(self) -> tuple[int, int, int]:
+    def io_counts(self) -> tuple[int, int, int]:
         """Files opened, reads and bytes read by `read_range` in this process so far."""
         return self.opens, self.reads, self.bytes_read
 
@@ -106,7 +106,7 @@ class LocalFolder:
         remove_temporary_files(self.root / below, name)
 
     @contextmanager
-    def as_file(self, name: str) -> Iterator[Path]:
+    def local_file(self, name: str) -> Iterator[Path]:
         """A file as this machine's programs read it."""
         yield self.root / name
 
@@ -114,7 +114,7 @@ class LocalFolder:
 Folder = LocalFolder | RemoteFolder
 
 
-def folder_of(place: Path | str | Folder) -> Folder:
+def open_folder(place: Path | str | Folder) -> Folder:
     """The folder that a path or a URL names. Raises ShardError for a URL that names none."""
     if isinstance(place, LocalFolder | RemoteFolder):
         return place
