@@ -1,54 +1,75 @@
-"""Run by torchrun: one step's gradients of a batch that is dealt to several processes.
-
-torchrun --nproc-per-node N tests/support/ranks.py INPUTS GRADIENTS
-"""
+"""Processes that train together, as torchrun starts them, but forked from one that has imported
+PyTorch: to import it takes longer than what most tests ask of a process."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import socket
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import torch
-
-from avtrain.config import Config
-from avtrain.networks.models import AudioVisual
-from avtrain.pretrain.objective import Objective
-from avtrain.runtime.distributed import World, joined, make_batch_norm_global
+_FORKED = multiprocessing.get_context("forkserver")
+_FORKED.set_forkserver_preload(["torch._dynamo", "avtrain.pretrain.loop", "avtrain.cli.main"])
 
 
-def main(inputs: str, gradients: str) -> None:
-    with joined("cpu") as world:
-        _step(world, inputs, gradients)
+@dataclass(frozen=True)
+class Ended:
+    """How the process of one rank ended: its exit status, and what it wrote to stderr."""
+
+    status: int | None
+    stderr: str
+
+
+def run_ranks(
+    size: int, folder: Path, function: Callable[..., None], *arguments: object
+) -> list[Ended]:
+    """Call ``function(*arguments)`` in ``size`` processes that meet each other, rank by rank.
+
+    ``function`` is found by its name in its module. ``folder`` gets what the processes write to
+    stderr. A process that has not ended after two minutes is killed; its status is negative.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    processes: list[BaseProcess] = []
+    files = [folder / f"stderr-{rank}" for rank in range(size)]
+    for rank, file in enumerate(files):
+        environment = {**meeting, "WORLD_SIZE": str(size), "RANK": str(rank)}
+        begin = (environment, file, function, arguments)
+        processes.append(_FORKED.Process(target=_begin, args=begin))
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    return [
+        Ended(process.exitcode, file.read_text())
+        for process, file in zip(processes, files, strict=True)
+    ]
+
+
+def _begin(
+    environment: dict[str, str],
+    stderr: Path,
+    function: Callable[..., None],
+    arguments: tuple[object, ...],
+) -> None:
+    os.environ.update(environment)
+    with stderr.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    function(*arguments)
     # A thread that ends its work while the interpreter does aborts the process.
     left = [name for name in _threads() if "gloo" in name]
     assert not left, left
 
 
-def _step(world: World, inputs: str, gradients: str) -> None:
-    content = torch.load(inputs, weights_only=True)
-    config = Config.from_dict(content["config"])
-    torch.manual_seed(config.seed)
-    model = AudioVisual(config.model).train()
-    make_batch_norm_global(model, world)
-    # In double precision, so that rounding is not all there is to see.
-    objective = world.wrap(Objective(model, config, world).double())
-    rows = world.part(torch.arange(len(content["pictures"])).numpy())
-    contrast = objective(*(content[name][rows] for name in ("pictures", "sound", "directions")))
-    contrast.loss.backward()
-    if world.first:
-        found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-        accuracies = {"clip": contrast.clip_accuracy, "view": contrast.view_accuracy}
-        buffers = dict(model.named_buffers())
-        torch.save(
-            {"loss": contrast.loss.detach(), "buffers": buffers, **accuracies, "grad": found},
-            gradients,
-        )
-
-
 def _threads() -> list[str]:
     """Names of this process' threads, where the system tells them."""
     return [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

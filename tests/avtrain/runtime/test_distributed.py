@@ -18,9 +18,16 @@ import pytest
 import torch
 
 from avtrain.checkpoint import Checkpoint
-from avtrain.config import tiny, with_options
+from avtrain.cli.main import main
+from avtrain.config import Config, tiny, with_options
+from avtrain.networks.models import AudioVisual
+from avtrain.pretrain.loop import RunOptions, prepare
+from avtrain.pretrain.objective import Objective
+from avtrain.runtime.distributed import World, joined, make_batch_norm_global
 from tests.support import ROOT
 from tests.support.processes import children
+from tests.support.ranks import run_ranks
+from tests.support.runs import avtrain
 from tests.support.tiny_set import make_set
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -41,15 +48,53 @@ def torchrun(processes: int, *arguments: object) -> list[str]:
 
 
 def pretrain(root: Path, out: Path, *arguments: object, processes: int = 1) -> None:
-    command = ["-m", "avtrain", "pretrain", root, "--out", out, *SMALL, *arguments]
-    alone = [sys.executable, *map(str, command)]
-    command = alone if processes == 1 else torchrun(processes, *command)
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = ["pretrain", root, "--out", out, *SMALL, *arguments]
+    if processes == 1:
+        result = avtrain(*command)
+        assert result.exit_code == 0, result.output
+        return
+    for rank in run_ranks(processes, out.parent, run_avtrain, *map(str, command)):
+        assert rank.status == 0, rank.stderr[-3000:]
+
+
+def run_avtrain(*arguments: str) -> None:
+    """``avtrain`` in the process of one rank."""
+    try:
+        main(arguments)
+    except SystemExit as end:
+        if end.code:
+            raise
 
 
 def log_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def save_step(inputs: Path, gradients: Path) -> None:
+    """One step's loss and gradients of a batch that is dealt to the processes."""
+    with joined("cpu") as world:
+        _save_step(world, inputs, gradients)
+
+
+def _save_step(world: World, inputs: Path, gradients: Path) -> None:
+    content = torch.load(inputs, weights_only=True)
+    config = Config.from_dict(content["config"])
+    torch.manual_seed(config.seed)
+    model = AudioVisual(config.model).train()
+    make_batch_norm_global(model, world)
+    # In double precision, so that rounding is not all there is to see.
+    objective = world.wrap(Objective(model, config, world).double())
+    rows = world.part(torch.arange(len(content["pictures"])).numpy())
+    contrast = objective(*(content[name][rows] for name in ("pictures", "sound", "directions")))
+    contrast.loss.backward()
+    if world.first:
+        found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        accuracies = {"clip": contrast.clip_accuracy, "view": contrast.view_accuracy}
+        buffers = dict(model.named_buffers())
+        torch.save(
+            {"loss": contrast.loss.detach(), "buffers": buffers, **accuracies, "grad": found},
+            gradients,
+        )
 
 
 @pytest.mark.parametrize("task", ["avsa", "avc"])
@@ -66,9 +111,9 @@ def test_loss_and_gradients_are_those_of_one_process(tmp_path: Path, task: Any) 
     torch.save(inputs, tmp_path / "inputs")
     results = []
     for processes in (1, 2, 3):  # 5 clips: parts of different sizes
-        out = tmp_path / f"of{processes}"
-        command = torchrun(processes, ROOT / "tests/support/ranks.py", tmp_path / "inputs", out)
-        subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+        out = tmp_path / f"{processes}"
+        for rank in run_ranks(processes, tmp_path, save_step, tmp_path / "inputs", out):
+            assert rank.status == 0, rank.stderr[-3000:]
         results.append(torch.load(out, weights_only=True))
     assert len(results[0]["grad"]) > 50
     for other in results[1:]:
@@ -108,21 +153,14 @@ def test_pieces_of_several_processes_are_those_of_one(root: Path, tmp_path: Path
     assert error < 0.05
 
 
-BEGIN = """
-import sys
-from pathlib import Path
-from avtrain.checkpoint import Checkpoint
-from avtrain.runtime.distributed import joined
-from avtrain.pretrain.loop import RunOptions, prepare
-
-root, out, *starts = map(Path, sys.argv[1:])
-with joined("cpu") as world:
-    start = starts[world.rank]
-    config = Checkpoint.load(start).settings(start)
-    options = RunOptions(out, init_from=start, device="cpu")
-    trainer = prepare(root, config, options, world).trainer
-    (out / str(world.rank)).write_text(trainer.checkpoint("", "", 0, 0, 0).weights_sha256)
-"""
+def save_first_weights(root: Path, out: Path, *starts: Path) -> None:
+    """The hash of the weights with which a rank begins, where each has read another file."""
+    with joined("cpu") as world:
+        start = starts[world.rank]
+        config = Checkpoint.load(start).settings(start)
+        options = RunOptions(out, init_from=start, device="cpu")
+        trainer = prepare(root, config, options, world).trainer
+        (out / str(world.rank)).write_text(trainer.checkpoint("", "", 0, 0, 0).weights_sha256)
 
 
 def test_all_processes_begin_with_the_same_networks(root: Path, tmp_path: Path) -> None:
@@ -130,11 +168,9 @@ def test_all_processes_begin_with_the_same_networks(root: Path, tmp_path: Path) 
     runs = [tmp_path / "one", tmp_path / "other"]
     for seed, run in enumerate(runs):
         pretrain(root, run, "--steps", 1, "--seed", seed)
-    script = tmp_path / "begin.py"
-    script.write_text(BEGIN)
     starts = [run / "checkpoint.pt" for run in runs]
-    command = torchrun(2, script, root, tmp_path, *starts)
-    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+    for rank in run_ranks(2, tmp_path, save_first_weights, root, tmp_path, *starts):
+        assert rank.status == 0, rank.stderr[-3000:]
     first = Checkpoint.load(starts[0]).weights_sha256
     assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == [first, first]
 
@@ -193,23 +229,18 @@ def test_a_job_that_is_asked_to_stop_saves(root: Path, tmp_path: Path) -> None:
     assert len(log_of(out)) == steps < 900
 
 
-APART = """
-import os, sys
-from avtrain.cli.main import main
-main([*sys.argv[1:], "--out", os.environ["OUT"] + os.environ["RANK"]])
-"""
+def run_avtrain_apart(out: str, *arguments: str) -> None:
+    """``avtrain`` with an output folder of the rank's own."""
+    run_avtrain(*arguments, "--out", out + os.environ["RANK"])
 
 
 def test_processes_that_find_different_runs_are_refused(root: Path, tmp_path: Path) -> None:
     """As where --out is on a disk of each machine, and the first alone has a checkpoint there."""
     pretrain(root, tmp_path / "run0", "--steps", 1)
-    script = tmp_path / "apart.py"
-    script.write_text(APART)
-    command = torchrun(2, script, "pretrain", root, *SMALL, "--steps", 3, "--resume")
-    environment = ENVIRONMENT | {"OUT": str(tmp_path / "run")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "the processes do not find the same run in" in done.stderr
+    command = ["pretrain", str(root), *SMALL, "--steps", "3", "--resume"]
+    ranks = run_ranks(2, tmp_path, run_avtrain_apart, str(tmp_path / "run"), *command)
+    assert [rank.status for rank in ranks] == [2, 2]
+    assert "the processes do not find the same run in" in ranks[0].stderr
     assert len(log_of(tmp_path / "run0")) == 1
 
 
@@ -233,9 +264,7 @@ def wait_for(path: Path) -> None:
 
 
 def test_more_processes_than_clips_are_refused(root: Path, tmp_path: Path) -> None:
-    command = ["-m", "avtrain", "pretrain", root, "--out", tmp_path / "run", *SMALL]
-    done = subprocess.run(
-        torchrun(6, *command), env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode != 0
-    assert "batches of 3 clips cannot be dealt to 6 processes" in done.stderr
+    command = ["pretrain", str(root), "--out", str(tmp_path / "run"), *SMALL]
+    ranks = run_ranks(6, tmp_path, run_avtrain, *command)
+    assert [rank.status for rank in ranks] == [2] * 6
+    assert "batches of 3 clips cannot be dealt to 6 processes" in ranks[0].stderr

@@ -1,0 +1,216 @@
+"""The rules of the house as functions: each lists what breaks it, so that the rules can be tested.
+
+A room is a folder of modules, or a module at the root of a package. Rooms of a package stand on
+steps, and a module imports rooms on the steps before its own, and its own room. In
+``avtrain/evals`` the rule holds once more, between the modules and folders inside.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGES: dict[str, set[str]] = {"shards": set(), "avprep": {"shards"}, "avtrain": {"shards"}}
+"""Which packages each package imports."""
+
+STEPS: dict[str, list[set[str]]] = {
+    "avprep": [
+        {"errors"},
+        {"processes", "media", "sphere", "foa"},
+        {"workers", "formats"},
+        {"recordings"},
+        {"sample", "world"},
+        {"build"},
+        {"look"},
+        {"cli"},
+    ],
+    "avtrain": [
+        {"errors", "run_folder"},
+        {"networks", "runtime"},
+        {"config"},
+        {"checkpoint", "data"},
+        {"published", "pretrain", "evals"},
+        {"report"},
+        {"cli"},
+    ],
+    "avtrain.evals": [
+        {"results"},
+        {"bootstrap", "tables", "progress", "frozen"},
+        {"feature_store", "evaluation"},
+        {"embed", "retrieval", "binary", "localization", "segmentation", "action"},
+    ],
+}
+"""Rooms of each package, step by step: ``docs/code.md`` says why."""
+
+MOST_FILES = 12
+MOST_LINES = 400
+MOST_PARAMETERS = 8
+
+Sources = dict[str, str]
+"""Text of each Python file by its path from the root of the checkout."""
+
+
+def sources(root: Path, *folders: str) -> Sources:
+    """Every Python file below ``folders`` of the checkout ``root``; ValueError if one has none."""
+    found: Sources = {}
+    for folder in folders:
+        files = sorted((root / folder).rglob("*.py"))
+        if not files:
+            raise ValueError(f"{folder} holds no Python file")
+        found |= {path.relative_to(root).as_posix(): path.read_text() for path in files}
+    return found
+
+
+def module_of(path: str) -> str:
+    """Dotted name of the module in the file at ``path``."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imported(path: str, text: str) -> Iterator[str]:
+    """Dotted names that a file imports, anywhere in it, names taken from modules included.
+
+    ``from a import b`` gives ``a.b``, since ``b`` may be a module. Raises ValueError for relative
+    imports, which the rules could not follow.
+    """
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{path}:{node.lineno} imports relatively")
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def packages_out_of_order(files: Sources) -> list[str]:
+    """Imports of a package that the importing package must not know."""
+    found = []
+    for path, text in files.items():
+        package = path.split("/")[0]
+        if package in PACKAGES:
+            names = {name.split(".")[0] for name in imported(path, text)}
+            wrong = names & set(PACKAGES) - PACKAGES[package] - {package}
+            found += [f"{path} imports {name}" for name in sorted(wrong)]
+    return found
+
+
+def rooms_out_of_order(files: Sources) -> list[str]:
+    """Imports of a room that does not stand on an earlier step, and rooms that have no step."""
+    found = []
+    for parent, steps in STEPS.items():
+        step_of = {room: number for number, rooms in enumerate(steps) for room in rooms}
+        prefix = parent + "."
+        for path, text in files.items():
+            module = module_of(path)
+            if not module.startswith(prefix) or module == f"{parent}.__main__":
+                continue
+            room = module.removeprefix(prefix).split(".")[0]
+            if room not in step_of:
+                found.append(f"{path}: no step for room {room}")
+                continue
+            for name in imported(path, text):
+                if name.startswith(prefix):
+                    other = name.removeprefix(prefix).split(".")[0]
+                    if other == room:
+                        continue
+                    if other not in step_of or step_of[other] >= step_of[room]:
+                        found.append(f"{path} imports {name}")
+    return sorted(set(found))
+
+
+def crowded_rooms(files: Sources) -> list[str]:
+    """Folders of more than `MOST_FILES` modules; special ones such as __init__ do not count."""
+    counts: dict[str, int] = {}
+    for path in files:
+        folder, _, name = path.rpartition("/")
+        counts[folder] = counts.get(folder, 0) + (not name.startswith("__"))
+    return [f"{folder}: {count} files" for folder, count in counts.items() if count > MOST_FILES]
+
+
+def long_files(files: Sources) -> list[str]:
+    """Files of more than `MOST_LINES` lines."""
+    lines = {path: text.count("\n") for path, text in files.items()}
+    return [f"{path}: {count} lines" for path, count in lines.items() if count > MOST_LINES]
+
+
+def _functions(text: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+
+
+def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> list[ast.arg]:
+    given = function.args
+    named = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+    return [*named, *(arg for arg in (given.vararg, given.kwarg) if arg is not None)]
+
+
+def many_parameters(files: Sources) -> list[str]:
+    """Functions of more than `MOST_PARAMETERS` parameters, ``self`` and ``cls`` not counted."""
+    found = []
+    for path, text in files.items():
+        for function in _functions(text):
+            names = [parameter.arg for parameter in _parameters(function)]
+            count = len(names) - (names[:1] in (["self"], ["cls"]))
+            if count > MOST_PARAMETERS:
+                name = getattr(function, "name", "lambda")
+                found.append(f"{path}:{function.lineno} {name}: {count} parameters")
+    return found
+
+
+def named_of(files: Sources) -> list[str]:
+    """Variables, parameters, attributes, functions and modules that are called ``of``."""
+    found = []
+    for path, text in files.items():
+        if path.rpartition("/")[2] == "of.py":
+            found.append(path)
+        for node in ast.walk(ast.parse(text)):
+            names: list[str | None] = []
+            if isinstance(node, ast.Name):
+                names = [node.id]
+            elif isinstance(node, ast.arg | ast.keyword):
+                names = [node.arg]
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                names = [node.name]
+            elif isinstance(node, ast.Attribute):
+                names = [node.attr]
+            elif isinstance(node, ast.alias):
+                names = [node.asname or node.name]
+            if "of" in names:
+                found.append(f"{path}:{getattr(node, 'lineno', '?')}")
+    return sorted(set(found))
+
+
+_COMMENT = re.compile(r"(?:^|\s)# (Of\b.*)")
+
+
+def begins_with_of(files: Sources) -> list[str]:
+    """Strings (docstrings, help texts, messages) and comments that begin with "Of"."""
+    found = []
+    for path, text in files.items():
+        for node in ast.walk(ast.parse(text)):
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and re.match(r"\s*Of\b", node.value)
+            ):
+                found.append(f"{path}:{node.lineno} {node.value.strip()[:40]!r}")
+        before = ""
+        for number, line in enumerate(text.splitlines(), 1):
+            comment = _COMMENT.search(line)
+            if comment and not before.strip().startswith("#"):
+                found.append(f"{path}:{number} {comment[1][:40]!r}")
+            before = line
+    return found
+
+
+def unnamed_rooms(files: Sources, page: str) -> list[str]:
+    """Folders and root modules of the packages that ``page`` (docs/code.md) does not name."""
+    rooms = set()
+    for path in files:
+        folder, _, name = path.rpartition("/")
+        rooms.add(f"{folder}/")
+        if folder in PACKAGES and folder != "shards" and not name.startswith("__"):
+            rooms.add(path)
+    return sorted(room for room in rooms if f"`{room}`" not in page)
