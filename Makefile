@@ -1,5 +1,5 @@
 # `make demo`: the whole way, from generated recordings to what a network learned of them.
-# `make study`: which pretraining learns what, into docs/study.md; hours.
+# `make study`: which pretraining learns what, into docs/results.md; hours.
 # `make test`: the checks and tests that a change must pass.
 PYTHON ?= python3
 VENV ?= .venv

@@ -1,5 +1,5 @@
-"""What the study is asked, and what its numbers say: differences between networks of the same seed
-and data, with intervals over the seeds."""
+"""The claims that the study tests: differences between networks of the same seed and data, with
+intervals over the seeds."""
 
 from __future__ import annotations
 
@@ -13,37 +13,39 @@ import numpy as np
 from avtrain.evals.results import in_words, markdown
 from avtrain.report.lines import Interval, Line, over_seeds
 
-BESIDE_THE_FIRST = {"localization": "one source, mean error"}
-"""Metrics that are compared besides the first of a task: with several sources the error is as much
-of which source a class is as of where it is, with one it is of where alone."""
-HOLDS, CONTRARY, UNDECIDED = "holds", "does not hold", "not decided"
+SECOND_METRIC = {"localization": "one source, mean error"}
+"""Metrics that are compared as well as a task's first one. With several sources the error depends
+on which source belongs to a class as much as on where it is; with one source it depends on where
+alone."""
+HOLDS, REVERSED, UNDECIDED = "holds", "reversed", "undecided"
 _FEATURES = "log-mel + intensity"
 _SEGMENTATION = "segmentation"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The networks that ``of`` describes are better than those that differ in ``but``.
+    """The networks with the properties ``networks`` are better than those with the properties
+    ``baseline``.
 
-    Both are properties of `_what`; those that neither names are the same on both sides. ``tasks``
-    are beginnings of names; all tasks if there are none.
+    Both select from `_properties`; properties that neither names are the same on both sides.
+    ``tasks`` are prefixes of task names; empty means all tasks.
     """
 
     words: str
-    of: dict[str, Any]
-    but: dict[str, Any]
+    networks: dict[str, Any]
+    baseline: dict[str, Any]
     tasks: tuple[str, ...] = ()
 
 
 _SPATIAL = ("avsa-bin", "localization")
 _BINARY = ("avsa-bin", "avc-bin")
 _AVC = {"pretraining": "AVC", "transformer": "no"}
-# With one view there is no other of the clip to tell from it: AVSA is AVC.
+# With one view, the clip has no other view to distinguish: AVSA is AVC.
 _ONE_VIEW = {"pretraining": "AVC", "transformer": "no", "views": 1}
 CLAIMS = (
     Claim("AVSA beats AVC", {"pretraining": "AVSA"}, _AVC, _SPATIAL),
     Claim(
-        "AVC and then AVSA, half again as many steps, beat AVC",
+        "AVC followed by AVSA, 1.5 times as many steps, beats AVC",
         {"pretraining": "curriculum AVC, AVSA"},
         _AVC,
         _SPATIAL,
@@ -56,30 +58,34 @@ CLAIMS = (
         _SPATIAL,
     ),
     Claim(
-        "several views with the transformer beat one view of the same networks",
+        "with the transformer, several views beat one view of the same networks",
         {"transformer": "yes", "views": 4},
         {"views": 1},
         _BINARY,
     ),
     Claim(
-        "several views without a transformer do so (to compare with)",
+        "without the transformer, several views beat one view (for comparison)",
         {"transformer": "no", "views": 4},
         {"views": 1},
         _BINARY,
     ),
     Claim(
-        "several views with the transformer beat pretraining and testing with one view",
+        "with the transformer, several views beat pretraining and testing with one view",
         {"pretraining": "AVSA", "transformer": "yes", "views": 4},
         _ONE_VIEW,
         _BINARY,
     ),
     Claim(
-        "several views without a transformer beat that (to compare with)",
+        "without the transformer, several views beat that (for comparison)",
         {"pretraining": "AVSA", "transformer": "no", "views": 4},
         _ONE_VIEW,
         _BINARY,
     ),
-    Claim("the transformer beats none", {"transformer": "yes"}, {"transformer": "no"}),
+    Claim(
+        "networks with the transformer beat those without",
+        {"transformer": "yes"},
+        {"transformer": "no"},
+    ),
     Claim("intensity beats log-mel alone", {"features": _FEATURES}, {"features": "log-mel"}),
     Claim(
         "a curriculum (AVC first) beats AVSA alone",
@@ -87,20 +93,20 @@ CLAIMS = (
         {"pretraining": "AVSA"},
     ),
     Claim(
-        "the view's sound helps its segmentation",
+        "the view's audio improves segmentation",
         {"condition": "audio"},
         {"condition": "none"},
         (_SEGMENTATION,),
     ),
     Claim(
-        "sound and context help segmentation",
+        "audio and context improve segmentation",
         {"condition": "audio+context"},
         {"condition": "none"},
         (_SEGMENTATION,),
     ),
 )
-# Of several settings, the one that a summary shows: the first of these that tell them apart.
-_SHOWN = (
+# The summary shows one setting of each finding, chosen by these preferences in this order.
+_PREFERRED = (
     ("features", _FEATURES),
     ("views", 4),
     ("pretraining", "AVSA"),
@@ -111,22 +117,25 @@ _SHOWN = (
 
 @dataclass(frozen=True)
 class Setting:
-    """Where both sides of a claim were measured: what they have in common (``words`` says what of
-    it the claim leaves open), and how much better the one is by seed, in the metric's unit."""
+    """The common properties under which both sides of a claim were measured.
 
-    what: dict[str, Any]
+    ``words``: the properties that the claim leaves open. ``by_seed``: the gain over the baseline
+    for each seed, in the metric's unit.
+    """
+
+    properties: dict[str, Any]
     words: str
     by_seed: dict[int, float]
 
     @property
     def verdict(self) -> str:
-        """Decided only by an interval of three seeds or more that does not hold zero."""
+        """Decided only by an interval over three or more seeds that excludes zero."""
         interval = self.interval
         if interval is None:
             return UNDECIDED
         if interval[0] > 0:
             return HOLDS
-        return CONTRARY if interval[1] < 0 else UNDECIDED
+        return REVERSED if interval[1] < 0 else UNDECIDED
 
     @property
     def interval(self) -> Interval | None:
@@ -135,7 +144,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim in one task, in every setting; the first is the one that a summary shows."""
+    """A claim in one task, in every setting; the summary shows the first one."""
 
     claim: Claim
     task: str
@@ -148,7 +157,7 @@ class Finding:
 
 
 def findings_of(claim: Claim, lines: Sequence[Line]) -> list[Finding]:
-    """By task, of its first metric and `BESIDE_THE_FIRST`."""
+    """One finding per task, for its first metric and its `SECOND_METRIC`."""
     tasks: defaultdict[str, list[Line]] = defaultdict(list)
     for line in lines:
         task = _task(line)
@@ -156,42 +165,46 @@ def findings_of(claim: Claim, lines: Sequence[Line]) -> list[Finding]:
             continue
         if line.first:
             tasks[task].append(line)
-        elif line.metric == BESIDE_THE_FIRST.get(task):
+        elif line.metric == SECOND_METRIC.get(task):
             tasks[f"{task}, {line.metric}"].append(line)
-    findings = [_finding(claim, task, of_task) for task, of_task in tasks.items()]
+    findings = [_finding(claim, task, measured) for task, measured in tasks.items()]
     return [finding for finding in findings if finding is not None]
 
 
 def _finding(claim: Claim, task: str, lines: Sequence[Line]) -> Finding | None:
-    by_what = {tuple(_what(line).items()): line for line in lines}
+    by_properties = {tuple(_properties(line).items()): line for line in lines}
     settings = []
     for line in lines:
-        what = _what(line)
-        if line.untrained or any(what[name] != value for name, value in claim.of.items()):
+        properties = _properties(line)
+        if line.untrained or any(properties[n] != value for n, value in claim.networks.items()):
             continue
-        other = by_what.get(tuple((what | claim.but).items()))
-        if other is None or other is line:
+        baseline = by_properties.get(tuple((properties | claim.baseline).items()))
+        if baseline is None or baseline is line:
             continue
         sign = 1 if line.better == "higher" else -1
         differences = {
-            seed: sign * (value - other.by_seed[seed])
+            seed: sign * (value - baseline.by_seed[seed])
             for seed, value in line.by_seed.items()
-            if seed in other.by_seed
+            if seed in baseline.by_seed
         }
         if differences:
-            # Networks with transformers and without may be compared with the same ones.
-            free = {n: v for n, v in what.items() if n not in claim.but or n == "transformer"}
-            settings.append(Setting(what, _in_words(free), differences))
-    settings.sort(key=lambda setting: [setting.what[name] != value for name, value in _SHOWN])
+            # Networks with and without transformers may share one baseline: keep them apart.
+            free = {
+                name: value
+                for name, value in properties.items()
+                if name not in claim.baseline or name == "transformer"
+            }
+            settings.append(Setting(properties, _describe(free), differences))
+    settings.sort(key=lambda setting: [setting.properties[n] != value for n, value in _PREFERRED])
     return Finding(claim, task, lines[0].unit, settings) if settings else None
 
 
 def _task(line: Line) -> str:
-    """Segmentation with sound and without is one task under several conditions."""
+    """Segmentation with and without audio is one task under several conditions."""
     return _SEGMENTATION if line.task.startswith(_SEGMENTATION) else line.task
 
 
-def _what(line: Line) -> dict[str, Any]:
+def _properties(line: Line) -> dict[str, Any]:
     network = line.network
     return {
         "pretraining": network.pretraining,
@@ -203,19 +216,19 @@ def _what(line: Line) -> dict[str, Any]:
     }
 
 
-def _in_words(what: dict[str, Any]) -> str:
-    words = [str(what[name]) for name in ("pretraining", "features") if name in what]
-    if what.get("transformer", "no") != "no":
+def _describe(properties: dict[str, Any]) -> str:
+    words = [str(properties[name]) for name in ("pretraining", "features") if name in properties]
+    if properties.get("transformer", "no") != "no":
         words.append("transformer")
-    if "views" in what:
-        words.append(f"tested with {what['views']} view{'s' * (what['views'] > 1)}")
-    if what.get("condition", "none") not in ("", "none"):
-        words.append(f"with {what['condition']}")
+    if "views" in properties:
+        words.append(f"tested with {properties['views']} view{'s' * (properties['views'] > 1)}")
+    if properties.get("condition", "none") not in ("", "none"):
+        words.append(f"with {properties['condition']}")
     return "; ".join(words)
 
 
-def said(claims: Sequence[Claim], lines: Sequence[Line]) -> str:
-    """Markdown: all claims in one table, then each with the settings in which it was compared."""
+def compare(claims: Sequence[Claim], lines: Sequence[Line]) -> str:
+    """Markdown: all claims in one table, then each claim with all settings that were compared."""
     found = [(claim, findings_of(claim, lines)) for claim in claims]
     summary = [_summary(finding) for _, findings in found for finding in findings]
     table = [markdown(summary)] if summary else []
@@ -224,13 +237,13 @@ def said(claims: Sequence[Claim], lines: Sequence[Line]) -> str:
 
 def _summary(finding: Finding) -> dict[str, str]:
     verdicts = [setting.verdict for setting in finding.settings]
-    counts = " / ".join(str(verdicts.count(one)) for one in (HOLDS, CONTRARY, UNDECIDED))
+    counts = " / ".join(str(verdicts.count(one)) for one in (HOLDS, REVERSED, UNDECIDED))
     cells = _cells(finding, finding.settings[0])
     return {
         "claim": finding.claim.words,
         **cells,
         "": f"**{cells['']}**",
-        "all settings: holds / does not / not decided": counts,
+        "all settings: holds / reversed / undecided": counts,
     }
 
 
@@ -238,7 +251,7 @@ def _section(claim: Claim, findings: Sequence[Finding]) -> str:
     heading = f"### {claim.words[0].upper()}{claim.words[1:]}?"
     if not findings:
         tasks = ", ".join(claim.tasks) or "any task"
-        return f"{heading}\n\nNo seed has both sides of it in {tasks}."
+        return f"{heading}\n\nNo seed has both sides of this comparison in {tasks}."
     rows = [_cells(finding, setting) for finding in findings for setting in finding.settings]
     return f"{heading}\n\n{markdown(rows)}"
 

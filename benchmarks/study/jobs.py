@@ -1,5 +1,4 @@
-"""What `make study` does, as data: which networks are trained, how they are evaluated, and the jobs
-that this makes."""
+"""The plan of `make study`, as data: pretrainings, evaluations, and the jobs that they become."""
 
 from __future__ import annotations
 
@@ -15,15 +14,15 @@ from avtrain.cli.main import evaluate
 
 AVPREP, AVTRAIN = ([sys.executable, "-m", name] for name in ("avprep", "avtrain"))
 FEATURES = ("logmel", "logmel+intensity")
-# An object fills much of such a view: small networks see it. Those of preset tiny look at 32 pixels
-# and 8 frames a second.
+# Preset tiny reads crops of 32 pixels at 8 frames per second. In a view of HFOV an object fills so
+# much of the crop that small networks see it.
 BUILD = {"tiny": ["--size", "64", "--fps", "8"], "paper": []}
 HFOV = ["--hfov", "70:90"]
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Options of `avtrain pretrain`. A curriculum begins with half as many steps of AVC."""
+    """Options of `avtrain pretrain`. A curriculum starts with half as many steps of AVC."""
 
     name: str
     options: tuple[str, ...]
@@ -45,34 +44,36 @@ PRETRAININGS = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`avtrain eval COMMAND` with options. ``context``: it asks for transformers, so that networks
-    that were trained without are left out; ``actions``: it is of the set of actions; ``shares``: it
-    looks at the same frozen features as others, which the first of them makes. ``features``: it is
-    made of networks with these."""
+    """`avtrain eval COMMAND` with options.
+
+    ``context``: needs transformers, so networks trained without them are left out. ``actions``:
+    runs on the set of actions. ``shares_features``: reads the same frozen features as the others
+    of this kind; the first of them computes these. ``features``: runs on networks with these.
+    """
 
     name: str
     command: str
     options: tuple[str, ...] = ()
     context: bool = False
     actions: bool = False
-    shares: bool = False
+    shares_features: bool = False
     features: tuple[str, ...] = FEATURES
 
 
 EVALUATIONS = (
-    Evaluation("avsa-view4", "avsa", ("--views", "4"), shares=True),
-    Evaluation("avsa-view1", "avsa", ("--views", "1"), shares=True),
-    Evaluation("avc-view4", "avc", ("--views", "4"), shares=True),
-    Evaluation("avc-view1", "avc", ("--views", "1"), shares=True),
-    Evaluation("retrieval", "retrieval", shares=True),
-    Evaluation("localization", "localization", shares=True),
+    Evaluation("avsa-view4", "avsa", ("--views", "4"), shares_features=True),
+    Evaluation("avsa-view1", "avsa", ("--views", "1"), shares_features=True),
+    Evaluation("avc-view4", "avc", ("--views", "4"), shares_features=True),
+    Evaluation("avc-view1", "avc", ("--views", "1"), shares_features=True),
+    Evaluation("retrieval", "retrieval", shares_features=True),
+    Evaluation("localization", "localization", shares_features=True),
     *(
         Evaluation(
             f"segmentation-{condition.removeprefix('audio+')}",
             "segmentation",
             ("--condition", condition, "--epochs", "4", "--maps", "2"),
             context=condition == "audio+context",
-            # With log-mels alone those that hear the view say what there is to say.
+            # With log-mels alone, the condition `audio` tells enough.
             features=FEATURES if condition == "audio" else FEATURES[-1:],
         )
         for condition in ("none", "audio", "audio+context")
@@ -83,14 +84,17 @@ EVALUATIONS = (
 
 @dataclass(frozen=True)
 class Job:
-    """A command that fills the folder ``makes`` once the jobs that it ``needs`` are finished.
-    ``resumes``: started again, it goes on with what is there; else the folder is emptied first.
-    ``kind``: jobs of one kind take about as long. ``machine``: options that change no result."""
+    """A command that fills the folder ``output`` once the jobs that it ``needs`` are finished.
+
+    ``kind``: jobs of one kind take about equally long. ``machine``: options that do not change the
+    result. ``resumes``: a restarted command continues its work; otherwise the folder is emptied
+    first.
+    """
 
     name: str
     kind: str
     command: tuple[str, ...]
-    makes: Path
+    output: Path
     needs: tuple[str, ...] = ()
     machine: tuple[str, ...] = ()
     resumes: bool = True
@@ -98,8 +102,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """The settings that decide what is made. ``videos``: of the set of actions; ``bf16``: of
-    pretraining."""
+    """The settings that determine the results. ``videos``: size of the set of actions; ``bf16``:
+    pretrain in bfloat16."""
 
     clips: int = 480
     videos: int = 360
@@ -112,12 +116,13 @@ class Study:
     pretrainings: tuple[Pretraining, ...] = PRETRAININGS
 
 
-def available(evaluations: Sequence[Evaluation] = EVALUATIONS) -> dict[str, str | None]:
-    """Names of evaluations, and what this version lacks for them (None: nothing)."""
-    return {evaluation.name: _lacking(evaluation) for evaluation in evaluations}
+def missing_commands(evaluations: Sequence[Evaluation] = EVALUATIONS) -> dict[str, str]:
+    """The evaluations that this version cannot run, with the command or option that it lacks."""
+    missing = {evaluation.name: _missing_command(evaluation) for evaluation in evaluations}
+    return {name: command for name, command in missing.items() if command is not None}
 
 
-def _lacking(evaluation: Evaluation) -> str | None:
+def _missing_command(evaluation: Evaluation) -> str | None:
     command = evaluate.commands.get(evaluation.command)
     if command is None:
         return f"avtrain eval {evaluation.command}"
@@ -134,10 +139,10 @@ def _options(command: click.Command) -> list[str]:
 
 
 def jobs_of(study: Study, out: Path) -> list[Job]:
-    """All jobs, in the order in which they are begun: the sets, then seed after seed, with the
-    last of the features first."""
-    lacking = available()
-    evaluations = [evaluation for evaluation in EVALUATIONS if lacking[evaluation.name] is None]
+    """All jobs in the order in which they start: the sets, then seed after seed, the last entry of
+    ``study.features`` first."""
+    missing = missing_commands()
+    evaluations = [evaluation for evaluation in EVALUATIONS if evaluation.name not in missing]
     build = BUILD[study.preset]
     jobs = _set_jobs("", study.clips, [*HFOV, *build], [], out)
     if any(evaluation.actions for evaluation in evaluations):
@@ -180,21 +185,21 @@ def _name(pretraining: Pretraining | None, features: str, seed: int) -> str:
 def _training(study: Study, pretraining: Pretraining, features: str, seed: int, out: Path) -> Job:
     name = _name(pretraining, features, seed)
     options = [*pretraining.options, "--preset", study.preset, "--features", features]
-    # An epoch has at least one step, so that the steps alone end the run.
+    # An epoch has at least one step, so --steps alone ends the run.
     options += ["--steps", str(study.steps), "--epochs", str(study.steps), "--seed", str(seed)]
     if pretraining.curriculum:
         options += ["--curriculum", "--curriculum-steps", str(max(1, study.steps // 2))]
     if study.bf16:
         options.append("--bf16")
-    makes = out / "networks" / name
-    command = ["pretrain", str(out / "shards"), "--out", str(makes), "--resume", *options]
+    output = out / "networks" / name
+    command = ["pretrain", str(out / "shards"), "--out", str(output), "--resume", *options]
     return Job(
         f"{name}/pretrain",
         f"pretrain {pretraining.name}",
         (*AVTRAIN, *command),
-        makes,
+        output,
         ("shards",),
-        _machine(study),
+        _machine_options(study),
     )
 
 
@@ -212,34 +217,34 @@ def _evaluations(
     else:
         checkpoint = [str(out / "networks" / name / "checkpoint.pt")]
     jobs: list[Job] = []
-    maker: tuple[str, ...] = ()
+    first_sharing: tuple[str, ...] = ()
     for evaluation in evaluations:
         if evaluation.context and pretraining is not None and not pretraining.transformer:
             continue
         if features not in evaluation.features:
             continue
         shards = "actions-shards" if evaluation.actions else "shards"
-        makes = out / "results" / name / evaluation.name
+        output = out / "results" / name / evaluation.name
         command = ["eval", evaluation.command, str(out / shards), "--checkpoint", *checkpoint]
-        command += ["--out", str(makes), "--no-baseline", "--seed", str(seed)]
+        command += ["--out", str(output), "--no-baseline", "--seed", str(seed)]
         needs = () if pretraining is None else (f"{name}/pretrain",)
-        if evaluation.shares:
+        if evaluation.shares_features:
             command += ["--keep-features", str(out / "features" / name)]
-            needs += maker
-            maker = maker or (f"{name}/{evaluation.name}",)
+            needs += first_sharing
+            first_sharing = first_sharing or (f"{name}/{evaluation.name}",)
         jobs.append(
             Job(
                 f"{name}/{evaluation.name}",
                 f"eval {evaluation.name}",
                 (*AVTRAIN, *command, *evaluation.options),
-                makes,
+                output,
                 (shards, *needs),
-                _machine(study),
+                _machine_options(study),
             )
         )
     return jobs
 
 
-def _machine(study: Study) -> tuple[str, ...]:
-    """Jobs run beside each other, so that each one reads for itself."""
+def _machine_options(study: Study) -> tuple[str, ...]:
+    """Jobs run side by side, so each one loads its data itself."""
     return "--device", study.device, "--num-workers", "0"

@@ -1,4 +1,4 @@
-"""The page of `make study`: what was asked of which networks, and what came out."""
+"""The page of `make study`: settings, results, comparisons, training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avprep.world.scene import CLIPS_PER_PLACE, DURATION_S, KINDS, VARIATION
 from avtrain.evals.results import in_words, markdown
 from avtrain.report.figures import Training, draw_curves, draw_results
 from avtrain.report.lines import NOTE, Line, order_of, value_cells
-from benchmarks.study.claims import BESIDE_THE_FIRST, CLAIMS, said
+from benchmarks.study.claims import CLAIMS, SECOND_METRIC, compare
 from shards.files import write_atomic
 
 _VARIED = {
@@ -31,6 +31,31 @@ _VARIED = {
 }
 
 
+_HOW = """\
+```
+make study                                       # hours on a CPU; three seeds
+make study QUICK=1                               # a few minutes, a world too small to learn from
+make study BF16=1 SEEDS=5 BEGIN=docs/study.zip   # this page's study, with two seeds more
+python -m benchmarks.study --plan                # list the jobs, run none
+```
+
+The study pretrains networks on a generated world with AVC, AVTS, AVSA, and AVSA after AVC
+(curriculum). AVSA and the curriculum run with and without the transformer. Each combination runs
+with log-mels alone and with log-mel + intensity, and from several seeds. All networks, and
+untrained ones for comparison, go through the evaluations of `avtrain eval`.
+
+Jobs run side by side (`JOBS`, by default one per core; on a GPU as well), one thread each. Finished
+jobs stay in `study/`: run the same command again to resume after a kill or a failure, or to add
+`SEEDS`. After a change of `STEPS` or `CLIPS`, the jobs that depend on it run again. `ONLY=REGEX`
+selects jobs by name.
+
+A study keeps results, settings and logs in `study.zip`, in its folder (after a kill as well) and
+beside this page. `BEGIN=FILE` continues from such a file on another machine: it makes the sets
+again and takes over all results of the same settings and sets. `docs/study.zip` belongs to this
+page. [study-notes.md](study-notes.md) says what was tried where an expected order did not come
+out."""
+
+
 def write_page(
     page: Path,
     lines: Sequence[Line],
@@ -38,107 +63,104 @@ def write_page(
     world: Path,
     facts: dict[str, str],
 ) -> None:
-    """The page and its figures, beside it. ``facts``: settings, versions and what is missing, as
-    they are said; ``world``: the folder of the generated recordings."""
+    """Write the page, and its figures beside it.
+
+    ``facts``: settings, versions and what is missing, as text. ``world``: the folder of the
+    generated recordings.
+    """
     page.parent.mkdir(parents=True, exist_ok=True)
-    figures = {"results": draw_results, "curves": draw_curves}
-    pictures = {name: page.with_name(f"{page.stem}-{name}.png") for name in figures}
-    draw_results(lines, pictures["results"])
+    results_figure, curves_figure = (page.with_name(f"study-{name}.png") for name in _FIGURES)
+    draw_results(lines, results_figure)
     if trainings:
-        draw_curves(trainings, pictures["curves"])
+        draw_curves(trainings, curves_figure)
+    made = f"{facts['command']}, {facts['written on']}; jobs: {facts['jobs']}."
     parts = [
-        "# Pretraining on a generated world: a study",
-        "Written by `make study` from the results of its runs; nothing here is written by hand.",
-        "## What was run",
+        "# Results",
+        _HOW,
+        "`make study` writes this page from the results of its runs; nothing in it is written by "
+        "hand.",
+        "## Summary",
+        "The first metric of each task on places that were never seen in training: the mean over "
+        "the seeds and, from three seeds on, its 95 % interval; else *n*, the number of seeds.",
+        summary(lines),
+        made,
+        "## Settings",
         "\n".join(f"- {name}: {value}" for name, value in facts.items()),
         "## The world",
         describe_world(world),
-        "## Results",
+        "## All metrics",
         "Each row is one kind of network over all its seeds; `untrained` is the mean of random "
         f"networks with the same features, views and test. {NOTE}",
-        f"![Results]({pictures['results'].name})",
+        f"![Results]({results_figure.name})",
         *_tables(lines),
-        "## What was asked",
-        "Differences are between networks of the same seed, trained on the same clips in the same "
-        "order, in the task's first metric (in localization also where one source sounds alone, "
-        "which asks for its direction and for nothing else); above zero is better. Their 95 % "
-        "interval is over the seeds, by Student's t: it is of these test recordings, and says "
-        "nothing of others (`over sources` above does, for each network by itself). *Holds*: the "
-        "interval is above zero. *Does not hold*: it is below. *Not decided*: it holds zero, or "
-        "there are fewer than three seeds. With this many comparisons some are decided by chance. "
-        "The first table shows one setting of each claim and task, and counts all of them.",
-        said(CLAIMS, lines),
+        "## Comparisons",
+        "Each difference is between networks of the same seed, trained on the same clips in the "
+        "same order, in the task's first metric (in localization also where a single source "
+        "sounds, which asks for its direction and nothing else); above zero is better. The 95 % "
+        "interval is over the seeds, by Student's t: it holds for these test recordings, and says "
+        "nothing about others (`over sources` above does, for each network by itself). *Holds*: "
+        "the interval is above zero. *Reversed*: it is below zero. *Undecided*: it contains zero, "
+        "or there are fewer than three seeds. With this many comparisons some are decided by "
+        "chance. The first table shows one setting of each claim and task, and counts all of them.",
+        compare(CLAIMS, lines),
     ]
     if trainings:
         parts += [
             "## Training",
-            "How well networks do their own task, on the clips that they are trained on: means "
-            "over the last tenth of the steps, and over the seeds. Losses and clips compare only "
-            "within a pretext task: batches differ.",
-            _learned(trainings),
-            f"![Training curves]({pictures['curves'].name})",
+            "How well networks solve their own pretext task on the clips that they train on: means "
+            "over the last tenth of the steps, and over the seeds. Compare losses and clip "
+            "accuracies only within one pretext task: their batches differ.",
+            _training_table(trainings),
+            f"![Training curves]({curves_figure.name})",
         ]
     write_atomic(page, ("\n\n".join(parts) + "\n").encode())
 
 
-BEGIN, END = "<!-- written by make study -->", "<!-- end of what make study wrote -->"
+_FIGURES = ("results", "curves")
 _COLUMNS: dict[tuple[str | int, ...], str] = {
     ("avsa-bin", 1): "AVSA-Bin, 1 view, %",
     ("avsa-bin", 4): "AVSA-Bin, 4 views, %",
     ("avc-bin", 4): "AVC-Bin, 4 views, %",
     ("retrieval", 4): "retrieval of a view among four, %",
     ("localization", 4): "localization error, °",
-    ("localization", 4, BESIDE_THE_FIRST["localization"]): "localization error, one source, °",
+    ("localization", 4, SECOND_METRIC["localization"]): "localization error, one source, °",
     ("segmentation-none", 4): "segmentation, mIoU %",
-    ("segmentation-audio", 4): "segmentation with sound, mIoU %",
-    ("segmentation-audio+context", 4): "segmentation with sound and context, mIoU %",
+    ("segmentation-audio", 4): "segmentation with audio, mIoU %",
+    ("segmentation-audio+context", 4): "segmentation with audio and context, mIoU %",
     ("action-probe", 1): "actions (linear probe), Video@1 %",
 }
 
 
-def write_summary(readme: Path, lines: Sequence[Line], facts: dict[str, str]) -> None:
-    """A table of what was measured first in each task, between the marks of ``readme``."""
-    text = readme.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme} lacks the marks {BEGIN} and {END}")
-    made = f"{facts['command']}, {facts['written on']}; jobs: {facts['jobs']}."
-    parts = [before + BEGIN, summary(lines), made, END + after]
-    write_atomic(readme, "\n\n".join(parts).encode())
-
-
 def summary(lines: Sequence[Line]) -> str:
-    """Markdown: one row a kind of network, the mean over its seeds and, from three seeds on, its
-    95 % interval; else how many there are."""
+    """Markdown with one row per kind of network: the mean over its seeds and, from three seeds on,
+    its 95 % interval; else the number of seeds."""
     shown = {(order_of(line), _column(line)): line for line in lines if _column(line) in _COLUMNS}
-    there = {column for _, column in shown}
-    columns = {key: words for key, words in _COLUMNS.items() if key in there}
+    measured = {column for _, column in shown}
+    columns = {key: title for key, title in _COLUMNS.items() if key in measured}
     rows = []
     for network in sorted({network for network, _ in shown}):
         row: dict[str, str] = {}
-        for column, words in columns.items():
+        for column, title in columns.items():
             line = shown.get((network, column))
             if line is None:
                 continue
-            of = line.network
             row |= {
-                "pretraining": "none" if line.untrained else of.pretraining,
-                "transformer": of.kind_of_transformer,
-                "features": of.features,
-                words: in_words(line.mean, line.unit),
+                "pretraining": "none" if line.untrained else line.network.pretraining,
+                "transformer": line.network.kind_of_transformer,
+                "features": line.network.features,
+                title: in_words(line.mean, line.unit),
             }
             if line.over_seeds is not None and len(line.by_seed) > 2:
                 low, high = (in_words(end, line.unit) for end in line.over_seeds)
-                row[words] += f" ({low} to {high})"
+                row[title] += f" ({low} to {high})"
             else:
-                row[words] += f" (n={len(line.by_seed)})"
+                row[title] += f" (n={len(line.by_seed)})"
         names = ("pretraining", "transformer", "features", *columns.values())
         rows.append({name: row.get(name, "-") for name in names})
     chance = {"pretraining": "chance", "transformer": "", "features": ""}
-    for column, words in columns.items():
-        line = next(line for (_, of), line in shown.items() if of == column)
-        chance[words] = "-" if line.chance is None else in_words(line.chance, line.unit)
+    for column, title in columns.items():
+        line = next(line for (_, shown_in), line in shown.items() if shown_in == column)
+        chance[title] = "-" if line.chance is None else in_words(line.chance, line.unit)
     return markdown([*rows, chance])
 
 
@@ -150,7 +172,7 @@ def _tables(lines: Sequence[Line]) -> list[str]:
     random: dict[tuple[Any, ...], Line] = {_test(line): line for line in lines if line.untrained}
     tasks: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
     for line in lines:
-        beside = random.get(_test(line))
+        untrained = random.get(_test(line))
         network = line.network
         values = value_cells(line)
         values["mean"] += f" {line.unit}".rstrip()
@@ -164,18 +186,18 @@ def _tables(lines: Sequence[Line]) -> list[str]:
                 "metric": line.metric,
                 **values,
                 "chance": "-" if line.chance is None else in_words(line.chance, line.unit),
-                "untrained": "-" if beside is None else in_words(beside.mean, line.unit),
+                "untrained": "-" if untrained is None else in_words(untrained.mean, line.unit),
             }
         )
     return [f"### {task}\n\n{markdown(rows)}" for task, rows in tasks.items()]
 
 
-def _learned(trainings: Sequence[Training]) -> str:
-    alike: defaultdict[tuple[str, str], list[Training]] = defaultdict(list)
+def _training_table(trainings: Sequence[Training]) -> str:
+    groups: defaultdict[tuple[str, str], list[Training]] = defaultdict(list)
     for training in trainings:
-        alike[training.pretraining, training.name].append(training)
+        groups[training.pretraining, training.name].append(training)
     rows = []
-    for (pretraining, name), seeds in sorted(alike.items()):
+    for (pretraining, name), seeds in sorted(groups.items()):
         ends = {
             column: np.mean(
                 [seed.columns[column][-max(1, _steps(seed) // 10) :].mean() for seed in seeds]
@@ -203,60 +225,63 @@ def _test(line: Line) -> tuple[Any, ...]:
 
 
 def describe_world(world: Path) -> str:
-    """The constants that it is drawn from, and what the clips in the folder really hold."""
+    """The constants that the world is drawn from, and the contents of the clips in the folder."""
     varied = [
         {
-            "": words,
+            "": title,
             **{split: _range(getattr(VARIATION[split], name)) for split in ("train", "test")},
         }
-        for name, words in _VARIED.items()
+        for name, title in _VARIED.items()
     ]
     unnamed = {item.name for item in fields(VARIATION["train"])} - _VARIED.keys()
     if unnamed:
-        raise ValueError(f"the page has no words for {', '.join(sorted(unnamed))}")
-    words = (
+        raise ValueError(f"the page has no title for {', '.join(sorted(unnamed))}")
+    intro = (
         f"Clips of {DURATION_S:g} s, {CLIPS_PER_PLACE} from each place; {len(KINDS)} kinds of "
-        "objects. Places for testing are never trained on, and their objects are drawn from other "
+        "objects. The test places are never trained on, and their objects are drawn from other "
         "ranges:"
     )
     truths = [json.loads(path.read_bytes()) for path in sorted((world / "truth").glob("*.json"))]
-    counted = _counted(truths) if truths else "The recordings of the study are not there any more."
-    return f"{words}\n\n{markdown(varied)}\n\n{counted}"
+    counted = _counted(truths) if truths else "The recordings of the study are no longer there."
+    return f"{intro}\n\n{markdown(varied)}\n\n{counted}"
 
 
 def _counted(truths: Sequence[dict[str, Any]]) -> str:
     splits = sorted({truth["split"] for truth in truths}, reverse=True)
-    columns = {split: _numbers([t for t in truths if t["split"] == split]) for split in splits}
+    columns = {
+        split: _world_numbers([t for t in truths if t["split"] == split]) for split in splits
+    }
     rows = [
         {"": name, **{split: columns[split][name] for split in splits}}
         for name in columns[splits[0]]
     ]
-    return f"In the clips of this study:\n\n{markdown(rows)}"
+    return f"The clips of this study:\n\n{markdown(rows)}"
 
 
-def _numbers(truths: Sequence[dict[str, Any]]) -> dict[str, str]:
-    sounding, silent, alike, unseen, again, above_noise = [], [], [], [], [], []
+def _world_numbers(truths: Sequence[dict[str, Any]]) -> dict[str, str]:
+    sounding, silent, look_alike, unseen, repeated, above_noise = [], [], [], [], [], []
     for truth in truths:
-        heard = [item for item in truth["objects"] if not item["silent"]]
+        audible = [item for item in truth["objects"] if not item["silent"]]
         mute = [item for item in truth["objects"] if item["silent"]]
-        kinds = [item["kind"] for item in heard]
-        sounding.append(len(heard))
+        kinds = [item["kind"] for item in audible]
+        sounding.append(len(audible))
         silent.append(len(mute))
-        alike.append(any(item["kind"] in kinds for item in mute))
-        again.append(len(set(kinds)) < len(kinds))
-        unseen.append(any(not item["visible"] for item in heard))
+        look_alike.append(any(item["kind"] in kinds for item in mute))
+        repeated.append(len(set(kinds)) < len(kinds))
+        unseen.append(any(not item["visible"] for item in audible))
         noise = truth["diffuse_noise_dbfs"]
-        above_noise += [max(item["level_dbfs"]) - noise for item in heard]
+        above_noise += [max(item["level_dbfs"]) - noise for item in audible]
     tails = [truth["reverberation_db"] for truth in truths]
     times = [truth["reverberation_rt60_s"] for truth in truths]
+    counts = f"{np.mean(sounding):.2f} ({min(sounding)} to {max(sounding)})"
     return {
         "clips": str(len(truths)),
         "places": str(len({truth["source"] for truth in truths})),
-        "sounding objects a clip": f"{np.mean(sounding):.2f} ({min(sounding)} to {max(sounding)})",
-        "silent objects a clip": f"{np.mean(silent):.2f} ({min(silent)} to {max(silent)})",
-        "clips with a silent look-alike of a sounding object": f"{np.mean(alike):.0%}",
-        "clips with several sounding objects of one kind": f"{np.mean(again):.0%}",
-        "clips in which something sounds that is not seen": f"{np.mean(unseen):.0%}",
+        "sounding objects per clip": counts,
+        "silent objects per clip": f"{np.mean(silent):.2f} ({min(silent)} to {max(silent)})",
+        "clips with a silent look-alike of a sounding object": f"{np.mean(look_alike):.0%}",
+        "clips with several sounding objects of one kind": f"{np.mean(repeated):.0%}",
+        "clips with a sounding object that is not in the picture": f"{np.mean(unseen):.0%}",
         "loudest moment of an object above the diffuse noise, dB (quartiles)": _quartiles(
             above_noise
         ),

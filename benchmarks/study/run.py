@@ -1,4 +1,4 @@
-"""Runs jobs beside each other; what is finished is kept, what fails does not stop the rest."""
+"""Runs jobs side by side; finished jobs are kept, and a failed job does not stop the others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from benchmarks.study.jobs import AVTRAIN, Job
 from shards.files import dump_json, write_atomic
 
-# Jobs share the cores by running beside each other, which costs nothing; threads inside do.
+# One thread per job: running jobs side by side uses the cores without the cost of threads.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 SETS = ("world", "shards")
 TRAINING = "pretrain "
@@ -34,37 +34,39 @@ _POLL_S = 0.2
 _STOP_S = 10.0
 
 
-def chosen(jobs: Sequence[Job], wanted: set[str]) -> list[Job]:
-    """The jobs of these names and those that they need, in the same order."""
-    kept = set(wanted)
+def select_jobs(jobs: Sequence[Job], names: set[str]) -> list[Job]:
+    """The jobs with these names and all jobs that they need, in the same order."""
+    selected = set(names)
     for job in reversed(jobs):
-        if job.name in kept:
-            kept.update(job.needs)
-    return [job for job in jobs if job.name in kept]
+        if job.name in selected:
+            selected.update(job.needs)
+    return [job for job in jobs if job.name in selected]
 
 
 class Records:
-    """A file for each job: with which settings it was begun, whether it was finished, and how long
-    it took. Settings are the job's own command and those of all jobs that it needs, wherever the
-    study lies."""
+    """A file per job: its settings, whether it has finished, and how long it took.
+
+    The settings are the job's own command and those of all jobs that it needs, without the path of
+    the study's folder.
+    """
 
     def __init__(self, out: Path, jobs: Sequence[Job]) -> None:
         self.folder = out / "jobs"
-        self._stamps: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
         self._needed_by: defaultdict[str, list[Job]] = defaultdict(list)
         for job in jobs:
             for name in job.needs:
                 self._needed_by[name].append(job)
-            needed = [self._stamps[name] for name in job.needs]
+            needed = [self._digests[name] for name in job.needs]
             command = [part.removeprefix(f"{out}{os.sep}") for part in job.command[1:]]
             text = json.dumps([command, needed])
-            self._stamps[job.name] = hashlib.sha256(text.encode()).hexdigest()
+            self._digests[job.name] = hashlib.sha256(text.encode()).hexdigest()
 
     def path(self, job: Job, ending: str) -> Path:
         return self.folder / f"{job.name.replace('/', '.')}{ending}"
 
     def read(self, job: Job) -> dict[str, Any]:
-        """Empty where there is none that can be read."""
+        """The record of a job; empty if there is no readable one."""
         try:
             record = json.loads(self.path(job, ".json").read_bytes())
         except (OSError, ValueError):
@@ -72,30 +74,30 @@ class Records:
         return record if isinstance(record, dict) else {}
 
     def settings(self, job: Job) -> str:
-        """A digest of them."""
-        return self._stamps[job.name]
+        """The digest of a job's settings."""
+        return self._digests[job.name]
 
     def is_finished(self, job: Job) -> bool:
-        """A training whose network is not there (see `study_archive`) is if nothing needs it."""
+        """A training without its network (see `archive`) counts as finished if nothing needs it."""
         record = self.read(job)
-        same = record.get("settings") == self._stamps[job.name]
-        if not (same and record.get("finished") is True and job.makes.exists()):
+        same = record.get("settings") == self._digests[job.name]
+        if not (same and record.get("finished") is True and job.output.exists()):
             return False
         needed_by = self._needed_by[job.name]
-        return not _lacks_network(job) or all(map(self.is_finished, needed_by))
+        return not _misses_network(job) or all(map(self.is_finished, needed_by))
 
     def begin(self, job: Job) -> None:
-        """Make room: what was made with other settings goes, and what cannot be gone on with."""
+        """Remove output of other settings, and output that the job cannot resume from."""
         record = self.read(job)
-        same = record.get("settings") == self._stamps[job.name]
-        if not same or not job.resumes or _lacks_network(job):
-            shutil.rmtree(job.makes, ignore_errors=True)
-        job.makes.parent.mkdir(parents=True, exist_ok=True)
-        # Of several starts that a job needs, all count.
-        spent = record.get("seconds", 0.0) if job.makes.exists() else 0.0
+        same = record.get("settings") == self._digests[job.name]
+        if not same or not job.resumes or _misses_network(job):
+            shutil.rmtree(job.output, ignore_errors=True)
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        # A job that resumes counts the time of all its starts.
+        spent = record.get("seconds", 0.0) if job.output.exists() else 0.0
         self._write(job, False, spent)
 
-    def note(self, job: Job, seconds: float, finished: bool) -> None:
+    def add_time(self, job: Job, seconds: float, finished: bool) -> None:
         self._write(job, finished, self.read(job).get("seconds", 0.0) + seconds)
 
     def _write(self, job: Job, finished: bool, seconds: float) -> None:
@@ -103,7 +105,7 @@ class Records:
         path.parent.mkdir(parents=True, exist_ok=True)
         record = {
             "job": job.name,
-            "settings": self._stamps[job.name],
+            "settings": self._digests[job.name],
             "finished": finished,
             "seconds": round(seconds, 2),
             "command": list(job.command[1:]),
@@ -111,13 +113,13 @@ class Records:
         write_atomic(path, dump_json(record, indent=1))
 
 
-def _lacks_network(job: Job) -> bool:
-    return job.kind.startswith(TRAINING) and not (job.makes / "checkpoint.pt").exists()
+def _misses_network(job: Job) -> bool:
+    return job.kind.startswith(TRAINING) and not (job.output / "checkpoint.pt").exists()
 
 
-class _Forked:
-    """`avtrain` in a process of its own, which begins with torch imported: of jobs of half a minute
-    that is a tenth. As far as it is needed here, it is a Popen."""
+class _ForkedAvtrain:
+    """`avtrain` in a forked process that has torch imported already, which saves a tenth of a job
+    of half a minute. It has the methods of Popen that are needed here."""
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
         import avtrain.pretrain.loop  # noqa: F401, and torch with it
@@ -136,11 +138,11 @@ class _Forked:
 
 
 def _run_avtrain(arguments: Sequence[str], log: Path) -> None:
-    os.setsid()  # Ctrl-C is for the driver, which ends its jobs
+    os.setsid()  # Ctrl-C reaches the driver alone, which stops its jobs
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    with open(os.devnull, "rb") as nothing, open(log, "wb") as file:
-        os.dup2(nothing.fileno(), 0)
+    with open(os.devnull, "rb") as null, open(log, "wb") as file:
+        os.dup2(null.fileno(), 0)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch = sys.modules["torch"]
@@ -153,16 +155,16 @@ def _run_avtrain(arguments: Sequence[str], log: Path) -> None:
 @dataclass
 class _Running:
     job: Job
-    process: subprocess.Popen[bytes] | _Forked
-    began: float
+    process: subprocess.Popen[bytes] | _ForkedAvtrain
+    started: float
 
 
 @contextmanager
-def held(out: Path) -> Iterator[int]:
-    """The folder for this run alone: yields the lock's file descriptor.
+def locked(out: Path) -> Iterator[int]:
+    """Lock the folder for this run, and yield the lock's file descriptor.
 
-    Jobs inherit it: what a driver that was killed outright left running is waited for, as it writes
-    to the same files.
+    Jobs inherit the descriptor: after a driver was killed, the next one waits for the jobs that
+    still run, because they write to the same files.
     """
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "wb") as lock:
@@ -170,20 +172,20 @@ def held(out: Path) -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(
-                f"{out} is being worked on by another run, or by jobs that a killed one left: "
-                "waiting for them",
+                f"{out} is in use by another run, or by jobs of a run that was killed: waiting for "
+                "them to end",
                 file=sys.stderr,
             )
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock.fileno()
 
 
-def run_jobs(jobs: Sequence[Job], records: Records, at_a_time: int, lock: int) -> dict[str, str]:
-    """Run what is not finished; returns why jobs failed, by their names.
+def run_jobs(jobs: Sequence[Job], records: Records, max_parallel: int, lock: int) -> dict[str, str]:
+    """Run all unfinished jobs. Returns the reason of each failure, by job name.
 
-    The sets are made first, one after the other with all cores. A job that needs a failed one
-    fails as well. Ctrl-C and SIGTERM end the jobs that run; they go on from their checkpoints the
-    next time.
+    The sets are made first, one after the other, each on all cores. A job that needs a failed one
+    fails too. Ctrl-C and SIGTERM stop the running jobs; the next run resumes them from their
+    checkpoints.
     """
     finished = {job.name for job in jobs if records.is_finished(job)}
     waiting = [job for job in jobs if job.name not in finished]
@@ -193,7 +195,7 @@ def run_jobs(jobs: Sequence[Job], records: Records, at_a_time: int, lock: int) -
             seconds[job.kind].append(records.read(job).get("seconds", 0.0))
     failed: dict[str, str] = {}
     running: list[_Running] = []
-    tqdm.monitor_interval = 0  # its thread could hold a lock at the moment of a fork
+    tqdm.monitor_interval = 0  # its thread could hold a lock while a job is forked
     bar = tqdm(
         total=len(jobs),
         initial=len(finished),
@@ -203,13 +205,13 @@ def run_jobs(jobs: Sequence[Job], records: Records, at_a_time: int, lock: int) -
         miniters=0,
     )
     try:
-        with _stopping():
+        with _sigterm_as_interrupt():
             while waiting or running:
                 for job in [job for job in waiting if any(name in failed for name in job.needs)]:
                     waiting.remove(job)
                     needed = next(name for name in job.needs if name in failed)
                     failed[job.name] = f"needs {needed}, which failed"
-                while len(running) < at_a_time:
+                while len(running) < max_parallel:
                     job = _next(waiting, running, finished)
                     if job is None:
                         break
@@ -218,26 +220,27 @@ def run_jobs(jobs: Sequence[Job], records: Records, at_a_time: int, lock: int) -
                 time.sleep(_POLL_S)
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
-                    spent = time.monotonic() - one.began
+                    spent = time.monotonic() - one.started
                     if one.process.poll() == 0:
                         finished.add(one.job.name)
-                        records.note(one.job, spent, True)
+                        records.add_time(one.job, spent, True)
                         seconds[one.job.kind].append(spent)
                     else:
-                        failed[one.job.name] = _why(records.path(one.job, ".log"))
-                        records.note(one.job, spent, False)
+                        failed[one.job.name] = _last_line(records.path(one.job, ".log"))
+                        records.add_time(one.job, spent, False)
                     bar.update()
-                left = [*waiting, *(one.job for one in running)]
-                bar.set_postfix_str(_left(left, seconds, at_a_time), refresh=False)
-                bar.update(0)  # the time goes on where no job ends
+                unfinished = [*waiting, *(one.job for one in running)]
+                words = _time_left(unfinished, seconds, max_parallel)
+                bar.set_postfix_str(words, refresh=False)
+                bar.update(0)  # show the elapsed time although no job has ended
     finally:
-        _end(running, records)
+        _stop(running, records)
         bar.close()
     return failed
 
 
 def _next(waiting: list[Job], running: list[_Running], finished: set[str]) -> Job | None:
-    """The first job whose needs are there; sets use all cores, and run alone."""
+    """The first job whose needs are finished. Sets use all cores, so they run alone."""
     if any(one.job.kind.endswith(SETS) for one in running):
         return None
     ready = (job for job in waiting if all(name in finished for name in job.needs))
@@ -249,7 +252,7 @@ def _start(job: Job, records: Records, lock: int) -> _Running:
     records.begin(job)
     if job.command[: len(AVTRAIN)] == tuple(AVTRAIN):
         arguments = [*job.command[len(AVTRAIN) :], *job.machine]
-        return _Running(job, _Forked(arguments, records.path(job, ".log")), time.monotonic())
+        return _Running(job, _ForkedAvtrain(arguments, records.path(job, ".log")), time.monotonic())
     with open(records.path(job, ".log"), "wb") as log:
         process = subprocess.Popen(
             [*job.command, *job.machine],
@@ -258,12 +261,12 @@ def _start(job: Job, records: Records, lock: int) -> _Running:
             stderr=log,
             env=os.environ | ({} if job.kind.endswith(SETS) else ONE_THREAD),
             pass_fds=[lock],
-            start_new_session=True,  # Ctrl-C is for the driver, which ends its jobs
+            start_new_session=True,  # Ctrl-C reaches the driver alone, which stops its jobs
         )
     return _Running(job, process, time.monotonic())
 
 
-def _end(running: list[_Running], records: Records) -> None:
+def _stop(running: list[_Running], records: Records) -> None:
     for one in running:
         one.process.terminate()
     for one in running:
@@ -272,12 +275,12 @@ def _end(running: list[_Running], records: Records) -> None:
         except subprocess.TimeoutExpired:
             one.process.kill()
             one.process.wait()
-        records.note(one.job, time.monotonic() - one.began, False)
+        records.add_time(one.job, time.monotonic() - one.started, False)
 
 
 @contextmanager
-def _stopping() -> Iterator[None]:
-    """SIGTERM ends the loop as Ctrl-C does."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -289,21 +292,21 @@ def _stopping() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _left(left: Sequence[Job], seconds: dict[str, list[float]], at_a_time: int) -> str:
-    """How long the jobs may take: each as those of its kind, or else as all so far."""
-    every = [value for values in seconds.values() for value in values]
-    if not left or not every:
+def _time_left(jobs: Sequence[Job], seconds: dict[str, list[float]], max_parallel: int) -> str:
+    """Estimate for the jobs: each takes the mean of its kind, or the mean of all jobs so far."""
+    measured = [value for values in seconds.values() for value in values]
+    if not jobs or not measured:
         return ""
-    mean = statistics.fmean(every)
-    sum_s = sum(
-        statistics.fmean(known) if (known := seconds.get(job.kind)) else mean for job in left
+    mean_s = statistics.fmean(measured)
+    total_s = sum(
+        statistics.fmean(known) if (known := seconds.get(job.kind)) else mean_s for job in jobs
     )
-    minutes = round(sum_s / at_a_time / 60)
+    minutes = round(total_s / max_parallel / 60)
     return f"about {minutes // 60} h {minutes % 60:02d} min left"
 
 
-def _why(log: Path) -> str:
-    """The last line that a job wrote, without its progress bars."""
+def _last_line(log: Path) -> str:
+    """The last line of a job's log, without progress bars."""
     text = log.read_bytes().decode(errors="replace").replace("\r", "\n")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{lines[-1] if lines else 'it wrote nothing'} (see {log})"

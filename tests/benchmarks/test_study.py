@@ -1,4 +1,4 @@
-"""`make study`: its jobs, what it says of the results, and its page."""
+"""`make study`: its jobs, the claims that it tests, and its page."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from avtrain.pretrain.run_log import read_log
 from avtrain.report.figures import read_trainings
 from avtrain.report.lines import lines_of
 from benchmarks.study import main as study
-from benchmarks.study.archive import take_archive, write_archive
-from benchmarks.study.claims import CLAIMS, CONTRARY, HOLDS, UNDECIDED, findings_of
+from benchmarks.study.archive import read_archive, write_archive
+from benchmarks.study.claims import CLAIMS, HOLDS, REVERSED, UNDECIDED, findings_of
 from benchmarks.study.jobs import EVALUATIONS, PRETRAININGS, Job, Study, jobs_of
-from benchmarks.study.page import BEGIN, END, write_page, write_summary
-from benchmarks.study.run import SETS, TRAINING, Records, chosen, held, run_jobs
+from benchmarks.study.page import summary, write_page
+from benchmarks.study.run import SETS, TRAINING, Records, locked, run_jobs, select_jobs
 from shards.reader import ShardSet
 from tests.avtrain.report.test_report import write_log
 from tests.support.made_results import FEATURES, result
@@ -34,7 +34,7 @@ from tests.support.tiny_set import make_set
 
 
 def grid(value: Callable[[str, str, bool, int], float], seeds: int = 3) -> list[Result]:
-    """The study's networks, with made-up accuracies that scatter by seed."""
+    """Results of the study's networks, with made-up accuracies that scatter by seed."""
     kinds = [("none", False), ("AVC", False), ("AVTS", False)]
     kinds += [(words, on) for words in ("AVSA", "curriculum AVC, AVSA") for on in (False, True)]
     results = []
@@ -43,7 +43,7 @@ def grid(value: Callable[[str, str, bool, int], float], seeds: int = 3) -> list[
             for features in FEATURES:
                 for seed in range(seeds):
                     mean = value(pretraining, features, transformer, views)
-                    # What a seed's clips are like, all its networks share.
+                    # All networks of a seed share the noise of its clips.
                     noise = 0.05 * np.sin(seed) + 0.004 * np.cos(7 * seed + 100 * mean)
                     results.append(
                         result(pretraining, mean + noise, seed, task, features, transformer, views)
@@ -56,7 +56,7 @@ def accuracy(pretraining: str, features: str, transformer: bool, views: int) -> 
     return learned + 0.04 * (features != FEATURES[0]) - 0.05 * transformer + 0.01 * views
 
 
-def test_words_follow_the_numbers() -> None:
+def test_verdicts_follow_the_numbers() -> None:
     lines = lines_of(grid(accuracy))
     verdicts = {
         claim.words: {finding.task: finding.verdict for finding in findings_of(claim, lines)}
@@ -64,37 +64,37 @@ def test_words_follow_the_numbers() -> None:
     }
     assert verdicts["AVSA beats AVC"] == {"avsa-bin": HOLDS, "localization": HOLDS}
     assert verdicts["intensity beats log-mel alone"]["avc-bin"] == HOLDS
-    assert set(verdicts["the transformer beats none"].values()) == {CONTRARY}
+    assert set(verdicts["networks with the transformer beat those without"].values()) == {REVERSED}
     intensity = next(claim for claim in CLAIMS if claim.words.startswith("intensity"))
     settings = findings_of(intensity, lines)[0].settings
-    assert len(settings) == 6  # of the trained networks: of random ones it says nothing
-    # What a summary shows is with intensity, four views and AVSA, and of one setting alone.
+    assert len(settings) == 6  # the trained networks; untrained ones are not compared
+    # The summary shows one setting: with intensity, four views and AVSA.
     shown = findings_of(CLAIMS[0], lines)[0].settings[0]
     assert shown.words == "log-mel + intensity; tested with 4 views"
     assert np.mean(list(shown.by_seed.values())) == pytest.approx(0.11, abs=0.01)
-    assert verdicts["several views with the transformer beat one view of the same networks"] == {
+    assert verdicts["with the transformer, several views beat one view of the same networks"] == {
         "avsa-bin": HOLDS
     }
     curriculum = "a curriculum (AVC first) beats AVSA alone"
     assert set(verdicts[curriculum].values()) == {UNDECIDED}
-    # Differences of one seed or two decide nothing, however large they are.
+    # Differences over one or two seeds decide nothing, however large they are.
     few = lines_of(grid(accuracy, seeds=2))
     assert {finding.verdict for finding in findings_of(CLAIMS[0], few)} == {UNDECIDED}
 
 
-def test_a_curriculum_is_compared_with_avc_by_its_own_numbers() -> None:
+def test_a_curriculum_is_compared_with_avc() -> None:
     def worse(pretraining: str, features: str, transformer: bool, views: int) -> float:
         loss = 0.3 * pretraining.startswith("curriculum")
         return accuracy(pretraining, features, transformer, views) - loss
 
-    words = "AVC and then AVSA, half again as many steps, beat AVC"
+    words = "AVC followed by AVSA, 1.5 times as many steps, beats AVC"
     claim = next(claim for claim in CLAIMS if claim.words == words)
-    for value, verdict in ((accuracy, HOLDS), (worse, CONTRARY)):
+    for value, verdict in ((accuracy, HOLDS), (worse, REVERSED)):
         findings = findings_of(claim, lines_of(grid(value)))
         assert {finding.verdict for finding in findings} == {verdict}
 
 
-def test_lower_may_be_better() -> None:
+def test_a_lower_error_counts_as_better() -> None:
     pairs = [
         replace(one, metrics={"error": one.metrics["error"]})
         for seed in range(3)
@@ -105,26 +105,26 @@ def test_lower_may_be_better() -> None:
     assert finding.settings[0].by_seed[0] == pytest.approx(9)
 
 
-def test_the_direction_of_one_source_is_compared_for_itself() -> None:
-    """It is no first metric, and may say the contrary of what the first says."""
-    lone = "one source, mean error"
+def test_the_error_for_a_single_source_has_a_verdict_of_its_own() -> None:
+    """It is not the first metric, and its verdict may differ from that of the first."""
+    single = "one source, mean error"
     pairs = []
     for seed in range(3):
         for name, of_all, of_one in (("AVSA", 0.6, 0.8), ("AVC", 0.7, 0.6 + 0.01 * seed)):
             error = result(name, of_all, seed).metrics["error"]
             error_of_one = result(name, of_one, seed).metrics["error"]
-            metrics = {"mean error": error, lone: error_of_one}
+            metrics = {"mean error": error, single: error_of_one}
             pairs.append(replace(result(name, 0.5, seed), task="localization", metrics=metrics))
     findings = {
         finding.task: finding.verdict for finding in findings_of(CLAIMS[0], lines_of(pairs))
     }
     assert findings == {
-        "localization": CONTRARY,
-        f"localization, {lone}": HOLDS,
+        "localization": REVERSED,
+        f"localization, {single}": HOLDS,
     }
 
 
-def test_what_sound_adds_to_segmentation() -> None:
+def test_segmentation_with_audio_is_compared_with_segmentation_without() -> None:
     values = {"none": 0.5, "audio": 0.4, "audio+context": 0.6}
     results = [
         result("AVSA", value + seed / 100, seed, f"segmentation-{condition}")
@@ -135,47 +135,48 @@ def test_what_sound_adds_to_segmentation() -> None:
         claim.words: [finding.verdict for finding in findings_of(claim, lines_of(results))]
         for claim in CLAIMS
     }
-    assert verdicts["the view's sound helps its segmentation"] == [CONTRARY]
-    assert verdicts["sound and context help segmentation"] == [HOLDS]
-    assert not verdicts["the transformer beats none"]
+    assert verdicts["the view's audio improves segmentation"] == [REVERSED]
+    assert verdicts["audio and context improve segmentation"] == [HOLDS]
+    assert not verdicts["networks with the transformer beat those without"]
 
 
 FACTS = {"command": "`make`", "written on": "today", "jobs": "all 9"}
 
 
-def test_the_summary_stands_between_its_marks(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+def test_the_summary_shows_means_with_intervals_or_the_number_of_seeds() -> None:
     values = {"AVC": (0.6, 0.62, 0.64), "none": (0.5, 0.5, 0.5)}
-    results = [result(name, v, seed) for name, of in values.items() for seed, v in enumerate(of)]
-    for _ in range(2):
-        write_summary(readme, lines_of(results), FACTS)
-    text = readme.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "old" not in text
+    results = [
+        result(name, value, seed)
+        for name, by_seed in values.items()
+        for seed, value in enumerate(by_seed)
+    ]
+    text = summary(lines_of(results))
     assert text.count("62.0 (57.0 to 67.0)") == 1
+    assert re.search(r"\| chance .* 50.0 +\|$", text)
     results = [one for one in results if one.network.seed < 2]
-    write_summary(readme, lines_of(results), FACTS)
-    assert "61.0 (n=2)" in readme.read_text()
+    assert "61.0 (n=2)" in summary(lines_of(results))
+
+
+def test_the_page_begins_with_the_command_and_the_summary(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    write_page(page, lines_of([result("AVC", 0.6)]), [], tmp_path / "none", FACTS)
+    text = page.read_text()
+    assert re.match(r"# Results\n\n```\nmake study ", text)
+    assert "60.0 (n=1)" in text
     assert "`make`, today; jobs: all 9." in text
-    assert re.search(r"\| chance .* 50.0 +\|\n", text)
-    readme.write_text("no marks")
-    with pytest.raises(ValueError, match="lacks the marks"):
-        write_summary(readme, lines_of(results), FACTS)
 
 
-def test_the_page_says_what_came_out(tmp_path: Path) -> None:
+def test_the_page_holds_all_results_and_verdicts(tmp_path: Path) -> None:
     (tmp_path / "world/truth").mkdir(parents=True)
     for index in range(8):
         clip = make_clip(0, index)
         levels = {item.id: np.full(FRAMES, 0.1) for item in clip.objects if not item.silent}
         truth = clip_truth(clip, levels, 0.01)
         (tmp_path / f"world/truth/{clip.name}.json").write_text(json.dumps(truth))
-    page = tmp_path / "docs/study.md"
+    page = tmp_path / "docs/results.md"
     run = write_log(tmp_path / "run")
     (run / "log.jsonl").write_text((run / "log.jsonl").read_text().removesuffix('{"st'))
-    facts = {"clips": "8"}
+    facts = {**FACTS, "clips": "8"}
     write_page(page, lines_of(grid(accuracy)), read_trainings([run]), tmp_path / "world", facts)
     text = page.read_text()
     for name in ("study-results.png", "study-curves.png"):
@@ -186,13 +187,13 @@ def test_the_page_says_what_came_out(tmp_path: Path) -> None:
     assert re.search(rf"\| AVSA +\| log-mel +\| 60 +\| 1 .* {views:.1%} +\| 25.0% +\|", text)
     assert "| places" in text
     assert re.search(r"\| AVSA beats AVC +\| localization .*\*\*holds\*\*", text)
-    # The other way round, the same sentences say the contrary.
+    # With the numbers the other way round, the verdict is the opposite.
     write_page(page, lines_of(grid(lambda *a: 1 - accuracy(*a))), [], tmp_path / "none", facts)
     text = page.read_text()
-    assert re.search(r"\| AVSA beats AVC +\| localization .*\*\*does not hold\*\*", text)
+    assert re.search(r"\| AVSA beats AVC +\| localization .*\*\*reversed\*\*", text)
 
 
-def test_plan_goes_through_the_seeds_with_intensity_first(
+def test_the_plan_lists_intensity_first_and_then_the_seeds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert study.main(["--plan", "--out", str(tmp_path / "s"), "--seeds", "2"]) == 0
@@ -206,23 +207,23 @@ def test_plan_goes_through_the_seeds_with_intensity_first(
     only = ["--plan", "--out", str(tmp_path / "s"), "--only", "^avc/logmel/seed0/avc-view1$"]
     assert study.main(only) == 0
     names = [line.split()[2].rstrip(":") for line in capsys.readouterr().out.splitlines()[:-1]]
-    # One evaluation keeps the features that the others look at.
+    # One evaluation keeps the features that the others read.
     jobs = ["pretrain", "avsa-view4", "avc-view1"]
     assert names == ["world", "shards", *(f"avc/logmel/seed0/{job}" for job in jobs)]
     assert study.main([*only[:-1], "nothing so named"]) == 2
 
 
-def test_jobs_with_other_settings_are_other_jobs(tmp_path: Path) -> None:
+def test_a_change_of_settings_makes_its_jobs_unfinished(tmp_path: Path) -> None:
     def records(settings: Study) -> tuple[Records, list[Job]]:
-        jobs = chosen(jobs_of(settings, tmp_path), {"avc/logmel/seed0/avc-view1"})
+        jobs = select_jobs(jobs_of(settings, tmp_path), {"avc/logmel/seed0/avc-view1"})
         return Records(tmp_path, jobs), jobs
 
     first, jobs = records(Study())
     for job in jobs:
         first.begin(job)
-        job.makes.mkdir(exist_ok=True, parents=True)
+        job.output.mkdir(exist_ok=True, parents=True)
         assert not first.is_finished(job)
-        first.note(job, 1, finished=True)
+        first.add_time(job, 1, finished=True)
     assert all(map(first.is_finished, jobs))
     same, jobs = records(Study(seeds=5, device="cpu"))
     assert all(map(same.is_finished, jobs))
@@ -237,7 +238,7 @@ def python(name: str, makes: Path, code: str, *needs: str) -> Job:
     return Job(name, "eval x", command, makes, needs)
 
 
-def test_failures_stop_what_needs_them_alone(tmp_path: Path) -> None:
+def test_a_failure_stops_only_the_jobs_that_need_it(tmp_path: Path) -> None:
     count = "p.mkdir(exist_ok=True); open(p / 'runs', 'a').write('x')"
     jobs = [
         python("good", tmp_path / "good", count),
@@ -246,8 +247,8 @@ def test_failures_stop_what_needs_them_alone(tmp_path: Path) -> None:
         python("after good", tmp_path / "after good", count, "good"),
     ]
     records = Records(tmp_path, jobs)
-    for _ in range(2):  # what is finished is not done again
-        with held(tmp_path) as lock:
+    for _ in range(2):  # finished jobs do not run again
+        with locked(tmp_path) as lock:
             failed = run_jobs(jobs, records, 2, lock)
         assert set(failed) == {"bad", "after bad"}
         assert failed["bad"].startswith("the disk is full")
@@ -256,34 +257,34 @@ def test_failures_stop_what_needs_them_alone(tmp_path: Path) -> None:
         assert (tmp_path / "after good/runs").read_text() == "x"
 
 
-def test_a_study_goes_on_from_an_archive(tmp_path: Path) -> None:
-    """Results are taken over; a network that is needed again is trained again."""
+def test_a_study_continues_from_an_archive(tmp_path: Path) -> None:
+    """Results are copied; a network that is needed again is trained again."""
     shards = make_set(tmp_path / "set", {"train": 4, "test": 2})
     settings = replace(study.QUICK, pretrainings=PRETRAININGS[:1])
 
-    def made(out: Path) -> tuple[list[Job], Records]:
+    def with_sets(out: Path) -> tuple[list[Job], Records]:
         jobs = jobs_of(settings, out)
         records = Records(out, jobs)
         for job in jobs:
             if job.kind.endswith(SETS):
-                shutil.copytree(shards, job.makes, dirs_exist_ok=True)
-                records.note(job, 1, finished=True)
+                shutil.copytree(shards, job.output, dirs_exist_ok=True)
+                records.add_time(job, 1, finished=True)
         return jobs, records
 
     first = tmp_path / "first"
-    jobs, records = made(first)
+    jobs, records = with_sets(first)
     for job in jobs:
         if job.kind.startswith(TRAINING):
-            log = write_log(job.makes) / "log.jsonl"
+            log = write_log(job.output) / "log.jsonl"
             log.write_text(log.read_text().removesuffix('{"st'))
-            (job.makes / "checkpoint.pt").write_bytes(b"large")
+            (job.output / "checkpoint.pt").write_bytes(b"large")
         elif job.kind.startswith("eval"):
             one = result("AVC", 0.6, 0)
             one = replace(one, data=ShardSet(shards).manifest.sha256)
             network = replace(one.network, checkpoint=f"{first}/networks/checkpoint.pt")
-            replace(one, network=network).write(job.makes)
+            replace(one, network=network).write(job.output)
         if job.name != "avc/logmel+intensity/seed0/action":
-            records.note(job, 2, finished=True)
+            records.add_time(job, 2, finished=True)
     archive = tmp_path / "study.zip"
     write_archive(archive, first, jobs, records)
     content = archive.read_bytes()
@@ -294,32 +295,32 @@ def test_a_study_goes_on_from_an_archive(tmp_path: Path) -> None:
     assert not any(str(tmp_path) in text for text in texts)
 
     second = tmp_path / "second"
-    jobs, records = made(second)
+    jobs, records = with_sets(second)
     there = len(jobs) - len(SETS) * 2 - 1
-    assert take_archive(archive, second, jobs, records) == (there, there)
+    assert read_archive(archive, second, jobs, records) == (there, there)
     left = [job.name for job in jobs if not records.is_finished(job)]
-    # One test lacks, and needs its network.
+    # One evaluation is missing, and needs its network.
     assert left == ["avc/logmel+intensity/seed0/pretrain", "avc/logmel+intensity/seed0/action"]
     assert len(read_results([second / "results"])) == len(jobs) - len(SETS) * 2 - 2
     (training,) = read_trainings([second / "networks"])
     (before,) = read_trainings([first / "networks"])
     np.testing.assert_allclose(training.columns["loss"], before.columns["loss"], rtol=1e-3)
-    # The other one done, nothing needs the network any more.
-    records.note(jobs[-1], 2, finished=True)
-    jobs[-1].makes.mkdir(parents=True)
+    # Once it is done, nothing needs the network any more.
+    records.add_time(jobs[-1], 2, finished=True)
+    jobs[-1].output.mkdir(parents=True)
     assert all(map(records.is_finished, jobs))
-    # Of other settings, or another set, nothing is taken.
+    # Results of other settings or of another set are not copied.
     settings = replace(settings, steps=7)
     third = tmp_path / "third"
-    jobs, records = made(third)
+    jobs, records = with_sets(third)
     untrained = len(EVALUATIONS)
-    assert take_archive(archive, third, jobs, records) == (untrained, there)
+    assert read_archive(archive, third, jobs, records) == (untrained, there)
     shards = make_set(tmp_path / "other", {"train": 4, "test": 3})
-    jobs, records = made(tmp_path / "fourth")
-    assert take_archive(archive, tmp_path / "fourth", jobs, records) == (0, there)
+    jobs, records = with_sets(tmp_path / "fourth")
+    assert read_archive(archive, tmp_path / "fourth", jobs, records) == (0, there)
 
 
-def test_what_is_no_archive_is_said_before_the_work(
+def test_a_file_that_is_not_an_archive_is_refused_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text").write_text("no archive")
@@ -334,7 +335,7 @@ _FORKED = """
 import sys
 from pathlib import Path
 from benchmarks.study.jobs import AVTRAIN, Job
-from benchmarks.study.run import Records, held, run_jobs
+from benchmarks.study.run import Records, locked, run_jobs
 
 out = Path(sys.argv[1])
 jobs = [
@@ -342,14 +343,14 @@ jobs = [
     Job("bad", "eval a", (*AVTRAIN, "eval", "avc", "nowhere", "--checkpoint", "untrained", "--out",
         str(out / "bad")), out / "bad"),
 ]
-with held(out) as lock:
+with locked(out) as lock:
     failed = run_jobs(jobs, Records(out, jobs), 2, lock)
 print(failed)
 """
 
 
-def test_what_avtrain_says_is_in_the_log_of_its_job(tmp_path: Path) -> None:
-    # By itself: jobs are forked, which processes with threads, as those of tests, had better not.
+def test_the_log_of_a_job_holds_the_output_of_avtrain(tmp_path: Path) -> None:
+    # In a process of its own: jobs are forked, and the test process has threads.
     done = subprocess.run(
         [sys.executable, "-c", _FORKED, str(tmp_path)], capture_output=True, text=True, check=True
     )
