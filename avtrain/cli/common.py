@@ -82,7 +82,8 @@ def evaluate_all(
 def show(results: Sequence[Result]) -> None:
     """Print the table, and what was left out of the results; if anything was, the exit status
     is 1."""
-    from avtrain.evals.results import LEARNED_FROM, as_table
+    from avtrain.evals.results import LEARNED_FROM
+    from avtrain.evals.tables import as_table
 
     click.echo(as_table(results))
     if known := results[-1].details.get(LEARNED_FROM):

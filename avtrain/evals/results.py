@@ -1,4 +1,4 @@
-"""Results of evaluations: intervals, the files they are kept in, and tables of them."""
+"""Results of evaluations, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
 from avtrain.errors import TrainingError
 from avtrain.run_folder import RESULT_ENDING
 from shards.files import dump_json, write_atomic
 
-BOOTSTRAP_ROUNDS = 10_000
-_MOST_DRAWS = 20_000_000
-"""Of rounds times sources: 160 MB."""
 UNTRAINED = "untrained"
 LEARNED_FROM = "test_sources_learned_from"
 """Among the details: how many of the test's recordings the classifier or head has learned from."""
@@ -140,126 +134,3 @@ def read_results(runs: Sequence[Path]) -> list[Result]:
             raise TrainingError(f"{run} holds no result; run `avtrain eval … --out {run}` first")
         results += [Result.read(path) for path in paths]
     return results
-
-
-def as_table(results: Sequence[Result]) -> str:
-    """A table in Markdown, one line for each metric of each result."""
-    return markdown(
-        [
-            _cells(result, name, metric)
-            for result in results
-            for name, metric in result.metrics.items()
-        ]
-    )
-
-
-def markdown(lines: Sequence[dict[str, str]]) -> str:
-    """A table of lines that have the same columns, at least one."""
-    widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in lines[0]}
-    rows = [
-        list(widths),
-        ["-" * width for width in widths.values()],
-        *(list(line.values()) for line in lines),
-    ]
-    return "\n".join(
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(row, widths.values(), strict=True))
-        + " |"
-        for row in rows
-    )
-
-
-def _cells(result: Result, name: str, metric: Metric) -> dict[str, str]:
-    interval = "-"
-    if metric.interval_95 is not None:
-        interval = " to ".join(in_words(value, metric.unit) for value in metric.interval_95)
-    return {
-        "task": result.task,
-        **network_cells(result.network),
-        "views": str(result.views),
-        "metric": name if metric.unit == "" else f"{name} ({metric.unit})",
-        "value": in_words(metric.value, metric.unit),
-        "95 % interval": interval,
-        "chance": "-" if metric.chance is None else in_words(metric.chance, metric.unit),
-        "test clips": str(result.test_clips),
-        "sources": str(result.test_sources),
-    }
-
-
-def network_cells(network: Network) -> dict[str, str]:
-    """The columns that tables have of a network."""
-    steps = f", {network.steps} steps" if network.steps else ""
-    return {
-        "pretraining": network.pretraining + steps,
-        "features": network.features if network.audio == "foa" else f"{network.audio} log-mel",
-        "transformer": network.kind_of_transformer,
-    }
-
-
-def in_words(value: float, unit: str) -> str:
-    """A metric's value as tables show it."""
-    return f"{100 * value:.1f}" if unit == "%" else f"{value:.1f}"
-
-
-def bootstrap_rounds(sources: int) -> int:
-    """`BOOTSTRAP_ROUNDS`, of thousands of sources fewer."""
-    return min(BOOTSTRAP_ROUNDS, max(1000, _MOST_DRAWS // sources))
-
-
-def resampled(sources: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """For a bootstrap over sources: the number of each item's source (items,), and how often each
-    source is drawn in each round (rounds, sources); None for one source.
-
-    Items of one source are not independent: whole sources are drawn with replacement.
-    """
-    names, number = np.unique(np.asarray(sources, dtype=str), return_inverse=True)
-    if len(names) < 2:
-        return number, None
-    equal = np.full(len(names), 1 / len(names))
-    times = np.random.default_rng(0).multinomial(
-        len(names), equal, size=bootstrap_rounds(len(names))
-    )
-    return number, times
-
-
-def interval_of(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95 % of a statistic's values over the rounds of a bootstrap."""
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def share(
-    right: ArrayLike,
-    sources: ArrayLike,
-    chance: float | None,
-    weights: ArrayLike | None = None,
-    unit: str = "%",
-    better: str = "higher",
-) -> Metric:
-    """The mean of ``right`` (items,), weighted if ``weights`` (items,) are given."""
-    right = np.asarray(right, dtype=np.float64)
-    weight = np.ones(len(right)) if weights is None else np.asarray(weights, dtype=np.float64)
-    number, times = resampled(sources)
-    value = float((weight @ right) / weight.sum())
-    if times is None:
-        return Metric(value, None, chance, unit, better)
-    above, below = np.bincount(number, weight * right), np.bincount(number, weight)
-    return Metric(value, interval_of((times @ above) / (times @ below)), chance, unit, better)
-
-
-def middle(
-    values: ArrayLike, sources: ArrayLike, chance: float | None, unit: str, better: str = "lower"
-) -> Metric:
-    """The median of ``values`` (items,)."""
-    values = np.asarray(values, dtype=np.float64)
-    number, times = resampled(sources)
-    value = float(np.median(values))
-    if times is None:
-        return Metric(value, None, chance, unit, better)
-    order = np.argsort(values, kind="stable")
-    ordered, whose = values[order], number[order]
-    medians = []
-    for drawn in times[:: len(times) // 1000]:
-        reached = np.cumsum(drawn[whose])
-        medians.append(ordered[np.searchsorted(reached, reached[-1] / 2)])
-    return Metric(value, interval_of(np.array(medians)), chance, unit, better)

@@ -26,10 +26,11 @@ from avtrain.data.draws import NO_AUGMENTATION
 from avtrain.data.loader import Plan
 from avtrain.data.unreadable import LeftOut, sentences
 from avtrain.evals.binary.evaluate import EvalOptions
+from avtrain.evals.bootstrap import mean_metric, median_metric
 from avtrain.evals.feature_store import BATCH_SIZE, FrozenBatch, FrozenFeatures, views_read
 from avtrain.evals.frozen import Networks, load_networks
 from avtrain.evals.progress import Progress
-from avtrain.evals.results import Metric, Result, middle, share
+from avtrain.evals.results import Metric, Result
 from avtrain.networks.models import Embeddings
 from avtrain.runtime.device import default_workers, pick_device
 from shards.reader import ShardSet
@@ -213,5 +214,5 @@ def _of_ranks(
     recalls: tuple[int, ...],
 ) -> Iterator[tuple[str, Metric]]:
     for most in recalls:
-        yield f"recall@{most}", share(ranks <= most, sources, min(1.0, most / candidates))
-    yield "median rank", middle(ranks, sources, (candidates + 1) / 2, unit="")
+        yield f"recall@{most}", mean_metric(ranks <= most, sources, min(1.0, most / candidates))
+    yield "median rank", median_metric(ranks, sources, (candidates + 1) / 2, unit="")

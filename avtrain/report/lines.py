@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from avtrain.evals.results import Network, Result, in_words, markdown, network_cells
+from avtrain.evals.results import Network, Result
+from avtrain.evals.tables import in_words, markdown, network_cells
 from shards.files import dump_json, write_atomic
 
 Interval = tuple[float, float]

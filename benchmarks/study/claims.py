@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from avtrain.evals.results import in_words, markdown
+from avtrain.evals.tables import in_words, markdown
 from avtrain.report.lines import Interval, Line, over_seeds
 
 SECOND_METRIC = {"localization": "one source, mean error"}

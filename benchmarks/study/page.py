@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from avprep.world.scene import CLIPS_PER_PLACE, DURATION_S, KINDS, VARIATION
-from avtrain.evals.results import in_words, markdown
+from avtrain.evals.tables import in_words, markdown
 from avtrain.report.figures import Training, draw_curves, draw_results
 from avtrain.report.lines import NOTE, Line, order_of, value_cells
 from benchmarks.study.claims import CLAIMS, SECOND_METRIC, compare

@@ -20,7 +20,8 @@ from avtrain.evals.action.classifier import Protocol
 from avtrain.evals.action.figure import plot_confusion
 from avtrain.evals.action.fold import ActionOptions, Answers, FoldRun, Start
 from avtrain.evals.action.videos import Fold, LabelledSet
-from avtrain.evals.results import Metric, Network, Result, share
+from avtrain.evals.bootstrap import mean_metric
+from avtrain.evals.results import Metric, Network, Result
 
 CONFUSION = "confusion.png"
 
@@ -120,12 +121,12 @@ def measure(
         # Naming one class for all videos is right that often.
         chance = float(np.mean([np.bincount(of).max() / len(of) for of in truth]))
         right = [of.videos == true for (_, of), true in zip(group, truth, strict=True)]
-        metrics[f"Video@1{name}"] = share(np.concatenate(right), origins, chance, weights)
+        metrics[f"Video@1{name}"] = mean_metric(np.concatenate(right), origins, chance, weights)
         right = [
             (of.windows == true[:, None]).mean(axis=1)
             for (_, of), true in zip(group, truth, strict=True)
         ]
-        metrics[f"Clip@1{name}"] = share(np.concatenate(right), origins, chance, weights)
+        metrics[f"Clip@1{name}"] = mean_metric(np.concatenate(right), origins, chance, weights)
     return metrics
 
 

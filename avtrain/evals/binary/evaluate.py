@@ -30,10 +30,11 @@ from avtrain.evals.binary.classifier import (
     decide,
     train_classifier,
 )
+from avtrain.evals.bootstrap import mean_metric
 from avtrain.evals.feature_store import PARTS, FrozenBatch, FrozenFeatures, Part, views_read
 from avtrain.evals.frozen import Networks, load_networks
 from avtrain.evals.progress import Progress
-from avtrain.evals.results import LEARNED_FROM, Result, share
+from avtrain.evals.results import LEARNED_FROM, Result
 from avtrain.runtime.device import default_workers, pick_device
 from shards.geometry import ACN_CHANNELS
 from shards.reader import ShardSet
@@ -164,7 +165,7 @@ def evaluate(
     result = Result(
         task=f"{task}-bin",
         network=networks.described,
-        metrics={"accuracy": share(correct, sources, CHANCE)},
+        metrics={"accuracy": mean_metric(correct, sources, CHANCE)},
         views=options.views,
         seed=options.seed,
         test_clips=len(tested),

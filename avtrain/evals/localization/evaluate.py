@@ -30,12 +30,13 @@ from avtrain.data.loader import Plan
 from avtrain.data.unreadable import LeftOut, sentences
 from avtrain.errors import TrainingError
 from avtrain.evals.binary.evaluate import EvalOptions
+from avtrain.evals.bootstrap import mean_metric, median_metric
 from avtrain.evals.feature_store import BATCH_SIZE, FrozenFeatures, views_read
 from avtrain.evals.frozen import load_networks
 from avtrain.evals.localization.figure import plot_directions
 from avtrain.evals.localization.truth import Windows, classes_of, windows_of
 from avtrain.evals.progress import Progress
-from avtrain.evals.results import LEARNED_FROM, Metric, Result, middle, share
+from avtrain.evals.results import LEARNED_FROM, Metric, Result
 from avtrain.runtime.device import default_workers, pick_device
 from shards.geometry import angle_between_deg
 from shards.reader import ShardSet
@@ -292,9 +293,9 @@ def chance_near(truth: NDArray[np.float64]) -> float:
 def _metrics(what: str, found: Found, sources: NDArray[np.str_]) -> dict[str, Metric]:
     error_deg, whose = found.error_deg, sources[found.index]
     return {
-        f"{what}mean error": share(error_deg, whose, CHANCE_DEG, unit="°", better="lower"),
-        f"{what}median error": middle(error_deg, whose, CHANCE_DEG, unit="°"),
-        f"{what}within {NEAR_DEG:g}°": share(
+        f"{what}mean error": mean_metric(error_deg, whose, CHANCE_DEG, unit="°", better="lower"),
+        f"{what}median error": median_metric(error_deg, whose, CHANCE_DEG, unit="°"),
+        f"{what}within {NEAR_DEG:g}°": mean_metric(
             error_deg <= NEAR_DEG, whose, chance_near(found.truth)
         ),
     }

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avtrain.evals.results import Result, in_words
+from avtrain.evals.results import Result
+from avtrain.evals.tables import in_words
 from shards.files import atomic_file
 from shards.geometry import direction_deg
 

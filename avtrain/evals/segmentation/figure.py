@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avtrain.evals.results import Result, in_words
+from avtrain.evals.results import Result
 from avtrain.evals.segmentation.labels import VOID, Classes
+from avtrain.evals.tables import in_words
 from shards.files import atomic_file
 
 ACROSS = 3

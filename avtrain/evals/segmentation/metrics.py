@@ -9,7 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from avtrain.evals.results import Metric, bootstrap_rounds, interval_of
+from avtrain.evals.bootstrap import count_rounds, middle_95
+from avtrain.evals.results import Metric
 from avtrain.evals.segmentation.labels import VOID, Classes
 
 HITS, TRUE, PREDICTED = range(3)
@@ -78,14 +79,14 @@ def scores(
         # Sources have random weights: of those drawn with replacement some rounds lack a class, and
         # the mean is then of others.
         weights = np.random.default_rng(0).dirichlet(
-            np.ones(len(by_source)), size=bootstrap_rounds(len(by_source))
+            np.ones(len(by_source)), size=count_rounds(len(by_source))
         )
         flat = by_source.reshape(len(by_source), -1).astype(np.float64)
         drawn = (weights @ flat).reshape(-1, *by_source.shape[1:])
     metrics = {
         name: Metric(
             float(of(total)),
-            None if drawn is None else interval_of(of(drawn)),
+            None if drawn is None else middle_95(of(drawn)),
             float(of(always)),
         )
         for name, of in (("mIoU", mean_iou), ("pixel accuracy", pixel_accuracy))
@@ -94,7 +95,7 @@ def scores(
     per_class = []
     for number, (label, name) in enumerate(zip(classes.ids, classes.names, strict=True)):
         there = total[TRUE, number] > 0
-        interval = interval_of(rounds[:, number]) if rounds is not None and there else None
+        interval = middle_95(rounds[:, number]) if rounds is not None and there else None
         per_class.append(
             {
                 "id": label,

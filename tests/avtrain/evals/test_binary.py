@@ -20,8 +20,9 @@ from avtrain.evals.binary.classifier import (
     tiny,
     train_classifier,
 )
+from avtrain.evals.bootstrap import mean_metric, median_metric
 from avtrain.evals.progress import Progress
-from avtrain.evals.results import Metric, Result, middle, share
+from avtrain.evals.results import Metric, Result
 from tests.support.runs import SMALL, avtrain
 from tests.support.tiny_set import damage, make_set
 
@@ -224,24 +225,24 @@ def test_intervals_resample_sources() -> None:
     rng = np.random.default_rng(0)
     sources = np.repeat(np.arange(40), 25)
     independent = rng.random(1000) < 0.7
-    metric = share(independent, sources, 0.5)
+    metric = mean_metric(independent, sources, 0.5)
     assert metric.value == independent.mean()
     assert metric.interval_95 is not None
     low, high = metric.interval_95
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 1000), rel=0.25)
     # All decisions of a source alike: 40 independent ones, not 1000.
     alike = np.repeat(rng.random(40) < 0.7, 25)
-    metric = share(alike, sources, 0.5)
+    metric = mean_metric(alike, sources, 0.5)
     assert metric.interval_95 is not None
     low, high = metric.interval_95
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 40), rel=0.25)
-    assert share(alike, sources, 0.5) == metric
-    assert share([True, False], ["a", "a"], 0.5) == Metric(0.5, None, 0.5)
+    assert mean_metric(alike, sources, 0.5) == metric
+    assert mean_metric([True, False], ["a", "a"], 0.5) == Metric(0.5, None, 0.5)
 
 
 def test_interval_of_a_median() -> None:
     values = np.random.default_rng(0).normal(30, 10, 900)
-    metric = middle(values, np.arange(900), 90.0, "°")
+    metric = median_metric(values, np.arange(900), 90.0, "°")
     assert metric.value == np.median(values)
     assert metric.interval_95 is not None
     low, high = metric.interval_95
