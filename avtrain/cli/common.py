@@ -83,9 +83,9 @@ def show(results: Sequence[Result]) -> None:
     """Print the table, and what was left out of the results; if anything was, the exit status
     is 1."""
     from avtrain.evals.results import LEARNED_FROM
-    from avtrain.evals.tables import as_table
+    from avtrain.evals.tables import results_table
 
-    click.echo(as_table(results))
+    click.echo(results_table(results))
     if known := results[-1].details.get(LEARNED_FROM):
         click.echo(
             f"warning: {known} of the test's recordings are in the training split too, so that "

@@ -257,7 +257,8 @@ def report(runs: tuple[Path, ...], out: Path | None, numbers: Path | None) -> No
     """
     with one_sentence():
         from avtrain.evals.results import read_results
-        from avtrain.report.lines import NOTE, as_markdown, lines_of, write_numbers, write_report
+        from avtrain.report.lines import lines_of
+        from avtrain.report.page import NOTE, as_markdown, write_numbers, write_report
 
         lines = lines_of(read_results(runs))
         if numbers is not None:

@@ -118,25 +118,38 @@ def describe(
     transformer: bool,
     seed: int,
 ) -> Network:
-    """The networks of a checkpoint and its content, or random ones of ``seed``, as results name
-    them."""
-    heard = "log-mel + intensity" if config.sound.intensity else "log-mel"
+    """Record of the networks of a checkpoint with its content, or of random ones of ``seed``."""
+    if checkpoint is None or content is None:
+        return replace(
+            describe_settings(config, transformer), pretraining="none", seed=seed, settings=""
+        )
+    return replace(
+        describe_settings(config, transformer),
+        steps=content.total_steps,
+        checkpoint=str(checkpoint),
+        data=content.data,
+        weights=content.weights_sha256,
+    )
+
+
+def describe_settings(config: Config, transformer: bool) -> Network:
+    """As much of the record of pretrained networks as their settings say."""
+    features = "log-mel + intensity" if config.sound.intensity else "log-mel"
     if config.sound.conventions == "published":
-        heard += ", published conventions"
+        features += ", published conventions"
     return Network(
-        pretraining="none" if content is None else config.title,
-        steps=0 if content is None else content.total_steps,
-        features=heard,
+        pretraining=config.title,
+        steps=0,
+        features=features,
         audio=config.sound.audio,
         transformer=transformer,
         positions=config.model.positions,
         norm_first=config.model.norm_first,
-        checkpoint=None if checkpoint is None else str(checkpoint),
-        data=None if content is None else content.data,
+        checkpoint=None,
+        data=None,
         preset=config.preset,
-        seed=seed if checkpoint is None else config.seed,
-        settings="" if checkpoint is None else config.digest,
-        weights="" if content is None else content.weights_sha256,
+        seed=config.seed,
+        settings=config.digest,
     )
 
 

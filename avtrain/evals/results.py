@@ -53,13 +53,6 @@ class Network:
     weights: str = ""
     norm_first: bool = False
 
-    @property
-    def kind_of_transformer(self) -> str:
-        """As tables say it."""
-        if not self.transformer:
-            return "no"
-        return "norm first" if self.norm_first else "yes"
-
 
 @dataclass(frozen=True)
 class Result:

@@ -1,14 +1,104 @@
-"""Tables of results in Markdown."""
+"""Words of results: how a network is named everywhere, how values are written, and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from avtrain.evals.results import Metric, Network, Result
 
 
-def as_table(results: Sequence[Result]) -> str:
-    """A table in Markdown, one line for each metric of each result."""
+@dataclass(frozen=True)
+class NetworkName:
+    """Words for a network; equal for networks that tables and figures cannot tell apart.
+
+    ``mark`` tells apart networks with otherwise equal words, see `name_network`.
+    """
+
+    pretraining: str
+    steps: int
+    features: str
+    transformer: str
+    positions: str
+    trained: bool
+    mark: str = ""
+
+    def cells(self, with_steps: bool = True) -> dict[str, str]:
+        """Columns of a table. Untrained networks have the pretraining ``none``."""
+        steps = f", {self.steps} steps" if with_steps and self.steps else ""
+        return {
+            "pretraining": self.pretraining + steps + self._marked,
+            "features": self.features,
+            "transformer": self.transformer,
+        }
+
+    @property
+    def architecture(self) -> str:
+        """Features and transformers, without the pretraining."""
+        words = [self.features]
+        if self.transformer != "no":
+            words.append("transformer" + ", norm first" * (self.transformer == "norm first"))
+            words += ["positions"] * (self.positions != "none")
+        return ", ".join(words)
+
+    @property
+    def kind(self) -> str:
+        """The pretraining, or ``untrained``."""
+        return self.pretraining if self.trained else "untrained"
+
+    @property
+    def title(self) -> str:
+        """Pretraining and steps, for the title of a figure of one network."""
+        return self.kind + (f", {self.steps} steps" if self.steps else "")
+
+    @property
+    def label(self) -> str:
+        """Pretraining and architecture, for a row of a figure of many networks."""
+        return f"{self.kind}: {self.architecture}{self._marked}"
+
+    @property
+    def _marked(self) -> str:
+        return f" ({self.mark})" if self.mark else ""
+
+
+def name_network(network: Network, mark: str = "") -> NetworkName:
+    """How a network is named in every table, figure and report."""
+    transformer = "no"
+    if network.transformer:
+        transformer = "norm first" if network.norm_first else "yes"
+    return NetworkName(
+        pretraining=network.pretraining,
+        steps=network.steps,
+        features=network.features if network.audio == "foa" else f"{network.audio} log-mel",
+        transformer=transformer,
+        positions=network.positions,
+        trained=network.checkpoint is not None,
+        mark=mark,
+    )
+
+
+def format_value(value: float, unit: str) -> str:
+    """A metric's value as tables show it, without its unit."""
+    return f"{100 * value:.1f}" if unit == "%" else f"{value:.1f}"
+
+
+def format_interval(interval: tuple[float, float] | None, unit: str) -> str:
+    """An interval as tables show it, ``-`` for None."""
+    if interval is None:
+        return "-"
+    return " to ".join(format_value(end, unit) for end in interval)
+
+
+def format_metrics(metrics: dict[str, Metric]) -> str:
+    """Names, values and units in one line, for the title of a figure."""
+    return ", ".join(
+        f"{name} {format_value(metric.value, metric.unit)} {metric.unit}"
+        for name, metric in metrics.items()
+    )
+
+
+def results_table(results: Sequence[Result]) -> str:
+    """Markdown table with one row per metric of each result."""
     return markdown(
         [
             _cells(result, name, metric)
@@ -18,49 +108,31 @@ def as_table(results: Sequence[Result]) -> str:
     )
 
 
-def markdown(lines: Sequence[dict[str, str]]) -> str:
-    """A table of lines that have the same columns, at least one."""
-    widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in lines[0]}
-    rows = [
-        list(widths),
-        ["-" * width for width in widths.values()],
-        *(list(line.values()) for line in lines),
-    ]
-    return "\n".join(
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(row, widths.values(), strict=True))
-        + " |"
-        for row in rows
-    )
-
-
 def _cells(result: Result, name: str, metric: Metric) -> dict[str, str]:
-    interval = "-"
-    if metric.interval_95 is not None:
-        interval = " to ".join(in_words(value, metric.unit) for value in metric.interval_95)
     return {
         "task": result.task,
-        **network_cells(result.network),
+        **name_network(result.network).cells(),
         "views": str(result.views),
         "metric": name if metric.unit == "" else f"{name} ({metric.unit})",
-        "value": in_words(metric.value, metric.unit),
-        "95 % interval": interval,
-        "chance": "-" if metric.chance is None else in_words(metric.chance, metric.unit),
+        "value": format_value(metric.value, metric.unit),
+        "95 % interval": format_interval(metric.interval_95, metric.unit),
+        "chance": "-" if metric.chance is None else format_value(metric.chance, metric.unit),
         "test clips": str(result.test_clips),
         "sources": str(result.test_sources),
     }
 
 
-def network_cells(network: Network) -> dict[str, str]:
-    """The columns that tables have of a network."""
-    steps = f", {network.steps} steps" if network.steps else ""
-    return {
-        "pretraining": network.pretraining + steps,
-        "features": network.features if network.audio == "foa" else f"{network.audio} log-mel",
-        "transformer": network.kind_of_transformer,
-    }
-
-
-def in_words(value: float, unit: str) -> str:
-    """A metric's value as tables show it."""
-    return f"{100 * value:.1f}" if unit == "%" else f"{value:.1f}"
+def markdown(rows: Sequence[dict[str, str]]) -> str:
+    """Markdown table of rows (at least one) with the same columns."""
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    lines = [
+        list(widths),
+        ["-" * width for width in widths.values()],
+        *(list(row.values()) for row in rows),
+    ]
+    return "\n".join(
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths.values(), strict=True))
+        + " |"
+        for line in lines
+    )

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from avtrain.config import Config
 from avtrain.errors import TrainingError
+from avtrain.evals.frozen import describe_settings
+from avtrain.evals.tables import name_network
 from avtrain.report.lines import Line, order_of
 from avtrain.run_folder import CONFIG, FIRST_STAGE, LOG
 from shards.files import atomic_file
@@ -76,14 +78,11 @@ def _read(path: Path, inside: bool) -> Training | None:
         name: np.array([line[name] for line in lines], dtype=np.float64) for name in _COLUMNS
     }
     of_curriculum = inside and path.parent.name == FIRST_STAGE
-    sound = "log-mel + intensity" if config.sound.intensity else "log-mel"
-    words = [sound if config.sound.audio == "foa" else f"{config.sound.audio} log-mel"]
     across_views = config.task == "avsa" or config.clip.views > 1 or of_curriculum
-    if config.model.transformer and across_views:
-        words.append("transformer" + ", norm first" * config.model.norm_first)
+    network = describe_settings(config, config.model.transformer and across_views)
     title = "AVC of a curriculum" if of_curriculum else config.title
     slots = config.clip.moments if config.task == "avts" else config.clip.views
-    name, folder = ", ".join(words), str(path.parent)
+    name, folder = name_network(network).architecture, str(path.parent)
     return Training(title, name, config.digest, config.seed, folder, slots, columns)
 
 
@@ -133,12 +132,12 @@ def _panels(lines: Sequence[Line]) -> dict[tuple[str, int, str], list[Line]]:
 
 def _networks(lines: Sequence[Line]) -> dict[tuple[Any, ...], str]:
     """The rows: order and name of each network."""
-    rows = {_row(line): line.name for line in lines}
+    rows = {_row(line): line.name.label for line in lines}
     return {row: rows[row] for row in sorted(rows)}
 
 
 def _row(line: Line) -> tuple[Any, ...]:
-    return (*order_of(line), line.name)
+    return (*order_of(line), line.name.label)
 
 
 def _results_inches(lines: Sequence[Line]) -> float:

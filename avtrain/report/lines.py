@@ -1,4 +1,4 @@
-"""Many results as one table: runs that differ in the seed alone are one line."""
+"""Lines of a report: the results of networks that differ only in their seed are one line."""
 
 from __future__ import annotations
 
@@ -12,20 +12,13 @@ from typing import Any
 import numpy as np
 
 from avtrain.evals.results import Network, Result
-from avtrain.evals.tables import in_words, markdown, network_cells
-from shards.files import dump_json, write_atomic
+from avtrain.evals.tables import NetworkName, name_network
 
 Interval = tuple[float, float]
-PAGE, NUMBERS, FIGURES = "report.md", "report.json", "report.png"
 # Student's t beyond which 2.5 % lie, for 1, 2, … degrees of freedom: of few seeds the interval is
 # much wider than a normal distribution's.
 _T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 _T_975_BEYOND = 2.2
-NOTE = """\
-`over sources`: the 95 % interval by bootstrap over the test recordings, its ends averaged over the
-seeds; it says how much the choice of recordings matters. `over seeds`: the 95 % interval of the
-mean by Student's t from three seeds on, the range of two; it says how much the pretraining's luck
-matters. Neither holds the other."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +55,9 @@ class Line:
         return self.network.checkpoint is None
 
     @property
-    def name(self) -> str:
-        """Of the network, in a few words."""
-        cells = network_cells(self.network)
-        kind = "untrained" if self.untrained else self.network.pretraining
-        words = [f"{kind}: {cells['features']}"]
-        if self.network.transformer:
-            words.append("transformer" + ", norm first" * self.network.norm_first)
-        if self.network.positions != "none" and self.network.transformer:
-            words.append("positions")
-        return ", ".join(words) + (f" ({self.mark})" if self.mark else "")
+    def name(self) -> NetworkName:
+        """Words for the network."""
+        return name_network(self.network, self.mark)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {
@@ -157,13 +143,14 @@ def _unseeded(network: Network) -> Network:
 
 
 def _marks(networks: Iterable[Network]) -> dict[tuple[Network, bool], str]:
-    """Where different networks have the same columns, the folder of their first checkpoint."""
-    alike: defaultdict[tuple[str, ...], dict[tuple[Network, bool], str]] = defaultdict(dict)
+    """Mark of each network: empty, or the folder of its first checkpoint where several networks
+    have the same name."""
+    alike: defaultdict[NetworkName, dict[tuple[Network, bool], str]] = defaultdict(dict)
     for network in sorted(networks, key=lambda network: network.seed):
         trained = network.checkpoint
         folder = f"preset {network.preset}" if trained is None else str(Path(trained).parent)
-        kind = (_unseeded(network), network.checkpoint is not None)
-        alike[(*network_cells(network).values(), network.positions)].setdefault(kind, folder)
+        kind = (_unseeded(network), trained is not None)
+        alike[name_network(network)].setdefault(kind, folder)
     return {
         kind: folder if len(kinds) > 1 else ""
         for kinds in alike.values()
@@ -218,61 +205,3 @@ def _line(group: list[Result], name: str, mark: str, variant: str) -> Line:
         test_clips=first.test_clips,
         test_sources=first.test_sources,
     )
-
-
-def as_markdown(lines: Sequence[Line]) -> str:
-    """The table."""
-    return markdown([_cells(line) for line in lines])
-
-
-def _cells(line: Line) -> dict[str, str]:
-    network = network_cells(line.network)
-    if line.mark:
-        network["pretraining"] += f" ({line.mark})"
-    return {
-        "task": line.task + (f" ({line.variant})" if line.variant else ""),
-        **network,
-        "views": str(line.views),
-        "metric": line.metric if line.unit == "" else f"{line.metric} ({line.unit})",
-        **value_cells(line),
-        "chance": "-" if line.chance is None else in_words(line.chance, line.unit),
-        "test clips": str(line.test_clips),
-        "sources": str(line.test_sources),
-    }
-
-
-def value_cells(line: Line) -> dict[str, str]:
-    """The columns of the mean, its intervals and the number of seeds."""
-    seeds = interval_in_words(line.over_seeds, line.unit)
-    return {
-        "mean": in_words(line.mean, line.unit),
-        "over sources": interval_in_words(line.over_sources, line.unit),
-        "over seeds": seeds + " (range)" * (len(line.by_seed) == 2),
-        "seeds": str(len(line.by_seed)),
-    }
-
-
-def interval_in_words(interval: Interval | None, unit: str) -> str:
-    if interval is None:
-        return "-"
-    return " to ".join(in_words(value, unit) for value in interval)
-
-
-def write_numbers(lines: Sequence[Line], path: Path) -> None:
-    """The lines with all their numbers, as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, dump_json({"lines": [line.to_dict() for line in lines]}, indent=2))
-
-
-def write_report(lines: Sequence[Line], runs: Sequence[Path], out: Path) -> None:
-    """The table, its numbers, and a page of figures with the runs' training curves.
-
-    Raises TrainingError for a log that cannot be read.
-    """
-    from avtrain.report.figures import draw_report, read_trainings  # they import matplotlib, torch
-
-    trainings = read_trainings(runs)
-    write_numbers(lines, out / NUMBERS)
-    draw_report(lines, trainings, out / FIGURES)
-    text = f"# Results\n\n{as_markdown(lines)}\n\n{NOTE}\n\n![Results and training]({FIGURES})\n"
-    write_atomic(out / PAGE, text.encode())

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from avtrain.evals.tables import in_words, markdown
+from avtrain.evals.tables import format_value, markdown
 from avtrain.report.lines import Interval, Line, over_seeds
 
 SECOND_METRIC = {"localization": "one source, mean error"}
@@ -209,7 +209,7 @@ def _properties(line: Line) -> dict[str, Any]:
     return {
         "pretraining": network.pretraining,
         "features": network.features,
-        "transformer": network.kind_of_transformer,
+        "transformer": line.name.transformer,
         "views": line.views,
         "variant": line.variant,
         "condition": line.task.removeprefix(_task(line)).removeprefix("-"),
@@ -273,4 +273,4 @@ def _cells(finding: Finding, setting: Setting) -> dict[str, str]:
 
 
 def _signed(value: float, unit: str) -> str:
-    return ("+" if value >= 0 else "") + in_words(value, unit)
+    return ("+" if value >= 0 else "") + format_value(value, unit)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from avprep.world.scene import CLIPS_PER_PLACE, DURATION_S, KINDS, VARIATION
-from avtrain.evals.tables import in_words, markdown
+from avtrain.evals.tables import format_value, markdown
 from avtrain.report.figures import Training, draw_curves, draw_results
-from avtrain.report.lines import NOTE, Line, order_of, value_cells
+from avtrain.report.lines import Line, order_of
+from avtrain.report.page import NOTE, value_cells
 from benchmarks.study.claims import CLAIMS, SECOND_METRIC, compare
 from shards.files import write_atomic
 
@@ -145,13 +146,11 @@ def summary(lines: Sequence[Line]) -> str:
             if line is None:
                 continue
             row |= {
-                "pretraining": "none" if line.untrained else line.network.pretraining,
-                "transformer": line.network.kind_of_transformer,
-                "features": line.network.features,
-                title: in_words(line.mean, line.unit),
+                **line.name.cells(with_steps=False),
+                title: format_value(line.mean, line.unit),
             }
             if line.over_seeds is not None and len(line.by_seed) > 2:
-                low, high = (in_words(end, line.unit) for end in line.over_seeds)
+                low, high = (format_value(end, line.unit) for end in line.over_seeds)
                 row[title] += f" ({low} to {high})"
             else:
                 row[title] += f" (n={len(line.by_seed)})"
@@ -160,7 +159,7 @@ def summary(lines: Sequence[Line]) -> str:
     chance = {"pretraining": "chance", "transformer": "", "features": ""}
     for column, title in columns.items():
         line = next(line for (_, shown_in), line in shown.items() if shown_in == column)
-        chance[title] = "-" if line.chance is None else in_words(line.chance, line.unit)
+        chance[title] = "-" if line.chance is None else format_value(line.chance, line.unit)
     return markdown([*rows, chance])
 
 
@@ -173,20 +172,18 @@ def _tables(lines: Sequence[Line]) -> list[str]:
     tasks: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
     for line in lines:
         untrained = random.get(_test(line))
-        network = line.network
-        values = value_cells(line)
+        name, values = line.name.cells(with_steps=False), value_cells(line)
         values["mean"] += f" {line.unit}".rstrip()
         tasks[line.task].append(
             {
-                "pretraining": ("none" if line.untrained else network.pretraining)
-                + (f" ({line.mark})" if line.mark else ""),
-                "transformer": network.kind_of_transformer,
-                "features": network.features,
+                "pretraining": name["pretraining"],
+                "transformer": name["transformer"],
+                "features": name["features"],
                 "views": str(line.views),
                 "metric": line.metric,
                 **values,
-                "chance": "-" if line.chance is None else in_words(line.chance, line.unit),
-                "untrained": "-" if untrained is None else in_words(untrained.mean, line.unit),
+                "chance": "-" if line.chance is None else format_value(line.chance, line.unit),
+                "untrained": "-" if untrained is None else format_value(untrained.mean, line.unit),
             }
         )
     return [f"### {task}\n\n{markdown(rows)}" for task, rows in tasks.items()]

@@ -22,6 +22,7 @@ from avtrain.evals.action.fold import ActionOptions, Answers, FoldRun, Start
 from avtrain.evals.action.videos import Fold, LabelledSet
 from avtrain.evals.bootstrap import mean_metric
 from avtrain.evals.results import Metric, Network, Result
+from avtrain.evals.tables import name_network
 
 CONFUSION = "confusion.png"
 
@@ -49,11 +50,11 @@ def recognise(
         made = _result(videos, folds, answers, networks.described, protocol, options)
         results.append(replace(made, left_out=sentences(left_out)))
         results[-1].write(options.out)
-    kind = "random networks" if options.checkpoint is None else networks.described.pretraining
+    name = name_network(networks.described).kind
     plot_confusion(
         _confusion(videos, answers),
         videos.classes,
-        f"{protocol.task}, {kind}: Video@1 {results[-1].metrics['Video@1'].value:.1%}",
+        f"{protocol.task}, {name}: Video@1 {results[-1].metrics['Video@1'].value:.1%}",
         options.out / f"{protocol.task}-{CONFUSION}",
     )
     for state in states:

@@ -34,6 +34,7 @@ from avtrain.evals.action.videos import (
 from avtrain.evals.frozen import CALIBRATION_CLIPS, describe
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import UNTRAINED, Network
+from avtrain.evals.tables import name_network
 from avtrain.networks.models import AudioVisual, measured_batch_norm
 from avtrain.runtime.device import default_workers, pick_device
 from shards.files import remove_temporary_files
@@ -129,10 +130,10 @@ class FoldRun:
             networks.load_state_dict(self.start.weights)
         classes = len(self.videos.classes)
         net = Recogniser(networks.video, model.features, classes, self.protocol).to(self.device)
-        name = f"{self.protocol.task}, {self.start.described.pretraining}, {self.fold.name}"
+        name = name_network(self.start.described).kind
         trained = self.protocol.epochs * self.protocol.turns * len(self.fold.train)
         with tqdm(
-            desc=name.replace("none", UNTRAINED),
+            desc=f"{self.protocol.task}, {name}, {self.fold.name}",
             unit="video",
             total=trained + len(self.fold.test),
             mininterval=0.5 if sys.stderr.isatty() else 30.0,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avtrain.evals.results import Result
-from avtrain.evals.tables import in_words
+from avtrain.evals.tables import format_metrics, name_network
 from shards.files import atomic_file
 from shards.geometry import direction_deg
 
@@ -28,6 +28,7 @@ def plot_directions(
     from matplotlib.figure import Figure  # slow to import, and needed only here
 
     azimuth, elevation = direction_deg(truth)
+    first = dict(list(result.metrics.items())[:3])
     estimated, _ = direction_deg(estimate)
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     sphere, azimuths = figure.subplots(1, 2, width_ratios=(2, 1))
@@ -43,7 +44,7 @@ def plot_directions(
         xticks=_TICKS,
         yticks=np.arange(-90, 91, 30),
         aspect="equal",
-        title=_title(result),
+        title=f"{name_network(result.network).title}: {format_metrics(first)}",
     )
     azimuths.plot([-180, 180], [-180, 180], color="0.7", zorder=0)
     azimuths.scatter(azimuth, estimated, c=error_deg, cmap="viridis_r", vmin=0, vmax=_FAR_DEG, s=10)
@@ -61,14 +62,3 @@ def plot_directions(
         axes.set_axisbelow(True)
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=120)
-
-
-def _title(result: Result) -> str:
-    network = result.network
-    what = "random networks" if network.checkpoint is None else network.pretraining
-    steps = f", {network.steps} steps" if network.steps else ""
-    numbers = "; ".join(
-        f"{name} {in_words(metric.value, metric.unit)} {metric.unit}"
-        for name, metric in list(result.metrics.items())[:3]
-    )
-    return f"{what}{steps}: {numbers}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from avtrain.evals.results import Result
 from avtrain.evals.segmentation.labels import VOID, Classes
-from avtrain.evals.tables import in_words
+from avtrain.evals.tables import format_metrics, name_network
 from shards.files import atomic_file
 
 ACROSS = 3
@@ -63,11 +63,8 @@ def plot_overlays(
         ncols=16,
         fontsize=7,
     )
-    numbers = ", ".join(
-        f"{name} {in_words(metric.value, metric.unit)} {metric.unit}"
-        for name, metric in result.metrics.items()
-    )
-    figure.suptitle(f"{result.task}, pretraining {result.network.pretraining}: {numbers}")
+    name = name_network(result.network).title
+    figure.suptitle(f"{result.task}, {name}: {format_metrics(result.metrics)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=120)

@@ -97,7 +97,9 @@ def test_what_a_run_began_with_tells_it_apart() -> None:
 def test_a_test_without_the_transformers_is_of_the_same_network() -> None:
     with_it = result("AVSA", 0.7, transformer=True, settings="same")
     without = result("AVSA", 0.6, task="segmentation-none", settings="same")
-    assert {line.name for line in lines_of([with_it, without])} == {"AVSA: log-mel, transformer"}
+    assert {line.name.label for line in lines_of([with_it, without])} == {
+        "AVSA: log-mel, transformer"
+    }
 
 
 def test_how_transformers_normalise_is_said() -> None:
@@ -105,7 +107,7 @@ def test_how_transformers_normalise_is_said() -> None:
     last = result("AVSA", 0.7, transformer=True)
     first = replace(last, network=replace(last.network, norm_first=True, settings="first"))
     without = replace(first, network=replace(first.network, transformer=False, settings="without"))
-    names = {line.name for line in lines_of([last, first, without])}
+    names = {line.name.label for line in lines_of([last, first, without])}
     transformer = "AVSA: log-mel, transformer"
     assert names == {"AVSA: log-mel", transformer, f"{transformer}, norm first"}
     config = with_options(tiny("avsa"), transformer=True)
