@@ -6,12 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before PyTorch is imported, here and in child processes: the tests' networks are too small for
 # more, and threads that wait for each other on a busy machine take many times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from tests.support.media import DIRECTIONS, FAST, build, write_dot_recording
+
+# On a busy machine an example may take any time.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import io
-from dataclasses import replace
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -87,57 +91,64 @@ def encode_flac(sound: NDArray[np.float32]) -> bytes:
     return buffer.getvalue()
 
 
-def make_set(
-    root: Path,
-    sources: dict[str, int],
-    clips_per_source: int = 1,
-    views: int = 5,
-    layout: str = "rotated",
-    duration_s: float = 2.0,
-    seed: int = 0,
-    tilt_deg: float = 10.0,
-    labelled: bool = False,
-    map_times_s: tuple[float, ...] | None = None,
-) -> Path:
-    """``sources`` maps splits to their numbers of sources. Kinds differ in colour and pitch. Views
-    are tilted by up to ``tilt_deg``; if ``labelled``, ``events`` say where the ball is.
+@dataclass(frozen=True)
+class TinySet:
+    """What a set holds. ``sources``: (split, number of its sources) pairs. Kinds of balls differ in
+    colour and pitch. Views are tilted by up to ``tilt_deg``; if ``labelled``, ``events`` say where
+    the ball is.
 
     With ``map_times_s`` there are label maps, 0 for the ground and 1 + its kind for the ball, which
     then grows from a radius of 5 degrees at the clip's begin to one of 30 at its end.
     """
-    rng = np.random.default_rng(seed)
-    splits: dict[str, tuple[ShardEntry, ...]] = {}
-    for split, count in sources.items():
-        tar, index = shard_names(split, 0)
-        with open_shard(open_folder(root), tar, index) as writer:
-            for number in range(count * clips_per_source):
-                key = f"{split}{number:03d}"
-                source = f"{split}-place{number % count}"
-                info, members = _sample(
-                    *(rng, key, source, split, views, layout, duration_s, number, tilt_deg),
-                    map_times_s,
-                )
-                if not labelled:
-                    info = replace(info, events=None, event_step_s=None)
-                writer.add(info, members)
-        splits[split] = (manifest_entry(read_index(open_folder(root), index), index),)
-    write_manifest(open_folder(root), Manifest({}, {}, splits, plan=""))
+
+    sources: tuple[tuple[str, int], ...]
+    clips_per_source: int = 1
+    views: int = 5
+    layout: str = "rotated"
+    duration_s: float = 2.0
+    seed: int = 0
+    tilt_deg: float = 10.0
+    labelled: bool = False
+    map_times_s: tuple[float, ...] | None = None
+
+
+_MADE: dict[TinySet, Path] = {}
+
+
+def make_set(root: Path, sources: dict[str, int], **options: Any) -> Path:
+    """A set of these sources in ``root``; ``options`` are the other fields of `TinySet`.
+
+    Many tests change the same set in their own ways: it is made once, and copied.
+    """
+    wanted = TinySet(tuple(sources.items()), **options)
+    if wanted not in _MADE:
+        made = Path(tempfile.mkdtemp(prefix="tiny-set-"))
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
+        _write(made, wanted)
+        _MADE[wanted] = made
+    shutil.copytree(_MADE[wanted], root, dirs_exist_ok=True)
     return root
 
 
+def _write(root: Path, wanted: TinySet) -> None:
+    rng = np.random.default_rng(wanted.seed)
+    splits: dict[str, tuple[ShardEntry, ...]] = {}
+    for split, count in wanted.sources:
+        tar, index = shard_names(split, 0)
+        with open_shard(open_folder(root), tar, index) as writer:
+            for number in range(count * wanted.clips_per_source):
+                info, members = _sample(
+                    rng, wanted, split, f"{split}-place{number % count}", number
+                )
+                writer.add(info, members)
+        splits[split] = (manifest_entry(read_index(open_folder(root), index), index),)
+    write_manifest(open_folder(root), Manifest({}, {}, splits, plan=""))
+
+
 def _sample(
-    rng: np.random.Generator,
-    key: str,
-    source: str,
-    split: str,
-    views: int,
-    layout: str,
-    duration_s: float,
-    number: int,
-    tilt_deg: float,
-    map_times_s: tuple[float, ...] | None,
+    rng: np.random.Generator, wanted: TinySet, split: str, source: str, number: int
 ) -> tuple[SampleInfo, dict[str, bytes]]:
-    kind = number % KINDS
+    kind, duration_s = number % KINDS, wanted.duration_s
     direction = unit_vector(rng.uniform(-180, 180), rng.uniform(-20, 20))
     colour = 255 * np.eye(3)[kind] if kind < 3 else np.array([255, 255, 255])
     samples, frames = round(duration_s * RATE), round(duration_s * FPS)
@@ -146,47 +157,64 @@ def _sample(
     field = encode_foa(tone, direction) + rng.normal(0, 1e-3, (4, samples)).astype(np.float32)
     # The first view has the ball in it, the others look elsewhere, evenly round the horizon.
     azimuth = np.degrees(np.arctan2(direction[1], direction[0])) + rng.uniform(-10, 10)
-    azimuths = (azimuth + 360 * np.arange(views) / views + 180) % 360 - 180
-    places = tuple(
+    azimuths = (azimuth + 360 * np.arange(wanted.views) / wanted.views + 180) % 360 - 180
+    tilt_deg = wanted.tilt_deg
+    views = tuple(
         View(float(a), float(rng.uniform(-tilt_deg, tilt_deg)), 80.0, 80.0) for a in azimuths
     )
     members: dict[str, bytes] = {}
     avcc, gops = "", []
-    for number, view in enumerate(places):
-        if map_times_s is None:
-            crop = ball_crop(view, direction, colour, 15.0)
-            crops = np.repeat(crop[None], frames, axis=0)
-        else:
-            radii = [ball_radius_deg(frame / FPS, duration_s) for frame in range(frames)]
-            crops = np.stack([ball_crop(view, direction, colour, radius) for radius in radii])
-        members[f"view{number:02d}.mp4"] = encode_mp4(crops)
-        for place, time_s in enumerate(map_times_s or ()):
-            ball = ball_mask(view, direction, ball_radius_deg(time_s, duration_s))
-            labels = (ball * (1 + kind)).astype(np.uint8)
-            members[label_map_suffix(number, place)] = encode_png(labels)
-        avcc, offsets, _ = index_mp4(members[f"view{number:02d}.mp4"])
+    for index, view in enumerate(views):
+        members |= _pictures(wanted, index, view, direction, kind, colour, frames)
+        avcc, offsets, _ = index_mp4(members[f"view{index:02d}.mp4"])
         gops.append(offsets)
-        if layout == "rotated":
+        if wanted.layout == "rotated":
             matrix = view_foa_matrix(view.azimuth_deg, view.elevation_deg)
-            members[f"view{number:02d}.flac"] = encode_flac(rotate_foa(field, matrix))
-    if layout == "source":
+            members[f"view{index:02d}.flac"] = encode_flac(rotate_foa(field, matrix))
+    if wanted.layout == "source":
         members["flac"] = encode_flac(field)
     video = VideoInfo(FPS, frames, SIZE, SIZE, GOP, avcc, tuple(gops))
-    audio = AudioInfo(RATE, samples, 1.0, layout)
-    ball_azimuth, ball_elevation = direction_deg(direction)
-    place = {"azimuth_deg": float(ball_azimuth), "elevation_deg": float(ball_elevation)}
-    events = [
-        {"time_s": step / 5, "class": kind, "source": 0, **place}
-        for step in range(round(5 * duration_s))
-    ]
+    audio = AudioInfo(RATE, samples, 1.0, wanted.layout)
     info = SampleInfo(
-        key, source, 0.0, duration_s, split, video, audio, places, map_times_s=map_times_s
+        f"{split}{number:03d}",
+        *(source, 0.0, duration_s, split, video, audio, views),
+        map_times_s=wanted.map_times_s,
     )
-    return replace(info, events=events, event_step_s=0.2), members
+    if wanted.labelled:
+        ball_azimuth, ball_elevation = direction_deg(direction)
+        place = {"azimuth_deg": float(ball_azimuth), "elevation_deg": float(ball_elevation)}
+        events = [
+            {"time_s": step / 5, "class": kind, "source": 0, **place}
+            for step in range(round(5 * duration_s))
+        ]
+        info = replace(info, events=events, event_step_s=0.2)
+    return info, members
+
+
+def _pictures(
+    wanted: TinySet,
+    index: int,
+    view: View,
+    direction: NDArray[np.float64],
+    kind: int,
+    colour: NDArray[np.float64],
+    frames: int,
+) -> dict[str, bytes]:
+    """A view's crops, and its label maps where there are any."""
+    if wanted.map_times_s is None:
+        crop = ball_crop(view, direction, colour, 15.0)
+        return {f"view{index:02d}.mp4": encode_mp4(np.repeat(crop[None], frames, axis=0))}
+    radii = [ball_radius_deg(frame / FPS, wanted.duration_s) for frame in range(frames)]
+    crops = np.stack([ball_crop(view, direction, colour, radius) for radius in radii])
+    members = {f"view{index:02d}.mp4": encode_mp4(crops)}
+    for place, time_s in enumerate(wanted.map_times_s):
+        ball = ball_mask(view, direction, ball_radius_deg(time_s, wanted.duration_s))
+        members[label_map_suffix(index, place)] = encode_png((ball * (1 + kind)).astype(np.uint8))
+    return members
 
 
 def ball_radius_deg(time_s: float, duration_s: float) -> float:
-    """Of a set with label maps."""
+    """Radius of the ball in a set with label maps."""
     return 5 + 25 * time_s / duration_s
 
 

@@ -49,11 +49,12 @@ def test_two_runs_resumed_or_not_are_one(root: Path, tmp_path: Path) -> None:
 def test_killed_run_goes_on_exactly(root: Path, tmp_path: Path) -> None:
     """Killed twice, at any moment of steps that each end with a checkpoint, and continued
     with other numbers of loader processes."""
-    command = [sys.executable, "-m", "avtrain", "pretrain", str(root), "--steps", "40", *SMALL]
+    arguments = ["pretrain", str(root), "--steps", "40", *SMALL]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     undisturbed, killed = tmp_path / "a", tmp_path / "b"
-    subprocess.run([*command, "--out", undisturbed], check=True, env=environment)
-    command += ["--out", str(killed), "--resume", "--checkpoint-steps", "1", "--num-workers"]
+    assert avtrain(*arguments, "--out", undisturbed).exit_code == 0
+    arguments += ["--out", str(killed), "--resume", "--checkpoint-steps", "1", "--num-workers"]
+    command = [sys.executable, "-m", "avtrain", *arguments]
     steps, moments = 0, random.Random()
     for workers in (2, 1):
         process = subprocess.Popen([*command, str(workers)], env=environment)
@@ -65,7 +66,7 @@ def test_killed_run_goes_on_exactly(root: Path, tmp_path: Path) -> None:
         process.wait()
         steps = saved_steps(killed)
         assert 3 <= steps < 40
-    subprocess.run([*command, "0"], check=True, env=environment)
+    assert avtrain(*arguments, 0).exit_code == 0
     assert steps_of(undisturbed) == steps_of(killed)
     assert_same_state(undisturbed, killed)
 
