@@ -23,8 +23,9 @@ from pathlib import Path
 from avprep.formats.decide import SoundFormat
 from avprep.media.ffmpeg import ffmpeg_path
 from avprep.media.probe import Media, probe_both
+from avprep.recordings.clips import Clip
 from avprep.sample.make_sample import make_sample
-from avprep.sample.options import Clip, ClipOptions
+from avprep.sample.options import ClipOptions
 from avprep.sphere.viewpoints import RandomViews
 
 VIEWS = RandomViews(8, (25.5, 90.0))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from avprep.build.dask_cluster import DaskWorkers
+from avprep.build.dask_cluster import make_shards_on_cluster
 from avprep.build.finish import (
     FAILURES_NAME,
     disk_error,
@@ -21,76 +22,26 @@ from avprep.build.finish import (
     read_failures,
     standing,
 )
-from avprep.build.make_shard import Workers
-from avprep.build.plan import BuildPlan, Lists, ShardPlan, find_clips, plan_build
-from avprep.build.state import State, Task, differing, finishing, locked
+from avprep.build.make_shard import Failures
+from avprep.build.options import BuildOptions, Run
+from avprep.build.plan import BuildPlan, ShardPlan, plan_build
+from avprep.build.state import State, differing, finishing, locked
+from avprep.build.workers import make_shards
 from avprep.errors import UserError
-from avprep.formats.decide import FLAT_FOV_DEG, Wanted
 from avprep.media.ffmpeg import ffmpeg_version
+from avprep.recordings.find_clips import Lists, find_clips
 from avprep.recordings.labelled import FLAT_LAYOUTS
 from avprep.recordings.recording import Failure
 from avprep.sample.options import ClipOptions
-from avprep.sphere.viewpoints import FixedViews
+from avprep.workers import Advance, Workers
 from shards.errors import ShardError
 from shards.folders import Folder, open_folder
 from shards.manifest import MANIFEST_NAME, read_manifest
-from shards.schema import Manifest, View
+from shards.schema import Manifest
 
 _SAID_AT_ONCE = 20
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """Options of ``avprep build-shards`` that decide what the set holds."""
-
-    clip: ClipOptions
-    wanted: Wanted
-    layout: str
-    clip_duration_s: float
-    shard_bytes: int
-
-    def for_layout(self, layout: str) -> BuildOptions:
-        """The options with which the clips of a layout are made: ordinary videos have one view,
-        their middle, and one channel of sound. Raises UserError for what they cannot have."""
-        if layout not in FLAT_LAYOUTS:
-            return replace(self, layout=layout)
-        if self.clip.cleaning:
-            raise UserError(
-                f"--drop-silent, --drop-static and --drop-mono are for 360° recordings; {layout} "
-                "holds ordinary videos: leave them out"
-            )
-        centre = FixedViews((View(0.0, 0.0, FLAT_FOV_DEG, FLAT_FOV_DEG),))
-        clip = replace(self.clip, views=centre, audio="mono", audio_layout="rotated")
-        return replace(self, layout=layout, clip=clip)
-
-    def record(self) -> dict[str, Any]:
-        """What the manifest keeps: nothing that depends on the machine or the run."""
-        value = asdict(self)
-        del value["clip"]["timeout_s"]
-        return value
-
-    def clip_bytes(self) -> int:
-        """About how large a clip becomes (measured on real 112² views and real ambisonics)."""
-        views = len(self.clip.views.draw("", 0))
-        channels = {"foa": 4, "mono": 1, "stereo": 2}[self.clip.audio]
-        channels *= views if self.clip.audio_layout == "rotated" else 1
-        picture = views * self.clip.size**2 * self.clip.fps * 0.04
-        sound = channels * self.clip.sample_rate * 2 * 0.72
-        return round(self.clip_duration_s * (picture + sound))
-
-
-@dataclass(frozen=True)
-class Run:
-    """How a build is run; the set is the same for all of these.
-
-    ``task`` makes a part of the shards only; ``append`` adds what a finished set does not hold.
-    """
-
-    workers: int = 1
-    task: Task | None = None
-    append: bool = False
-    scheduler: str | None = None
-    show_progress: bool = True
+_Make = Callable[[Folder, list[ShardPlan], ClipOptions, Advance], Iterator[Failures]]
+"""Makes shards, in any order, here or on a cluster; yields the failures of each."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +99,15 @@ def build_shards(
             with locked(out, run.task) as check:
                 state = State.of(plan, record, versions)
                 _prepare(out, state, base)
-                by = DaskWorkers(run.scheduler, local) if run.scheduler else local
+                make: _Make = partial(make_shards, local)
+                if run.scheduler:
+                    make = partial(make_shards_on_cluster, run.scheduler, local)
                 part = plan.shards
                 if run.task is not None:
                     part = plan.shards[run.task.index :: run.task.count]
-                failures = _make_shards(out, plan, part, options.clip, by, run.show_progress, check)
+                failures = _make_shards(
+                    out, plan, part, options.clip, make, run.show_progress, check
+                )
                 check()
                 return _end(out, state, base, run, failures)
     except OSError as error:
@@ -252,7 +207,7 @@ def _make_shards(
     plan: BuildPlan,
     part: tuple[ShardPlan, ...],
     options: ClipOptions,
-    by: Workers | DaskWorkers,
+    make: _Make,
     show_progress: bool,
     check: Callable[[], None],
 ) -> tuple[Failure, ...]:
@@ -278,7 +233,7 @@ def _make_shards(
             check()
             bar.update(done)
 
-        for more in by.make(out, missing, options, advance):
+        for more in make(out, missing, options, advance):
             report(more)
             failures += more
     return tuple(failures)

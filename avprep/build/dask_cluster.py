@@ -4,55 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from avprep.build.make_shard import Advance, Failures, Workers, make_shard
+from avprep.build.make_shard import Failures, make_shard
 from avprep.build.plan import ShardPlan
+from avprep.build.workers import make_shards
 from avprep.errors import UserError
 from avprep.sample.options import ClipOptions
+from avprep.workers import Advance, Workers
 from shards.folders import Folder
 
 
-class DaskWorkers:
-    """Workers of a Dask cluster, which see the same folders under the same paths.
+def make_shards_on_cluster(
+    address: str,
+    local: Workers,
+    out: Folder,
+    shards: list[ShardPlan],
+    options: ClipOptions,
+    advance: Advance,
+) -> Iterator[Failures]:
+    """Make shards, in any order; yields the failures of each. Raises UserError.
 
-    Shards that end one of them after the other are made by ``local``, where what ends a process
-    costs one clip.
+    The cluster's workers see the same folders under the same paths. Shards that end one of them
+    after the other are made by ``local``, where what ends a process costs one clip.
     """
+    try:
+        from distributed import Client, as_completed
+        from distributed.scheduler import KilledWorker
+    except ModuleNotFoundError:
+        raise UserError("--scheduler needs Dask; `pip install 'avsa360[dask]'`") from None
 
-    def __init__(self, address: str, local: Workers) -> None:
-        self._address = address
-        self._local = local
-
-    def make(
-        self, out: Folder, shards: list[ShardPlan], options: ClipOptions, advance: Advance
-    ) -> Iterator[Failures]:
-        """Make shards, in any order; yields the failures of each. Raises UserError."""
-        try:
-            from distributed import Client, as_completed
-            from distributed.scheduler import KilledWorker
-        except ModuleNotFoundError:
-            raise UserError("--scheduler needs Dask; `pip install 'avsa360[dask]'`") from None
-
-        try:
-            client = Client(self._address, timeout="20s")  # type: ignore[no-untyped-call]
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"no Dask scheduler answers at {self._address} ({error}); see --scheduler"
-            ) from None
-        with client:
-            # A worker that dies loses nothing but time: its shard is made by another one.
-            futures = {
-                client.submit(
-                    _make_on_cluster, out.absolute(), shard, options, pure=False, retries=2
-                ): shard
-                for shard in shards
-            }
-            for future in as_completed(futures):  # type: ignore[no-untyped-call]
-                shard = futures[future]
-                try:
-                    yield future.result()
-                    advance(len(shard.clips))
-                except KilledWorker:
-                    yield from self._local.make(out, [shard], options, advance)
+    try:
+        client = Client(address, timeout="20s")  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no Dask scheduler answers at {address} ({error}); see --scheduler"
+        ) from None
+    with client:
+        # A worker that dies loses nothing but time: its shard is made by another one.
+        futures = {
+            client.submit(
+                _make_on_cluster, out.absolute(), shard, options, pure=False, retries=2
+            ): shard
+            for shard in shards
+        }
+        for future in as_completed(futures):  # type: ignore[no-untyped-call]
+            shard = futures[future]
+            try:
+                yield future.result()
+                advance(len(shard.clips))
+            except KilledWorker:
+                yield from make_shards(local, out, [shard], options, advance)
 
 
 def _make_on_cluster(out: Folder, shard: ShardPlan, options: ClipOptions) -> Failures:

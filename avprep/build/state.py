@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from avprep.build.lease import LOCK_NAME, leased
+from avprep.build.options import Task
 from avprep.build.plan import BuildPlan
 from avprep.errors import UserError
 from avprep.recordings.recording import Failure
@@ -22,14 +23,6 @@ from shards.folders import Folder, LocalFolder
 STATE_NAME = ".build.json"
 """Present while a build is unfinished: what it is making."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-
-
-@dataclass(frozen=True)
-class Task:
-    """Part ``index`` of ``count`` of a build, as an element of a job array makes it."""
-
-    index: int
-    count: int
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep.cli.choices import FOA_CONVENTIONS, LAYOUTS, PROJECTIONS, STEREO_MODES, cores
-from avprep.errors import UserError
+from avprep.cli.build_options import BuildShardsOptions
+from avprep.cli.choices import FOA_CONVENTIONS, LAYOUTS, PROJECTIONS, STEREO_MODES
 
-if TYPE_CHECKING:  # importing the build side takes a while, which --help should not
-    from avprep.build.build_shards import BuildOptions, BuildResult
-    from avprep.build.state import Task
+if TYPE_CHECKING:  # importing the build takes a while, which --help should not
+    from avprep.build.build_shards import BuildResult
 
 _PATH = click.Path(path_type=Path)
 
@@ -167,29 +165,20 @@ def _bytes(_: click.Context, __: click.Parameter, value: str) -> int:
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers build.")
 @click.pass_context
-def build_shards(ctx: click.Context, /, raw: Path, out: str, **options: Any) -> None:
+def build_shards(ctx: click.Context, /, raw: Path, out: str, **given: Any) -> None:
     """Make a shard set in --out of the 360° recordings in RAW.
 
     An interrupted build is finished by the same command. Exit status 0: all went in; 1: some
     recordings failed, OUT/failures.jsonl lists them, and the rest is complete; 2: nothing could
     be built as asked.
     """
-    from avprep.build.build_shards import Run, build_shards
-    from avprep.build.plan import Lists
+    from avprep.build.build_shards import build_shards
 
-    task = _task(options["task_index"], options["task_count"])
-    if task is not None and options["scheduler"] is not None:
-        raise UserError("--scheduler spreads the work by itself; leave out --task-index")
-    run = Run(
-        workers=options["workers"] or cores(),
-        task=task,
-        append=options["append"],
-        scheduler=options["scheduler"],
-    )
-    if task is not None:
-        click.echo(f"task {task.index} of {task.count}")
-    lists = Lists(options["splits"], options["segments"])
-    _report(ctx, out, build_shards(raw, out, _build_options(options), lists, run))
+    options = BuildShardsOptions(**given)
+    run = options.run()
+    if run.task is not None:
+        click.echo(f"task {run.task.index} of {run.task.count}")
+    _report(ctx, out, build_shards(raw, out, options.build_options(), options.lists(), run))
 
 
 @click.command(epilog="Example: avprep merge shards")
@@ -237,73 +226,3 @@ def _report(ctx: click.Context, out: str, result: BuildResult) -> None:
         where = f"; {folder.path(FAILURES_NAME)} says why" if result.manifest is not None else ""
         click.echo(f"{len(result.failures)} failed{where}", err=True)
         ctx.exit(1)
-
-
-def _task(index: int | None, count: int | None) -> Task | None:
-    """The part of a job array to make: as given, else as Slurm says, else None."""
-    from avprep.build.state import Task
-
-    if index is None and count is None:
-        slurm = {
-            name: os.environ.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("ID", "COUNT", "MIN")
-        }
-        if not all(value.isdecimal() for value in slurm.values()):
-            return None
-        step = os.environ.get("SLURM_ARRAY_TASK_STEP", "1")
-        first = int(slurm["ID"]) - int(slurm["MIN"])
-        index, count = first // (int(step) if step.isdecimal() else 1), int(slurm["COUNT"])
-    if index is None or count is None:
-        raise UserError("--task-index and --task-count go together")
-    if index >= count:
-        raise UserError(f"--task-index {index} is not below --task-count {count}")
-    return Task(index, count)
-
-
-def _build_options(options: dict[str, Any]) -> BuildOptions:
-    from avprep.build.build_shards import BuildOptions
-    from avprep.formats.decide import Wanted
-    from avprep.sample.options import Cleaning, ClipOptions
-    from avprep.sphere.viewpoints import FixedViews, RandomViews, grid_views, read_views
-
-    views: RandomViews | FixedViews
-    kind = options["viewpoints"]
-    if kind in ("random", "energy"):
-        views = RandomViews(
-            options["views"] or 8, options["hfov"], options["min_separation"], kind == "energy"
-        )
-    elif kind == "grid":
-        views = grid_views(options["views"] or 8, options["hfov"][1])
-    else:
-        views = read_views(Path(options["viewpoints"]))
-        if options["views"] not in (None, len(views.views)):
-            raise UserError(
-                f"--views {options['views']} contradicts --viewpoints {options['viewpoints']}, "
-                f"which holds {len(views.views)}; leave --views out"
-            )
-    if options["size"] % 2:
-        raise UserError(f"--size {options['size']} is odd; H.264 needs an even one")
-    if options["audio"] != "foa" and options["audio_layout"] == "source":
-        raise UserError(
-            f"--audio {options['audio']} is another sound for each view; leave out "
-            "--audio-layout source"
-        )
-    clip = ClipOptions(
-        views=views,
-        size=options["size"],
-        fps=int(options["fps"]) if options["fps"] == int(options["fps"]) else options["fps"],
-        sample_rate=options["sample_rate"],
-        audio_layout=options["audio_layout"],
-        seed=options["seed"],
-        timeout_s=options["clip_timeout"],
-        audio=options["audio"],
-        cleaning=Cleaning(options["drop_silent"], options["drop_static"], options["drop_mono"]),
-    )
-    wanted = Wanted(
-        options["projection"],
-        options["stereo"],
-        options["fisheye_fov"],
-        options["foa_convention"],
-    )
-    return BuildOptions(
-        clip, wanted, options["layout"], options["clip_duration"], options["shard_size"]
-    )

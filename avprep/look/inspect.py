@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from avprep.build.make_shard import Workers
 from avprep.errors import ClipError, UserError, in_a_sentence
 from avprep.foa.ambix import level_dbfs, spatiality, to_ambix
 from avprep.formats.decide import SoundFormat, Wanted, picture_format, sound_format
@@ -21,6 +20,7 @@ from avprep.formats.guess_projection import small_frames
 from avprep.media.excerpt import read_sound
 from avprep.media.probe import Media, open_media, probe
 from avprep.recordings.recording import SIDE_SUFFIXES, VIDEO_SUFFIXES, side_files
+from avprep.workers import Workers
 
 _EXCERPT_S = 10.0
 _SILENT_DBFS = -60.0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from avprep.build.make_shard import Workers
 from avprep.look.verify_shard import Fault, verify_shard
+from avprep.workers import Workers
 from shards.folders import Folder, open_folder
 from shards.manifest import read_manifest
 from shards.schema import ShardEntry

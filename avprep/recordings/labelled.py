@@ -8,15 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from avprep.errors import UserError
-from avprep.recordings.recording import (
-    UNLISTED,
-    VIDEO_SUFFIXES,
-    Failure,
-    Recording,
-    files_in,
-    is_kind,
-    read_list,
-)
+from avprep.recordings.lists import UNLISTED, read_list
+from avprep.recordings.recording import VIDEO_SUFFIXES, Failure, Recording, files_in, is_kind
 
 _UCF101_NAME = re.compile(r"v_(?P<label>\w+)_g\d\d_c\d\d")
 _UCF101_LIST = re.compile(r"(?P<role>train|test)list(?P<fold>\d\d)")

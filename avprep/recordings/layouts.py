@@ -13,13 +13,13 @@ from avprep.errors import UserError
 from avprep.formats.container_tags import info_json
 from avprep.recordings.events import is_world_truth
 from avprep.recordings.labelled import FLAT_LAYOUTS, recognise_labelled
+from avprep.recordings.lists import read_segments
 from avprep.recordings.recording import (
     VIDEO_SUFFIXES,
     Failure,
     Recording,
     files_in,
     is_kind,
-    read_segments,
     side_files,
 )
 

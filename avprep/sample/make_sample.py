@@ -19,9 +19,10 @@ from avprep.media.ffmpeg import SoundDecoding
 from avprep.media.probe import Media, Picture, probe_both
 from avprep.media.timeline import shared_time
 from avprep.media.tone_map import ToneMap
+from avprep.recordings.clips import SHORTEST_CLIP_S, Clip
 from avprep.recordings.events import events_of
 from avprep.sample.label_maps import label_maps
-from avprep.sample.options import SHORTEST_CLIP_S, Clip, ClipOptions
+from avprep.sample.options import ClipOptions
 from avprep.sample.sound import encode_sound, field_of, no_sound
 from avprep.sample.thresholds import Stills, check_worth
 from avprep.sphere.crop import AT_ONCE, Cropper

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from avprep.foa.ambix import checked, to_ambix
 from avprep.media.encode import flac, rotation_safe_gain
-from avprep.sample.options import Clip, ClipOptions
+from avprep.recordings.clips import Clip
+from avprep.sample.options import ClipOptions
 from shards.geometry import AUDIO_CHANNELS, BEAMS, view_foa_matrix
 from shards.schema import AudioInfo, View
 

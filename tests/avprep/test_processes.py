@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avprep.build import make_shard as executors
-from avprep.build.build_shards import BuildOptions, Run, build_shards
-from avprep.build.plan import Lists
+from avprep import workers
+from avprep.build.build_shards import build_shards
+from avprep.build.options import BuildOptions, Run
 from avprep.formats.decide import Wanted
 from avprep.processes import Crew, Lost, Starting
+from avprep.recordings.find_clips import Lists
 from avprep.sample.options import ClipOptions
 from avprep.sphere.viewpoints import RandomViews
 from shards.reader import ShardSet
@@ -87,7 +88,7 @@ class SlowViews(RandomViews):
 def test_a_clip_that_hangs_costs_itself_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "_GRACE_S", 1.0)
+    monkeypatch.setattr(workers, "_GRACE_S", 1.0)
     for name in ("a", "b"):
         write_dot_recording(tmp_path / "raw", name, seconds=4.0)
     clip = ClipOptions(SlowViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 8.0)

@@ -72,7 +72,7 @@ def test_a_missing_package_is_named_with_its_remedy() -> None:
     for command, package, extra in (("avprep", "ffmpeg", "prep"), ("avtrain", "torch", "train")):
         arguments = {"avprep": ["build-shards", "x", "--out", "y"], "avtrain": ["pretrain", "x"]}
         code = (
-            f"import sys; sys.modules[{package!r}] = None; from {command}.cli import main; "
+            f"import sys; sys.modules[{package!r}] = None; from {command}.cli.main import main; "
             f"main({arguments[command]})"
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

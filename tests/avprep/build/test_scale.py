@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avprep.build.build_shards import BuildOptions, Run, build_shards
-from avprep.build.make_shard import DEADLY, Workers
-from avprep.build.plan import Lists
+from avprep.build.build_shards import build_shards
+from avprep.build.options import BuildOptions, Run
 from avprep.build.state import locked
 from avprep.formats.decide import Wanted
+from avprep.recordings.find_clips import Lists
 from avprep.sample.options import ClipOptions
 from avprep.sphere.viewpoints import RandomViews
+from avprep.workers import DEADLY, Workers
 from shards.folders import open_folder
 from shards.reader import ShardSet
 from shards.schema import View

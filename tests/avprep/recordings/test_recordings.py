@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from avprep.foa.energy_map import intensity_direction
-from avprep.recordings.recording import clip_key
+from avprep.recordings.clips import clip_key
 from shards.geometry import (
     encode_foa,
     rotate_foa,

@@ -1,0 +1,82 @@
+"""Lists beside recordings: which split each belongs to, and where its clips begin."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from pathlib import Path
+
+from avprep.errors import UserError
+
+UNLISTED = "(unlisted)"
+"""In place of a split: the lists of the layout do not name the recording."""
+_SEGMENTS = re.compile(r"(?P<name>.+?)\s+(?P<times>[^\s,]+(\s*,\s*[^\s,]+)*)")
+_SPLIT_LISTS = ("train", "test", "val", "validation")
+_NO_SPLITS = ("segments",)  # YT-360's list of moments stands beside its splits
+
+
+def read_splits(folder: Path, names: tuple[str, ...] | None = None) -> dict[str, str]:
+    """Which split each listed name belongs to, from ``{split}.txt`` files with a name a line, or
+    ``{split}.csv`` files with a column ``id`` or ``file_path``.
+
+    ``names`` limits which files are read. Raises UserError where a name stands in two lists.
+    """
+    splits: dict[str, str] = {}
+    for path in sorted((*folder.glob("*.txt"), *folder.glob("*.csv"))):
+        if path.stem in _NO_SPLITS or (names is not None and path.stem not in names):
+            continue
+        try:
+            lines = read_list(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read as a list of names: {error}") from None
+        if path.suffix == ".csv":
+            lines = _names_of_csv(path, lines)
+        for name in filter(None, (line.strip() for line in lines)):
+            if splits.setdefault(name, path.stem) != path.stem:
+                raise UserError(
+                    f"{name} is listed in {splits[name]}.txt and in {path.name} of {folder}; "
+                    "a recording belongs to one split"
+                )
+    return splits
+
+
+def read_list(path: Path) -> list[str]:
+    """A text file's lines, without the mark that some editors put first."""
+    return path.read_text(encoding="utf-8-sig").splitlines()
+
+
+def _names_of_csv(path: Path, lines: list[str]) -> list[str]:
+    try:
+        rows = list(csv.DictReader(lines))
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read as a list of names: {error}") from None
+    column = next((name for name in ("id", "file_path") if rows and name in rows[0]), None)
+    if column is None:
+        raise UserError(f"{path} has no column id or file_path with names of recordings")
+    return [Path(row[column] or "").name for row in rows]
+
+
+def default_splits(raw: Path) -> dict[str, str]:
+    """The lists ``train.txt``, ``test.txt``, … that an input folder brings along."""
+    return read_splits(raw, _SPLIT_LISTS)
+
+
+def read_segments(path: Path) -> dict[str, tuple[float, ...]]:
+    """The moments listed of each recording, from lines ``ID t1,t2,…`` with seconds.
+
+    Raises UserError for another file.
+    """
+    moments: dict[str, tuple[float, ...]] = {}
+    try:
+        for line in filter(None, map(str.strip, read_list(path))):
+            match = _SEGMENTS.fullmatch(line)
+            times = [float(time) for time in match["times"].split(",")] if match else []
+            if match is None or not all(0 <= time < math.inf for time in times):
+                raise ValueError(repr(line))
+            moments[match["name"]] = tuple(sorted(set(times)))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path} is no list of lines `ID t1,t2,…` with seconds: {error}") from None
+    if not moments:
+        raise UserError(f"{path} lists no recording; its lines must be `ID t1,t2,…`")
+    return moments
