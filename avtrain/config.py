@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig
@@ -209,15 +209,44 @@ def _slots(task: Task, clip: ClipConfig, moments: int = 4) -> ClipConfig:
 PRESETS: dict[str, Callable[[Task], Config]] = {"tiny": tiny, "paper": paper}
 
 
-def with_options(config: Config, **given: Any) -> Config:
-    """The same run with other settings, by their names as command-line options; None leaves the
-    preset's (of whose epochs each stage of a ``curriculum`` has half). ``features`` is ``logmel``
-    or ``logmel+intensity``; ``sampling`` is ``clip`` (an epoch shows all clips) or ``video`` (of
-    each source one, or ``clips_per_source``).
+class Changes(TypedDict, total=False):
+    """Settings that command-line options change, by their names as options; None leaves the
+    preset's."""
 
-    Raises TrainingError for settings that do not go together.
+    curriculum: bool | None
+    features: str | None
+    """``logmel`` or ``logmel+intensity``."""
+    audio: str | None
+    transformer: bool | None
+    positions: str | None
+    norm_first: bool | None
+    negatives: Negatives | None
+    temperature: float | None
+    head: str | None
+    dropout: float | None
+    epochs: int | None
+    """Of each stage; a preset's are halved for each stage of a ``curriculum``."""
+    batch_size: int | None
+    views: int | None
+    moments: int | None
+    margin_s: float | None
+    learning_rate: float | None
+    sampling: str | None
+    """``clip`` (an epoch shows every clip) or ``video`` (one clip of every source, or
+    ``clips_per_source``)."""
+    clips_per_source: int | None
+    precision: Precision | None
+    pieces: int | None
+    seed: int | None
+
+
+def with_options(config: Config, **changes: Unpack[Changes]) -> Config:
+    """The same run with changed settings.
+
+    Raises TrainingError for settings that exclude each other.
     """
-    given = {name: value for name, value in given.items() if value is not None}
+    given: dict[str, Any] = {}
+    given.update((name, value) for name, value in changes.items() if value is not None)
     features = given.pop("features", None)
     if features is not None:
         given["intensity"] = features == "logmel+intensity"
@@ -232,9 +261,9 @@ def with_options(config: Config, **given: Any) -> Config:
     for name in ("clip", "sound", "model"):
         part = getattr(config, name)
         known = {field.name for field in fields(part)}
-        changes = {option: given.pop(option) for option in list(given) if option in known}
+        changed = {option: given.pop(option) for option in list(given) if option in known}
         try:
-            parts[name] = replace(part, **changes)
+            parts[name] = replace(part, **changed)
         except ValueError as error:
             raise TrainingError(str(error)) from None
     parts["model"] = replace(parts["model"], audio_channels=parts["sound"].channels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,23 @@ if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
 FEATURES = click.Choice(["logmel", "logmel+intensity"])
 AUDIO = click.Choice(["foa", "mono", "stereo"])
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Options = TypeVar("_Options")
+
+
+def options_as(
+    kind: Callable[..., _Options],
+) -> Callable[[Callable[[_Options], None]], Callable[..., None]]:
+    """Decorate a command so that it gets all its arguments and options as one dataclass ``kind``,
+    whose fields have the parameters' names. Stands below the options."""
+
+    def decorate(command: Callable[[_Options], None]) -> Callable[..., None]:
+        @wraps(command)
+        def called_by_click(**values: Any) -> None:
+            command(kind(**values))
+
+        return called_by_click
+
+    return decorate
 
 
 class UserErrorExit(click.ClickException):

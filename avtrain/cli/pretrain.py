@@ -1,0 +1,325 @@
+"""The command ``avtrain pretrain``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from avtrain.cli.common import AUDIO, FEATURES, one_sentence, options_as
+
+if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
+    from avtrain.config import Config, Precision, Task
+    from avtrain.networks.losses import Negatives
+    from avtrain.pretrain.loop import RunOptions
+
+PROFILED_STEPS, REHEARSED_STEPS = 20, 5
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """Arguments and options of the command, by name. None leaves the preset's setting."""
+
+    folder: str
+    task: Task
+    preset: str
+    out: Path | None
+    curriculum: bool
+    curriculum_steps: int | None
+    init_from: Path | None
+    resume: bool
+    features: str | None
+    audio: str | None
+    transformer: bool | None
+    positions: str | None
+    norm_first: bool | None
+    negatives: Negatives | None
+    temperature: float | None
+    head: str | None
+    dropout: float | None
+    epochs: int | None
+    steps: int | None
+    batch_size: int | None
+    views: int | None
+    moments: int | None
+    margin_s: float | None
+    learning_rate: float | None
+    sampling: str | None
+    clips_per_source: int | None
+    precision: Precision | None
+    pieces: int | None
+    compiled: bool
+    checkpoint_steps: int
+    keep_last: int
+    keep_every: int | None
+    max_faults: float
+    cache: Path | None
+    cache_gb: float
+    tensorboard: bool
+    num_workers: int | None
+    device: str
+    seed: int
+    split: str
+    dry_run: bool
+    profile: bool
+
+    def config(self) -> Config:
+        """Settings of the run. Raises TrainingError for options that exclude each other."""
+        from avtrain.config import PRESETS, with_options
+        from avtrain.errors import TrainingError
+
+        if self.curriculum and self.task == "avc":
+            raise TrainingError("a curriculum begins with avc: its --task is avsa or avts")
+        if self.curriculum and self.init_from is not None:
+            raise TrainingError("a curriculum begins with avc: leave out --init-from")
+        if self.curriculum_steps is not None and not self.curriculum:
+            raise TrainingError("--curriculum-steps ends the first stage: add --curriculum")
+        return with_options(
+            PRESETS[self.preset](self.task),
+            curriculum=self.curriculum,
+            features=self.features,
+            audio=self.audio,
+            transformer=self.transformer,
+            positions=self.positions,
+            norm_first=self.norm_first,
+            negatives=self.negatives,
+            temperature=self.temperature,
+            head=self.head,
+            dropout=self.dropout,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            views=self.views,
+            moments=self.moments,
+            margin_s=self.margin_s,
+            learning_rate=self.learning_rate,
+            sampling=self.sampling,
+            clips_per_source=self.clips_per_source,
+            precision=self.precision,
+            pieces=self.pieces,
+            seed=self.seed,
+        )
+
+    def run_options(self) -> RunOptions:
+        """Where and how long this start of the run works."""
+        from avtrain.pretrain.loop import RunOptions
+
+        return RunOptions(
+            out=Path("runs") / f"{self.task}-{self.preset}" if self.out is None else self.out,
+            split=self.split,
+            init_from=self.init_from,
+            resume=self.resume,
+            steps=self.steps,
+            checkpoint_steps=self.checkpoint_steps,
+            keep_last=self.keep_last,
+            keep_every=self.keep_every,
+            max_faults=self.max_faults,
+            compiled=self.compiled,
+            cache=self.cache,
+            cache_bytes=round(self.cache_gb * 1e9),
+            tensorboard=self.tensorboard,
+            device=self.device,
+            workers=self.num_workers,
+        )
+
+
+@click.command()
+@click.argument("folder", metavar="DIR")
+@click.option(
+    "--task", type=click.Choice(["avc", "avts", "avsa"]), default="avsa", help="Pretext task."
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["tiny", "paper"]),
+    default="tiny",
+    help="Settings for two CPU cores, or those of the paper.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the run.  [default: runs/TASK-PRESET]",
+)
+@click.option(
+    "--curriculum",
+    is_flag=True,
+    help="Train AVC first, in OUT/avc, then the task, starting from AVC's networks.",
+)
+@click.option(
+    "--curriculum-steps", type=click.IntRange(1), help="End the AVC stage after this many steps."
+)
+@click.option(
+    "--init-from",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Checkpoint to take weights and feature statistics from.",
+)
+@click.option("--resume", is_flag=True, help="Continue the run in --out from its checkpoint.")
+@click.option("--features", type=FEATURES, help="Input of the audio network.  [default: logmel]")
+@click.option("--audio", type=AUDIO, help="Audio format of a view.  [default: foa]")
+@click.option(
+    "--transformer/--no-transformer",
+    default=None,
+    help="Predict from all views of a clip together, or from each view alone.  [default: preset]",
+)
+@click.option(
+    "--positions",
+    type=click.Choice(["none", "direction"]),
+    help="Positional encoding of views in the transformers.  [default: none]",
+)
+@click.option(
+    "--norm-first/--norm-last",
+    default=None,
+    help="Layer normalisation before attention and MLP (small transformers learn sooner) or after "
+    "(as in the paper).  [default: last]",
+)
+@click.option(
+    "--negatives",
+    type=click.Choice(["easy", "hard", "easy+hard"]),
+    help="Negatives: other clips, other views (or moments) of the same clip, or both.  "
+    "[default: set by the task]",
+)
+@click.option("--temperature", type=float, help="Temperature of the loss.  [default: 0.07]")
+@click.option(
+    "--head",
+    type=click.Choice(["linear", "mlp"]),
+    help="Projection from features to embeddings.  [default: linear]",
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Dropout of the transformers.  [default: preset]",
+)
+@click.option("--epochs", type=click.IntRange(1), help="Epochs per stage.  [default: preset]")
+@click.option("--steps", type=click.IntRange(1), help="Stop at this step of the run.")
+@click.option("--batch-size", type=click.IntRange(2), help="Clips per step.  [default: preset]")
+@click.option("--views", type=click.IntRange(1), help="Views per clip.  [default: set by the task]")
+@click.option(
+    "--moments", type=click.IntRange(1), help="Moments per clip, for avts.  [default: preset]"
+)
+@click.option(
+    "--margin",
+    "margin_s",
+    type=click.FloatRange(0),
+    help="Smallest gap between moments in seconds.  [default: 0.5]",
+)
+@click.option(
+    "--lr",
+    "learning_rate",
+    type=click.FloatRange(0, min_open=True),
+    help="Learning rate.  [default: preset]",
+)
+@click.option(
+    "--sampling",
+    type=click.Choice(["clip", "video"]),
+    help="Clips per epoch: all of them, or one per source.  [default: preset]",
+)
+@click.option(
+    "--clips-per-source",
+    type=click.IntRange(1),
+    help="Clips per epoch: this many of every source; a source with fewer repeats its clips.  "
+    "[default: 32 with preset paper]",
+)
+@click.option(
+    "--bf16",
+    "precision",
+    flag_value="bf16",
+    help="Run the backbones in bfloat16; faster on devices that support it.",
+)
+@click.option(
+    "--fp16",
+    "precision",
+    flag_value="fp16",
+    help="Run the backbones in float16, with scaled gradients.",
+)
+@click.option(
+    "--micro-batches",
+    "--pieces",
+    "pieces",
+    type=click.IntRange(1),
+    help="Split every batch into this many micro-batches, which need less memory; the loss "
+    "compares clips within a micro-batch.  [default: 1]",
+)
+@click.option("--compile", "compiled", is_flag=True, help="Compile the backbones (torch.compile).")
+@click.option("--checkpoint-steps", type=click.IntRange(1), default=500, help="Save every N steps.")
+@click.option(
+    "--keep-last", type=click.IntRange(1), default=1, help="Number of newest checkpoints to keep."
+)
+@click.option("--keep-every", type=click.IntRange(1), help="Also keep a checkpoint every N steps.")
+@click.option(
+    "--max-faults",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    help="Largest share of unreadable clips before the run ends; up to 10 clips are always "
+    "tolerated, unless it is 0. Other clips replace them.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder on a local disk for copies of remote shards; several runs may share it.",
+)
+@click.option(
+    "--cache-gb",
+    type=click.FloatRange(0, min_open=True),
+    default=200.0,
+    help="Size of the cache in GB.",
+)
+@click.option("--tensorboard", is_flag=True, help="Write curves and figures to OUT/tensorboard.")
+@click.option(
+    "--num-workers", type=click.IntRange(0), help="Loader processes per rank.  [default: auto]"
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0)
+@click.option("--split", default="train", help="Split to train on.")
+@click.option(
+    "--dry-run", is_flag=True, help="Take a few steps, save nothing, and print what a step costs."
+)
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Like --dry-run, and write OUT/trace.json for ui.perfetto.dev.",
+)
+@options_as(PretrainOptions)
+def pretrain(options: PretrainOptions) -> None:
+    """Contrastive pretraining on the shard set in DIR.
+
+    Writes checkpoint.pt, log.jsonl (one line per step), config.json and curves.png to --out.
+
+    \b
+    Example, the curriculum of the paper:
+      avtrain pretrain shards/ --task avsa --preset paper --curriculum --out runs/avsa
+    """
+    with one_sentence():
+        from avtrain.runtime.signals import Stopped
+
+        config, run_options = options.config(), options.run_options()
+        try:
+            if options.dry_run or options.profile:
+                lines = _rehearsal(options, config, run_options)
+            else:
+                lines = [_training(options, config, run_options)]
+        except Stopped as stopped:
+            click.echo(str(stopped), err=True)
+            return
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        click.echo("\n".join(lines))
+
+
+def _rehearsal(options: PretrainOptions, config: Config, run_options: RunOptions) -> list[str]:
+    from avtrain.pretrain.dry_run import rehearse
+
+    steps = PROFILED_STEPS if options.profile else REHEARSED_STEPS
+    return rehearse(options.folder, config, run_options, steps, options.profile)
+
+
+def _training(options: PretrainOptions, config: Config, run_options: RunOptions) -> str:
+    from avtrain.pretrain.loop import pretrain, pretrain_in_stages
+    from avtrain.run_folder import CURVES
+
+    if options.curriculum:
+        steps = options.curriculum_steps
+        last = pretrain_in_stages(options.folder, config, run_options, steps)
+    else:
+        last = pretrain(options.folder, config, run_options)
+    out = run_options.out
+    return f"{out}: {last['step']} steps, loss {last['loss']:.3f}; see {out / CURVES}"
