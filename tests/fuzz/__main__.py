@@ -2,10 +2,12 @@
 
     python -m tests.fuzz --count 2000 --seed 0
 
-Each mutant is a function of (seed, its number). Whatever it does to decoders: a build ends in time,
-with exit status 0 or 1 and no traceback; the mutant is in the set or named in ``failures.jsonl`` in
-one sentence; its healthy neighbours' samples are the same to the byte as without it; memory stays
-bounded; and nothing is left behind.
+Each mutant is a function of the seed and its number. Whatever it does to decoders, a build
+
+- ends in time, with exit status 0 or 1 and without a traceback;
+- has the mutant in the set, or names it in ``failures.jsonl`` in one sentence;
+- gives its healthy neighbours the same samples, to the byte, as a build without it;
+- keeps its memory bounded, and leaves no process and no temporary file behind.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from tests.fuzz.seeds import make_seeds, real_seeds
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Damaged recordings through the real commands.")
-    parser.add_argument("--count", type=int, default=2000, help="mutants")
+    parser.add_argument("--count", type=int, default=2000, help="number of mutants")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=int, default=0, help="number of the first mutant")
-    parser.add_argument("--only", type=int, metavar="N", help="mutant N alone")
+    parser.add_argument("--only", type=int, metavar="N", help="run mutant N alone")
     parser.add_argument("--real", type=Path, metavar="FOLDER", help="damage these recordings too")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the files of violations")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="folder for the files of violations"
+    )
     arguments = parser.parse_args()
     seeds = make_seeds() + (real_seeds(arguments.real) if arguments.real else [])
     with tempfile.TemporaryDirectory() as scratch:
@@ -49,8 +53,8 @@ def summary(report: Report) -> str:
     lines = [f"{count:6d}  {reason}" for reason, count in report.reasons.most_common()]
     return "\n".join(
         [
-            f"{report.mutants} mutants, of which {report.went_in} went in, at least in part; "
-            f"at most {report.peak_bytes / 1e6:.0f} MB a process; "
+            f"{report.mutants} mutants, {report.went_in} of them in the set, at least in part; "
+            f"at most {report.peak_bytes / 1e6:.0f} MB per process; "
             f"{len(report.violations)} violations",
             *lines,
         ]

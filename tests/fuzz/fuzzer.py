@@ -24,7 +24,7 @@ from tests.fuzz.seeds import LISTS, Seed
 from tests.support.watched import Run, watch
 
 MOST_BYTES = 2_000_000_000
-"""No process of a build or inspection may take more memory."""
+"""Largest memory of a process of a build or an inspection."""
 _OPTIONS = ["--clip-duration", "2", "--views", "2", "--size", "32", "--fps", "8"]
 _OPTIONS += ["--audio-layout", "source", "--clip-timeout", "5", "--workers", "2"]
 _LONGEST_REASON = 600
@@ -35,6 +35,8 @@ _LISTS_EVERY = 50
 
 @dataclass(frozen=True)
 class Mutant:
+    """A damaged recording: its files by their paths, and how it was damaged."""
+
     number: int
     name: str
     what: str
@@ -47,7 +49,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Violation:
-    """What must not happen; ``mutant`` is None until it is known which one it takes."""
+    """Something that must not happen; ``mutant``: which one caused it, if that is known."""
 
     what: str
     mutant: Mutant | None = None
@@ -58,6 +60,8 @@ class Violation:
 
 @dataclass
 class Report:
+    """Counts of a campaign; ``went_in``: mutants of which at least one clip is in the set."""
+
     mutants: int = 0
     went_in: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -77,13 +81,14 @@ class Fuzzer:
         self.report = Report()
 
     def mutant(self, number: int) -> Mutant:
+        """Mutant ``number``, a function of the seed and the number alone."""
         rng = np.random.default_rng([self._seed, number])
-        of, other = (self._seeds[int(i)] for i in rng.integers(len(self._seeds), size=2))
+        seed, other = (self._seeds[int(i)] for i in rng.integers(len(self._seeds), size=2))
         if number % _LISTS_EVERY == _LISTS_EVERY - 1 and self._lists:
-            of = self._lists[0]
+            seed = self._lists[0]
         name = f"m{number:010d}"
-        files = _named(of, name)
-        path = str(rng.choice([p for p in sorted(files) if of.layout != LISTS or name not in p]))
+        files = _named(seed, name)
+        path = str(rng.choice([p for p in sorted(files) if seed.layout != LISTS or name not in p]))
         content = files[path]
         foreign = other.files[str(rng.choice(sorted(other.files)))]
         chance = rng.random()
@@ -93,11 +98,15 @@ class Fuzzer:
             changed, how = content + foreign, f"{other.label} appended"
         else:
             changed, how = mutate(rng, content)
-        what = f"{of.label}, {path.replace(name, 'NAME')}: {how}"
-        return Mutant(number, name, what, of.layout, {**files, path: changed})
+        what = f"{seed.label}, {path.replace(name, 'NAME')}: {how}"
+        return Mutant(number, name, what, seed.layout, {**files, path: changed})
 
     def run(self, numbers: Iterable[int], narrow: bool = True) -> Report:
-        """Run mutants; with ``narrow``, what no mutant can be named for is searched by halves."""
+        """Run mutants in batches.
+
+        With ``narrow``, a batch is halved again and again to find the mutant that causes a
+        violation.
+        """
         by_layout: defaultdict[str, list[Mutant]] = defaultdict(list)
         for number in numbers:
             mutant = self.mutant(number)
@@ -105,7 +114,7 @@ class Fuzzer:
         total = sum(map(len, by_layout.values()))
         with tqdm(total=total, unit="mutant", smoothing=0) as bar:
             for mutant in by_layout.pop(LISTS, ()):
-                self.report.violations += self._of_lists(mutant)
+                self.report.violations += self._run_lists(mutant)
                 bar.update(1)
             for layout in sorted(by_layout):
                 for start in range(0, len(by_layout[layout]), _BATCH):
@@ -142,23 +151,25 @@ class Fuzzer:
                 write_files(raw, mutant.files)
             limit_s = 60 + 6 * len(batch)
             build = _build(raw, out, layout, limit_s)
-            violations = [Violation(what) for what in _of_run("build-shards", build, (0, 1))]
+            violations = [
+                Violation(what) for what in _violations_of_run("build-shards", build, (0, 1))
+            ]
             self.report.peak_bytes = max(self.report.peak_bytes, build.peak_bytes)
             if build.status in (0, 1):
-                violations += self._of_set(out, batch, healthy, count)
+                violations += self._violations_in_set(out, batch, healthy, count)
             look = watch(["inspect", "--json", raw], limit_s)
             self.report.peak_bytes = max(self.report.peak_bytes, look.peak_bytes)
-            wrong = [Violation(what) for what in _of_run("inspect", look, (0,))]
-            violations += wrong or _of_inspection(raw, look, batch)
+            wrong = [Violation(what) for what in _violations_of_run("inspect", look, (0,))]
+            violations += wrong or _violations_of_inspection(raw, look, batch)
             return violations
 
-    def _of_lists(self, mutant: Mutant) -> list[Violation]:
-        """Lists speak of all recordings; damaged ones may be refused, in one sentence."""
+    def _run_lists(self, mutant: Mutant) -> list[Violation]:
+        """Split lists concern all recordings: damaged ones may be refused, in one sentence."""
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             raw, out = Path(folder) / "raw", Path(folder) / "set"
             write_files(raw, mutant.files)
             build = _build(raw, out, "folder", 120)
-        wrong = _of_run("build-shards", build, (0, 1, 2))
+        wrong = _violations_of_run("build-shards", build, (0, 1, 2))
         last = (build.errors.strip().splitlines() or [""])[-1]
         if build.status == 2 and not last.startswith("Error: "):
             wrong.append(f"build-shards says no sentence: {last!r}")
@@ -166,7 +177,7 @@ class Fuzzer:
         self.report.went_in += build.status != 2
         return [Violation(what, mutant) for what in wrong]
 
-    def _of_set(
+    def _violations_in_set(
         self, out: Path, batch: list[Mutant], healthy: dict[str, Seed], count: bool
     ) -> list[Violation]:
         failures = _failures(out)
@@ -197,22 +208,22 @@ class Fuzzer:
         left = [str(path) for path in out.rglob(".*")]
         wrong += [Violation(f"build-shards leaves {name}") for name in left]
         verify = watch(["verify", out, "--workers", 2], 300)
-        wrong += [Violation(what) for what in _of_run("verify", verify, (0,))]
+        wrong += [Violation(what) for what in _violations_of_run("verify", verify, (0,))]
         return wrong
 
     def _neighbours(self, layout: str, number: int) -> dict[str, Seed]:
-        """Some healthy recordings of a layout by their names; others in the next batch."""
-        all_of_it = self._all_healthy(layout)
-        names = sorted(all_of_it)
+        """Some of the layout's healthy recordings by name; the next batch takes others."""
+        healthy = self._all_healthy(layout)
+        names = sorted(healthy)
         first = number % len(names)
-        return {name: all_of_it[name] for name in (names[first:] + names[:first])[:_HEALTHY]}
+        return {name: healthy[name] for name in (names[first:] + names[:first])[:_HEALTHY]}
 
     def _all_healthy(self, layout: str) -> dict[str, Seed]:
         seeds = [seed for seed in self._seeds if seed.layout == layout and seed.healthy]
         return {f"h{number:010d}": seed for number, seed in enumerate(seeds)}
 
     def _expected(self, layout: str) -> dict[str, dict[str, str]]:
-        """The healthy recordings' samples where there are no mutants."""
+        """Samples of the healthy recordings in a build without mutants: key -> hashes."""
         if layout not in self._healthy:
             with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
                 raw, out = Path(folder) / "raw", Path(folder) / "set"
@@ -245,7 +256,7 @@ def _build(raw: Path, out: Path, layout: str, limit_s: float) -> Run:
 
 
 def _files(out: Path) -> set[str]:
-    """The files that samples were made of."""
+    """Recordings from which the samples were made."""
     sets = [ShardSet(out, split) for split in read_manifest(open_folder(out)).splits]
     return {shards.info(sample).file for shards in sets for sample in range(len(shards))}
 
@@ -268,7 +279,7 @@ def _failures(out: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
-def _of_run(command: str, run: Run, allowed: tuple[int, ...]) -> list[str]:
+def _violations_of_run(command: str, run: Run, allowed: tuple[int, ...]) -> list[str]:
     last = run.errors.strip().splitlines()[-1:] or [""]
     wrong = []
     if run.status is None:
@@ -282,7 +293,7 @@ def _of_run(command: str, run: Run, allowed: tuple[int, ...]) -> list[str]:
     return wrong + [f"{command} leaves {what}" for what in run.left]
 
 
-def _of_inspection(raw: Path, run: Run, batch: list[Mutant]) -> list[Violation]:
+def _violations_of_inspection(raw: Path, run: Run, batch: list[Mutant]) -> list[Violation]:
     kinds = (*VIDEO_SUFFIXES, *SIDE_SUFFIXES)
     media = sorted(str(path) for path in raw.rglob("*") if path.suffix in kinds)
     results = json.loads(run.output)
@@ -298,6 +309,6 @@ def _of_inspection(raw: Path, run: Run, batch: list[Mutant]) -> list[Violation]:
 
 
 def _kind(reason: str) -> str:
-    """A reason without what is the file's own."""
+    """A reason without names and numbers, so that equal reasons can be counted."""
     without_names = re.sub(r"\S*m\d{10}\S*", "FILE", reason).removeprefix("FILE FILE")
     return re.sub(r"[\d.]+|\(.*\)", "…", without_names)[:90]

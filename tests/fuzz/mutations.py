@@ -1,4 +1,4 @@
-"""Ways in which files are damaged, and in which their metadata lies: each a function of a seed."""
+"""Damage to files and false metadata: each a function of a random generator."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.random import Generator
 from tests.fuzz.parts import pick
 
 Change = Callable[[Generator, bytearray], str]
-"""Changes a file's content and says how."""
+"""Changes the content of a file in place and returns a description of the change."""
 
-_NASTY = (0, 1, 2, 255, 1 << 15, (1 << 16) - 1, 1 << 16, 1 << 24, (1 << 31) - 1, 1 << 31)
-_NASTY += ((1 << 32) - 1, (1 << 32) - 1000, (1 << 62), (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+_EXTREME = (0, 1, 2, 255, 1 << 15, (1 << 16) - 1, 1 << 16, 1 << 24, (1 << 31) - 1, 1 << 31)
+_EXTREME += ((1 << 32) - 1, (1 << 32) - 1000, (1 << 62), (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
 
 
 def flip_bits(rng: Generator, data: bytearray) -> str:
@@ -59,14 +59,14 @@ def cut_out(rng: Generator, data: bytearray) -> str:
 
 
 def lie_in_header(rng: Generator, data: bytearray) -> str:
-    """A nasty number somewhere in the first bytes, as WAV, FLAC and Ogg have theirs."""
+    """An extreme number in the first bytes, where WAV, FLAC and Ogg have their headers."""
     place = int(rng.integers(0, min(len(data), 160)))
     return _lie(rng, data, place, int(rng.choice([1, 2, 3, 4, 8])), bool(rng.random() < 0.5))
 
 
 def _lie(rng: Generator, data: bytearray, place: int, width: int, little: bool) -> str:
-    value = int(rng.choice(len(_NASTY) + 2))
-    number = _NASTY[value] if value < len(_NASTY) else int(rng.integers(1 << 32))
+    value = int(rng.choice(len(_EXTREME) + 2))
+    number = _EXTREME[value] if value < len(_EXTREME) else int(rng.integers(1 << 32))
     number %= 1 << (8 * width)
     width = min(width, len(data) - place)
     content = number.to_bytes(8, "little")[:width]
@@ -75,7 +75,7 @@ def _lie(rng: Generator, data: bytearray, place: int, width: int, little: bool) 
 
 
 def lie_in_part(rng: Generator, data: bytearray) -> str:
-    """A nasty number in what describes picture, sound and time."""
+    """An extreme number in a part that describes video, audio or time."""
     part = pick(rng, data, telling=True)
     if part is None or part.end <= part.content:
         return lie_in_header(rng, data)
@@ -99,7 +99,7 @@ def resize_part(rng: Generator, data: bytearray) -> str:
 
 
 def move_part(rng: Generator, data: bytearray) -> str:
-    """Take a box or element out, double it, or swap it with another one; sizes stay as they are."""
+    """Remove a box or element, double it, or swap it with another; size fields do not change."""
     one, other = pick(rng, data), pick(rng, data)
     if one is None or other is None:
         return cut_out(rng, data)
@@ -124,7 +124,7 @@ def claim_any_size(rng: Generator, data: bytearray) -> str:
 
 
 def claim_size(data: bytearray, width: int, height: int) -> str | None:
-    """Make frames say that they are huge: in a VP8 key frame or an H.264 parameter set."""
+    """Let a VP8 key frame or an H.264 parameter set claim huge frames."""
     place = data.find(b"\x9d\x01\x2a")
     if place > 0:
         struct.pack_into("<HH", data, place + 3, min(width, 16_383), min(height, 16_383))
@@ -140,7 +140,7 @@ def claim_size(data: bytearray, width: int, height: int) -> str | None:
 
 
 def _parameter_set(columns: int, rows: int) -> bytes:
-    """A sequence parameter set of H.264, baseline, level 6.2, for so many macroblocks."""
+    """A sequence parameter set of H.264, baseline, level 6.2; size in macroblocks."""
     bits = ""
     for number in (0, 0, 2, 1):  # id, frame number, picture order, reference frames
         bits += _golomb(number)
@@ -156,7 +156,7 @@ def _golomb(number: int) -> str:
 
 
 def spoil_text(rng: Generator, data: bytearray) -> str:
-    """JSON and CSV with content that nobody expects."""
+    """JSON and CSV with unexpected content."""
     rows = bytes(data).split(b"\n")
     if data[:1] == b"{":
         try:
@@ -210,7 +210,7 @@ _BY_PARTS: tuple[Change, ...] = (lie_in_part, lie_in_part, lie_in_part, resize_p
 
 
 def mutate(rng: Generator, content: bytes) -> tuple[bytes, str]:
-    """A file, damaged; and how."""
+    """The damaged content of a file, and a description of the damage."""
     data = bytearray(content)
     changes: tuple[Change, ...] = (*_ANY, lie_in_header, lie_in_header, lie_in_header)
     if content[4:8] == b"ftyp" or content[:4] == b"\x1a\x45\xdf\xa3":
@@ -228,7 +228,7 @@ def mutate(rng: Generator, content: bytes) -> tuple[bytes, str]:
 
 
 def _mend_checksums(data: bytearray) -> None:
-    """Make Ogg pages valid again, so that what is wrong inside is reached."""
+    """Make checksums of Ogg pages valid again, so that decoders reach the damage inside."""
     place = data.find(b"OggS")
     while place >= 0 and place + 27 <= len(data):
         segments = data[place + 26]

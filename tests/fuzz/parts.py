@@ -1,4 +1,4 @@
-"""The boxes of mp4 files and the elements of Matroska files, as far as they can be read."""
+"""Boxes of mp4 files and elements of Matroska files, up to the first unreadable one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _EBML_MASTERS += (0x114D9B74, 0x4DBB, 0x1C53BB6B, 0xBB, 0xB7, 0xA0, 0x7670, 0x12
 
 @dataclass(frozen=True)
 class Part:
-    """An mp4 box or Matroska element: where it starts, its content starts, and it ends."""
+    """An mp4 box or Matroska element: offsets of its start, of its content and of its end."""
 
     name: bytes
     start: int
@@ -90,7 +90,7 @@ def _elements(data: bytes, start: int, end: int) -> list[Part]:
 
 
 def pick(rng: Generator, data: bytearray, telling: bool = False) -> Part | None:
-    """A box or element, by chance; with ``telling`` one that describes picture, sound or time."""
+    """A random box or element; with ``telling``, one that describes video, audio or time."""
     if data[:4] == b"\x1a\x45\xdf\xa3":
         parts = _elements(bytes(data), 0, len(data))
         chosen = [p for p in parts if int.from_bytes(p.name, "big") in _EBML_TELLING]

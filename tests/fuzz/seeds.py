@@ -1,4 +1,4 @@
-"""Small healthy recordings of all kinds that users have, as bytes, for `tests.fuzz` to damage."""
+"""Small healthy recordings of many kinds, as bytes, for `tests.fuzz` to damage."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _LARGEST_REAL = 8_000_000
 
 @dataclass(frozen=True)
 class Seed:
-    """A recording: its files by their paths, in which ``{name}`` stands for the recording's.
+    """A recording: its files by path, with ``{name}`` in place of the recording's name.
 
-    ``layout`` is the kind of folder that it belongs into; ``healthy``: it builds as it is.
+    ``layout``: the layout of its folder; ``healthy``: it builds without errors.
     """
 
     label: str
@@ -50,13 +50,13 @@ LISTS = "lists"
 
 
 def make_seeds() -> list[Seed]:
-    """Recordings of all kinds, always the same ones."""
+    """One recording of each kind; the same bytes every time."""
     with tempfile.TemporaryDirectory() as folder:
         return _Maker(Path(folder)).seeds()
 
 
 def real_seeds(folder: Path) -> list[Seed]:
-    """The recordings in a folder of real ones; files too large to be copied often are left out."""
+    """Real recordings in a folder, without files too large to be copied often."""
     kinds = (*VIDEO_SUFFIXES, *SIDE_SUFFIXES)
     files = [p for p in sorted(folder.rglob("*")) if p.suffix in kinds and p.is_file()]
     files = [path for path in files if path.stat().st_size <= _LARGEST_REAL]
@@ -210,7 +210,7 @@ class _Maker:
         return path.read_bytes()
 
     def _long(self) -> list[tuple[str, str, bytes]]:
-        """Ten seconds, as YT-360's files have."""
+        """Video and audio of ten seconds, as in YT-360: (folder, suffix, content) each."""
         path = self._folder / "long.mp4"
         frames = [self._frames[number % len(self._frames)][:, :] for number in range(80)]
         write_video(path, frames, 8)
@@ -221,7 +221,7 @@ class _Maker:
         ]
 
     def _packed(self, name: str, video: str, audio: str, fragmented: bool = False) -> bytes:
-        """Picture and sound by other codecs than those of `write_video`."""
+        """A file with other codecs than those of `write_video`."""
         path = self._folder / name
         options = {"movflags": "frag_keyframe+empty_moov"} if fragmented else {}
         quick = {"libx265": {"x265-params": "log-level=error"}, "libx264": {"preset": "ultrafast"}}

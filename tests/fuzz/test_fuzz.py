@@ -1,4 +1,4 @@
-"""Damaged recordings cost themselves alone; `make soak` does the same with two thousand."""
+"""A damaged recording costs only itself; `make soak` runs two thousand of them."""
 
 from __future__ import annotations
 

@@ -17,10 +17,12 @@ def result(
     features: str = FEATURES[0],
     transformer: bool = False,
     views: int = 4,
-    folder: str = "",
     settings: str | None = None,
 ) -> Result:
-    """What an evaluation would write, with an accuracy and an angle."""
+    """An evaluation's result with an accuracy and an angle.
+
+    ``settings``: digest of the network's settings and folder of its runs.
+    """
     trained = pretraining != "none"
     named = f"{pretraining}-{features}-{transformer}".replace(" ", "")
     network = Network(
@@ -30,12 +32,12 @@ def result(
         audio="foa",
         transformer=transformer,
         positions="none",
-        checkpoint=f"{folder or named}/{seed}/checkpoint.pt" if trained else None,
+        checkpoint=f"{settings or named}/{seed}/checkpoint.pt" if trained else None,
         data="d" if trained else None,
         preset="tiny",
         seed=seed,
         settings=(named if settings is None else settings) if trained else "",
-        weights=f"of seed {seed}" if trained else "",
+        weights=f"seed {seed}" if trained else "",
     )
     metrics = {
         "accuracy": Metric(value, (value - 0.04, value + 0.04), 0.5),

@@ -60,7 +60,7 @@ def planes_of(frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
 
 
 def centroid(plane: NDArray[np.uint8]) -> tuple[float, float]:
-    """Centre (x, y) of what is bright, in edge coordinates: 0 to width, 0 to height."""
+    """Centre (x, y) of the bright part, in edge coordinates: 0 to width, 0 to height."""
     weight = np.clip(plane.astype(np.float64) - DARK - 0.25 * (BRIGHT - DARK), 0, None)
     rows, columns = np.indices(plane.shape) + 0.5
     return (
@@ -70,9 +70,9 @@ def centroid(plane: NDArray[np.uint8]) -> tuple[float, float]:
 
 
 def gnomonic(view: View, azimuth_deg: float, elevation_deg: float) -> tuple[float, float]:
-    """Where a direction lies in the view's picture, 0 to 1 from the upper left corner.
+    """Position of a direction in the view's crop, 0 to 1 from the upper left corner.
 
-    By the formulas of Snyder, Map Projections (1987), 22-3 to 22-5: independent of ours.
+    Formulas 22-3 to 22-5 of Snyder, Map Projections (1987), independent of the code under test.
     """
     longitude = -np.radians(azimuth_deg - view.azimuth_deg)  # longitude grows to the east, right
     p, p0 = np.radians(elevation_deg), np.radians(view.elevation_deg)
@@ -88,13 +88,13 @@ def write_video(
     path: Path,
     frames: Iterable[NDArray[np.uint8]],
     fps: int = 24,
-    sound: NDArray[np.float32] | None = None,
+    audio: NDArray[np.float32] | None = None,
     layout: str = "quad",
     sample_rate: int = 48000,
     metadata: dict[str, str] | None = None,
     rotation_deg: int = 0,
 ) -> None:
-    """H.264 of planar YUV frames, with the channels of ``sound`` (channels, samples)."""
+    """Write planar YUV frames as H.264, with the channels of ``audio`` (channels, samples)."""
     codec = "aac" if path.suffix == ".mp4" else "pcm_f32le"
     with av.open(str(path), "w") as container:
         stream = container.add_stream(
@@ -103,21 +103,21 @@ def write_video(
         stream.metadata.update(metadata or {})
         if rotation_deg:
             stream.set_display_rotation(rotation_deg)
-        audio = None
-        if sound is not None:
-            audio = container.add_stream(codec, rate=sample_rate, layout=layout)
+        track = None
+        if audio is not None:
+            track = container.add_stream(codec, rate=sample_rate, layout=layout)
         for number, frame in enumerate(frames):
             if number == 0:
                 stream.height, stream.width = frame.shape[0] * 2 // 3, frame.shape[1]
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.time_base = Fraction(1, fps)
-            picture = av.VideoFrame.from_ndarray(frame, format="yuv420p")
-            picture.pts = number
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(frame, format="yuv420p")
+            image.pts = number
+            container.mux(stream.encode(image))
         container.mux(stream.encode(None))
-        if audio is not None and sound is not None:
-            for start in range(0, sound.shape[1], 1024):
-                part = np.ascontiguousarray(sound[:, start : start + 1024], dtype=np.float32)
+        if track is not None and audio is not None:
+            for start in range(0, audio.shape[1], 1024):
+                part = np.ascontiguousarray(audio[:, start : start + 1024], dtype=np.float32)
                 packed = codec != "aac"
                 block = av.AudioFrame.from_ndarray(
                     part.T.reshape(1, -1) if packed else part,
@@ -126,25 +126,25 @@ def write_video(
                 )
                 block.sample_rate, block.pts = sample_rate, start
                 block.time_base = Fraction(1, sample_rate)
-                container.mux(audio.encode(block))
-            container.mux(audio.encode(None))
+                container.mux(track.encode(block))
+            container.mux(track.encode(None))
 
 
 def write_audio(
     path: Path,
     codec: str,
-    sound: NDArray[np.float32],
+    audio: NDArray[np.float32],
     layout: str,
     options: dict[str, str] | None = None,
     sample_rate: int = 48000,
 ) -> None:
-    """An audio file of channels (channels, samples) as they are, with a good bit rate."""
+    """Write ``audio`` (channels, samples) without reordering its channels, at a high bit rate."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=sample_rate, layout=layout, options=options or {})
-        stream.bit_rate = 128_000 * len(sound)
+        stream.bit_rate = 128_000 * len(audio)
         kind = stream.format.name
-        for start in range(0, sound.shape[1] - 959, 960):
-            part = np.ascontiguousarray(sound[:, start : start + 960], dtype=np.float32)
+        for start in range(0, audio.shape[1] - 959, 960):
+            part = np.ascontiguousarray(audio[:, start : start + 960], dtype=np.float32)
             if kind == "s16":
                 part = np.rint(part * 32767).astype(np.int16)
             block = av.AudioFrame.from_ndarray(
@@ -155,8 +155,8 @@ def write_audio(
         container.mux(stream.encode(None))
 
 
-def write_wav(path: Path, sound: NDArray[np.float32], sample_rate: int = 48000) -> None:
-    soundfile.write(path, sound.T, sample_rate, subtype="FLOAT", format="WAV")
+def write_wav(path: Path, audio: NDArray[np.float32], sample_rate: int = 48000) -> None:
+    soundfile.write(path, audio.T, sample_rate, subtype="FLOAT", format="WAV")
 
 
 def noise(seconds: float, seed: int = 0, sample_rate: int = 48000) -> NDArray[np.float64]:
@@ -172,7 +172,7 @@ def write_dot_recording(
     size: tuple[int, int] = (160, 320),
     sigma_deg: float = 6.0,
 ) -> Path:
-    """A video (folder layout) of a dot, and beside it the plane wave from the same direction."""
+    """Write a video of a dot and, beside it, a plane wave from the same direction."""
     folder.mkdir(parents=True, exist_ok=True)
     frame = grey_frame(dot_plane(*size, azimuth_deg, elevation_deg, sigma_deg))
     video = folder / f"{name}.mp4"

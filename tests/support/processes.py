@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def children(process: int) -> list[str]:
-    """Numbers of the processes that it has started."""
+    """Process ids of its children."""
     return Path(f"/proc/{process}/task/{process}/children").read_text().split()
 
 

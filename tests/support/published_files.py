@@ -86,7 +86,10 @@ def criterion(task: str) -> State:
 
 
 def published(task: str = "avsa", prefix: str = "module.", *, flat: bool = True) -> dict[str, Any]:
-    """With ``flat`` each tensor holds one number of its own, which makes the file small."""
+    """A checkpoint of the published code.
+
+    With ``flat`` each tensor repeats one number, so that the file is small.
+    """
 
     def content(state: State, first: float) -> State:
         if not flat:

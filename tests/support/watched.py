@@ -1,4 +1,4 @@
-"""A command of ours as a user runs it, with all that it starts, watched from outside."""
+"""A command of avprep as a user runs it, with all its processes, watched from outside."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Run:
+    """How a command ended: exit status (None: killed after its time limit), what it printed, the
+    largest memory of its processes, and what it left behind."""
+
     status: int | None
     output: str
     errors: str
@@ -23,8 +26,8 @@ class Run:
     left: tuple[str, ...]
 
 
-# A process inherits the peak of the one that starts it, here of a test runner that may have held
-# networks: so a small one stands between.
+# A process inherits the peak memory of the process that starts it. A test runner may have held
+# networks, so a small process stands between.
 _BETWEEN = """
 import resource, subprocess, sys
 status = subprocess.call(sys.argv[2:])
@@ -34,7 +37,7 @@ open(sys.argv[1], "w").write(f"{status} {peak}")
 
 
 def watch(arguments: list[Any], limit_s: float) -> Run:
-    """Run a command of ours with all its processes; status None if it takes longer."""
+    """Run ``avprep ARGUMENTS``; kill it with all its processes after ``limit_s`` seconds."""
     with (
         tempfile.TemporaryDirectory() as folder,
         tempfile.NamedTemporaryFile("r") as said,
@@ -72,7 +75,7 @@ def watch(arguments: list[Any], limit_s: float) -> Run:
 
 
 def _still_running(group: int) -> list[str]:
-    """What of a process group still runs some seconds after its leader has ended."""
+    """Processes of a group that still run some seconds after its leader has ended."""
     running: list[str] = []
     for _ in range(40):
         command = ["ps", "-eo", "pgid=,stat=,args="]

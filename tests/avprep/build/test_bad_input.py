@@ -50,7 +50,7 @@ def truncated_content(raw: Path) -> str:
     raw.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     frames = [rng.integers(30, 220, FRAME.shape, dtype=np.uint8) for _ in range(48)]
-    write_video(raw / "whole.mkv", frames, sound=wave())
+    write_video(raw / "whole.mkv", frames, audio=wave())
     content = (raw / "whole.mkv").read_bytes()
     (raw / "whole.mkv").unlink()
     (raw / "bad.mkv").write_bytes(content[: len(content) // 3])
@@ -63,19 +63,19 @@ def no_sound(raw: Path) -> str:
 
 
 def two_channels(raw: Path) -> str:
-    write_video(raw / "bad.mkv", [FRAME] * 48, sound=wave(2), layout="stereo")
+    write_video(raw / "bad.mkv", [FRAME] * 48, audio=wave(2), layout="stereo")
     return "has 2 channels, which is no ambisonics"
 
 
 def surround(raw: Path) -> str:
-    write_video(raw / "bad.mkv", [FRAME] * 48, sound=wave(6), layout="5.1(side)")
+    write_video(raw / "bad.mkv", [FRAME] * 48, audio=wave(6), layout="5.1(side)")
     return "no YouTube ambisonics"
 
 
 def stereo_in_surround(raw: Path) -> str:
     sound = wave(6)
     sound[2:] = 0
-    write_video(raw / "bad.mkv", [FRAME] * 48, sound=sound, layout="5.1(side)")
+    write_video(raw / "bad.mkv", [FRAME] * 48, audio=sound, layout="5.1(side)")
     return "probably stereo in a 5.1 track"
 
 
@@ -128,7 +128,7 @@ def picture_only_in_name(raw: Path) -> str:
 def speech_in_surround(raw: Path) -> str:
     sound = wave(6)
     sound[[0, 1, 3, 4, 5]] = 0
-    write_video(raw / "bad.mkv", [FRAME] * 48, sound=sound, layout="5.1(side)")
+    write_video(raw / "bad.mkv", [FRAME] * 48, audio=sound, layout="5.1(side)")
     return "probably speech in a 5.1 track"
 
 
@@ -141,7 +141,7 @@ def no_sound_at_all(raw: Path) -> str:
 def endless(raw: Path) -> str:
     """A length that would make billions of clips."""
     raw.mkdir(exist_ok=True)
-    write_video(raw / "bad.mkv", [FRAME] * 48, sound=wave())
+    write_video(raw / "bad.mkv", [FRAME] * 48, audio=wave())
     content = bytearray((raw / "bad.mkv").read_bytes())
     struct.pack_into(">d", content, content.index(b"\x44\x89\x88") + 3, 1e8)
     (raw / "bad.mkv").write_bytes(content)
@@ -167,7 +167,7 @@ def huge_picture(raw: Path) -> str:
 
 def unknown_codec(raw: Path) -> str:
     raw.mkdir(exist_ok=True)
-    write_video(raw / "bad.mov", [FRAME] * 48, sound=wave())
+    write_video(raw / "bad.mov", [FRAME] * 48, audio=wave())
     content = (raw / "bad.mov").read_bytes()
     (raw / "bad.mov").write_bytes(content.replace(b"fl32", b"zzzz"))
     return "has no sound"

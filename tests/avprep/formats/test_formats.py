@@ -180,7 +180,7 @@ def test_an_sa3d_box_says_which_channels_are_which(
     w, y, z, x = encode_foa(noise(1.0), unit_vector(*WHERE))
     loud = 0.5 * np.float32(noise(1.0, seed=3))
     six = np.stack([loud, -loud, w, x, y, z])
-    write_video(raw / "a.mov", [frame] * 24, sound=six, layout="hexagonal")
+    write_video(raw / "a.mov", [frame] * 24, audio=six, layout="hexagonal")
     components = [4, 5, 0, 3, 1, 2]
     box = struct.pack(">BBIBBI6I", 0, 0x80, 1, 0, 0, 6, *components)
     insert_box(raw / "a.mov", b"fl32", b"SA3D", box)

@@ -117,8 +117,8 @@ def test_inspect_tells_what_is_suspicious(tmp_path: Path) -> None:
     directions = [(0, 0), (90, 10), (180, -10), (-90, 0), (30, 80), (-60, -70)]
     fields = [encode_foa(noise(0.35, s), unit_vector(*d)) for s, d in enumerate(directions)]
     field = np.concatenate(fields, axis=1)
-    write_video(raw / "good.mkv", moving, sound=field)
-    write_video(raw / "still.mkv", [grey_frame(ground)] * 48, sound=1e-5 * field)
+    write_video(raw / "good.mkv", moving, audio=field)
+    write_video(raw / "still.mkv", [grey_frame(ground)] * 48, audio=1e-5 * field)
     root = np.array([[1], [3**0.5], [3**0.5], [3**0.5]], dtype=np.float32)
     write_wav(raw / "n3d.wav", field * root)
     write_wav(raw / "mono.wav", np.repeat(field[:1], 4, axis=0))

@@ -34,7 +34,7 @@ def write_flat(path: Path, seconds: float = 1.5, sound: bool = False) -> None:
     luma = np.full((120, 160), 40, dtype=np.uint8)
     luma[:, 20:140] = np.tile(np.linspace(60, 220, 120).astype(np.uint8), (120, 1))
     tone = np.float32(noise(seconds)[None]) if sound else None
-    write_video(path, [grey_frame(luma)] * round(seconds * 25), 25, sound=tone, layout="mono")
+    write_video(path, [grey_frame(luma)] * round(seconds * 25), 25, audio=tone, layout="mono")
 
 
 def verified(root: Path) -> ShardSet:

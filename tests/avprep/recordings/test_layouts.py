@@ -39,7 +39,7 @@ def test_sphere360(tmp_path: Path) -> None:
     raw = tmp_path / "raw" / "videos"
     raw.mkdir(parents=True)
     video = raw / "-bcDEF_1234_57.webm"
-    write_video(video.with_suffix(".mkv"), [FRAME] * 48, sound=FOA)
+    write_video(video.with_suffix(".mkv"), [FRAME] * 48, audio=FOA)
     video.with_suffix(".mkv").rename(video)
     result = build(tmp_path / "raw", "--out", tmp_path / "set", *SHORT)
     assert result.exit_code == 0, result.output
@@ -148,7 +148,7 @@ def test_yt_dlp_downloads_are_named_by_their_ids(tmp_path: Path) -> None:
     raw.mkdir()
     stem = "A walk — 360° [abcdefghijk]"
     ground = grey_frame(equirectangular_texture(480, 960))
-    write_video(raw / f"{stem}.mkv", [converted(ground, "eac", (540, 960))] * 48, sound=FOA)
+    write_video(raw / f"{stem}.mkv", [converted(ground, "eac", (540, 960))] * 48, audio=FOA)
     info = {"id": "abcdefghijk", "requested_formats": [{"format_note": "1080s, mesh"}]}
     (raw / f"{stem}.info.json").write_text(json.dumps(info))
     result = build(raw, "--out", tmp_path / "set", *SHORT)

@@ -50,9 +50,9 @@ def test_sound_may_be_inside_and_a_side_file_replaces_it(tmp_path: Path) -> None
     for name in azimuths:
         # The sound inside comes from +70°; the side file of the second video says -70°.
         wave = encode_foa(noise(1.0), unit_vector(70, 10))
-        write_video(raw / f"{name}.mkv", [frame] * 24, sound=wave)
+        write_video(raw / f"{name}.mkv", [frame] * 24, audio=wave)
     write_wav(raw / "side.wav", encode_foa(noise(1.0), unit_vector(-70, 10)))
-    write_video(raw / "aac.mp4", [frame] * 24, sound=encode_foa(noise(1.0), unit_vector(70, 10)))
+    write_video(raw / "aac.mp4", [frame] * 24, audio=encode_foa(noise(1.0), unit_vector(70, 10)))
     azimuths["aac"] = 70.0
     views = tmp_path / "front.json"
     views.write_text('[{"azimuth_deg": 0, "elevation_deg": 0, "hfov_deg": 90}]')
@@ -106,7 +106,7 @@ def test_the_yt360_layout_takes_youtubes_channels_and_the_lists(tmp_path: Path) 
     for name, azimuth in azimuths.items():
         # The video's own stereo must not be taken for the field.
         stereo = np.float32(noise(10.0)[None].repeat(2, axis=0))
-        write_video(raw / "video" / f"{name}-80.mp4", [frame] * 240, sound=stereo, layout="stereo")
+        write_video(raw / "video" / f"{name}-80.mp4", [frame] * 240, audio=stereo, layout="stereo")
         w, y, z, x = encode_foa(noise(10.0, seed=1), unit_vector(azimuth, 20))
         six = np.stack([x, y, w, 0 * w, z, 0 * w])
         write_audio(raw / "audio" / f"{name}-80.m4a", "aac", six, "5.1")

@@ -58,8 +58,8 @@ def test_seeds_are_put_together(tmp_path: Path) -> None:
 
 
 def test_what_differs_in_more_than_the_seed_is_told_apart(tmp_path: Path) -> None:
-    slow = [result("AVSA", 0.6, seed, folder="slow", settings="slow") for seed in (0, 1)]
-    fast = [result("AVSA", 0.7, seed, folder="fast", settings="fast") for seed in (0, 1)]
+    slow = [result("AVSA", 0.6, seed, settings="slow") for seed in (0, 1)]
+    fast = [result("AVSA", 0.7, seed, settings="fast") for seed in (0, 1)]
     other_set = replace(result("AVC", 0.6), data="another")
     lines = [line for line in lines_of([*slow, *fast, result("AVC", 0.6), other_set]) if line.first]
     assert [(line.mark, line.variant, len(line.by_seed)) for line in lines] == [
