@@ -1,9 +1,9 @@
-"""Copies of remote shards on a disk of this machine, shared by all processes that read there.
+"""Local copies of remote shards, shared by all processes that use the same cache folder.
 
-A shard is copied whole when something of it is first read, and appears when it is complete. Where
-there is no room for more, shards of other sets that nobody has read for `IDLE_S` make it; those of
-the set itself stay, and the rest of it is read from where it is: an epoch reads all of them, so
-that each would else be copied again and again.
+The first read from a shard copies all of it; the copy appears when it is complete. When the cache
+is full, shards of other sets that nobody has read for `IDLE_S` are deleted. Shards of the set
+itself stay, and its remaining shards are read from the origin: an epoch reads all shards, so
+evicting some for others would copy each of them in every epoch.
 """
 
 from __future__ import annotations
@@ -29,40 +29,41 @@ _LOCK = ".lock"
 
 
 class CachedFolder:
-    """A folder that is only read, whose shards are read from ``place``.
+    """A read-only view of ``origin`` whose shards are copied to and read from ``cache_root``.
 
-    ``version`` tells sets apart that lie at the same URL one after another. ``limit_bytes`` bounds
-    all that lies in ``place``, whoever uses it; a shard that does not fit is read from where it is.
-    A full disk is as a smaller limit. Open files stay readable when they are deleted, so that
-    processes need not know of each other.
+    ``version`` distinguishes sets that lie at the same URL one after another. ``limit_bytes``
+    bounds everything in ``cache_root``, for all users together; a shard that does not fit is read
+    from the origin. A full disk has the effect of a smaller limit. Deleted files stay readable
+    while they are open, so that processes need not know about each other.
     """
 
-    def __init__(self, origin: Folder, place: Path, version: str, limit_bytes: int) -> None:
-        self.origin, self.place, self.limit_bytes = origin, place, limit_bytes
+    def __init__(self, origin: Folder, cache_root: Path, version: str, limit_bytes: int) -> None:
+        self.origin, self.cache_root, self.limit_bytes = origin, cache_root, limit_bytes
         self._version = version
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(place / _LOCK, os.O_CREAT | os.O_RDWR, 0o666))
+            cache_root.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(cache_root / _LOCK, os.O_CREAT | os.O_RDWR, 0o666))
         except OSError as error:
             raise ShardError(
-                f"the cache {place} cannot be written to ({error.strerror}); name another folder"
+                f"the cache {cache_root} cannot be written to ({error.strerror}); "
+                "name another folder"
             ) from None
         name = hashlib.sha256(f"{origin}\n{version}".encode()).hexdigest()[:20]
-        self._local = LocalFolder(place / name)
-        self._touched: dict[str, float] = {}  # copies that are there, and when this was noted
-        self._elsewhere: set[str] = set()
+        self._local = LocalFolder(cache_root / name)
+        self._touched: dict[str, float] = {}  # cached file -> when its time stamp was last renewed
+        self._not_cached: set[str] = set()
 
     def __str__(self) -> str:
         return str(self.origin)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CachedFolder, (self.origin, self.place, self._version, self.limit_bytes)
+        return CachedFolder, (self.origin, self.cache_root, self._version, self.limit_bytes)
 
     def path(self, name: str) -> str:
         return self.origin.path(name)
 
-    def files(self, below: str = "") -> dict[str, int]:
-        return self.origin.files(below)
+    def files(self, subfolder: str = "") -> dict[str, int]:
+        return self.origin.files(subfolder)
 
     def read(self, name: str) -> bytes:
         return self.origin.read(name)
@@ -71,22 +72,22 @@ class CachedFolder:
         return self.origin.read_all(names)
 
     def io_counts(self) -> tuple[int, int, int]:
-        """Files opened, reads and bytes read in this process so far, to make copies and of them."""
-        there, here = self.origin.io_counts(), self._local.io_counts()
-        return there[0] + here[0], there[1] + here[1], there[2] + here[2]
+        """Files opened, reads and bytes read in this process so far, at the origin and locally."""
+        remote, local = self.origin.io_counts(), self._local.io_counts()
+        return remote[0] + local[0], remote[1] + local[1], remote[2] + local[2]
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
         now = time.monotonic()
-        if name not in self._touched and name not in self._elsewhere:
-            there = False
-            with suppress(PermissionError):  # it is another user's
-                there = self._fetch(name)
-            if there:
+        if name not in self._touched and name not in self._not_cached:
+            is_cached = False
+            with suppress(PermissionError):  # the copy belongs to another user
+                is_cached = self._fetch(name)
+            if is_cached:
                 self._touched[name] = now
             else:
-                self._elsewhere.add(name)
+                self._not_cached.add(name)
         if name in self._touched:
-            # Somebody may have deleted a file that this process has closed.
+            # Another process may have deleted a file that this one has closed.
             with suppress(FileNotFoundError):
                 if now - self._touched[name] > _TOUCH_S:
                     self._touched[name] = now
@@ -97,14 +98,17 @@ class CachedFolder:
         return self.origin.read_range(name, start, end)
 
     def _fetch(self, name: str) -> bool:
-        """Whether the file is here, now; others that want it wait meanwhile."""
+        """Copy a file unless it is cached already; whether it is cached now.
+
+        Other processes that want the same file wait meanwhile.
+        """
         path = self._local.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(f".{path.name}{_LOCK}")) as lock:
-            os.truncate(lock, 0)  # what a killed process wanted
-            remove_temporary_files(path.parent, path.name)  # and had of it
+            os.truncate(lock, 0)  # drop the reservation of a killed process …
+            remove_temporary_files(path.parent, path.name)  # … and its partial copy
             with suppress(FileNotFoundError):
-                os.utime(path)  # it is in use
+                os.utime(path)  # mark it as in use
                 return True
             folder, _, file = name.rpartition("/")
             size = self.origin.files(folder).get(file)
@@ -118,53 +122,57 @@ class CachedFolder:
                     if copy.tell() != size:
                         raise OSError
             except OSError:
-                return False  # the disk is full, or the origin says the same when it is read
+                return False  # the disk is full, or reading from the origin will raise this again
             finally:
                 os.truncate(lock, 0)
             return True
 
     def _reserve(self, size: int, lock: int) -> bool:
-        """Make room for ``size`` bytes, by deleting what other sets have not used for long, and
-        take it: as the length, without content, of the file's own lock."""
-        with _locked(self.place / _LOCK):
-            copied = sum(_being_copied(path) for path in self.place.glob(f"*/*/.*{_LOCK}"))
-            taken, idle = 0, []
-            for path in self.place.glob("*/*/*.tar"):
+        """Reserve ``size`` bytes of the cache, deleting idle shards of other sets if needed;
+        whether that succeeded.
+
+        The reservation is the length of the file's own lock file, which has no content.
+        """
+        with _locked(self.cache_root / _LOCK):
+            reserved = sum(_reserved_bytes(path) for path in self.cache_root.glob(f"*/*/.*{_LOCK}"))
+            used, others = 0, []
+            for path in self.cache_root.glob("*/*/*.tar"):
                 with suppress(FileNotFoundError):
                     status = path.stat()
-                    taken += status.st_size
+                    used += status.st_size
                     if path.parent.parent != self._local.root:
-                        idle.append((status.st_mtime, status.st_size, path))
-            room = min(
-                self.limit_bytes - taken - copied, shutil.disk_usage(self.place).free - copied
+                        others.append((status.st_mtime, status.st_size, path))
+            free = min(
+                self.limit_bytes - used - reserved,
+                shutil.disk_usage(self.cache_root).free - reserved,
             )
-            for used, of_bytes, path in sorted(idle):
-                if room >= size or size > self.limit_bytes or used > time.time() - IDLE_S:
+            for last_use, file_bytes, path in sorted(others):
+                if free >= size or size > self.limit_bytes or last_use > time.time() - IDLE_S:
                     break
                 path.unlink(missing_ok=True)
-                room += of_bytes
-            if room >= size:
+                free += file_bytes
+            if free >= size:
                 os.truncate(lock, size)
-            return room >= size
+            return free >= size
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """One process at a time, with the open file; a lock ends with its process, however that
-    ends."""
+    """Hold an exclusive lock on a file, open for the block. The lock is released when its process
+    ends, however that happens."""
     with open(path, "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
 
 
-def _being_copied(lock: Path) -> int:
-    """What a process that copies has taken. Of one that was killed nothing is left."""
+def _reserved_bytes(lock: Path) -> int:
+    """Bytes that a running copy has reserved. The remains of a killed one are deleted: 0."""
     with open(lock, "rb") as file:
         length = os.fstat(file.fileno()).st_size
         if length:
             with suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                with suppress(PermissionError):  # another user's
+                with suppress(PermissionError):  # the file belongs to another user
                     name = lock.name.removeprefix(".").removesuffix(_LOCK)
                     remove_temporary_files(lock.parent, name)
                     os.truncate(lock, 0)

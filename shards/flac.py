@@ -1,9 +1,9 @@
-"""FLAC sound as the shards hold it: a window decoded from the bytes around it alone.
+"""Decode a window of a FLAC file from the bytes around it alone.
 
-A file has no table of its frames, but each frame begins with its number (RFC 9639, 9.1): where a
-window's frames lie is guessed from its place in time, and corrected by the numbers found there. A
-library that seeks reads little by little instead, some twenty times for a second of sound, and
-decodes on the way.
+FLAC has no table of frames, but each frame begins with its number (RFC 9639, 9.1). The position of
+a window's frames is estimated from the window's time and corrected with the numbers found there.
+Seeking with a library would take about twenty small reads for one second of audio, and decode on
+the way.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from shards.errors import ShardError
 
 Read = Callable[[int, int], bytes]
-"""Bytes start … end of a file."""
+"""Returns the bytes ``start`` to ``end`` (exclusive) of a file."""
 
-_SYNC = b"\xff\xf8"  # of frames of one length
-_HEAD_BYTES = 128  # what precedes the first frame in our files, and that frame's header
-_MARGIN = 2  # frames read around a guess
+_SYNC = b"\xff\xf8"  # begins each frame, in files whose frames all have the same length
+_HEAD_BYTES = 128  # covers the metadata of our files and the first frame's header
+_MARGIN = 2  # frames read before and after an estimated position
 _STREAM_INFO, _STREAM_INFO_BYTES = 0, 34
 _STEREO_CHANNEL_CODES = {1, 8, 9, 10}
 
@@ -44,8 +44,8 @@ _CRC8 = _crc8_table()
 
 @dataclass(frozen=True)
 class _Stream:
-    """What the beginning of a file says: where frames begin, of how many samples they are, and
-    the first bytes of the first one."""
+    """The head of a file: ``begin`` is the offset of the first frame, ``block`` the number of
+    samples per frame, ``info`` the decoder's STREAMINFO, ``header`` the first frame's header."""
 
     begin: int
     block: int
@@ -59,17 +59,22 @@ class _Stream:
 
 
 class FlacDecoder:
-    """Reused decoders, one for each kind of sound."""
+    """Reusable decoders, one per combination of channels, sample rate and bit depth."""
 
     def __init__(self) -> None:
         self._codecs: dict[bytes, AudioCodecContext] = {}
 
     def decode(self, read: Read, size: int, start: int, count: int) -> NDArray[np.float32]:
-        """Samples ``start`` to ``start + count`` of a FLAC file of ``size`` bytes, (channels,
-        count), full scale 1. Raises ShardError where they are not there or do not decode."""
-        stream = _stream(read, size)
+        """Samples ``start`` to ``start + count`` of a FLAC file of ``size`` bytes.
+
+        Returns float32 (channels, count), full scale 1. Raises ShardError if the file is shorter
+        or damaged.
+        """
+        stream = _read_stream_info(read, size)
         if start + count > stream.samples:
-            raise ShardError(f"a sound has {stream.samples} samples where {start + count} are due")
+            raise ShardError(
+                f"its audio has {stream.samples} samples, but {start + count} are needed"
+            )
         first, last = start // stream.block, (start + count - 1) // stream.block
         packets = _packets(read, size, stream, first, last + 1)
         codec = self._codec(stream)
@@ -81,16 +86,16 @@ class FlacDecoder:
                 for frame in codec.decode(av.Packet(packet))
             ]
         except av.FFmpegError as error:
-            raise ShardError(f"a sound does not decode: {error.strerror}") from None
+            raise ShardError(f"its audio does not decode: {error.strerror}") from None
         if not blocks:
-            raise ShardError("a sound does not decode")
+            raise ShardError("its audio does not decode")
         interleaved = np.concatenate(blocks, axis=1).reshape(-1, codec.channels)
-        wanted = interleaved[start - first * stream.block :][:count]
-        if len(wanted) != count:
-            raise ShardError("a sound has frames of another length than it says")
-        sound = np.ascontiguousarray(wanted.T, dtype=np.float32)
-        sound /= 2.0 ** (8 * wanted.dtype.itemsize - 1)
-        return sound
+        window = interleaved[start - first * stream.block :][:count]
+        if len(window) != count:
+            raise ShardError("its audio frames have another length than its header states")
+        audio = np.ascontiguousarray(window.T, dtype=np.float32)
+        audio /= 2.0 ** (8 * window.dtype.itemsize - 1)
+        return audio
 
     def _codec(self, stream: _Stream) -> AudioCodecContext:
         if stream.info not in self._codecs:
@@ -102,7 +107,7 @@ class FlacDecoder:
         return self._codecs[stream.info]
 
 
-def _stream(read: Read, size: int) -> _Stream:
+def _read_stream_info(read: Read, size: int) -> _Stream:
     head = read(0, min(_HEAD_BYTES, size))
     info, at, last = b"", 4, head[:4] != b"fLaC"
     while not last:
@@ -121,95 +126,98 @@ def _stream(read: Read, size: int) -> _Stream:
     shortest, block = (int.from_bytes(info[i : i + 2], "big") for i in (0, 2))
     whole = len(info) == _STREAM_INFO_BYTES and len(header) == 4
     if not whole or header[:2] != _SYNC or not 0 < shortest == block:
-        raise ShardError("a sound is no FLAC with frames of one length")
+        raise ShardError("its audio is not FLAC with frames of one length")
     samples = int.from_bytes(info[13:18], "big") & (1 << 36) - 1
-    # Without sizes, length and checksum of the file: a decoder is for all alike.
-    alike = info[:4] + bytes(6) + info[10:13] + bytes([info[13] & 0xF0]) + bytes(20)
-    return _Stream(at, block, samples, alike, header)
+    # Frame sizes, length and checksum are zeroed, so that similar files share a decoder.
+    common = info[:4] + bytes(6) + info[10:13] + bytes([info[13] & 0xF0]) + bytes(20)
+    return _Stream(at, block, samples, common, header)
 
 
 def _packets(read: Read, size: int, stream: _Stream, first: int, end: int) -> list[bytes]:
-    """The frames ``first`` … ``end``, each by itself."""
-    begins = {0: stream.begin, stream.frames: size}
-    begin, piece = _find(read, stream, begins, first, end - first)
-    if end not in begins:
-        _find(read, stream, begins, end, 0)
-    if begins[first] < begin or begins[end] > begin + len(piece):
-        begin, piece = begins[first], read(begins[first], begins[end])
-        begins |= _frames(piece, begin, stream)
+    """The bytes of the frames ``first`` to ``end`` (exclusive), one item per frame."""
+    offsets = {0: stream.begin, stream.frames: size}
+    begin, chunk = _find(read, stream, offsets, first, end - first)
+    if end not in offsets:
+        _find(read, stream, offsets, end, 0)
+    if offsets[first] < begin or offsets[end] > begin + len(chunk):
+        begin, chunk = offsets[first], read(offsets[first], offsets[end])
+        offsets |= _frame_offsets(chunk, begin, stream)
     try:
-        places = [begins[number] - begin for number in range(first, end + 1)]
+        bounds = [offsets[number] - begin for number in range(first, end + 1)]
     except KeyError as error:
-        raise ShardError(f"a sound lacks its frame {error}: it is damaged") from None
-    return [piece[a:b] for a, b in pairwise(places)]
+        raise ShardError(f"its audio lacks frame {error}: it is damaged") from None
+    return [chunk[a:b] for a, b in pairwise(bounds)]
 
 
 def _find(
-    read: Read, stream: _Stream, begins: dict[int, int], frame: int, wanted: int
+    read: Read, stream: _Stream, offsets: dict[int, int], frame: int, count: int
 ) -> tuple[int, bytes]:
-    """Read until it is known where a frame begins, and note that and what else was found in
-    ``begins``. Returns where the last piece that was read begins, and the piece; it has about
-    ``wanted`` frames, from some before that frame on."""
+    """Read until the offset of a frame is known; add all offsets found to ``offsets``.
+
+    Returns the offset and bytes of the last read, which begins a few frames before ``frame`` and
+    covers about ``count`` frames from there.
+    """
     margin = _MARGIN
     while True:
-        known = sorted(begins)
-        place = bisect_right(known, frame)
-        below, above = known[place - 1], known[min(place, len(known) - 1)]
-        low, high = begins[below], begins[above]
-        each = (high - low) / max(1, above - below)
-        guess = low + (frame - below) * each
-        at = max(low, round(guess - margin * each))
-        end = min(begins[stream.frames], round(guess + (wanted + margin) * each) + _HEAD_BYTES)
-        piece = read(at, end)
-        before = len(begins)
-        begins |= _frames(piece, at, stream)
-        if frame in begins:
-            return at, piece
-        if len(begins) == before and at == low and end >= high:
-            raise ShardError(f"a sound lacks its frame {frame}: it is damaged")
-        margin *= 2  # else loud parts after long silence are crept through frame by frame
+        known = sorted(offsets)
+        next_known = bisect_right(known, frame)
+        below, above = known[next_known - 1], known[min(next_known, len(known) - 1)]
+        low, high = offsets[below], offsets[above]
+        frame_bytes = (high - low) / max(1, above - below)
+        guess = low + (frame - below) * frame_bytes
+        start = max(low, round(guess - margin * frame_bytes))
+        end = round(guess + (count + margin) * frame_bytes) + _HEAD_BYTES
+        end = min(offsets[stream.frames], end)
+        chunk = read(start, end)
+        known_before = len(offsets)
+        offsets |= _frame_offsets(chunk, start, stream)
+        if frame in offsets:
+            return start, chunk
+        if len(offsets) == known_before and start == low and end >= high:
+            raise ShardError(f"its audio lacks frame {frame}: it is damaged")
+        margin *= 2  # otherwise loud parts after long silence are searched frame by frame
 
 
-def _frames(piece: bytes, begin: int, stream: _Stream) -> dict[int, int]:
-    """Numbers of the frames that begin in a piece of a file, and where in the file they do."""
-    found = {}
-    for at in _syncs(piece):
-        header = piece[at : at + 16]
+def _frame_offsets(chunk: bytes, begin: int, stream: _Stream) -> dict[int, int]:
+    """Frame number -> offset in the file, for frames beginning in the chunk read at ``begin``."""
+    offsets = {}
+    for at in _sync_positions(chunk):
+        header = chunk[at : at + 16]
         number, end = _coded_number(header)
-        if number is None or not _is_alike(header, stream, number):
+        if number is None or not _is_plausible(header, stream, number):
             continue
         end += {6: 1, 7: 2}.get(header[2] >> 4, 0) + {12: 1, 13: 2, 14: 2}.get(header[2] & 15, 0)
         if end < len(header) and _crc8(header[:end]) == header[end]:
-            found[number] = begin + at
-    return found
+            offsets[number] = begin + at
+    return offsets
 
 
-def _is_alike(header: bytes, stream: _Stream, number: int) -> bool:
-    """Whether a frame of this number may have the header: all are as the first, but the last one
-    may be shorter, and each of two channels their sum or difference."""
+def _is_plausible(header: bytes, stream: _Stream, number: int) -> bool:
+    """Whether frame ``number`` may have this header: headers equal the first frame's, except that
+    the last frame may be shorter and that stereo may be coded as sum and difference."""
     last = number == stream.frames - 1
     size_and_rate = header[2] == stream.header[2] or (
         last and header[2] & 15 == stream.header[2] & 15
     )
-    here, there = header[3] >> 4, stream.header[3] >> 4
-    channels = here == there or {here, there} <= _STEREO_CHANNEL_CODES
+    code, first_code = header[3] >> 4, stream.header[3] >> 4
+    channels = code == first_code or {code, first_code} <= _STEREO_CHANNEL_CODES
     same_bits = header[3] & 15 == stream.header[3] & 15
     return number < stream.frames and size_and_rate and channels and same_bits
 
 
-def _syncs(piece: bytes) -> list[int]:
-    """Where the two bytes are that a frame begins with."""
+def _sync_positions(chunk: bytes) -> list[int]:
+    """Positions of the two sync bytes in a chunk, sorted."""
     (word,) = np.frombuffer(_SYNC, np.uint16)
-    places = []
+    positions = []
     for odd in (0, 1):
-        words = np.frombuffer(piece, np.uint16, (len(piece) - odd) // 2, odd)
-        places.append(2 * np.flatnonzero(words == word) + odd)
-    merged: list[int] = np.sort(np.concatenate(places)).tolist()
+        words = np.frombuffer(chunk, np.uint16, (len(chunk) - odd) // 2, odd)
+        positions.append(2 * np.flatnonzero(words == word) + odd)
+    merged: list[int] = np.sort(np.concatenate(positions)).tolist()
     return merged
 
 
 def _coded_number(header: bytes) -> tuple[int | None, int]:
-    """A frame's number, coded as UTF-8 codes characters, and where it ends; None: it is none."""
+    """A frame's number, in UTF-8-like coding, and its end in the header; None if it is invalid."""
     lead = header[4] if len(header) > 4 else 0x80
     if lead < 0x80:
         return lead, 5

@@ -1,7 +1,7 @@
-"""Where a shard set lies: a folder of this machine, or one that fsspec reaches (``s3://…``).
+"""Folders that hold shard sets: local ones, and URLs that fsspec opens (``s3://…``).
 
-Files are named relative to the folder, with ``/``. What fails raises an OSError that says which
-file (``filename``) and why (``strerror``), in both kinds of folder; what is not there is a
+Files are named relative to the folder, with ``/``. In both kinds of folder a failure raises an
+OSError that names the file (``filename``) and the reason (``strerror``), and a missing file raises
 FileNotFoundError.
 """
 
@@ -23,39 +23,40 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://(.*)")
 
 
 class LocalFolder:
-    """A folder of this machine's file systems. It need not exist before something is written."""
+    """A folder in a mounted file system. It is created by the first write."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._descriptors: dict[str, int] = {}
-        self.opens = self.reads = self.bytes_read = 0  # what was asked of the file system
+        self.opens = self.reads = self.bytes_read = 0  # counters for io_counts()
 
     def __str__(self) -> str:
         return str(self.root)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LocalFolder, (self.root,)  # open files stay in this process
+        return LocalFolder, (self.root,)  # file descriptors are not sent to other processes
 
     def __del__(self) -> None:
         for descriptor in self.__dict__.get("_descriptors", {}).values():
             os.close(descriptor)
 
     def path(self, name: str) -> str:
-        """What a file is called outside."""
+        """A file's full path."""
         return str(self.root / name)
 
     def absolute(self) -> LocalFolder:
         return LocalFolder(self.root.absolute())
 
-    def files(self, below: str = "") -> dict[str, int]:
-        """Names and bytes of the files directly in a subfolder; none where there is no folder."""
-        found: dict[str, int] = {}
-        with suppress(FileNotFoundError), os.scandir(self.root / below) as entries:
+    def files(self, subfolder: str = "") -> dict[str, int]:
+        """Names and sizes (bytes) of the files directly in a subfolder; empty if it is missing."""
+        sizes: dict[str, int] = {}
+        with suppress(FileNotFoundError), os.scandir(self.root / subfolder) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):  # others' temporary files come and go
+                # Other processes' temporary files may vanish between the listing and the stat.
+                with suppress(FileNotFoundError):
                     if entry.is_file():
-                        found[entry.name] = entry.stat().st_size
-        return found
+                        sizes[entry.name] = entry.stat().st_size
+        return sizes
 
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
@@ -69,7 +70,10 @@ class LocalFolder:
         return self.opens, self.reads, self.bytes_read
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
-        """Bytes start … end; fewer where the file ends before. The file stays open."""
+        """Bytes ``start`` to ``end`` (exclusive); fewer if the file is shorter.
+
+        The file stays open for later reads.
+        """
         content = os.pread(self._descriptor(name), end - start, start)
         self.reads += 1
         self.bytes_read += len(content)
@@ -84,14 +88,14 @@ class LocalFolder:
         return self._descriptors[name]
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file that nobody ever sees a part of."""
+        """Write a file atomically: readers never see a partial file."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """A file to write to that stands, whole, when the block ends without an exception."""
+        """Open a file for writing; it appears when the block ends without an exception."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
@@ -101,13 +105,14 @@ class LocalFolder:
         """Delete a file if it is there."""
         (self.root / name).unlink(missing_ok=True)
 
-    def delete_partial(self, below: str, name: str = "*") -> None:
-        """Delete what a killed process left half-written of a file (of all) in a subfolder."""
-        remove_temporary_files(self.root / below, name)
+    def delete_partial(self, subfolder: str, name: str = "*") -> None:
+        """Delete the temporary files that killed processes left in a subfolder; ``name`` restricts
+        this to one file's."""
+        remove_temporary_files(self.root / subfolder, name)
 
     @contextmanager
     def local_file(self, name: str) -> Iterator[Path]:
-        """A file as this machine's programs read it."""
+        """A local path to a file, for programs that only read local files."""
         yield self.root / name
 
 
@@ -115,7 +120,7 @@ Folder = LocalFolder | RemoteFolder
 
 
 def open_folder(place: Path | str | Folder) -> Folder:
-    """The folder that a path or a URL names. Raises ShardError for a URL that names none."""
+    """The folder at a path or URL; raises ShardError for a URL without bucket or folder."""
     if isinstance(place, LocalFolder | RemoteFolder):
         return place
     url = _URL.fullmatch(place) if isinstance(place, str) else None
@@ -124,5 +129,5 @@ def open_folder(place: Path | str | Folder) -> Folder:
     if url[1] == "file":
         return LocalFolder(Path(url[2]))
     if not url[2].strip("/"):
-        raise ShardError(f"{place} names no bucket or folder; it must be like s3://bucket/set")
+        raise ShardError(f"{place} names no bucket or folder; write a URL like s3://bucket/set")
     return RemoteFolder(str(place))

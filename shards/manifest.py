@@ -1,4 +1,4 @@
-"""Reading and writing ``manifest.json`` and the index beside each shard."""
+"""Read and write ``manifest.json`` and the index beside each shard."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MANIFEST_NAME = "manifest.json"
 
 
 def read_manifest(root: Folder) -> Manifest:
-    """The manifest of the set in ``root``; raises ShardError where there is no finished set."""
+    """The manifest of the set in ``root``; raises ShardError if ``root`` has no finished set."""
     path = root.path(MANIFEST_NAME)
     try:
         content = root.read(MANIFEST_NAME)
     except FileNotFoundError:
         raise ShardError(
             f"{root} holds no {MANIFEST_NAME}, so it is no finished shard set; "
-            "run the same `avprep build-shards` again to finish it"
+            "run the same `avprep build-shards` command again to finish it"
         ) from None
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error.strerror}") from None
@@ -46,12 +46,12 @@ def shard_names(split: str, number: int) -> tuple[str, str]:
 
 
 def shard_number(file: str) -> int:
-    """The number in a shard's name; raises ValueError for a name that is not of ours."""
+    """The number in a shard's file name; raises ValueError for any other file name."""
     return int(PurePosixPath(file).stem.rpartition("-")[2])
 
 
 def manifest_entry(index: ShardIndex, index_file: str) -> ShardEntry:
-    """The manifest's entry of a finished shard."""
+    """The manifest's entry for a finished shard."""
     return ShardEntry(
         file=index.file,
         index=index_file,
@@ -64,12 +64,12 @@ def manifest_entry(index: ShardIndex, index_file: str) -> ShardEntry:
 
 
 def read_index(root: Folder, name: str) -> ShardIndex:
-    """The index of a shard; raises ShardError if it is missing or damaged."""
+    """A shard's index; raises ShardError if it is missing or damaged."""
     return read_indices(root, [name])[0]
 
 
 def read_indices(root: Folder, names: Sequence[str]) -> list[ShardIndex]:
-    """The indices of many shards; raises ShardError if one is missing or damaged."""
+    """Indices of many shards; raises ShardError if one is missing or damaged."""
     try:
         contents = root.read_all(names)
     except OSError as error:

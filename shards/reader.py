@@ -1,4 +1,4 @@
-"""Reading samples by their place: one window of one view costs the bytes of that window."""
+"""Random access to samples: a window of one view reads only the bytes of that window."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ _CACHED_INFOS = 512
 
 
 class ShardSet:
-    """One split of a finished shard set, in a folder or at a URL such as ``s3://bucket/set``;
-    samples are numbered in the manifest's order.
+    """One split of a finished shard set, in a folder or at a URL, e.g. ``s3://bucket/set``.
 
-    Files are opened when they are first read, so that an instance can be sent to other
-    processes. With ``cache``, shards are copied to that folder of this machine, up to
-    ``cache_bytes``, when they are first read, and read there. Raises ShardError for a folder that
-    holds no finished set or lacks the split.
+    Samples are numbered in the manifest's order. Files are opened when they are first read, so
+    that an instance can be sent to other processes. With ``cache``, shards are copied to that
+    local folder when they are first read, up to ``cache_bytes`` in all, and read there. Raises
+    ShardError if the folder holds no finished set or lacks the split.
 
     >>> train = ShardSet("shards", "train")                       # doctest: +SKIP
     >>> train.frames(0, view=2, start=40, count=8).shape          # doctest: +SKIP
@@ -53,8 +52,8 @@ class ShardSet:
         if cache is not None:
             self.root = CachedFolder(folder, cache, self.manifest.sha256, cache_bytes)
         if split not in self.manifest.splits:
-            there = ", ".join(self.manifest.splits) or "none"
-            raise ShardError(f"{self.root} has no split {split!r}; its splits: {there}")
+            available = ", ".join(self.manifest.splits) or "none"
+            raise ShardError(f"{self.root} has no split {split!r}; its splits: {available}")
         self._entries = self.manifest.splits[split]
         self.keys = [key for entry in self._entries for key in entry.keys]
         self.sources = [source for entry in self._entries for source in entry.sources]
@@ -81,8 +80,8 @@ class ShardSet:
         return len(self.keys)
 
     def check_files(self) -> None:
-        """Raise ShardError where a shard of the split, or its index, is not there or a shard has
-        not its size."""
+        """Raise ShardError if a shard of the split or its index is missing, or a shard's size
+        differs from the manifest."""
         files: dict[str, int] = {}
         for folder in {entry.file.rpartition("/")[0] for entry in self._entries}:
             files |= {f"{folder}/{name}": size for name, size in self.root.files(folder).items()}
@@ -96,11 +95,11 @@ class ShardSet:
             )
 
     def shard_file(self, sample: int) -> str:
-        """The shard of a sample, as the manifest names it."""
+        """The shard that holds a sample; a path relative to the set's folder."""
         return self._entries[int(self.shard_index[sample])].file
 
     def info(self, sample: int) -> SampleInfo:
-        """The JSON member of a sample."""
+        """A sample's record, from its JSON member."""
         return self._cached_info(sample)
 
     def frames(
@@ -112,8 +111,10 @@ class ShardSet:
         step: int = 1,
         out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
-        """``count`` RGB frames of a view, from ``start`` on each ``step``-th: uint8 (count, height,
-        width, 3), in ``out`` where it is given."""
+        """``count`` RGB frames of a view, starting at frame ``start`` with stride ``step``.
+
+        Returns uint8 (count, height, width, 3), written to ``out`` if given.
+        """
         video = self.info(sample).video
         end = start + (count - 1) * step + 1
         if start < 0 or min(count, step) < 1 or end > video.frames:
@@ -132,47 +133,53 @@ class ShardSet:
     def foa(
         self, sample: int, start: int, count: int, view: int = 0
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Sound from sample ``start`` on, as stored, at its original level.
+        """Ambisonic audio from sample ``start``, as stored for a view, at its original level.
 
-        Returns float32 (4, count) in ACN order and the FOA matrix (4, 4) that took the
-        recording's own field to it: ``sound = matrix @ field``. That is the rotation to ``view``
-        where the set holds rotated sound, else the identity. Views j's sound is therefore
-        ``view_foa_matrix(j) @ matrix.T @ sound``, whichever layout the set has.
+        Returns float32 (4, count) in ACN order and the FOA matrix (4, 4) that maps the recording's
+        own field to it: ``audio = matrix @ field``. The matrix is the rotation to ``view`` if the
+        set's layout is ``rotated``, else the identity. The audio of view j is therefore
+        ``view_foa_matrix(j) @ matrix.T @ audio`` in either layout.
         """
         info = self.info(sample)
         if info.audio.channels != ACN_CHANNELS:
-            what = ", ".join(info.audio.channels) or "none"
+            channels = ", ".join(info.audio.channels) or "none"
             raise ShardError(
-                f"{self._name(sample, 'json')}: its sound is no ambisonics (channels: {what}); "
+                f"{self._name(sample, 'json')}: its audio is not ambisonic (channels: {channels}); "
                 "build the set again with --audio foa"
             )
-        place = info.views[view]
-        rotated = info.audio.layout == "rotated"
-        matrix = view_foa_matrix(place.azimuth_deg, place.elevation_deg) if rotated else np.eye(4)
+        direction = info.views[view]
+        matrix = np.eye(4)
+        if info.audio.layout == "rotated":
+            matrix = view_foa_matrix(direction.azimuth_deg, direction.elevation_deg)
         return self.audio(sample, start, count, view), matrix
 
     def audio(self, sample: int, start: int, count: int, view: int = 0) -> NDArray[np.float32]:
-        """Sound from sample ``start`` on, as stored for a view, at its original level: float32
-        (channels, count), with the channels that the sample's record names."""
+        """Audio from sample ``start``, as stored for a view, at its original level.
+
+        Returns float32 (channels, count); the sample's record names the channels.
+        """
         info = self.info(sample)
         if start < 0 or count < 1 or start + count > info.audio.samples:
             raise ValueError(f"samples {start}+{count} not within the clip's {info.audio.samples}")
         rotated = info.audio.layout == "rotated"
         suffix = f"view{view:02d}.flac" if rotated else "flac"
-        _, size = self._place(sample, suffix)
+        _, size = self._member_range(sample, suffix)
         try:
-            sound = self._flac_decoder.decode(
+            audio = self._flac_decoder.decode(
                 partial(self._read, sample, suffix), size, start, count
             )
         except ShardError as error:
             raise ShardError(f"{self._name(sample, suffix)}: {error}") from None
-        if len(sound) != len(info.audio.channels):
-            raise ShardError(f"{self._name(sample, suffix)} has not the channels its JSON says")
-        sound /= np.float32(info.audio.gain)
-        return sound
+        if len(audio) != len(info.audio.channels):
+            raise ShardError(
+                f"{self._name(sample, suffix)} has {len(audio)} channels, but its JSON names "
+                f"{len(info.audio.channels)}"
+            )
+        audio /= np.float32(info.audio.gain)
+        return audio
 
     def label_map(self, sample: int, view: int, number: int) -> NDArray[np.uint8]:
-        """Classes (height, width) that a view shows at the clip's ``map_times_s[number]``."""
+        """Class numbers (height, width) in a view at the clip's ``map_times_s[number]``."""
         suffix = label_map_suffix(view, number)
         try:
             return decode_grey_png(self.member(sample, suffix))
@@ -180,18 +187,19 @@ class ShardSet:
             raise ShardError(f"{self._name(sample, suffix)}: {error}") from None
 
     def member(self, sample: int, suffix: str) -> bytes:
-        """The whole content of a member such as ``view00.mp4``."""
-        return self._read(sample, suffix, 0, self._place(sample, suffix)[1])
+        """The whole content of a member, e.g. ``view00.mp4``."""
+        return self._read(sample, suffix, 0, self._member_range(sample, suffix)[1])
 
-    def _place(self, sample: int, suffix: str) -> tuple[int, int]:
+    def _member_range(self, sample: int, suffix: str) -> tuple[int, int]:
+        """(offset, size) in bytes of a member in its shard."""
         shard = int(self.shard_index[sample])
-        place = self._cached_index(shard)[sample - int(self._first[shard])].get(suffix)
-        if place is None:
+        found = self._cached_index(shard)[sample - int(self._first[shard])].get(suffix)
+        if found is None:
             raise ShardError(f"{self._name(sample, suffix)} is not in the shard's index")
-        return place
+        return found
 
     def _read(self, sample: int, suffix: str, start: int, end: int) -> bytes:
-        offset, _ = self._place(sample, suffix)
+        offset, _ = self._member_range(sample, suffix)
         file = self.shard_file(sample)
         try:
             data = self.root.read_range(file, offset + start, offset + end)
@@ -203,41 +211,45 @@ class ShardSet:
             raise ShardError(f"{path} is truncated; copy it again from the set")
         return data
 
-    def _read_index(self, shard: int) -> tuple[_Places, ...]:
+    def _read_index(self, shard: int) -> tuple[_MemberRanges, ...]:
         entry = self._entries[shard]
         index = read_index(self._origin, entry.index)
         if index.sha256 != entry.sha256 or len(index.samples) != len(entry.keys):
             path = self.root.path(entry.index)
-            raise ShardError(f"{path} is of another set than the manifest")
-        return tuple(_Places(sample.members) for sample in index.samples)
+            raise ShardError(f"{path} belongs to another set than the manifest")
+        return tuple(_MemberRanges(sample.members) for sample in index.samples)
 
     def _read_info(self, sample: int) -> SampleInfo:
         try:
             return SampleInfo.from_json(json.loads(self.member(sample, "json")))
         except (ValueError, KeyError, TypeError) as error:
             name = self._name(sample, "json")
-            raise ShardError(f"{name} is no sample record ({error!r})") from None
+            raise ShardError(f"{name} is not a sample record ({error!r})") from None
 
     def _name(self, sample: int, suffix: str) -> str:
         return f"{self.root.path(self.shard_file(sample))}: {self.keys[sample]}.{suffix}"
 
 
-class _Places:
-    """Where the members of a sample lie. It may have hundreds of label maps, whose places are held
-    in little memory."""
+class _MemberRanges:
+    """Byte ranges of a sample's members. Samples may have hundreds of label maps; these are stored
+    compactly, to save memory."""
 
     def __init__(self, members: dict[str, tuple[int, int]]) -> None:
-        self._few = {s: place for s, place in members.items() if not s.endswith(LABEL_MAP_SUFFIX)}
-        maps = sorted(members.keys() - self._few.keys())
-        self._map_names = "\n".join(maps)
-        self._map_places = np.array([members[name] for name in maps], dtype=np.int64)
+        self._others = {
+            suffix: found
+            for suffix, found in members.items()
+            if not suffix.endswith(LABEL_MAP_SUFFIX)
+        }
+        maps = sorted(members.keys() - self._others.keys())
+        self._map_suffixes = "\n".join(maps)
+        self._map_ranges = np.array([members[suffix] for suffix in maps], dtype=np.int64)
 
     def get(self, suffix: str) -> tuple[int, int] | None:
-        """Offset and bytes of a member; None if there is none of this name."""
+        """(offset, size) in bytes of a member; None if there is none with this suffix."""
         if not suffix.endswith(LABEL_MAP_SUFFIX):
-            return self._few.get(suffix)
-        names = self._map_names.split("\n")
-        if suffix not in names:
+            return self._others.get(suffix)
+        suffixes = self._map_suffixes.split("\n")
+        if suffix not in suffixes:
             return None
-        offset, size = self._map_places[names.index(suffix)].tolist()
+        offset, size = self._map_ranges[suffixes.index(suffix)].tolist()
         return offset, size

@@ -1,6 +1,6 @@
-"""A folder that fsspec reaches: in an object store, or on another machine.
+"""A folder that fsspec opens: in an object store, or on another machine.
 
-fsspec is imported when such a folder is first touched, so that local sets need none of it.
+fsspec is imported when such a folder is first used, so that local sets do not need it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from typing import Any, BinaryIO, cast
 from shards.errors import ShardError
 
 _REMOTE_EXTRA_PACKAGES = ("fsspec", "s3fs")
-# s3fs holds this many parts of 50 MB in memory while it uploads, and each worker uploads.
+# s3fs keeps this many parts of 50 MB in memory during an upload, and each worker uploads.
 _S3_PARTS_AT_ONCE = 2
 
 
 class RemoteFolder:
-    """A folder named by a URL. Object stores show an object only when it is whole; what is no
-    object store (sftp, …) may show a part of a file while it is written.
+    """A folder at a URL.
 
-    Instances can be sent to other processes and survive a fork: a connection is of one process.
+    Object stores show an object only when it is complete; other stores (sftp, …) may show a partial
+    file while it is written. Instances can be pickled and survive a fork: each process opens its
+    own connection.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self._opened: tuple[int, Any, str] | None = None
-        self.reads = self.bytes_read = 0  # what was asked of the store
+        self.reads = self.bytes_read = 0  # counters for io_counts()
 
     def __str__(self) -> str:
         return self.url
@@ -39,42 +40,42 @@ class RemoteFolder:
         return RemoteFolder, (self.url,)
 
     def path(self, name: str) -> str:
-        """What a file is called outside."""
+        """A file's URL."""
         return f"{self.url}/{name}" if name else self.url
 
     def absolute(self) -> RemoteFolder:
         return self
 
-    def files(self, below: str = "") -> dict[str, int]:
-        """Names and bytes of the files directly in a subfolder, by one listing; none where there
-        is no folder."""
-        with self._access(below) as (store, path):
-            store.invalidate_cache()  # other processes write here too
+    def files(self, subfolder: str = "") -> dict[str, int]:
+        """Names and sizes (bytes) of the files directly in a subfolder, from one listing; empty if
+        it is missing."""
+        with self._access(subfolder) as (store, path):
+            store.invalidate_cache()  # other processes may have written files since
             try:
                 entries = store.ls(path, detail=True)
             except FileNotFoundError as error:
                 if _bucket_is_missing(error):
                     raise
                 return {}
-            found = {}
+            sizes = {}
             for entry in entries:
                 folder, _, name = entry["name"].rpartition("/")
                 if entry["type"] == "file" and folder.strip("/") == path.strip("/"):
-                    found[name] = int(entry["size"])
-            return found
+                    sizes[name] = int(entry["size"])
+            return sizes
 
     def read(self, name: str) -> bytes:
         with self._access(name) as (store, path):
-            # From 0 on: s3fs asks for the size first where no range is given.
+            # With start=0: s3fs makes a further request for the size if no range is given.
             return bytes(store.cat_file(path, start=0))
 
     def read_all(self, names: Iterable[str]) -> list[bytes]:
-        """The contents of many small files, read at the same time."""
+        """The contents of many small files, read concurrently."""
         names = list(names)
         contents: list[bytes] = []
         with self._access("") as (store, root):
-            found = store.cat_ranges([f"{root}/{name}" for name in names], 0, None)
-        for name, content in zip(names, found, strict=True):
+            results = store.cat_ranges([f"{root}/{name}" for name in names], 0, None)
+        for name, content in zip(names, results, strict=True):
             with self._access(name):
                 if isinstance(content, Exception):
                     raise content
@@ -82,11 +83,11 @@ class RemoteFolder:
         return contents
 
     def io_counts(self) -> tuple[int, int, int]:
-        """Files opened (none), requests and bytes of `read_range` in this process so far."""
+        """Files opened (always 0), requests and bytes of `read_range` in this process so far."""
         return 0, self.reads, self.bytes_read
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
-        """Bytes start … end; fewer where the file ends before."""
+        """Bytes ``start`` to ``end`` (exclusive); fewer if the file is shorter."""
         if start == end:
             return b""
         with self._access(name) as (store, path):
@@ -96,16 +97,16 @@ class RemoteFolder:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file that nobody ever sees a part of."""
+        """Write a file atomically: readers never see a partial object."""
         self._upload(name, lambda store, path: store.pipe_file(path, content))
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """A file to write to that stands, whole, when the block ends without an exception.
+        """Open a file for writing; it is uploaded when the block ends without an exception.
 
-        It is made in a temporary file of this machine that has no name, so that a killed process
-        leaves none behind, and then uploaded. Where an upload is killed, a store may keep the parts
-        that arrived, unseen: what drops them is the bucket's own rule for incomplete uploads.
+        The content is collected in a local temporary file without a name, so that a killed process
+        leaves nothing behind. If an upload is killed, the store may keep the parts it received,
+        invisibly; the bucket's own rule for incomplete uploads deletes them.
         """
         with tempfile.TemporaryFile() as file:
             try:
@@ -114,22 +115,24 @@ class RemoteFolder:
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                what = f"{tempfile.gettempdir()} is full, where it is made; set TMPDIR to another"
-                raise OSError(errno.EIO, what, self.path(name)) from None
-            by_number = f"/dev/fd/{file.fileno()}"
-            self._upload(name, lambda store, path: store.put_file(by_number, path))
+                reason = (
+                    f"the temporary folder {tempfile.gettempdir()} is full; set TMPDIR to another"
+                )
+                raise OSError(errno.EIO, reason, self.path(name)) from None
+            descriptor_path = f"/dev/fd/{file.fileno()}"
+            self._upload(name, lambda store, path: store.put_file(descriptor_path, path))
 
     def delete(self, name: str) -> None:
         """Delete a file if it is there."""
         with self._access(name) as (store, path), suppress(FileNotFoundError):
             store.rm_file(path)
 
-    def delete_partial(self, below: str, name: str = "*") -> None:
-        """Nothing: what is half-written never stands here."""
+    def delete_partial(self, subfolder: str, name: str = "*") -> None:
+        """Nothing to do: partial files are never visible here."""
 
     @contextmanager
     def local_file(self, name: str) -> Iterator[Path]:
-        """A file as this machine's programs read it: a copy that is deleted afterwards."""
+        """A local copy of a file, for programs that only read local files; deleted afterwards."""
         with tempfile.TemporaryDirectory(prefix="avsa360-") as folder:
             local = Path(folder) / Path(name).name
             with self._access(name) as (store, path):
@@ -141,16 +144,16 @@ class RemoteFolder:
             try:
                 send(store, path)
             except FileNotFoundError as error:
-                if _bucket_is_missing(error):  # which is its owner's to make
+                if _bucket_is_missing(error):  # creating buckets is left to the owner
                     raise
-                # Object stores have no folders; elsewhere they must be there first.
+                # Object stores have no folders; other stores need the parent folder first.
                 store.makedirs(path.rpartition("/")[0], exist_ok=True)
                 send(store, path)
 
     @contextmanager
     def _access(self, name: str) -> Iterator[tuple[Any, str]]:
-        """The file system and a file's path in it; what is raised inside becomes an OSError of
-        that file."""
+        """The fsspec file system and a file's path in it; any exception inside the block becomes an
+        OSError that names the file."""
         store, root = self._open()
         try:
             yield store, f"{root}/{name}" if name else root
@@ -159,9 +162,9 @@ class RemoteFolder:
                 raise OSError(errno.EIO, str(error), self.url) from error
             reason = os.strerror(errno.ENOENT)
             raise FileNotFoundError(errno.ENOENT, reason, self.path(name)) from error
-        except Exception as error:  # each store has errors of its own, not all of them OSErrors
+        except Exception as error:  # each store has its own exceptions, not all of them OSErrors
             code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
-            raise OSError(code, _in_words(error), self.path(name)) from error
+            raise OSError(code, _one_line(error), self.path(name)) from error
 
     def _open(self) -> tuple[Any, str]:
         process = os.getpid()
@@ -177,22 +180,25 @@ def _connect(url: str) -> tuple[Any, str]:
         options = {"max_concurrency": _S3_PARTS_AT_ONCE} if url.startswith("s3") else {}
         store, root = fsspec.url_to_fs(url, **options)
     except ImportError as error:
-        # fsspec says in its own words what it lacks; the name is in what it caught.
+        # fsspec's own message does not name the missing package; its cause does.
         cause = error.__cause__ or error
         package = cause.name if isinstance(cause, ImportError) and cause.name else str(error)
-        what = "avsa360[remote]" if package in _REMOTE_EXTRA_PACKAGES else package
-        raise ShardError(f"{url} needs {package}; `pip install '{what}'` brings it") from None
+        requirement = "avsa360[remote]" if package in _REMOTE_EXTRA_PACKAGES else package
+        raise ShardError(
+            f"{url} needs {package}; `pip install '{requirement}'` brings it"
+        ) from None
     except Exception as error:
-        raise ShardError(f"{url} cannot be opened: {_in_words(error)}") from None
+        raise ShardError(f"{url} cannot be opened: {_one_line(error)}") from None
     return store, str(root).rstrip("/")
 
 
-def _in_words(error: Exception) -> str:
-    """One line for the user; other packages' errors with their names, to search for."""
+def _one_line(error: Exception) -> str:
+    """An error as one line for the user; exceptions of other packages keep their class name, which
+    the user can search for."""
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
     return text if isinstance(error, OSError) and text else f"{type(error).__name__}: {text}"
 
 
 def _bucket_is_missing(error: FileNotFoundError) -> bool:
-    """Whether a bucket is missing rather than a file in it."""
+    """Whether the bucket is missing, not only a file in it."""
     return any(word in str(error).lower() for word in ("bucket does not", "container does not"))

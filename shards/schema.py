@@ -1,4 +1,4 @@
-"""The records of a shard set: a sample's JSON member, a shard's index and the manifest."""
+"""The JSON records of a shard set: a sample's record, a shard's index and the manifest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True)
 class View:
-    """A viewpoint: direction of the crop's centre and true angles between its outer edges."""
+    """A viewpoint: the direction of the crop's centre, and the angles between its outer edges."""
 
     azimuth_deg: float
     elevation_deg: float
@@ -28,7 +28,8 @@ class View:
     def __post_init__(self) -> None:
         if not -180.0 < self.azimuth_deg <= 180.0 or not -90.0 <= self.elevation_deg <= 90.0:
             raise ValueError(
-                f"no direction: azimuth {self.azimuth_deg}, elevation {self.elevation_deg}"
+                f"azimuth {self.azimuth_deg}, elevation {self.elevation_deg} is not a direction: "
+                "the ranges are (-180, 180] and [-90, 90]"
             )
         if not (0.0 < self.hfov_deg < 180.0 and 0.0 < self.vfov_deg < 180.0):
             raise ValueError(f"fields of view {self.hfov_deg}, {self.vfov_deg} are not in (0, 180)")
@@ -36,11 +37,11 @@ class View:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """The crops of a sample: H.264 in mp4, constant frame rate, closed groups of pictures (GOP).
+    """The crops of a sample: H.264 in mp4, constant frame rate, closed groups of pictures (GOPs).
 
-    ``avcc`` (hex) is the decoder configuration of every crop, ``gops[v]`` holds the byte offsets
-    inside the member of view v at which its GOPs begin, and at last where the last one ends, so
-    that a reader decodes a window without opening the container.
+    ``avcc`` (hex) is the decoder configuration of every crop. ``gops[v]`` holds the byte offsets
+    in the member of view v at which its GOPs begin, followed by the end of the last one, so that
+    a reader decodes a window without opening the container.
     """
 
     fps: float
@@ -54,19 +55,29 @@ class VideoInfo:
     def __post_init__(self) -> None:
         numbers = (self.fps, self.frames, self.height, self.width, self.gop_frames)
         if not (all(map(math.isfinite, numbers)) and min(numbers) > 0):
-            raise ValueError(f"no video: fps, frames, height, width, GOP are {numbers}")
+            raise ValueError(
+                f"fps, frames, height, width and GOP length must be positive, not {numbers}"
+            )
         bytes.fromhex(self.avcc)
-        ends = -(-self.frames // self.gop_frames) + 1
-        if any(len(of) != ends or list(of) != sorted(of) or of[0] < 0 for of in self.gops):
-            raise ValueError("its groups of pictures are not as many as its frames say")
+        expected = -(-self.frames // self.gop_frames) + 1
+        for offsets in self.gops:
+            if (
+                len(offsets) != expected
+                or list(offsets) != sorted(offsets)
+                or min(offsets, default=0) < 0
+            ):
+                raise ValueError(
+                    f"its GOP offsets do not match {self.frames} frames in GOPs of "
+                    f"{self.gop_frames}"
+                )
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The sound of a sample: FLAC, 16 bits; stored = gain * original.
+    """The audio of a sample: FLAC, 16 bits; stored = gain * original.
 
-    ``channels`` are W, Y, Z, X of ambisonics; M, what a beam to the view hears; L and R, what ears
-    on its left and right hear; or none, where a video has no sound.
+    ``channels`` are W, Y, Z, X for ambisonics; M for a beam towards the view; L and R for a pair of
+    beams to its left and right; empty for a video without audio.
     """
 
     sample_rate: int
@@ -78,24 +89,36 @@ class AudioInfo:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.gain) and self.gain > 0 and self.sample_rate > 0):
-            raise ValueError(f"no sound: gain {self.gain}, {self.sample_rate} Hz")
+            raise ValueError(
+                f"audio gain and sample rate must be positive, not {self.gain} and "
+                f"{self.sample_rate} Hz"
+            )
         if self.layout not in ("rotated", "source"):
-            raise ValueError(f"audio layout is rotated or source, not {self.layout!r}")
+            raise ValueError(f"audio layout must be rotated or source, not {self.layout!r}")
 
 
 @dataclass(frozen=True)
 class SampleInfo:
-    """What ``KEY.json`` holds: one clip with all its views.
+    """Content of ``KEY.json``: one clip with all its views.
 
-    ``source`` names the original recording (clips of one video share it) and ``start_s`` the
-    clip's begin in it; ``file`` is the video it was made from, relative to the folder given to
-    the build, ``file_start_s`` the clip's begin in that, and ``source_format`` how its picture
-    and sound were read; ``events``: what sounds where and when in the clip, where that is known
-    (``time_s``, ``class``, ``source``, ``azimuth_deg``, ``elevation_deg``, …; what cannot be seen
-    may be marked ``"visible": false``), one for each source and step of ``event_step_s`` in which
-    it sounds, ``time_s`` being the step's begin; ``folds``: the clip's role (train, test or
-    unused) in each official fold of its data set; ``map_times_s``: moments of the clip of which
-    there are label maps, ``view00.t000.seg.png`` and so on.
+    Attributes
+    ----------
+    source, start_s
+        The original recording (shared by all its clips), and the clip's start in it.
+    file, file_start_s
+        The video file the clip was cut from, relative to the folder given to the build, and the
+        clip's start in that file.
+    source_format
+        How the file's video and audio were read.
+    events
+        Annotated sound events, if any: one entry (``time_s``, ``class``, ``source``,
+        ``azimuth_deg``, ``elevation_deg``, …) per sound source and step of ``event_step_s`` in
+        which it is heard; ``time_s`` is the step's start. Sources out of sight may be marked
+        ``"visible": false``.
+    folds
+        The clip's role (train, test or unused) in each official fold of its dataset.
+    map_times_s
+        Times in the clip that have label maps, ``view00.t000.seg.png`` and so on.
     """
 
     key: str
@@ -117,7 +140,7 @@ class SampleInfo:
 
     def __post_init__(self) -> None:
         if len(self.video.gops) != len(self.views):
-            raise ValueError(f"{len(self.views)} views, but crops of {len(self.video.gops)}")
+            raise ValueError(f"{len(self.views)} views, but {len(self.video.gops)} crops")
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
@@ -135,7 +158,7 @@ class SampleInfo:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> SampleInfo:
-        """Raises KeyError, TypeError or ValueError for a value that is no sample."""
+        """Parse a record; raises KeyError, TypeError or ValueError if it is not one."""
         video = dict(value["video"])
         video["gops"] = tuple(tuple(offsets) for offsets in video["gops"])
         audio = dict(value["audio"])
@@ -162,14 +185,15 @@ def _tuple(value: list[Any] | None) -> tuple[Any, ...] | None:
 
 
 def label_map_suffix(view: int, number: int) -> str:
-    """The member that holds a view's label map of the clip's ``map_times_s[number]``."""
+    """Suffix of the member that holds a view's label map at ``map_times_s[number]``."""
     return f"view{view:02d}.t{number:03d}{LABEL_MAP_SUFFIX}"
 
 
 @dataclass(frozen=True)
 class SampleIndex:
-    """Where a sample lies in its shard: ``members`` maps a suffix such as ``view00.mp4`` to the
-    (offset, bytes) of its content in the tar. ``label`` and ``folds`` are those of its record."""
+    """A sample's position in its shard: ``members`` maps a suffix, e.g. ``view00.mp4``, to the
+    (offset, size) in bytes of its content in the tar. ``label`` and ``folds`` are copied from its
+    record."""
 
     key: str
     source: str
@@ -180,7 +204,8 @@ class SampleIndex:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """``SPLIT-000000.index.json`` beside its tar, written after it: the mark of a whole shard."""
+    """``SPLIT-000000.index.json`` beside its tar; written after it, so that its presence marks a
+    complete shard."""
 
     file: str
     bytes: int
@@ -189,7 +214,7 @@ class ShardIndex:
     samples: tuple[SampleIndex, ...]
     failures: tuple[dict[str, str], ...] = ()
     dropped: tuple[dict[str, Any], ...] = ()
-    """Clips that are not here because a threshold asked for it, with their numbers."""
+    """Clips that a threshold excluded, with the values that were compared with it."""
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
@@ -205,7 +230,7 @@ class ShardIndex:
             SampleIndex(
                 sample["key"],
                 sample["source"],
-                {name: (place[0], place[1]) for name, place in sample["members"].items()},
+                {name: (offset, size) for name, (offset, size) in sample["members"].items()},
                 sample.get("label"),
                 _tuple(sample.get("folds")),
             )
@@ -218,9 +243,9 @@ class ShardIndex:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """A shard as the manifest lists it; ``file`` and ``index`` are relative to the set's folder.
+    """The manifest's entry for a shard; ``file`` and ``index`` are relative to the set's folder.
 
-    ``keys`` and ``sources`` hold one entry per sample, so that a plan needs the manifest alone.
+    ``keys`` and ``sources`` have one item per sample, so that sampling needs only the manifest.
     """
 
     file: str
@@ -238,17 +263,17 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``manifest.json``: what the set holds and how it was made; written last."""
+    """``manifest.json``: the set's shards and how they were built. Written last."""
 
     options: dict[str, Any]
     versions: dict[str, str]
     splits: dict[str, tuple[ShardEntry, ...]]
     plan: str
-    """Digest of the build's clips and options: what the same command would make again."""
+    """Digest of the build's clips and options; the same command on the same files repeats it."""
     format: str = FORMAT_NAME
     version: int = FORMAT_VERSION
     sha256: str = field(default="", compare=False)
-    """SHA-256 of the file it was read from: the identity of the set."""
+    """SHA-256 of the file it was read from; identifies the set."""
 
     def to_json(self) -> dict[str, Any]:
         splits: dict[str, Any] = {}
@@ -270,13 +295,16 @@ class Manifest:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], sha256: str = "") -> Manifest:
-        """Raises ShardError for another format or version, KeyError or TypeError for a torn one."""
+        """Parse a manifest.
+
+        Raises ShardError for another format or version, KeyError or TypeError if it is incomplete.
+        """
         if value.get("format") != FORMAT_NAME:
             raise ShardError(f"its format is {value.get('format')!r}, not {FORMAT_NAME!r}")
         if value["version"] != FORMAT_VERSION:
             raise ShardError(
-                f"its format version is {value['version']} and this program reads version "
-                f"{FORMAT_VERSION}; use the program's version that wrote it, or build it again"
+                f"its format version is {value['version']}, but this program reads version "
+                f"{FORMAT_VERSION}; read it with the version that wrote it, or build it again"
             )
         names = ("file", "index", "bytes", "sha256", "duration_s")
         splits = {

@@ -1,8 +1,8 @@
-"""H.264 crops as the shards hold them: where their groups of pictures lie, and decoding these.
+"""H.264 crops in shards: find their groups of pictures (GOPs), and decode runs of them.
 
 A crop is an mp4 with one track, one slice per frame, no B-frames and a key frame every
-``gop_frames`` frames. Its samples stand in ``mdat`` one after another as length-prefixed NAL
-units (ISO/IEC 14496-15), so that any run of whole GOPs can be decoded without the container.
+``gop_frames`` frames. Its frames lie in ``mdat`` one after another as length-prefixed NAL units
+(ISO/IEC 14496-15), so that any run of whole GOPs can be decoded without the container.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _nal_units(stream: bytes, start: int, end: int) -> Iterator[tuple[int, int, 
 
 
 def access_units(stream: bytes, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
-    """(offset, end, is a key frame) of the frames in stream[start:end], one slice each."""
+    """(offset, end, is_key_frame) of each frame in stream[start:end]; frames have one slice."""
     unit_start = start
     for _, nal_end, kind in _nal_units(stream, start, end):
         if kind in (_SLICE, _KEY_SLICE):
@@ -42,42 +42,43 @@ def access_units(stream: bytes, start: int, end: int) -> Iterator[tuple[int, int
 
 
 def index_mp4(mp4: bytes) -> tuple[str, tuple[int, ...], int]:
-    """Decoder configuration (hex), GOP offsets (the last one is the end) and number of frames.
+    """Decoder configuration (hex), GOP offsets (followed by the end of the last GOP) and number of
+    frames.
 
-    Raises ShardError where the file is not of the form described above.
+    Raises ShardError if the file does not have the form described above.
     """
     start, end = _box(mp4, b"mdat")
     units = list(access_units(mp4, start, end))
-    # Not anywhere: pictures hold these four bytes as well, once in some ten thousand crops.
+    # Only inside moov: in one of about ten thousand crops, the coded frames hold these four bytes.
     at = mp4.find(b"avcC", *_box(mp4, b"moov"))
     if at < 4 or not units or not units[0][2]:
-        raise ShardError("a crop is no H.264 mp4 that begins with a key frame")
+        raise ShardError("a crop is not an H.264 mp4 that begins with a key frame")
     configuration = mp4[at + 4 : at - 4 + struct.unpack(">I", mp4[at - 4 : at])[0]]
     gops = [unit_start for unit_start, _, is_key in units if is_key]
     return configuration.hex(), (*gops, units[-1][1]), len(units)
 
 
 def _box(mp4: bytes, name: bytes) -> tuple[int, int]:
-    """Begin and end of the content of a top-level box."""
-    at = 0
-    while at + 8 <= len(mp4):
-        size, kind = struct.unpack(">I4s", mp4[at : at + 8])
+    """Start and end of a top-level box's content."""
+    offset = 0
+    while offset + 8 <= len(mp4):
+        size, kind = struct.unpack(">I4s", mp4[offset : offset + 8])
         if size < 8:
             break
         if kind == name:
-            return at + 8, at + size
-        at += size
+            return offset + 8, offset + size
+        offset += size
     raise ShardError(f"a crop has no {name.decode()} box")
 
 
 class CropDecoder:
-    """One reused H.264 decoder: GOP bytes in, RGB frames out."""
+    """A reusable H.264 decoder: bytes of GOPs in, RGB frames out."""
 
     def __init__(self, avcc: str) -> None:
         self._codec: VideoCodecContext = VideoCodecContext.create("h264", "r")
         self._codec.extradata = bytes.fromhex(avcc)
         self._codec.thread_count = 1
-        # One converter for all frames: a frame's own to_ndarray sets a new one up each time.
+        # Shared by all frames: frame.to_ndarray() would create a converter for each one.
         self._converter = VideoReformatter()
 
     def decode(
@@ -88,25 +89,27 @@ class CropDecoder:
         step: int = 1,
         out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
-        """``count`` frames of the GOPs, from ``skip`` on each ``step``-th, RGB (count, height,
-        width, 3); in ``out`` where it is given."""
+        """``count`` frames of the GOPs, starting at frame ``skip`` with stride ``step``.
+
+        Returns RGB (count, height, width, 3), written to ``out`` if given.
+        """
         end = skip + (count - 1) * step + 1
         frames = self._frames(gops, end)
         if len(frames) < end:
-            raise ShardError(f"a crop has {len(frames)} frames where {end} are needed")
+            raise ShardError(f"a crop has {len(frames)} frames, but {end} are needed")
         first = frames[skip]
         if out is None:
             out = np.empty((count, first.height, first.width, 3), np.uint8)
         elif out.shape != (count, first.height, first.width, 3):
-            raise ShardError(f"a crop has frames of {first.width}×{first.height}")
-        for picture, frame in zip(out, frames[skip:end:step], strict=True):
+            raise ShardError(f"a crop has frames of {first.width}×{first.height} pixels")
+        for target, frame in zip(out, frames[skip:end:step], strict=True):
             (plane,) = self._converter.reformat(frame, format="rgb24", threads=1).planes
             rows = np.frombuffer(memoryview(plane), np.uint8).reshape(first.height, plane.line_size)
-            picture.reshape(first.height, -1)[:] = rows[:, : 3 * first.width]
+            target.reshape(first.height, -1)[:] = rows[:, : 3 * first.width]
         return out
 
     def _frames(self, gops: bytes, count: int) -> list[av.VideoFrame]:
-        """The first frames of the GOPs."""
+        """The first ``count`` frames of the GOPs; fewer if they hold fewer."""
         self._codec.flush_buffers()
         frames: list[av.VideoFrame] = []
         try:
@@ -121,12 +124,12 @@ class CropDecoder:
 
 
 def decode_grey_png(content: bytes) -> NDArray[np.uint8]:
-    """The grey levels (height, width) of a PNG; raises ShardError for anything else."""
+    """The grey levels (height, width) of an 8-bit grey PNG; raises ShardError for anything else."""
     try:
         with av.open(io.BytesIO(content), "r", format="png_pipe") as container:
             frame = next(container.decode(video=0))
             if frame.format.name != "gray":
-                raise ShardError(f"is no grey PNG but {frame.format.name}")
+                raise ShardError(f"is not a grey PNG but {frame.format.name}")
             return np.asarray(frame.to_ndarray(), dtype=np.uint8)
     except (av.FFmpegError, StopIteration, IndexError, ValueError) as error:
         raise ShardError(f"does not decode as PNG ({error})") from None

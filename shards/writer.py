@@ -1,4 +1,4 @@
-"""Writing one shard: a plain tar whose bytes depend on its samples alone."""
+"""Write one shard: a plain tar whose bytes depend only on its samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shards.schema import KEY_PATTERN, SampleIndex, SampleInfo, ShardIndex
 
 
 class _HashingFile:
-    """What tarfile needs of a file to write to, with a running SHA-256."""
+    """The part of the file interface that tarfile needs for writing, with a running SHA-256."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -46,35 +46,35 @@ class ShardWriter:
     def add(self, info: SampleInfo, members: dict[str, bytes]) -> None:
         """Add a sample; ``members`` maps suffixes (``view00.mp4``) to contents.
 
-        Members of a sample are contiguous and sorted; times, owners and modes are constant.
-        Raises ValueError for a key that is not of the format or already in this shard.
+        A sample's members are contiguous and sorted; times, owners and modes are constant.
+        Raises ValueError for a key with other characters or one that is already in this shard.
         """
         if not KEY_PATTERN.fullmatch(info.key):
             raise ValueError(f"key {info.key!r} has characters other than A-Z a-z 0-9 _ -")
         if any(sample.key == info.key for sample in self._samples):
             raise ValueError(f"key {info.key!r} is in this shard already")
         contents = {**members, "json": dump_json(info.to_json())}
-        places: dict[str, tuple[int, int]] = {}
+        ranges: dict[str, tuple[int, int]] = {}
         for suffix in sorted(contents):
             header = tarfile.TarInfo(f"{info.key}.{suffix}")
             header.size = len(contents[suffix])
             header.mode = 0o644
-            places[suffix] = (self._file.bytes + tarfile.BLOCKSIZE, header.size)
+            ranges[suffix] = (self._file.bytes + tarfile.BLOCKSIZE, header.size)
             self._tar.addfile(header, io.BytesIO(contents[suffix]))
-        index = SampleIndex(info.key, info.source, places, info.label, info.folds)
+        index = SampleIndex(info.key, info.source, ranges, info.label, info.folds)
         self._samples.append(index)
         self._duration_s += info.duration_s
 
     def add_failure(self, failure: dict[str, str]) -> None:
-        """Remember a clip that did not become a sample of this shard."""
+        """Record a clip that could not be made into a sample."""
         self._failures.append(failure)
 
     def add_dropped(self, dropped: dict[str, Any]) -> None:
-        """Remember a clip that was left out on purpose."""
+        """Record a clip that was left out on purpose."""
         self._dropped.append(dropped)
 
     def finish(self) -> ShardIndex:
-        """End the tar and return its index."""
+        """Close the tar and return its index."""
         self._tar.close()
         return ShardIndex(
             file=self._tar_name,
@@ -89,10 +89,9 @@ class ShardWriter:
 
 @contextmanager
 def open_shard(root: Folder, tar_name: str, index_name: str) -> Iterator[ShardWriter]:
-    """Write ``tar_name`` in ``root`` and then its mark of being finished, ``index_name``.
+    """Write ``tar_name`` in ``root``, then ``index_name``, which marks it as finished.
 
-    Nothing stands under either name before it is complete; an exception inside the block leaves
-    neither behind.
+    Each file appears only when it is complete; an exception inside the block leaves neither.
     """
     with root.create(tar_name) as file:
         writer = ShardWriter(file, tar_name)

@@ -1,10 +1,11 @@
-"""Copies of shards on a local disk: the same samples, a bounded size, several processes."""
+"""The local cache of shards: same samples, bounded size, several processes."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,23 +22,22 @@ from tests.support.tiny_set import make_set
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set of five shards, of one clip each."""
-    place = tmp_path_factory.mktemp("set")
+    """A set of five shards with one clip each."""
+    folder = tmp_path_factory.mktemp("set")
     entries = []
     for number in range(5):
-        part = make_set(place / f"part{number}", {"train": 1}, seed=number)
+        part = make_set(folder / f"part{number}", {"train": 1}, seed=number)
         (entry,) = ShardSet(part)._entries
         tar, index = shard_names("train", number)
-        (place / tar).parent.mkdir(exist_ok=True)
-        (part / entry.file).rename(place / tar)
-        (part / entry.index).rename(place / index)
-        keys = {"file": tar, "index": index}
-        entries.append(type(entry)(**{**vars(entry), **keys}))
-    write_manifest(open_folder(place), Manifest({}, {}, {"train": tuple(entries)}, plan=""))
-    return place
+        (folder / tar).parent.mkdir(exist_ok=True)
+        (part / entry.file).rename(folder / tar)
+        (part / entry.index).rename(folder / index)
+        entries.append(replace(entry, file=tar, index=index))
+    write_manifest(open_folder(folder), Manifest({}, {}, {"train": tuple(entries)}, plan=""))
+    return folder
 
 
-def held(cache: Path) -> list[Path]:
+def cached_shards(cache: Path) -> list[Path]:
     return sorted(cache.glob("*/*/*.tar"))
 
 
@@ -46,14 +46,17 @@ def read_all(root: Path, cache: Path | None, limit: int = 10**9) -> list[np.ndar
     return [shards.frames(sample, 1, 3, 4) for sample in (*range(len(shards)), 0)]
 
 
-def test_samples_are_the_same_and_come_from_the_copy(root: Path, tmp_path: Path) -> None:
+def test_cached_samples_equal_the_originals_and_are_read_locally(
+    root: Path, tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     direct = read_all(root, None)
     for _ in range(2):
         np.testing.assert_array_equal(read_all(root, cache), direct)
-    assert [path.name for path in held(cache)] == [f"train-{i:06d}.tar" for i in range(5)]
+    assert [path.name for path in cached_shards(cache)] == [f"train-{i:06d}.tar" for i in range(5)]
     assert all(
-        path.read_bytes() == (root / "train" / path.name).read_bytes() for path in held(cache)
+        path.read_bytes() == (root / "train" / path.name).read_bytes()
+        for path in cached_shards(cache)
     )
 
     class Unreadable(LocalFolder):
@@ -62,7 +65,7 @@ def test_samples_are_the_same_and_come_from_the_copy(root: Path, tmp_path: Path)
 
     version = ShardSet(root).manifest.sha256
     folder = CachedFolder(Unreadable(root), cache, version, 10**9)
-    size = held(cache)[0].stat().st_size
+    size = cached_shards(cache)[0].stat().st_size
     assert len(folder.read_range("train/train-000000.tar", 0, size)) == size
 
 
@@ -73,71 +76,71 @@ def test_a_set_larger_than_the_cache_is_not_copied_again_and_again(
     sizes = [path.stat().st_size for path in sorted((root / "train").glob("*.tar"))]
     limit = sizes[0] + sizes[1] + sizes[2] + min(sizes[3:]) // 2
     np.testing.assert_array_equal(read_all(root, cache, limit), read_all(root, None))
-    copied = [(path.name, path.stat().st_ino) for path in held(cache)]
+    copied = [(path.name, path.stat().st_ino) for path in cached_shards(cache)]
     assert [name[-5] for name, _ in copied] == ["0", "1", "2"]
-    for path in held(cache):  # an epoch may take longer than that
+    for path in cached_shards(cache):  # an epoch may take longer than IDLE_S
         os.utime(path, (time.time() - IDLE_S - 1,) * 2)
     ShardSet(root, cache=cache, cache_bytes=limit).frames(3, 0, 0, 1)
     np.testing.assert_array_equal(read_all(root, cache, limit), read_all(root, None))
-    assert [(path.name, path.stat().st_ino) for path in held(cache)] == copied
+    assert [(path.name, path.stat().st_ino) for path in cached_shards(cache)] == copied
 
 
-def test_what_other_sets_have_not_used_for_long_makes_room(root: Path, tmp_path: Path) -> None:
+def test_idle_shards_of_other_sets_are_evicted(root: Path, tmp_path: Path) -> None:
     cache, other = tmp_path / "cache", make_set(tmp_path / "other", {"train": 2})
     ShardSet(other, cache=cache).frames(0, 0, 0, 1)
-    (of_other,) = held(cache)
-    size, tars = of_other.stat().st_size, sorted((root / "train").glob("*.tar"))
+    (other_shard,) = cached_shards(cache)
+    size, tars = other_shard.stat().st_size, sorted((root / "train").glob("*.tar"))
     limit = size + sum(tar.stat().st_size for tar in tars) // 2
-    read_all(root, cache, limit)  # the other set is in use
-    assert of_other in held(cache)
-    os.utime(of_other, (time.time() - IDLE_S - 1,) * 2)
-    before = len(held(cache))
+    read_all(root, cache, limit)  # the other set is still in use
+    assert other_shard in cached_shards(cache)
+    os.utime(other_shard, (time.time() - IDLE_S - 1,) * 2)
+    before = len(cached_shards(cache))
     read_all(root, cache, limit)
-    assert of_other not in held(cache)
-    assert len(held(cache)) >= before
-    assert sum(path.stat().st_size for path in held(cache)) <= limit
+    assert other_shard not in cached_shards(cache)
+    assert len(cached_shards(cache)) >= before
+    assert sum(path.stat().st_size for path in cached_shards(cache)) <= limit
 
 
-def test_of_a_killed_copy_nothing_stays(root: Path, tmp_path: Path) -> None:
-    """Also of one of another set."""
+def test_partial_copies_of_killed_processes_are_deleted(root: Path, tmp_path: Path) -> None:
+    """Also those of another set."""
     cache = tmp_path / "cache"
     (cache / "other/train").mkdir(parents=True)
-    half = cache / f"other/train/.train-000000.tar.1234{TEMPORARY_SUFFIX}"
-    half.write_bytes(bytes(1000))
+    partial = cache / f"other/train/.train-000000.tar.1234{TEMPORARY_SUFFIX}"
+    partial.write_bytes(bytes(1000))
     (cache / "other/train/.train-000000.tar.lock").write_bytes(bytes(2000))
     read_all(root, cache)
-    assert not half.exists()
-    assert len(held(cache)) == 5
+    assert not partial.exists()
+    assert len(cached_shards(cache)) == 5
 
 
-def test_a_shard_that_does_not_fit_is_read_from_where_it_is(root: Path, tmp_path: Path) -> None:
+def test_a_shard_that_does_not_fit_is_read_from_the_origin(root: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     np.testing.assert_array_equal(read_all(root, cache, 1000), read_all(root, None))
-    assert held(cache) == []
+    assert cached_shards(cache) == []
 
 
-def test_a_copy_that_is_not_whole_is_not_kept(
+def test_incomplete_copies_are_not_kept(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shards that end before their listed size, as where the origin is being written."""
+    """Shards that end before their listed size, as if the origin were being written."""
     cache, files = tmp_path / "cache", LocalFolder.files
     expected = read_all(root, None)
     monkeypatch.setattr(
         LocalFolder, "files", lambda *a: {name: size + 1 for name, size in files(*a).items()}
     )
     np.testing.assert_array_equal(read_all(root, cache), expected)
-    assert held(cache) == []
+    assert cached_shards(cache) == []
 
 
-def test_a_set_that_was_built_again_is_copied_again(root: Path, tmp_path: Path) -> None:
+def test_a_rebuilt_set_is_copied_again(root: Path, tmp_path: Path) -> None:
     cache, other = tmp_path / "cache", tmp_path / "set"
     for seed in (0, 1):
         make_set(other, {"train": 2}, seed=seed)
         np.testing.assert_array_equal(read_all(other, cache), read_all(other, None))
-    assert len(held(cache)) == 2
+    assert len(cached_shards(cache)) == 2
 
 
-def _read(root: Path, cache: Path, limit: int, seed: int) -> None:
+def _read_random_samples(root: Path, cache: Path, limit: int, seed: int) -> None:
     shards, direct = ShardSet(root, cache=cache, cache_bytes=limit), ShardSet(root)
     for sample in np.random.default_rng(seed).integers(len(shards), size=60).tolist():
         np.testing.assert_array_equal(
@@ -145,12 +148,12 @@ def _read(root: Path, cache: Path, limit: int, seed: int) -> None:
         )
 
 
-def test_processes_share_it(root: Path, tmp_path: Path) -> None:
-    """Four at once, with room for two of five shards: nobody ever reads another's half."""
+def test_processes_share_the_cache(root: Path, tmp_path: Path) -> None:
+    """Four processes with room for two of five shards: none ever reads another's partial copy."""
     limit = 2 * max(path.stat().st_size for path in (root / "train").glob("*.tar"))
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=_read, args=(root, tmp_path / "cache", limit, seed))
+        context.Process(target=_read_random_samples, args=(root, tmp_path / "cache", limit, seed))
         for seed in range(4)
     ]
     for process in processes:
@@ -158,5 +161,5 @@ def test_processes_share_it(root: Path, tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
-    assert held(tmp_path / "cache")
-    assert sum(path.stat().st_size for path in held(tmp_path / "cache")) <= limit
+    assert cached_shards(tmp_path / "cache")
+    assert sum(path.stat().st_size for path in cached_shards(tmp_path / "cache")) <= limit

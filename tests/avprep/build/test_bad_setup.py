@@ -185,7 +185,7 @@ def test_no_recordings_are_said(tmp_path: Path) -> None:
         ('[{"azimuth_deg": 0}]', "'hfov_deg' is missing"),
         (
             '[{"azimuth_deg": 0, "elevation_deg": 95, "hfov_deg": 60}]',
-            "no direction: azimuth 0.0, elevation 95.0",
+            "azimuth 0.0, elevation 95.0 is not a direction",
         ),
         ('[{"azimuth_deg": 0, "elevation_deg": 0, "hfov_deg": 60, "fov": 3}]', "unknown entries"),
         ('[{"azimuth_deg": 0, "elevation_deg": 0, "hfov_deg": 160}]', "is wider than 150"),

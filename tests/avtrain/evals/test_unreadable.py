@@ -45,7 +45,7 @@ def test_an_evaluation_goes_on_without_damaged_clips(tmp_path: Path, task: str) 
     assert any(f"test-000000.tar: {keys['test']}." in fault for fault in result.left_out)
     if task != "retrieval":  # which trains nothing
         assert any(f"train-000000.tar: {keys['train']}." in fault for fault in result.left_out)
-        assert any("train003.json is no sample record" in fault for fault in result.left_out)
+        assert any("train003.json is not a sample record" in fault for fault in result.left_out)
     for fault in result.left_out:
         assert f"left out: {fault}\n" in done.output
     for metric in result.metrics.values():

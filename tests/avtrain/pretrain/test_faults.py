@@ -68,7 +68,7 @@ def test_a_damaged_record_costs_its_clip_alone(
     result = avtrain("pretrain", root, "--steps", 5, "--out", out, *SMALL)
     assert result.exit_code == 0, result.output
     (line,) = (out / "faults.jsonl").read_text().splitlines()
-    assert f"{shards.keys[sample]}.json is no sample record" in json.loads(line)["fault"]
+    assert f"{shards.keys[sample]}.json is not a sample record" in json.loads(line)["fault"]
 
 
 def test_a_short_clip_costs_itself_alone(root: Path, tmp_path: Path) -> None:
