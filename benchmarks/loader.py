@@ -37,8 +37,10 @@ import webdataset
 
 from avtrain.config import AugmentConfig, ClipConfig
 from avtrain.data.augment import prepare_pictures
-from avtrain.data.clips import Batch, Clips
-from avtrain.data.loader import Plan, load
+from avtrain.data.batch import Batch
+from avtrain.data.clips import Clips
+from avtrain.data.loader import load
+from avtrain.data.plan import Plan
 from avtrain.networks.features import FeatureConfig, Features
 from shards.folders import LocalFolder
 from shards.geometry import view_foa_matrix

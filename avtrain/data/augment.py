@@ -1,6 +1,6 @@
 """Augmentation and normalisation of whole batches, on the device of the model.
 
-The parameters of a clip are drawn in ``avtrain.data.clips`` from its own generator, so that they
+The parameters of a clip are drawn in ``avtrain.data.draws`` from its own generator, so that they
 do not depend on the number of loader workers.
 """
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from avtrain.config import AugmentConfig, ClipConfig
-from avtrain.data.augment import prepare_pictures
-from avtrain.data.draws import NO_AUGMENTATION, Draw
+from avtrain.data.draws import Draw
 from avtrain.data.published_conventions import published_view_matrix
 from avtrain.errors import TrainingError
-from avtrain.networks.features import FeatureConfig, Features
+from avtrain.networks.features import FeatureConfig
 from shards.errors import ShardError
 from shards.geometry import (
     ACN_CHANNELS,
@@ -32,61 +25,8 @@ from shards.geometry import (
 from shards.reader import ShardSet
 from shards.schema import SampleInfo, VideoInfo
 
-STATISTICS_CLIPS = 256
 FIRST_CLIPS = 10
 """If so many are damaged, from the first on, a set is."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B clips at M moments with V views each, as read; S = M V pairs of picture and sound, moment
-    by moment. ``matrices`` take the stored sound to what all views hear, ``turned`` to what they
-    would had the recording's field turned by a random yaw first (the misaligned sound of
-    AVSA-Bin)."""
-
-    index: Tensor
-    """(B,) which samples of the set."""
-    frames: Tensor
-    """uint8 (B, S, T, height, width, 3) RGB."""
-    sound: Tensor
-    """float32 (B, M, stored, samples): FOA (ACN, SN3D) as one view stores it, or the channels of
-    all views."""
-    matrices: Tensor
-    """float32 (B, M, V, heard, stored)."""
-    turned: Tensor
-    """float32 (B, M, V, heard, stored); without ambisonics the same as ``matrices``."""
-    directions: Tensor
-    """float32 (B, S, 3): unit vectors to where the views look, from an azimuth of chance."""
-    jitter: Tensor
-    """float32 (B, 4), see ``colour_jitter``."""
-    volume: Tensor
-    """float32 (B,), factors."""
-    mirror: Tensor
-    """bool (B,): left and right exchanged, in all views of the clip, and so in ``matrices`` and
-    ``directions``."""
-    faults: tuple[tuple[int, str], ...] = ()
-    """Samples that could not be read, and why; other clips took their places."""
-
-    def pin_memory(self) -> Batch:
-        return self._each(lambda tensor: tensor.pin_memory())
-
-    def to(self, device: torch.device) -> Batch:
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: change(v) for name, v in values.items() if isinstance(v, Tensor)}
-        return Batch(**(values | tensors))
-
-    def pictures(self, size: int) -> Tensor:
-        """Network input (B, S, 3, T, size, size)."""
-        return prepare_pictures(self.frames, size, self.jitter, self.mirror)
-
-    def features(self, features: Features, matrices: Tensor) -> Tensor:
-        """Network input (B, S, C, time, mels) of the sound under ``matrices``."""
-        sound = self.sound * self.volume[:, None, None, None]
-        inputs: Tensor = features(sound.flatten(0, 1), matrices.flatten(0, 1))
-        return inputs.view(len(sound), -1, *inputs.shape[2:])
 
 
 class Clips(Dataset[dict[str, NDArray[np.generic]]]):
@@ -314,25 +254,3 @@ def _own_channels(draw: Draw, heard: int) -> NDArray[np.float32]:
     views = len(draw.views)
     matrices = np.eye(views * heard, dtype=np.float32).reshape(views, heard, views * heard)
     return matrices[:, ::-1].copy() if draw.mirror else matrices
-
-
-def fit_statistics(features: Features, shards: ShardSet, clip: ClipConfig, seed: int) -> None:
-    """Mean and std of the log-mels of ``STATISTICS_CLIPS`` clips evenly spread over the split:
-    the middle second of each, under the views that its draw gives. Clips that cannot be read, or
-    are too short, are left out; raises what is wrong with them where none is left."""
-    clips = Clips(shards, clip, features.config, NO_AUGMENTATION, seed, windows=1)
-    device = features.mean.device
-    count = min(STATISTICS_CLIPS, len(shards))
-    log_mels = []
-    fault: ShardError | TrainingError | None = None
-    for index in np.linspace(0, len(shards) - 1, count).round().astype(int).tolist():
-        try:
-            _, sound, matrices, _ = clips.read_sound(index, clips.draw(0, index))
-        except (ShardError, TrainingError) as error:
-            fault = error
-            continue
-        spectra = features.spectra(torch.from_numpy(sound).to(device))
-        log_mels.append(features.log_mel(spectra, torch.from_numpy(matrices).to(device)))
-    if not log_mels and fault is not None:
-        raise fault
-    features.fit(torch.cat(log_mels))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
 from avtrain.errors import TrainingError
+from shards.errors import ShardError
 from shards.reader import ShardSet
 
 FEWEST = 10
@@ -57,3 +61,35 @@ class LeftOut:
 def sentences(*parts: LeftOut) -> list[str]:
     """What results say of them."""
     return [fault for part in parts for _, fault in sorted(part.faults.items())]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """In the place of an item."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True)
+class Tolerant(Dataset[Any]):
+    """The items of a dataset, and `Unreadable` where it raises what is wrong with one."""
+
+    dataset: Dataset[Any]
+
+    def __getitem__(self, place: tuple[int, ...]) -> Any:
+        try:
+            return self.dataset[place]
+        except (ShardError, TrainingError) as error:
+            return Unreadable((place[1], str(error)))
+
+
+@dataclass(frozen=True)
+class JoinRest:
+    """Joins the readable items (None: there is none), and hands on what is wrong with the rest."""
+
+    join: Callable[[list[Any]], Any]
+
+    def __call__(self, items: list[Any]) -> tuple[Any, list[Fault]]:
+        faults = [item.fault for item in items if isinstance(item, Unreadable)]
+        rest = [item for item in items if not isinstance(item, Unreadable)]
+        return self.join(rest) if rest else None, faults

@@ -14,7 +14,8 @@ from tqdm import tqdm
 from avtrain.config import Config
 from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION, Draw
-from avtrain.data.loader import Plan, load
+from avtrain.data.loader import load
+from avtrain.data.plan import Plan
 from avtrain.data.unreadable import LeftOut, sentences
 from avtrain.errors import TrainingError
 from avtrain.evals.frozen import load_networks

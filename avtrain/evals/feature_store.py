@@ -12,8 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from avtrain.data.clips import Batch, Clips, first_info
-from avtrain.data.loader import Plan, load
+from avtrain.data.batch import Batch
+from avtrain.data.clips import Clips, first_info
+from avtrain.data.loader import load
+from avtrain.data.plan import Plan
 from avtrain.data.unreadable import LeftOut
 from avtrain.errors import TrainingError
 from avtrain.evals.frozen import Networks

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from avtrain.checkpoint import Checkpoint
 from avtrain.config import Config
-from avtrain.data.clips import Batch, Clips, first_info, fit_statistics
+from avtrain.data.batch import Batch
+from avtrain.data.clips import Clips, first_info
 from avtrain.data.draws import NO_AUGMENTATION
-from avtrain.data.loader import Plan, load
+from avtrain.data.loader import load
+from avtrain.data.plan import Plan
+from avtrain.data.statistics import fit_statistics
 from avtrain.data.unreadable import LeftOut
 from avtrain.evals.results import Network
 from avtrain.networks.features import Features

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from avtrain.config import Config
 from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION
-from avtrain.data.loader import Plan
+from avtrain.data.plan import Plan
 from avtrain.data.unreadable import LeftOut, sentences
 from avtrain.evals.binary.evaluate import EvalOptions
 from avtrain.evals.bootstrap import mean_metric, median_metric

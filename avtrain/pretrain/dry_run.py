@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from avtrain.config import Config
-from avtrain.data.clips import Batch
-from avtrain.data.loader import Step
+from avtrain.data.batch import Batch
+from avtrain.data.plan import Step
 from avtrain.errors import TrainingError
 from avtrain.pretrain.loop import Prepared, RunOptions, prepare
 from avtrain.run_folder import TRACE

@@ -13,8 +13,11 @@ from tqdm import tqdm
 
 from avtrain.checkpoint import Checkpoint, keep
 from avtrain.config import Config, first_stage
-from avtrain.data.clips import Batch, Clips, fit_statistics
-from avtrain.data.loader import Plan, Share, Step, load
+from avtrain.data.batch import Batch
+from avtrain.data.clips import Clips
+from avtrain.data.loader import load
+from avtrain.data.plan import Plan, Share, Step
+from avtrain.data.statistics import fit_statistics
 from avtrain.errors import TrainingError
 from avtrain.pretrain.checks import check_agreed, check_loss, check_weights
 from avtrain.pretrain.curves import plot_curves

@@ -11,8 +11,8 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from avtrain.data.clips import Batch
-from avtrain.data.loader import Step
+from avtrain.data.batch import Batch
+from avtrain.data.plan import Step
 from avtrain.errors import TrainingError
 from avtrain.networks.losses import Contrast
 from avtrain.run_folder import LOG, faults

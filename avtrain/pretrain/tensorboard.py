@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avtrain.data.clips import Batch
+from avtrain.data.batch import Batch
 from avtrain.errors import TrainingError
 from avtrain.pretrain.trainer import Trainer
 from avtrain.run_folder import TENSORBOARD

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from avtrain.checkpoint import Checkpoint
 from avtrain.config import Config
-from avtrain.data.clips import Batch
+from avtrain.data.batch import Batch
 from avtrain.networks.features import Features
 from avtrain.networks.losses import Contrast
 from avtrain.networks.models import AudioVisual

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from avtrain.data.clips import Batch, Clips
-from avtrain.data.loader import collate, read_ahead
+from avtrain.data.batch import Batch, collate
+from avtrain.data.clips import Clips
+from avtrain.data.loader import read_ahead
 from avtrain.data.sampling import turn_steps
 from avtrain.data.unreadable import LeftOut
 from avtrain.errors import TrainingError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from avtrain.config import TURNS
-from avtrain.data.clips import Batch
+from avtrain.data.batch import Batch
 from avtrain.evals.frozen import Networks
 from avtrain.evals.segmentation.fpn import FPN, enlarge, frames_of_stages
 from avtrain.evals.segmentation.labels import Classes, LabelledBatch
@@ -21,7 +21,7 @@ Condition = Literal["none", "audio", "audio+context"]
 @dataclass(frozen=True)
 class Protocol:
     """How the head is trained: every epoch shows a random map of ``clips_per_source`` clips of
-    each source (None: of all clips), see `avtrain.data.loader.Plan`; with ``rounds`` those of so
+    each source (None: of all clips), see `avtrain.data.plan.Plan`; with ``rounds`` those of so
     many epochs again and again, of which what the frozen networks make is kept. ``classes``: which
     labels are told apart."""
 

@@ -13,8 +13,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from avtrain.data.clips import Batch, Clips
-from avtrain.data.loader import Places, Plan, Share, load
+from avtrain.data.batch import Batch
+from avtrain.data.clips import Clips
+from avtrain.data.loader import Places, load
+from avtrain.data.plan import Plan, Share
 from avtrain.data.sampling import turn_steps
 
 sets = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=120)

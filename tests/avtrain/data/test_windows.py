@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from avtrain.config import AugmentConfig, ClipConfig
 from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION
-from avtrain.data.loader import Plan, load
+from avtrain.data.loader import load
+from avtrain.data.plan import Plan
 from avtrain.networks.features import FeatureConfig
 from shards.geometry import view_rotation
 from shards.reader import ShardSet

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from avtrain.checkpoint import Checkpoint
 from avtrain.config import AugmentConfig, ClipConfig, tiny, with_options
 from avtrain.data.clips import Clips
-from avtrain.data.loader import Plan, Share, load
+from avtrain.data.loader import load
+from avtrain.data.plan import Plan, Share
 from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig
 from avtrain.pretrain.trainer import Trainer

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from avtrain.checkpoint import Checkpoint
 from avtrain.config import AugmentConfig, ClipConfig
-from avtrain.data.clips import Batch, Clips
+from avtrain.data.batch import Batch
+from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION, Draw
-from avtrain.data.loader import Plan, load
+from avtrain.data.loader import load
+from avtrain.data.plan import Plan
 from avtrain.networks.features import FeatureConfig, Features
 from shards.geometry import encode_foa, unit_vector, view_foa_matrix, view_rotation
 from shards.reader import ShardSet

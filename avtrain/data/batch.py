@@ -1,0 +1,83 @@
+"""A batch: what loader workers hand over, and what networks take of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avtrain.data.augment import prepare_pictures
+from avtrain.errors import TrainingError
+from avtrain.networks.features import Features
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B clips at M moments with V views each, as read; S = M V pairs of picture and sound, moment
+    by moment. ``matrices`` take the stored sound to what all views hear, ``turned`` to what they
+    would had the recording's field turned by a random yaw first (the misaligned sound of
+    AVSA-Bin)."""
+
+    index: Tensor
+    """(B,) which samples of the set."""
+    frames: Tensor
+    """uint8 (B, S, T, height, width, 3) RGB."""
+    sound: Tensor
+    """float32 (B, M, stored, samples): FOA (ACN, SN3D) as one view stores it, or the channels of
+    all views."""
+    matrices: Tensor
+    """float32 (B, M, V, heard, stored)."""
+    turned: Tensor
+    """float32 (B, M, V, heard, stored); without ambisonics the same as ``matrices``."""
+    directions: Tensor
+    """float32 (B, S, 3): unit vectors to where the views look, from an azimuth of chance."""
+    jitter: Tensor
+    """float32 (B, 4), see ``colour_jitter``."""
+    volume: Tensor
+    """float32 (B,), factors."""
+    mirror: Tensor
+    """bool (B,): left and right exchanged, in all views of the clip, and so in ``matrices`` and
+    ``directions``."""
+    faults: tuple[tuple[int, str], ...] = ()
+    """Samples that could not be read, and why; other clips took their places."""
+
+    def pin_memory(self) -> Batch:
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def to(self, device: torch.device) -> Batch:
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: change(v) for name, v in values.items() if isinstance(v, Tensor)}
+        return Batch(**(values | tensors))
+
+    def pictures(self, size: int) -> Tensor:
+        """Network input (B, S, 3, T, size, size)."""
+        return prepare_pictures(self.frames, size, self.jitter, self.mirror)
+
+    def features(self, features: Features, matrices: Tensor) -> Tensor:
+        """Network input (B, S, C, time, mels) of the sound under ``matrices``."""
+        sound = self.sound * self.volume[:, None, None, None]
+        inputs: Tensor = features(sound.flatten(0, 1), matrices.flatten(0, 1))
+        return inputs.view(len(sound), -1, *inputs.shape[2:])
+
+
+def collate(clips: list[dict[str, NDArray[np.generic]]]) -> Batch:
+    """Clips as read to a batch. Raises TrainingError where their crops differ in size."""
+    sizes = {clip["frames"].shape for clip in clips}
+    if len(sizes) > 1:
+        raise TrainingError(f"the clips' crops differ in size: {sorted(sizes)}")
+    names = [field.name for field in fields(Batch) if field.name != "faults"]
+    arrays = {name: np.stack([clip[name] for clip in clips]) for name in names}
+    faults = tuple(
+        (int(index), str(fault))
+        for clip in clips
+        for index, fault in zip(clip.get("faulty", ()), clip.get("faults", ()), strict=True)
+    )
+    return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()}, faults=faults)

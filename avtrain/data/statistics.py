@@ -1,0 +1,38 @@
+"""Mean and standard deviation of the log-mels of a split."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from avtrain.config import ClipConfig
+from avtrain.data.clips import Clips
+from avtrain.data.draws import NO_AUGMENTATION
+from avtrain.errors import TrainingError
+from avtrain.networks.features import Features
+from shards.errors import ShardError
+from shards.reader import ShardSet
+
+STATISTICS_CLIPS = 256
+
+
+def fit_statistics(features: Features, shards: ShardSet, clip: ClipConfig, seed: int) -> None:
+    """Mean and std of the log-mels of ``STATISTICS_CLIPS`` clips evenly spread over the split:
+    the middle second of each, under the views that its draw gives. Clips that cannot be read, or
+    are too short, are left out; raises what is wrong with them where none is left."""
+    clips = Clips(shards, clip, features.config, NO_AUGMENTATION, seed, windows=1)
+    device = features.mean.device
+    count = min(STATISTICS_CLIPS, len(shards))
+    log_mels = []
+    fault: ShardError | TrainingError | None = None
+    for index in np.linspace(0, len(shards) - 1, count).round().astype(int).tolist():
+        try:
+            _, sound, matrices, _ = clips.read_sound(index, clips.draw(0, index))
+        except (ShardError, TrainingError) as error:
+            fault = error
+            continue
+        spectra = features.spectra(torch.from_numpy(sound).to(device))
+        log_mels.append(features.log_mel(spectra, torch.from_numpy(matrices).to(device)))
+    if not log_mels and fault is not None:
+        raise fault
+    features.fit(torch.cat(log_mels))
