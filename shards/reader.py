@@ -163,7 +163,7 @@ class ShardSet:
             raise ValueError(f"samples {start}+{count} not within the clip's {info.audio.samples}")
         rotated = info.audio.layout == "rotated"
         suffix = f"view{view:02d}.flac" if rotated else "flac"
-        _, size = self._member_range(sample, suffix)
+        _, size = self.member_range(sample, suffix)
         try:
             audio = self._flac_decoder.decode(
                 partial(self._read, sample, suffix), size, start, count
@@ -188,9 +188,9 @@ class ShardSet:
 
     def member(self, sample: int, suffix: str) -> bytes:
         """The whole content of a member, e.g. ``view00.mp4``."""
-        return self._read(sample, suffix, 0, self._member_range(sample, suffix)[1])
+        return self._read(sample, suffix, 0, self.member_range(sample, suffix)[1])
 
-    def _member_range(self, sample: int, suffix: str) -> tuple[int, int]:
+    def member_range(self, sample: int, suffix: str) -> tuple[int, int]:
         """(offset, size) in bytes of a member in its shard."""
         shard = int(self.shard_index[sample])
         found = self._cached_index(shard)[sample - int(self._first[shard])].get(suffix)
@@ -199,7 +199,7 @@ class ShardSet:
         return found
 
     def _read(self, sample: int, suffix: str, start: int, end: int) -> bytes:
-        offset, _ = self._member_range(sample, suffix)
+        offset, _ = self.member_range(sample, suffix)
         file = self.shard_file(sample)
         try:
             data = self.root.read_range(file, offset + start, offset + end)

@@ -225,7 +225,7 @@ def damage(root: Path, sample: int, split: str = "train", endings: str = "mp4 fl
     content = bytearray(tar.read_bytes())
     for view in range(len(shards.info(sample).views)):
         for member in (f"view{view:02d}.{ending}" for ending in endings.split()):
-            offset, size = shards._place(sample, member)
+            offset, size = shards.member_range(sample, member)
             content[offset : offset + size] = b"\xff" * size
     tar.write_bytes(content)
     return shards.keys[sample]
@@ -235,7 +235,7 @@ def write_over_record(root: Path, sample: int, right: bytes, wrong: bytes) -> No
     """Change a part of a clip's JSON in the shard to another of at most its length."""
     tar = root / "train" / "train-000000.tar"
     content = bytearray(tar.read_bytes())
-    offset, size = ShardSet(root)._place(sample, "json")
+    offset, size = ShardSet(root).member_range(sample, "json")
     at = content.index(right, offset, offset + size)
     content[at : at + len(wrong)] = wrong
     tar.write_bytes(content)
