@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import av
 from tqdm import tqdm
 
 from avprep.build.dask_cluster import make_shards_on_cluster
@@ -34,6 +34,7 @@ from avprep.recordings.labelled import FLAT_LAYOUTS
 from avprep.recordings.recording import Failure
 from avprep.sample.options import ClipOptions
 from avprep.workers import Advance, Workers
+from shards import __version__
 from shards.errors import ShardError
 from shards.folders import Folder, open_folder
 from shards.manifest import MANIFEST_NAME, read_manifest
@@ -66,7 +67,7 @@ def build_shards(
     """
     # Asked before any work, so that a missing ffmpeg or an unknown bucket is said at once.
     out = open_folder(place)
-    versions = {"avprep": version("avsa360"), "ffmpeg": ffmpeg_version(), "av": version("av")}
+    versions = {"avprep": __version__, "ffmpeg": ffmpeg_version(), "av": av.__version__}
     try:
         out.files()  # whether there is such a place
         with Workers(run.workers, options.clip.timeout_s) as local:

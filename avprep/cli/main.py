@@ -10,6 +10,7 @@ from avprep.cli.build_shards import build_shards, merge
 from avprep.cli.demo import demo
 from avprep.cli.look import info, inspect, preview, verify
 from avprep.errors import UserError
+from shards import __version__
 from shards.errors import ShardError
 
 
@@ -33,11 +34,19 @@ class _Group(click.Group):
         raise click.exceptions.Exit(2)
 
 
-@click.group(cls=_Group, context_settings={"show_default": True, "max_content_width": 100})
-@click.version_option(package_name="avsa360")
+_CONTEXT = {
+    "help_option_names": ["-h", "--help"],  # of all subcommands too
+    "show_default": True,
+    "max_content_width": 100,
+}
+
+
+@click.group(cls=_Group, context_settings=_CONTEXT)
 def main() -> None:
     """Turn 360° video with spatial audio into shards for self-supervised training."""
 
 
 for command in (demo, build_shards, merge, inspect, info, verify, preview):
     main.add_command(command)
+for command in (main, *main.commands.values()):
+    click.version_option(__version__, prog_name="avprep")(command)

@@ -6,7 +6,7 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 from av.audio.stream import AudioStream
@@ -38,6 +38,10 @@ _HDR: dict[int, Transfer] = {16: "pq", 18: "hlg"}
 """Transfer characteristics of ITU-T H.273 that mean high dynamic range."""
 _TIMED = ("mov", "matroska", "ogg", "mpegts")
 _EARLY_S = 0.1
+
+# Damaged files name themselves in bytes that are not UTF-8. PyAV before 19 raises unless told
+# otherwise; from 19 on it always replaces them, and has no such argument.
+_METADATA: Any = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,8 @@ class Media:
 def open_media(path: Path) -> InputContainer:
     """Raises av.FFmpegError or OSError for what is no media file."""
     options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS}
-    # Broken files name themselves in bytes that are no UTF-8.
-    return av.open(safe_url(path), options=options, metadata_errors="replace")
+    container: InputContainer = av.open(safe_url(path), options=options, **_METADATA)
+    return container
 
 
 def probe(path: Path) -> Media:

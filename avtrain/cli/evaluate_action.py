@@ -9,23 +9,24 @@ import click
 from avtrain.cli.common import evaluation_options, networks_of, one_sentence, show
 
 
-class _Numbers(click.ParamType[tuple[int, ...]]):
+def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """Numbers with commas between."""
-
-    name = "numbers"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        parts = value.split(",")
-        if not all(part.strip().isdecimal() for part in parts):
-            self.fail(f"{value!r} is no list of numbers such as 1,2,3", param, ctx)
-        return tuple(sorted({int(part) for part in parts}))
+    if value is None:
+        return None
+    parts = value.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r} is no list of numbers such as 1,2,3")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 @click.command()
 @evaluation_options
-@click.option("--folds", type=_Numbers(), help="Official folds, as 1,2,3.  [default: all]")
+@click.option(
+    "--folds",
+    callback=_numbers,
+    metavar="NUMBERS",
+    help="Official folds, as 1,2,3.  [default: all]",
+)
 @click.option("--probe", is_flag=True, help="Train a linear layer alone, on frozen features.")
 @click.option(
     "--windows", type=click.IntRange(1), help="Windows of every test video.  [default: 25]"

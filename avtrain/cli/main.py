@@ -12,6 +12,7 @@ from avtrain.cli.evaluate_views import localization, retrieval
 from avtrain.cli.import_checkpoint import import_checkpoint
 from avtrain.cli.pretrain import pretrain
 from avtrain.cli.report import report
+from shards import __version__
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -28,3 +29,5 @@ main.add_command(evaluate)
 main.add_command(report)
 main.add_command(embed)
 main.add_command(import_checkpoint)
+for command in (main, *main.commands.values(), *evaluate.commands.values()):
+    click.version_option(__version__, prog_name="avtrain")(command)

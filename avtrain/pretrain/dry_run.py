@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -120,7 +121,8 @@ def _costs(run: Prepared, step_s: float, shares: str, read: list[int], steps: in
     }
     every = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
     size = len(trainer.checkpoint("", "", 0, 0, 0).to_bytes()) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
     memory = f"{peak:.2f} GB in this process"
     device = trainer.world.device
     if device.type == "cuda":
