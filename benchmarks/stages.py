@@ -27,12 +27,12 @@ import soxr
 
 from avprep.foa.ambix import to_ambix
 from avprep.formats.decide import Wanted, picture_format, sound_format
-from avprep.media.decode_audio import listen
-from avprep.media.decode_video import Decoding, PictureDecoder
-from avprep.media.encode import CropEncoder, flac, rotation_safe_gain
-from avprep.media.ffmpeg import SoundDecoding, ffmpeg_path
+from avprep.media.decode_audio import decode_audio
+from avprep.media.decode_video import VideoDecoder, VideoRequest
+from avprep.media.encode import CropEncoder, encode_flac, rotation_safe_gain
+from avprep.media.ffmpeg import AudioRequest, ffmpeg_path
 from avprep.media.probe import probe_both
-from avprep.sphere.crop import AT_ONCE, Cropper
+from avprep.sphere.crop import FRAMES_AT_ONCE, Cropper
 from avprep.sphere.viewpoints import RandomViews
 from shards.geometry import view_foa_matrix
 
@@ -67,51 +67,51 @@ def one_round(stage: Stages, video: Path, sound: Path) -> None:
         run([ffmpeg_path(), "-i", str(video), "-f", "null", "-"])
     with stage("asking the files"):
         media, heard = probe_both(video, sound)
-        if media.picture is None or heard.sound is None:
+        if media.video is None or heard.audio is None:
             sys.exit("there is no picture or no sound")
-        picture_format(video, media.picture, media.duration_s, Wanted())
-        convention = sound_format(sound, heard.sound, Wanted()).convention
-    picture = media.picture
-    decoding = Decoding(
+        picture_format(video, media.video, media.duration_s, Wanted())
+        convention = sound_format(sound, heard.audio, Wanted()).convention
+    picture = media.video
+    decoding = VideoRequest(
         video=video,
-        start_s=media.begins_s,
+        start_s=media.start_s,
         duration_s=min(10.0, media.duration_s or 10.0),
         fps=FPS,
-        stored=(picture.height, picture.width),
+        frame_size=(picture.height, picture.width),
         crop=None,
         rotation_deg=0,
         full_range=picture.full_range,
-        deep=False,
-        most_pixels=picture.most_pixels,
+        ten_bit=False,
+        max_pixels=picture.max_pixels,
         timeout_s=600.0,
     )
-    listening = SoundDecoding(
+    listening = AudioRequest(
         audio=sound,
-        begins_s=heard.begins_s,
-        start_s=heard.begins_s,
+        file_start_s=heard.start_s,
+        start_s=heard.start_s,
         duration_s=decoding.duration_s,
-        slip_s=0.02,
-        channels=heard.sound.channels,
-        sample_rate=heard.sound.sample_rate,
-        plain=heard.sound.plain,
+        max_slip_s=0.02,
+        channels=heard.audio.channels,
+        sample_rate=heard.audio.sample_rate,
+        plain_layout=heard.audio.plain_layout,
         timeout_s=600.0,
     )
     count = round(decoding.duration_s * FPS)
     with stage("decoding the picture"):
-        for planes, _ in PictureDecoder(decoding).frames(count):  # noqa: B007
+        for planes, _ in VideoDecoder(decoding).frames(count):  # noqa: B007
             pass
     with stage("decoding the sound"):
-        raw = listen(listening).channels
+        raw = decode_audio(listening).channels
     # One frame again and again would stay in the cache.
     frames = [[np.roll(plane, 16 * shift, axis=1) for plane in planes] for shift in range(8)]
     views = RandomViews(8, (25.5, 90.0)).draw(video.stem, 0)
     with stage("the views' maps"):
         cropper = Cropper(picture.height, picture.width, views, SIZE)
     with stage("cropping"):
-        for number in range(0, count, AT_ONCE):
-            cropper.crop_frames([frames[(number + k) % 8] for k in range(AT_ONCE)])
+        for number in range(0, count, FRAMES_AT_ONCE):
+            cropper.crop_frames([frames[(number + k) % 8] for k in range(FRAMES_AT_ONCE)])
     crops = []
-    for planes, times in PictureDecoder(decoding).frames(count):
+    for planes, times in VideoDecoder(decoding).frames(count):
         crops += [cropper.crop(planes)] * times
     with stage("H.264"):
         encoder = CropEncoder(len(views), SIZE, Fraction(FPS), picture.colorspace)
@@ -128,7 +128,7 @@ def one_round(stage: Stages, video: Path, sound: Path) -> None:
         interleaved = np.ascontiguousarray(foa.T)
         for view in views:
             matrix = gain * view_foa_matrix(view.azimuth_deg, view.elevation_deg)
-            flac(interleaved, matrix, RATE)
+            encode_flac(interleaved, matrix, RATE)
     with stage("once a worker: start and imports"):
         modules = "avprep.cli.main, avprep.build.build_shards, avprep.sample.make_sample"
         run([sys.executable, "-c", f"import {modules}"])

@@ -58,15 +58,15 @@ def inspect(
         raise UserError("--picture needs a video among the files")
     try:
         media, heard = probe(video), probe(sound or video)
-        if media.picture is None or heard.sound is None:
+        if media.video is None or heard.audio is None:
             raise ClipError(f"{(sound or video).name} has no sound")
-        seen = picture_format(video, media.picture, media.duration_s, wanted)
-        of = sound_format(sound or video, heard.sound, wanted)
+        seen = picture_format(video, media.video, media.duration_s, wanted)
+        of = sound_format(sound or video, heard.audio, wanted)
         field = inspection.excerpt(sound or video, heard, of)
     except ClipError as error:
         raise UserError(f"{error}; --sound names another file with its sound") from None
     frame = whole_frame(video, media.duration_s / 2, seen)
-    said = draw_recording(picture, video.name, frame, field, heard.sound.sample_rate)
+    said = draw_recording(picture, video.name, frame, field, heard.audio.sample_rate)
     click.echo(said, err=as_json)
 
 

@@ -35,7 +35,7 @@ def to_ambix(raw: Foa, convention: str, where: tuple[int, int, int, int] | None 
     samples.
     """
     channels = len(raw)
-    raw, peaks = checked(raw)
+    raw, peaks = check_audio(raw)
     if where is not None:
         return raw[list(where)]
     if convention == "auto":
@@ -61,7 +61,7 @@ def to_ambix(raw: Foa, convention: str, where: tuple[int, int, int, int] | None 
     return raw[:4]
 
 
-def checked(raw: Foa) -> tuple[Foa, NDArray[np.float32]]:
+def check_audio(raw: Foa) -> tuple[Foa, NDArray[np.float32]]:
     """Channels (channels, samples), contiguous in memory, and the peak of each (channels,).
 
     Raises ClipError for sound that cannot be one.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from avprep.media.ffmpeg import describe
-from avprep.media.probe import index_of
+from avprep.media.probe import read_moov
 from avprep.sphere.projections import Sphere
 
 _SIDE_DATA_BOXES = (b"sv3d", b"st3d", b"vexu", b"uuid")
@@ -41,7 +41,7 @@ class PictureTags:
 
 def picture_tags(path: Path, height: int, width: int) -> PictureTags:
     """sv3d, st3d and display matrix of a file's first video track, as ffmpeg prints them."""
-    moov = index_of(path)
+    moov = read_moov(path)
     if (
         moov is not None
         and not any(name in moov for name in _SIDE_DATA_BOXES)
@@ -128,7 +128,7 @@ def sound_tags(path: Path, codec: str, channels: int, extradata: bytes | None) -
         if head.startswith(b"OpusHead") and len(head) > 18 and head[18] in (2, 3):
             return SoundTags((0, 1, 2, 3), f"Opus mapping family {head[18]}")
         return None
-    box = _sa3d(index_of(path) or b"")
+    box = _sa3d(read_moov(path) or b"")
     if box is None or len(box) < 12:
         return None
     _version, kind, order, ordering, normalization, count = struct.unpack_from(">BBIBBI", box)

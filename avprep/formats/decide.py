@@ -18,8 +18,8 @@ from avprep.formats.container_tags import (
     sound_tags,
 )
 from avprep.formats.guess_projection import guess
-from avprep.media.excerpt import read_sound
-from avprep.media.probe import Picture, Sound, probe
+from avprep.media.excerpt import read_excerpt
+from avprep.media.probe import AudioTrack, VideoTrack, probe
 from avprep.sphere.projections import PROJECTIONS, Projection, Sphere
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Wanted:
 
 
 def picture_format(
-    path: Path, picture: Picture, duration_s: float, wanted: Wanted
+    path: Path, picture: VideoTrack, duration_s: float, wanted: Wanted
 ) -> PictureFormat:
     """By the user's word, else the container's, else yt-dlp's, else the pixels'.
 
@@ -112,7 +112,7 @@ def picture_format(
     )
 
 
-def flat_format(path: Path, picture: Picture) -> PictureFormat:
+def flat_format(path: Path, picture: VideoTrack) -> PictureFormat:
     """Of an ordinary video, whose middle is all there is to see."""
     tags = picture_tags(path, picture.height, picture.width)
     return PictureFormat(Sphere("flat", fov_deg=FLAT_FOV_DEG), "mono", _rotation_of(path, tags))
@@ -138,7 +138,7 @@ def sphere_of(projection: str, fisheye_fov_deg: float = 180.0) -> Sphere:
     raise ValueError(f"no projection is called {projection!r}")
 
 
-def sound_format(path: Path, sound: Sound, wanted: Wanted) -> SoundFormat:
+def sound_format(path: Path, sound: AudioTrack, wanted: Wanted) -> SoundFormat:
     """By the user's word, else the container's, else what is usual for so many channels."""
     if wanted.foa_convention != "auto":
         return SoundFormat(wanted.foa_convention, None, "by --foa-convention")
@@ -188,9 +188,9 @@ def doubts_of(
 def _listen(audio: Path, duration_s: float) -> Heard | None:
     from avprep.formats.guess_convention import listen  # OpenCV's, which planning does without
 
-    tracks = probe(audio).sound
+    tracks = probe(audio).audio
     if tracks is None or tracks.channels < 4:
         return None
     start = max(0.0, duration_s / 2 - _LISTEN_S / 2)
-    sound = read_sound(audio, tracks.channels, start, _LISTEN_S)
+    sound = read_excerpt(audio, tracks.channels, start, _LISTEN_S)
     return listen(sound[:4], tracks.sample_rate)

@@ -161,7 +161,7 @@ def _neighbours(
 def _pixels(
     sphere: Sphere, directions: Grey, height: int, width: int, size: tuple[int, int]
 ) -> NDArray[np.intp]:
-    x, y = np.moveaxis(sphere.places(directions, *size).xy, -1, 0)
+    x, y = np.moveaxis(sphere.positions(directions, *size).xy, -1, 0)
     row = np.clip((y * height).astype(int), 0, height - 1)
     return np.stack([row, np.clip((x * width).astype(int), 0, width - 1)], axis=-1)
 

@@ -17,7 +17,7 @@ from avprep.foa.ambix import level_dbfs, spatiality, to_ambix
 from avprep.formats.decide import SoundFormat, Wanted, picture_format, sound_format
 from avprep.formats.guess_convention import Heard, listen
 from avprep.formats.guess_projection import small_frames
-from avprep.media.excerpt import read_sound
+from avprep.media.excerpt import read_excerpt
 from avprep.media.probe import Media, open_media, probe
 from avprep.recordings.recording import SIDE_SUFFIXES, VIDEO_SUFFIXES, side_files
 from avprep.workers import Workers
@@ -92,7 +92,7 @@ def inspect(path: Path, wanted: Wanted) -> Inspection:
         media = probe(path)
         result = replace(result, duration_s=round(media.duration_s, 3), **_container(path))
         late = result.audio.pop("begins_s", 0.0) if result.audio else 0.0
-        if result.video is not None and media.picture is not None:
+        if result.video is not None and media.video is not None:
             late -= result.video.pop("begins_s", 0.0)
             result = _with_picture(result, path, media, wanted)
         if result.audio is not None:
@@ -122,12 +122,12 @@ def _container(path: Path) -> dict[str, Any]:
 
 
 def _with_picture(result: Inspection, path: Path, media: Media, wanted: Wanted) -> Inspection:
-    if media.picture is None or result.video is None:
+    if media.video is None or result.video is None:
         return result
-    of = picture_format(path, media.picture, media.duration_s, wanted)
+    of = picture_format(path, media.video, media.duration_s, wanted)
     result.video.update(
-        width=media.picture.width,
-        height=media.picture.height,
+        width=media.video.width,
+        height=media.video.height,
         projection=of.sphere.projection,
         stereo=of.stereo,
         rotation_deg=of.rotation_deg,
@@ -151,11 +151,11 @@ def _with_picture(result: Inspection, path: Path, media: Media, wanted: Wanted) 
 
 
 def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) -> Inspection:
-    if media.sound is None or result.audio is None:
+    if media.audio is None or result.audio is None:
         return result
     side = _side_of(path)
     if result.video is not None and side is not None:
-        result.audio.update(channels=media.sound.channels, sample_rate=media.sound.sample_rate)
+        result.audio.update(channels=media.audio.channels, sample_rate=media.audio.sample_rate)
         result.audio["replaced_by"] = str(side)
         sound_s = probe(side).duration_s
         if abs(sound_s - result.duration_s) > _LENGTHS_S:
@@ -164,10 +164,10 @@ def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) ->
                 f"{result.duration_s:.1f} s"
             )
         return result
-    of = sound_format(path, media.sound, wanted)
+    of = sound_format(path, media.audio, wanted)
     result.audio.update(
-        channels=media.sound.channels,
-        sample_rate=media.sound.sample_rate,
+        channels=media.audio.channels,
+        sample_rate=media.audio.sample_rate,
         convention=of.convention,
         why=of.reason,
         sure=of.sure,
@@ -178,7 +178,7 @@ def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) ->
         field = to_ambix(raw, of.convention, of.channels)
     except ClipError as error:
         result.suspicious.append(str(error))
-        heard = listen(raw[:4], media.sound.sample_rate) if len(raw) >= 4 else None
+        heard = listen(raw[:4], media.audio.sample_rate) if len(raw) >= 4 else None
         if heard is not None:
             result.audio["heard"] = f"its first four: {_in_words(heard)}"
         return result
@@ -191,7 +191,7 @@ def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) ->
     if result.audio["spatiality"] < _MONO:
         result.suspicious.append("all its channels hold one signal: it is mono, or a single sound")
         return result
-    heard = listen(field, media.sound.sample_rate)
+    heard = listen(field, media.audio.sample_rate)
     if heard is not None:
         result.audio["heard"] = _in_words(heard)
         if not of.sure:
@@ -219,10 +219,10 @@ def excerpt(path: Path, media: Media, of: SoundFormat) -> NDArray[np.float32]:
 
 
 def _raw_excerpt(path: Path, media: Media) -> NDArray[np.float32]:
-    if media.sound is None:
+    if media.audio is None:
         raise ClipError(f"{path.name} has no sound")
     start = max(0.0, media.duration_s / 2 - _EXCERPT_S / 2)
-    raw = read_sound(path, media.sound.channels, start, _EXCERPT_S)
+    raw = read_excerpt(path, media.audio.channels, start, _EXCERPT_S)
     if not raw.shape[1]:
         raise ClipError(f"{path.name}: its sound does not decode; download it again")
     return raw

@@ -182,7 +182,7 @@ def whole_frame(path: Path, moment_s: float, of: PictureFormat) -> Picture:
         picture = picture[:, : width // 2]
     height, width = picture.shape[:2]
     directions = equirectangular_directions(_MAP_HEIGHT, 2 * _MAP_HEIGHT)
-    places = of.sphere.places(directions, height, width)
+    places = of.sphere.positions(directions, height, width)
     column, row = np.moveaxis((places.xy * (width, height) - 0.5).astype(np.float32), -1, 0)
     whole = cv2.remap(
         np.ascontiguousarray(picture), column, row, cv2.INTER_AREA, borderMode=cv2.BORDER_WRAP

@@ -16,14 +16,14 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from avprep.errors import ClipError
-from avprep.media.ffmpeg import SoundDecoder, SoundDecoding, too_long
+from avprep.media.ffmpeg import AudioRequest, FfmpegAudioDecoder, timeout_message
 from avprep.media.probe import open_media
 
 _TIME_TOLERANCE_S = 0.002
 
 
 @dataclass(frozen=True)
-class Heard:
+class DecodedAudio:
     """A clip's decoded channels (channels, samples), as long as the file lasts, and what the
     decoder complained about last."""
 
@@ -31,45 +31,45 @@ class Heard:
     message: str = ""
 
 
-def listen(wanted: SoundDecoding) -> Heard:
+def decode_audio(request: AudioRequest) -> DecodedAudio:
     """Decode a clip's sound. Channels stay as the decoder delivers them; sound that starts late is
     padded, and gaps are filled, so that it stays with the picture.
 
     Raises ClipError where that takes too long.
     """
-    if not wanted.plain:
-        with SoundDecoder(wanted) as decoder:
-            return Heard(decoder.sound(), decoder.message)
-    track = _Track(wanted)
-    if not _decode(wanted, track, seek=True):
-        track = _Track(wanted)
-        _decode(wanted, track, seek=False)
-    return Heard(track.sound[:, : track.filled], track.message)
+    if not request.plain_layout:
+        with FfmpegAudioDecoder(request) as decoder:
+            return DecodedAudio(decoder.sound(), decoder.message)
+    track = _Track(request)
+    if not _decode(request, track, seek=True):
+        track = _Track(request)
+        _decode(request, track, seek=False)
+    return DecodedAudio(track.sound[:, : track.filled], track.message)
 
 
 class _Track:
     """Takes frames to the places that their time stamps say; ``filled`` samples are there."""
 
-    def __init__(self, wanted: SoundDecoding) -> None:
-        self._wanted = wanted
-        total = round(wanted.duration_s * wanted.sample_rate)
-        self.sound = np.zeros((wanted.channels, total), dtype=np.float32)
+    def __init__(self, request: AudioRequest) -> None:
+        self._wanted = request
+        total = round(request.duration_s * request.sample_rate)
+        self.sound = np.zeros((request.channels, total), dtype=np.float32)
         self.filled = 0
         self.message = ""
         self._next: int | None = None
 
     def add(self, frame: AudioFrame) -> bool:
-        """Whether more is wanted."""
-        wanted = self._wanted
-        content = _channels_of(frame, wanted.channels)
-        if content is None or frame.sample_rate != wanted.sample_rate:
+        """Whether more is request."""
+        request = self._wanted
+        content = _channels_of(frame, request.channels)
+        if content is None or frame.sample_rate != request.sample_rate:
             self.message = "its channels or sample rate change on the way"
             return True
         at = self._next
         if frame.time is not None:
-            said = round((frame.time - wanted.start_s) * wanted.sample_rate)
+            said = round((frame.time - request.start_s) * request.sample_rate)
             # Rounded time stamps are off by a few samples; those of a gap by many.
-            if at is None or abs(said - at) > wanted.slip_s * wanted.sample_rate:
+            if at is None or abs(said - at) > request.max_slip_s * request.sample_rate:
                 at = said
         at = 0 if at is None else at
         self._next = at + content.shape[1]
@@ -81,24 +81,24 @@ class _Track:
         return at < self.sound.shape[1]
 
 
-def _decode(wanted: SoundDecoding, track: _Track, seek: bool) -> bool:
+def _decode(request: AudioRequest, track: _Track, seek: bool) -> bool:
     """Whether the sound was found where it was looked for."""
-    deadline = time.monotonic() + wanted.timeout_s
+    deadline = time.monotonic() + request.timeout_s
     try:
-        with open_media(wanted.audio) as container:
+        with open_media(request.audio) as container:
             stream = container.streams.audio[0]
             stream.codec_context.thread_count = 1
-            sought = seek and wanted.from_s > wanted.begins_s
+            sought = seek and request.from_s > request.file_start_s
             if sought:
                 indexed = _indexed(container)
                 base = indexed.time_base or 1
-                container.seek(int(wanted.from_s / base), stream=indexed, backward=True)
+                container.seek(int(request.from_s / base), stream=indexed, backward=True)
             for other in container.streams:
                 if other is not stream:
                     other.discard = Discard.all  # it need not even be read
             first = True
-            for frame in _frames(container, track, deadline, wanted):
-                if first and sought and (frame.time or 0) > wanted.start_s + _TIME_TOLERANCE_S:
+            for frame in _frames(container, track, deadline, request):
+                if first and sought and (frame.time or 0) > request.start_s + _TIME_TOLERANCE_S:
                     return False  # beyond, as in containers without an index
                 first = False
                 if not track.add(frame):
@@ -117,11 +117,11 @@ def _indexed(container: InputContainer) -> AudioStream | VideoStream:
 
 
 def _frames(
-    container: InputContainer, track: _Track, deadline: float, wanted: SoundDecoding
+    container: InputContainer, track: _Track, deadline: float, request: AudioRequest
 ) -> Iterator[AudioFrame]:
     for packet in container.demux(container.streams.audio[0]):
         if time.monotonic() > deadline:
-            raise ClipError(too_long(wanted.timeout_s))
+            raise ClipError(timeout_message(request.timeout_s))
         try:
             yield from (frame for frame in packet.decode() if isinstance(frame, AudioFrame))
         except av.FFmpegError as error:  # what comes after may be whole

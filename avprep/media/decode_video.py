@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from avprep.errors import ClipError
-from avprep.media.ffmpeg import too_long
+from avprep.media.ffmpeg import timeout_message
 from avprep.media.probe import open_media
 
 Planes = tuple[NDArray[np.uint8 | np.uint16], ...]
@@ -38,12 +38,12 @@ _PLAIN = {False: ("yuv420p", "yuvj420p"), True: ("yuv420p10le",)}
 
 
 @dataclass(frozen=True)
-class Decoding:
+class VideoRequest:
     """What of a video is decoded: ``duration_s`` from the time stamp ``start_s`` on.
 
     Frames of (height, width) are brought to ``stored`` (height, width) of limited range, turned by
     ``rotation_deg`` as players do, and cut to ``crop`` (left, top, width, height; None: all of
-    it); all even. ``deep``: they have 10 bits, else 8. Larger ones than of ``most_pixels`` are
+    it); all even. ``ten_bit``: they have 10 bits, else 8. Larger ones than of ``max_pixels`` are
     skipped.
     """
 
@@ -51,24 +51,24 @@ class Decoding:
     start_s: float
     duration_s: float
     fps: float
-    stored: tuple[int, int]
+    frame_size: tuple[int, int]
     crop: tuple[int, int, int, int] | None
     rotation_deg: int
     full_range: bool
-    deep: bool
-    most_pixels: int
+    ten_bit: bool
+    max_pixels: int
     timeout_s: float
 
 
-class PictureDecoder:
-    """Decodes a `Decoding`; ``decoded`` counts the file's frames that this took, ``message`` is
+class VideoDecoder:
+    """Decodes a `VideoRequest`; ``decoded`` counts the file's frames that this took, ``message`` is
     what the decoder complained about last, and ``lost_s`` for how long a frame was held in place of
     damaged ones. The time limit begins now, and is looked at between packets."""
 
-    def __init__(self, wanted: Decoding) -> None:
-        self._wanted = wanted
+    def __init__(self, request: VideoRequest) -> None:
+        self._wanted = request
         self._reformatter = VideoReformatter()
-        self._deadline = time.monotonic() + wanted.timeout_s
+        self._deadline = time.monotonic() + request.timeout_s
         self.decoded = 0
         self.message = ""
         self.lost_s = 0.0
@@ -115,26 +115,26 @@ class PictureDecoder:
             yield from self._timed_from(seek=False)
 
     def _timed_from(self, seek: bool) -> Iterator[tuple[VideoFrame, float, float]]:
-        wanted = self._wanted
+        request = self._wanted
         try:
-            with open_media(wanted.video) as container:
+            with open_media(request.video) as container:
                 stream = container.streams.video[0]
                 # One thread: a build runs one clip on each core, which scales better.
                 stream.thread_type = "NONE"
                 stream.codec_context.thread_count = 1
-                stream.codec_context.options = {"max_pixels": str(wanted.most_pixels)}
-                rate = stream.average_rate or stream.guessed_rate or wanted.fps
+                stream.codec_context.options = {"max_pixels": str(request.max_pixels)}
+                rate = stream.average_rate or stream.guessed_rate or request.fps
                 unordered = _is_unordered(container)
                 first_dts = None
-                self._sought = seek and not unordered and _seek(container, wanted.start_s)
+                self._sought = seek and not unordered and _seek(container, request.start_s)
                 end_s = 0.0
                 for frame in self._decoded(container, stream):
                     begin_s = end_s
                     if unordered and frame.dts is not None and frame.time_base is not None:
                         first_dts = frame.dts if first_dts is None else first_dts
-                        begin_s = float((frame.dts - first_dts) * frame.time_base) - wanted.start_s
+                        begin_s = float((frame.dts - first_dts) * frame.time_base) - request.start_s
                     elif not unordered and frame.time is not None:
-                        begin_s = frame.time - wanted.start_s
+                        begin_s = frame.time - request.start_s
                     length = frame.duration * (frame.time_base or 0) if frame.duration else 1 / rate
                     end_s = begin_s + float(length)
                     yield frame, begin_s, end_s
@@ -144,7 +144,7 @@ class PictureDecoder:
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         for packet, is_shown in self._shown(container.demux(stream)):
             if time.monotonic() > self._deadline:
-                raise ClipError(too_long(self._wanted.timeout_s))
+                raise ClipError(timeout_message(self._wanted.timeout_s))
             # Decoders may then leave out frames from which no others are predicted.
             stream.codec_context.skip_frame = "DEFAULT" if is_shown else "NONREF"
             try:
@@ -184,29 +184,29 @@ class PictureDecoder:
         return max(0, math.ceil((begin_s - _TIME_TOLERANCE_S) * self._wanted.fps))
 
     def _planes(self, frame: VideoFrame) -> Planes:
-        wanted = self._wanted
-        height, width = wanted.stored
-        plain = frame.format.name in _PLAIN[wanted.deep] and not wanted.full_range
+        request = self._wanted
+        height, width = request.frame_size
+        plain = frame.format.name in _PLAIN[request.ten_bit] and not request.full_range
         if not plain or (frame.height, frame.width) != (height, width):
             frame = self._reformatter.reformat(
                 frame,
                 width,
                 height,
-                _PLAIN[wanted.deep][0],
+                _PLAIN[request.ten_bit][0],
                 interpolation=Interpolation.BICUBIC,
                 dst_color_range=_LIMITED,
             )
-        depth = np.uint16 if wanted.deep else np.uint8
+        depth = np.uint16 if request.ten_bit else np.uint8
         planes: list[NDArray[np.uint8 | np.uint16]] = []
         for number, plane in enumerate(frame.planes[:3]):
             scale = 1 if number == 0 else 2
             line = plane.line_size // depth().itemsize
             rows = np.frombuffer(memoryview(plane), depth).reshape(-1, line)
-            part = np.rot90(rows[: height // scale, : width // scale], wanted.rotation_deg // 90)
-            if wanted.crop is not None:
-                left, top, across, down = (edge // scale for edge in wanted.crop)
+            part = np.rot90(rows[: height // scale, : width // scale], request.rotation_deg // 90)
+            if request.crop is not None:
+                left, top, across, down = (edge // scale for edge in request.crop)
                 part = part[top : top + down, left : left + across]
-            planes.append(np.ascontiguousarray(part) if wanted.rotation_deg else part)
+            planes.append(np.ascontiguousarray(part) if request.rotation_deg else part)
         return tuple(planes)
 
 

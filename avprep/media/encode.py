@@ -137,7 +137,7 @@ def rotation_safe_gain(foa: NDArray[np.float32]) -> float:
     return float(np.floor(gain * scale) / scale)
 
 
-def flac(sound: NDArray[np.float32], matrix: NDArray[np.float64], sample_rate: int) -> bytes:
+def encode_flac(sound: NDArray[np.float32], matrix: NDArray[np.float64], sample_rate: int) -> bytes:
     """``matrix`` (heard, channels) times interleaved sound (samples, channels) as FLAC of 16 bits.
 
     The matrix holds the gain that keeps all within 16 bits (`rotation_safe_gain`).

@@ -13,7 +13,9 @@ from avprep.media.ffmpeg import FORMATS, PROTOCOLS, ffmpeg_path, safe_url
 _TIMEOUT_S = 60.0
 
 
-def read_sound(path: Path, channels: int, start_s: float, duration_s: float) -> NDArray[np.float32]:
+def read_excerpt(
+    path: Path, channels: int, start_s: float, duration_s: float
+) -> NDArray[np.float32]:
     """Channels (channels, samples) from ``start_s`` on, at the file's own rate.
 
     Shorter at the end of a file, and empty where nothing can be decoded.

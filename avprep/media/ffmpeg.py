@@ -89,28 +89,28 @@ def safe_url(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class SoundDecoding:
-    """What of a file's sound is decoded: ``duration_s`` from the time stamp ``start_s`` on, in a
-    file that begins at ``begins_s``.
+class AudioRequest:
+    """The part of a file's audio to decode: ``duration_s`` from time stamp ``start_s``, in a file
+    whose first track starts at ``file_start_s``.
 
-    Sound that is off its time stamps by more than ``slip_s`` is put right at once. ``plain``: its
-    channels have no layout of the file's own making.
+    Audio that deviates from its time stamps by more than ``max_slip_s`` is corrected at once.
+    ``plain_layout``: the file defines no channel layout of its own.
     """
 
     audio: Path
-    begins_s: float
+    file_start_s: float
     start_s: float
     duration_s: float
-    slip_s: float
+    max_slip_s: float
     channels: int
     sample_rate: int
-    plain: bool
+    plain_layout: bool
     timeout_s: float
 
     @property
     def from_s(self) -> float:
         """Where decoding begins: not before the file does, which some containers do not like."""
-        return max(self.start_s - _PREROLL_S, min(self.start_s, self.begins_s))
+        return max(self.start_s - _PREROLL_S, min(self.start_s, self.file_start_s))
 
     def command(self) -> list[str]:
         limits: dict[str, object] = {
@@ -130,7 +130,7 @@ class SoundDecoding:
                 "atrim", start=f"{preroll_s:.6f}", end=f"{preroll_s + self.duration_s:.6f}"
             )
             .filter("asetpts", f"PTS-{preroll_s:.6f}/TB")
-            .filter("aresample", **{"async": 1, "first_pts": 0, "min_hard_comp": self.slip_s})
+            .filter("aresample", **{"async": 1, "first_pts": 0, "min_hard_comp": self.max_slip_s})
         )
         graph = sound.output("pipe:1", format="f32le", acodec="pcm_f32le").global_args(
             *("-nostdin", "-hide_banner", "-loglevel", "error", "-filter_complex_threads", "1")
@@ -138,20 +138,20 @@ class SoundDecoding:
         return [str(part) for part in graph.compile(cmd=ffmpeg_path())]
 
 
-class SoundDecoder:
-    """Context manager that runs a `SoundDecoding` in ffmpeg; then take `sound()`.
+class FfmpegAudioDecoder:
+    """Context manager that runs a `AudioRequest` in ffmpeg; then take `sound()`.
 
     ffmpeg decodes layouts of a file's own making without harm, and a hang or a crash in a broken
     file stays in its process, which is killed after ``timeout_s`` seconds.
     """
 
-    def __init__(self, wanted: SoundDecoding) -> None:
-        self._wanted = wanted
+    def __init__(self, request: AudioRequest) -> None:
+        self._wanted = request
         self._timed_out = False
         self._raw = bytearray()
         self._messages = b""
 
-    def __enter__(self) -> SoundDecoder:
+    def __enter__(self) -> FfmpegAudioDecoder:
         try:
             self._process = subprocess.Popen(
                 self._wanted.command(),
@@ -190,7 +190,7 @@ class SoundDecoder:
             reader.join()
         self._process.wait()
         if self._timed_out:
-            raise ClipError(too_long(self._wanted.timeout_s))
+            raise ClipError(timeout_message(self._wanted.timeout_s))
         channels = self._wanted.channels
         whole = len(self._raw) // (4 * channels) * channels
         return np.frombuffer(self._raw, dtype="<f4", count=whole).reshape(-1, channels).T
@@ -207,8 +207,10 @@ class SoundDecoder:
         self._process.kill()
 
     def _read_sound(self) -> None:
-        wanted = self._wanted
-        most = round((wanted.duration_s + _MOST_EXTRA_S) * wanted.sample_rate) * wanted.channels * 4
+        request = self._wanted
+        most = (
+            round((request.duration_s + _MOST_EXTRA_S) * request.sample_rate) * request.channels * 4
+        )
         if self._process.stdout is not None:
             with self._process.stdout as pipe:
                 while part := pipe.read(1 << 18):
@@ -222,7 +224,7 @@ class SoundDecoder:
                     self._messages = (self._messages + part)[-_LONGEST_MESSAGE:]
 
 
-def too_long(timeout_s: float) -> str:
+def timeout_message(timeout_s: float) -> str:
     """What is said of a clip that is given up."""
     return (
         f"decoding took more than {timeout_s:g} s and was stopped; the file may be broken, or "

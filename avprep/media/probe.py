@@ -45,7 +45,7 @@ _METADATA: Any = {"metadata_errors": "replace"} if int(av.__version__.split(".")
 
 
 @dataclass(frozen=True)
-class Picture:
+class VideoTrack:
     """A video track. ``colorspace`` is the number of its YCbCr matrix (ITU-T H.273, 2: unknown);
     ``hdr`` the transfer function of one of high dynamic range."""
 
@@ -56,14 +56,14 @@ class Picture:
     hdr: Transfer | None = None
 
     @property
-    def most_pixels(self) -> int:
+    def max_pixels(self) -> int:
         """Of any of its frames, as it is coded: in whole blocks. Broken ones claim more."""
         coded = (self.width + _LARGEST_BLOCK) * (self.height + _LARGEST_BLOCK)
         return max(coded, (self.width + _SCRATCH[0]) * _SCRATCH[1])
 
 
 @dataclass(frozen=True)
-class Sound:
+class AudioTrack:
     """An audio track. ``plain``: its channels have no layout of the file's own making, with which
     PyAV corrupts the memory of its process."""
 
@@ -71,7 +71,7 @@ class Sound:
     sample_rate: int
     codec: str
     extradata: bytes | None = None
-    plain: bool = True
+    plain_layout: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ class Media:
     """
 
     duration_s: float
-    picture: Picture | None
-    sound: Sound | None
-    begins_s: float = 0.0
-    timed: bool = False
+    video: VideoTrack | None
+    audio: AudioTrack | None
+    start_s: float = 0.0
+    has_timestamps: bool = False
 
 
 def open_media(path: Path) -> InputContainer:
@@ -124,14 +124,14 @@ def probe(path: Path) -> Media:
 def _check(name: str, size: int, media: Media) -> None:
     """Raises ClipError where a file says of itself what would only cost time and memory."""
     what = None
-    if media.picture is not None and not _is_plausible(media.picture):
-        what = f"its picture has {media.picture.width}×{media.picture.height} pixels"
-    elif media.sound is not None and media.sound.channels > _MOST_CHANNELS:
-        what = f"its sound has {media.sound.channels} channels"
-    elif media.sound is not None and not (
-        _SAMPLE_RATES[0] <= media.sound.sample_rate <= _SAMPLE_RATES[1]
+    if media.video is not None and not _is_plausible(media.video):
+        what = f"its picture has {media.video.width}×{media.video.height} pixels"
+    elif media.audio is not None and media.audio.channels > _MOST_CHANNELS:
+        what = f"its sound has {media.audio.channels} channels"
+    elif media.audio is not None and not (
+        _SAMPLE_RATES[0] <= media.audio.sample_rate <= _SAMPLE_RATES[1]
     ):
-        what = f"its sound has {media.sound.sample_rate} samples a second"
+        what = f"its sound has {media.audio.sample_rate} samples a second"
     elif media.duration_s > _LONGEST_S:
         what = f"it lasts {media.duration_s / 3600:.0f} hours"
     elif media.duration_s * _LEAST_BYTES_PER_S > size:
@@ -140,7 +140,7 @@ def _check(name: str, size: int, media: Media) -> None:
         raise ClipError(f"{name} says that {what}; it is damaged: download it again")
 
 
-def _is_plausible(picture: Picture) -> bool:
+def _is_plausible(picture: VideoTrack) -> bool:
     short, long = sorted((picture.width, picture.height))
     return short * long <= MOST_PIXELS and long <= _MOST_ASPECT * short
 
@@ -166,26 +166,26 @@ def probe_both(video: Path, audio: Path) -> tuple[Media, Media]:
     return of_video, of_video if audio == video else probe(audio)
 
 
-def _picture(stream: VideoStream | None) -> Picture | None:
+def _picture(stream: VideoStream | None) -> VideoTrack | None:
     # A codec that is not known has no context, whatever PyAV's types say.
     if stream is None or not getattr(stream.codec_context, "width", 0):
         return None
     context = stream.codec_context
     full_range = context.color_range == _FULL_RANGE or (context.pix_fmt or "").startswith("yuvj")
     hdr = _HDR.get(int(context.color_trc))
-    return Picture(context.width, context.height, int(context.colorspace), full_range, hdr)
+    return VideoTrack(context.width, context.height, int(context.colorspace), full_range, hdr)
 
 
-def _sound(path: Path, stream: AudioStream | None) -> Sound | None:
+def _sound(path: Path, stream: AudioStream | None) -> AudioTrack | None:
     context = None if stream is None else getattr(stream, "codec_context", None)
     if context is None:
         return None
-    index = index_of(path) or b""
+    index = read_moov(path) or b""
     plain = not any(name in index for name in _LAYOUT_BOXES)
     channels = context.channels if plain else _channels_in_words(path)
     if not channels:
         return None
-    return Sound(channels, context.sample_rate, context.name, context.extradata, plain)
+    return AudioTrack(channels, context.sample_rate, context.name, context.extradata, plain)
 
 
 def _channels_in_words(path: Path) -> int:
@@ -201,7 +201,7 @@ def _channels_in_words(path: Path) -> int:
         return 0
 
 
-def index_of(path: Path) -> bytes | None:
+def read_moov(path: Path) -> bytes | None:
     """The index of an mp4 or mov file; None for other files."""
     try:
         with open(path, "rb") as file:

@@ -9,7 +9,7 @@ from avprep.media.probe import Media
 _ONE_TIMELINE_S = 5.0
 
 
-def shared_time(video: Media, audio: Media, same_file: bool) -> tuple[float, float, float]:
+def shared_timeline(video: Media, audio: Media, same_file: bool) -> tuple[float, float, float]:
     """The time stamps, in the video's and in the audio file, of the moment that counts as 0, and
     how many seconds from there both files last (infinite where neither says).
 
@@ -18,15 +18,15 @@ def shared_time(video: Media, audio: Media, same_file: bool) -> tuple[float, flo
     from one file do. Otherwise, and where the sound's container has no time stamps, each counts
     from its own beginning.
     """
-    video_zero = audio_zero = video.begins_s
+    video_zero = audio_zero = video.start_s
     if not same_file:
-        apart = abs(video.begins_s - audio.begins_s)
-        if video.timed and audio.timed and apart < _ONE_TIMELINE_S:
-            video_zero = audio_zero = min(video.begins_s, audio.begins_s)
+        apart = abs(video.start_s - audio.start_s)
+        if video.has_timestamps and audio.has_timestamps and apart < _ONE_TIMELINE_S:
+            video_zero = audio_zero = min(video.start_s, audio.start_s)
         else:
-            audio_zero = audio.begins_s
+            audio_zero = audio.start_s
     ends = [
-        media.begins_s - zero + media.duration_s
+        media.start_s - zero + media.duration_s
         for media, zero in ((video, video_zero), (audio, audio_zero))
         if media.duration_s
     ]

@@ -150,7 +150,7 @@ def answer_of(recording: Recording, wanted: Wanted) -> Answer | str:
         return Answer(recording.duration_s, PictureFormat(), convention)
     try:
         media = probe_both(recording.video, recording.audio)
-        seen, heard = media[0].picture, media[1].sound
+        seen, heard = media[0].video, media[1].audio
         if seen is None:
             raise ClipError(f"{recording.file} has no picture; it is no 360° video")
         duration = recording.duration_s or media[0].duration_s

@@ -60,7 +60,7 @@ def nearest(labels: Labels, view: View, size: int) -> Labels:
     height, width = labels.shape
     centres = (np.arange(size) + 0.5) / size
     directions = view_directions(view, centres[None, :], centres[:, None])
-    xy = Sphere().places(directions, height, width).xy
+    xy = Sphere().positions(directions, height, width).xy
     column = np.floor(xy[..., 0] * width).astype(int) % width
     row = np.clip(np.floor(xy[..., 1] * height).astype(int), 0, height - 1)
     return np.asarray(labels[row, column])

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from avprep.errors import ClipError
 from avprep.formats.decide import PictureFormat
-from avprep.media.decode_audio import Heard, listen
-from avprep.media.decode_video import Decoding, PictureDecoder
+from avprep.media.decode_audio import DecodedAudio, decode_audio
+from avprep.media.decode_video import VideoDecoder, VideoRequest
 from avprep.media.encode import GOP_FRAMES, CropEncoder
-from avprep.media.ffmpeg import SoundDecoding
-from avprep.media.probe import Media, Picture, probe_both
-from avprep.media.timeline import shared_time
+from avprep.media.ffmpeg import AudioRequest
+from avprep.media.probe import Media, VideoTrack, probe_both
+from avprep.media.timeline import shared_timeline
 from avprep.media.tone_map import ToneMap
 from avprep.recordings.clips import SHORTEST_CLIP_S, Clip
 from avprep.recordings.events import events_of
@@ -25,7 +25,7 @@ from avprep.sample.label_maps import label_maps
 from avprep.sample.options import ClipOptions
 from avprep.sample.sound import encode_sound, field_of, no_sound
 from avprep.sample.thresholds import Stills, check_worth
-from avprep.sphere.crop import AT_ONCE, Cropper
+from avprep.sphere.crop import FRAMES_AT_ONCE, Cropper
 from avprep.sphere.projections import Sphere
 from avprep.sphere.viewpoints import RandomViews
 from shards.schema import SampleInfo, VideoInfo, View
@@ -43,14 +43,18 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
     """The sample's record and members; raises ClipError where the clip cannot be made, and
     DroppedError where it is not worth it."""
     cv2.setNumThreads(1)  # clips run side by side, one on each core
-    video_file, audio_file = clip.media or probe_both(clip.video, clip.audio)
-    decoding, listening = _decodings(clip, options, video_file, audio_file)
-    heard = listen(listening) if listening is not None else Heard(np.empty((0, 0), np.float32))
+    video_media, audio_media = clip.media or probe_both(clip.video, clip.audio)
+    decoding, listening = _decodings(clip, options, video_media, audio_media)
+    heard = (
+        decode_audio(listening)
+        if listening is not None
+        else DecodedAudio(np.empty((0, 0), np.float32))
+    )
     views = options.views.draw(clip.key, options.seed, _energy(clip, options, listening, heard))
     stills = Stills(options.fps)
-    picture = PictureDecoder(decoding)
+    picture = VideoDecoder(decoding)
     crops, frames = _crop_all(
-        picture, decoding, video_file, clip.picture.sphere, views, options, stills
+        picture, decoding, video_media, clip.picture.sphere, views, options, stills
     )
     raw = heard.channels
     frames_s = frames / options.fps
@@ -113,7 +117,7 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
 
 
 def _energy(
-    clip: Clip, options: ClipOptions, listening: SoundDecoding | None, heard: Heard
+    clip: Clip, options: ClipOptions, listening: AudioRequest | None, heard: DecodedAudio
 ) -> NDArray[np.float64] | None:
     """Where the clip's sound comes from, if its views are drawn by that."""
     views = options.views
@@ -128,16 +132,16 @@ def _energy(
 
 def _decodings(
     clip: Clip, options: ClipOptions, video: Media, audio: Media
-) -> tuple[Decoding, SoundDecoding | None]:
+) -> tuple[VideoRequest, AudioRequest | None]:
     """What is to be decoded of a clip's picture and sound; None where it may have no sound."""
-    if video.picture is None:
+    if video.video is None:
         raise ClipError(f"{clip.video.name} has no picture; it is no 360° video")
-    if audio.sound is None and not clip.flat:
+    if audio.audio is None and not clip.flat:
         raise ClipError(
             f"{clip.audio.name} has no sound; put its ambisonic sound beside it as a file of the "
             "same name (wav, flac, m4a, ogg or opus)"
         )
-    video_zero_s, audio_zero_s, both_s = shared_time(video, audio, clip.audio == clip.video)
+    video_zero_s, audio_zero_s, both_s = shared_timeline(video, audio, clip.audio == clip.video)
     # Sound only accompanies an ordinary video; where it ends early, the rest is silent.
     left = (both_s if not clip.flat else video.duration_s or np.inf) - clip.offset_s
     duration = min(clip.duration_s, left) if left > 0 else clip.duration_s
@@ -146,37 +150,37 @@ def _decodings(
             f"{clip.video.name} has only {duration:.2f} s of picture with sound; clips must have "
             f"at least {SHORTEST_CLIP_S:g} s"
         )
-    stored, crop = _taken(video.picture, clip.picture)
-    decoding = Decoding(
+    stored, crop = _taken(video.video, clip.picture)
+    decoding = VideoRequest(
         video=clip.video,
         start_s=video_zero_s + clip.offset_s,
         duration_s=duration,
         fps=options.fps,
-        stored=stored,
+        frame_size=stored,
         crop=crop,
         rotation_deg=clip.picture.rotation_deg,
-        full_range=video.picture.full_range,
-        deep=video.picture.hdr is not None,
-        most_pixels=video.picture.most_pixels,
+        full_range=video.video.full_range,
+        ten_bit=video.video.hdr is not None,
+        max_pixels=video.video.max_pixels,
         timeout_s=options.timeout_s,
     )
-    if audio.sound is None:
+    if audio.audio is None:
         return decoding, None
-    return decoding, SoundDecoding(
+    return decoding, AudioRequest(
         audio=clip.audio,
-        begins_s=audio.begins_s,
+        file_start_s=audio.start_s,
         start_s=audio_zero_s + clip.offset_s,
         duration_s=duration,
-        slip_s=min(_LARGEST_SLIP_S, 0.5 / options.fps),
-        channels=audio.sound.channels,
-        sample_rate=audio.sound.sample_rate,
-        plain=audio.sound.plain,
+        max_slip_s=min(_LARGEST_SLIP_S, 0.5 / options.fps),
+        channels=audio.audio.channels,
+        sample_rate=audio.audio.sample_rate,
+        plain_layout=audio.audio.plain_layout,
         timeout_s=options.timeout_s,
     )
 
 
 def _taken(
-    picture: Picture, of: PictureFormat
+    picture: VideoTrack, of: PictureFormat
 ) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
     """The size (height, width) that a file's frames are brought to, and the part of them, turned
     upright, that is taken (None: all).
@@ -200,8 +204,8 @@ def _even(size: float) -> int:
 
 
 def _crop_all(
-    decoder: PictureDecoder,
-    decoding: Decoding,
+    decoder: VideoDecoder,
+    decoding: VideoRequest,
     video: Media,
     sphere: Sphere,
     views: tuple[View, ...],
@@ -212,16 +216,16 @@ def _crop_all(
     clips are cleaned by them."""
     cropper: Cropper | None = None
     fps = Fraction(options.fps).limit_denominator(1001)
-    hdr = video.picture.hdr if video.picture else None
+    hdr = video.video.hdr if video.video else None
     tone_map = ToneMap(hdr) if hdr is not None else None
-    colorspace = video.picture.colorspace if video.picture else 2
+    colorspace = video.video.colorspace if video.video else 2
     colours = (_BT601 if colorspace == _RGB else colorspace, 2, 2)
     if tone_map is not None:
         colours = _BT709
     encoder = CropEncoder(len(views), options.size, fps, *colours)
     frames = 0
     shown = decoder.frames(max(1, round(decoding.duration_s * options.fps)))
-    while some := list(islice(shown, AT_ONCE)):
+    while some := list(islice(shown, FRAMES_AT_ONCE)):
         if cropper is None:
             height, width = some[0][0][0].shape
             cropper = Cropper(height, width, views, options.size, sphere)

@@ -9,8 +9,8 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from avprep.foa.ambix import checked, to_ambix
-from avprep.media.encode import flac, rotation_safe_gain
+from avprep.foa.ambix import check_audio, to_ambix
+from avprep.media.encode import encode_flac, rotation_safe_gain
 from avprep.recordings.clips import Clip
 from avprep.sample.options import ClipOptions
 from shards.geometry import AUDIO_CHANNELS, BEAMS, view_foa_matrix
@@ -35,7 +35,7 @@ def field_of(raw: Sound, clip: Clip, sample_rate: int, samples: int, target_rate
     """Decoded channels (channels, n) as the clip's sound at ``target_rate``: its field (4,
     samples), or for an ordinary video one channel (1, samples). Raises ClipError."""
     if clip.flat:
-        sound = _mixed(checked(raw)[0])
+        sound = _mixed(check_audio(raw)[0])
     else:
         sound = to_ambix(raw, clip.sound.convention, clip.sound.channels)
     if sample_rate != target_rate:
@@ -62,9 +62,9 @@ def encode_sound(field: Sound, views: tuple[View, ...], options: ClipOptions) ->
             matrix = np.eye(1)
             if turned:
                 matrix = BEAMS[kind] @ view_foa_matrix(view.azimuth_deg, view.elevation_deg)
-            members[f"view{number:02d}.flac"] = flac(interleaved, gain * matrix, rate)
+            members[f"view{number:02d}.flac"] = encode_flac(interleaved, gain * matrix, rate)
     else:
-        members["flac"] = flac(interleaved, gain * np.eye(4), rate)
+        members["flac"] = encode_flac(interleaved, gain * np.eye(4), rate)
     info = AudioInfo(
         options.sample_rate,
         field.shape[1],

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.sphere.projections import Places, Sphere
+from avprep.sphere.projections import FramePositions, Sphere
 from shards.geometry import unit_vector, view_rotation
 from shards.schema import View
 
@@ -29,7 +29,7 @@ _STEPS_LOOKED_AT = 15
 """Of the pixels of a crop's side, for how far apart they are; odd, so that the middle is seen."""
 _MOST_ROWS = 1 << 14
 """OpenCV takes maps of fewer than 2^15 rows."""
-AT_ONCE = 4
+FRAMES_AT_ONCE = 4
 """Frames that are cropped faster together."""
 _MERGED_PIXELS_A_SAMPLE = 8
 _BLACK, _NO_COLOUR = 16, 128
@@ -138,7 +138,8 @@ class Cropper:
         return np.asarray(self.crop_frames([planes])[0])
 
     def crop_frames(self, frames: Sequence[Sequence[Plane]]) -> Plane:
-        """The same of several frames (frames, views, 3/2·size, size); faster with `AT_ONCE`."""
+        """Crops (frames, views, 3/2·size, size) of several frames, as `crop` returns for one; it is
+        fastest with `FRAMES_AT_ONCE`."""
         size, level = self._size, 0
         depth = frames[0][0].dtype
         crops = np.empty((len(frames), self._views, size * 3 // 2, size), dtype=depth)
@@ -175,10 +176,10 @@ class Cropper:
         edge = np.array([full_width, full_height], dtype=np.float64)
         # From edge coordinates to pixel indices of the plane at its pyramid level. Averaging 2×2
         # keeps luma centred; left-sited chroma keeps its half *full-size* pixel of offset.
-        luma = self._places(view, _fine(size * across), _fine(size * down).T)
+        luma = self._positions(view, _fine(size * across), _fine(size * down).T)
         luma_map = _map(luma.xy * edge / scale - 0.5, luma.box, height, width, self._sphere.wraps)
         half = size // 2
-        chroma = self._places(view, _fine(half * across) - 0.5 / size, _fine(half * down).T)
+        chroma = self._positions(view, _fine(half * across) - 0.5 / size, _fine(half * down).T)
         chroma_map = _map(
             (chroma.xy * edge + np.array([0.5, 0.0])) / (2 * scale) - 0.5,
             chroma.box,
@@ -192,8 +193,8 @@ class Cropper:
             hidden = np.logical_not(blocks.all(axis=(1, 3)))
         return _Sampling(level, (down, across), luma_map, chroma_map, hidden)
 
-    def _places(self, view: View, x: Points, y: Points) -> Places:
-        return self._sphere.places(view_directions(view, x, y), *self._source)
+    def _positions(self, view: View, x: Points, y: Points) -> FramePositions:
+        return self._sphere.positions(view_directions(view, x, y), *self._source)
 
     def _steps(self, view: View) -> tuple[Points, Points]:
         """Arcs between neighbouring output pixels, down and across, in pixels of the source where
@@ -260,7 +261,7 @@ class _Stack:
         # OpenCV samples four channels in little more than the time of one, but they must be
         # interleaved first, which does not pay where few of many pixels are looked at.
         worth = self._planes[0].size <= _MERGED_PIXELS_A_SAMPLE * where[0].size
-        if len(self._planes) != AT_ONCE or not worth:
+        if len(self._planes) != FRAMES_AT_ONCE or not worth:
             return [_sample(plane, where, samples) for plane in self._planes]
         if self._merged is None:
             self._merged = np.asarray(cv2.merge(self._planes))

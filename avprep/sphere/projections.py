@@ -49,13 +49,13 @@ _EAC_PADDING = 2.0
 """Pixels at the edges of each row of an equi-angular cubemap, as ffmpeg's v360 has it."""
 
 
-def vfov_of(hfov_deg: float, aspect: float) -> float:
+def vertical_fov_deg(hfov_deg: float, aspect: float) -> float:
     """Vertical field of view of a picture plane ``aspect`` times as wide as high."""
     return float(2 * np.degrees(np.arctan(np.tan(np.radians(hfov_deg) / 2) / aspect)))
 
 
 @dataclass(frozen=True)
-class Places:
+class FramePositions:
     """Places in a frame (..., 2), and the box (..., 4: left, top, right, bottom) which belongs
     to the same part of the sphere, all as fractions; one box (4,) where the frame has one part.
     ``visible`` (...) is False where the frame does not show a direction."""
@@ -102,7 +102,7 @@ class Sphere:
         circles = 2 if self.projection == "dual-fisheye" else 1
         return width / circles / float(np.radians(self.fov_deg))
 
-    def places(self, directions: Floats, height: int, width: int) -> Places:
+    def positions(self, directions: Floats, height: int, width: int) -> FramePositions:
         """Where a frame of (height, width) shows unit vectors (..., 3)."""
         if self.projection == "equirect":
             return self._equirect(directions)
@@ -116,7 +116,7 @@ class Sphere:
             return self._flat(directions, height, width)
         return self._fisheye(directions, height, width)
 
-    def _equirect(self, directions: Floats) -> Places:
+    def _equirect(self, directions: Floats) -> FramePositions:
         azimuth = np.arctan2(directions[..., 1], directions[..., 0])
         elevation = np.arctan2(directions[..., 2], np.hypot(directions[..., 0], directions[..., 1]))
         left, top, right, bottom = self.bounds
@@ -126,9 +126,9 @@ class Sphere:
         if any(self.bounds):
             visible = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
         xy = np.stack([x, y], axis=-1)
-        return Places(xy, np.array([0.0, 0.0, 1.0, 1.0]), visible)
+        return FramePositions(xy, np.array([0.0, 0.0, 1.0, 1.0]), visible)
 
-    def _flat(self, directions: Floats, height: int, width: int) -> Places:
+    def _flat(self, directions: Floats, height: int, width: int) -> FramePositions:
         """The tangent plane in front, with square pixels."""
         ahead = directions[..., 0] > 0
         depth = np.where(ahead, directions[..., 0], 1.0)
@@ -137,9 +137,11 @@ class Sphere:
         y = 0.5 - scale / height * directions[..., 2] / depth
         visible = ahead & (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
         xy = np.stack([x, y], axis=-1)
-        return Places(xy, np.broadcast_to([0.0, 0.0, 1.0, 1.0], (*xy.shape[:-1], 4)), visible)
+        return FramePositions(
+            xy, np.broadcast_to([0.0, 0.0, 1.0, 1.0], (*xy.shape[:-1], 4)), visible
+        )
 
-    def _fisheye(self, directions: Floats, height: int, width: int) -> Places:
+    def _fisheye(self, directions: Floats, height: int, width: int) -> FramePositions:
         """Equidistant circles side by side: one around the front, on its left one around the back
         if there are two (as ffmpeg's v360 has it)."""
         circles = 2 if self.projection == "dual-fisheye" else 1
@@ -156,7 +158,7 @@ class Sphere:
         y = 0.5 + radius_y * off_axis * np.sin(turn)
         zero, one = np.zeros_like(centre), np.ones_like(centre)
         box = np.stack([centre - radius_x, zero, centre + radius_x, one], axis=-1)
-        return Places(np.stack([x, y], axis=-1), box, off_axis <= 1)
+        return FramePositions(np.stack([x, y], axis=-1), box, off_axis <= 1)
 
 
 def _faces_of(
@@ -171,16 +173,16 @@ def _faces_of(
     return face, u, v
 
 
-def _cube(directions: Floats, rows: int, columns: int) -> Places:
+def _cube(directions: Floats, rows: int, columns: int) -> FramePositions:
     face, u, v = _faces_of(directions, _CUBE)
     row, column = np.divmod(face, columns)
     xy = np.stack([(column + (1 + u) / 2) / columns, (row + (1 + v) / 2) / rows], axis=-1)
     left, top = column / columns, row / rows
     box = np.stack([left, top, left + 1 / columns, top + 1 / rows], axis=-1)
-    return Places(xy, box, np.ones(face.shape, dtype=bool))
+    return FramePositions(xy, box, np.ones(face.shape, dtype=bool))
 
 
-def _eac(directions: Floats, height: int, width: int) -> Places:
+def _eac(directions: Floats, height: int, width: int) -> FramePositions:
     """Angles instead of tangents (Google, "Bringing pixels front and center in VR video", 2017)."""
     face, u, v = _faces_of(directions, _EAC)
     row, column = np.divmod(face, 3)
@@ -190,4 +192,4 @@ def _eac(directions: Floats, height: int, width: int) -> Places:
     y = 0.5 * row + pad_y + down * (0.5 - 2 * pad_y)
     top = 0.5 * row
     box = np.stack([np.zeros_like(x), top, np.ones_like(x), top + 0.5], axis=-1)
-    return Places(np.stack([x, y], axis=-1), box, np.ones(face.shape, dtype=bool))
+    return FramePositions(np.stack([x, y], axis=-1), box, np.ones(face.shape, dtype=bool))

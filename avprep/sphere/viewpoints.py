@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import UserError
-from avprep.sphere.projections import vfov_of
+from avprep.sphere.projections import vertical_fov_deg
 from shards.geometry import angle_between_deg, unit_vector
 from shards.schema import View
 
@@ -87,7 +87,9 @@ class RandomViews:
     def _view(self, azimuth_deg: float, elevation_deg: float, rng: np.random.Generator) -> View:
         hfov = rng.uniform(*self.hfov_deg)
         aspect = float(np.exp(rng.uniform(*np.log(ASPECT_RANGE))))
-        return View(azimuth_deg, elevation_deg, round(hfov, 4), round(vfov_of(hfov, aspect), 4))
+        return View(
+            azimuth_deg, elevation_deg, round(hfov, 4), round(vertical_fov_deg(hfov, aspect), 4)
+        )
 
 
 @dataclass(frozen=True)

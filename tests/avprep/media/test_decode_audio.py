@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from avprep.media.decode_audio import listen
-from avprep.media.ffmpeg import SoundDecoding, ffmpeg_path
+from avprep.media.decode_audio import decode_audio
+from avprep.media.ffmpeg import AudioRequest, ffmpeg_path
 from avprep.media.probe import probe
 
 RATE, SECONDS = 16000, 6
@@ -45,20 +45,20 @@ def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.mark.parametrize("start_s", [0.0, 2.345, 5.0])
 def test_it_is_what_ffmpeg_decodes(recording: Path, start_s: float) -> None:
     media = probe(recording)
-    assert media.sound is not None
-    assert media.sound.plain
-    wanted = SoundDecoding(
+    assert media.audio is not None
+    assert media.audio.plain_layout
+    wanted = AudioRequest(
         audio=recording,
-        begins_s=media.begins_s,
-        start_s=media.begins_s + start_s,
+        file_start_s=media.start_s,
+        start_s=media.start_s + start_s,
         duration_s=2.0,
-        slip_s=0.02,
-        channels=media.sound.channels,
-        sample_rate=media.sound.sample_rate,
-        plain=True,
+        max_slip_s=0.02,
+        channels=media.audio.channels,
+        sample_rate=media.audio.sample_rate,
+        plain_layout=True,
         timeout_s=60.0,
     )
-    ours, theirs = listen(wanted), listen(replace(wanted, plain=False))
+    ours, theirs = decode_audio(wanted), decode_audio(replace(wanted, plain_layout=False))
     assert ours.message == theirs.message == ""
     for heard in (ours, theirs):
         seconds = heard.channels.shape[1] / wanted.sample_rate

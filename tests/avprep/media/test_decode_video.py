@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from avprep.media.decode_video import Decoding, PictureDecoder
+from avprep.media.decode_video import VideoDecoder, VideoRequest
 from avprep.media.probe import probe
 from shards.geometry import encode_foa, unit_vector
 from tests.support.media import build, noise, write_wav
@@ -55,11 +55,11 @@ def test_frames_are_those_on_screen_wherever_a_clip_begins(
 ) -> None:
     path = tmp_path / "a.mp4"  # what is inside counts
     write_numbered(path, kind)
-    wanted = Decoding(
-        *(path, probe(path).begins_s + start_s, 3.0, 5.0, (HEIGHT, WIDTH)),
+    wanted = VideoRequest(
+        *(path, probe(path).start_s + start_s, 3.0, 5.0, (HEIGHT, WIDTH)),
         *(None, 0, False, False, 1 << 20, 60.0),
     )
-    decoder = PictureDecoder(wanted)
+    decoder = VideoDecoder(wanted)
     seen = [(number_of(planes[0]), count) for planes, count in decoder.frames(15)]
     assert seen == [(round((start_s + k / 5) * FPS), 1) for k in range(15)]
 

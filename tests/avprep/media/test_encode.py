@@ -83,7 +83,7 @@ def test_damaged_crops_are_said_to_be() -> None:
         index_mp4(mp4[: gops[0] - 8])
     with pytest.raises(ShardError, match="damaged"):
         CropDecoder(avcc).decode(b"\xff" * 400, 0, 1)
-    with pytest.raises(ShardError, match="has 8 frames where 9"):
+    with pytest.raises(ShardError, match="has 8 frames, but 9"):
         CropDecoder(avcc).decode(mp4[gops[0] : gops[1]], 0, 9)
 
 

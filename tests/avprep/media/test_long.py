@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from avprep.media.decode_audio import listen
-from avprep.media.decode_video import Decoding, PictureDecoder
-from avprep.media.ffmpeg import SoundDecoding, ffmpeg_path
+from avprep.media.decode_audio import decode_audio
+from avprep.media.decode_video import VideoDecoder, VideoRequest
+from avprep.media.ffmpeg import AudioRequest, ffmpeg_path
 from avprep.media.probe import probe
 from shards.reader import ShardSet
 from tests.support.media import build
@@ -46,20 +46,20 @@ def test_only_what_a_clip_needs_is_read_and_decoded(
     # The same clips, and what is read and decoded for them.
     video = raw / f"a.{suffix}"
     audio = raw / f"a.{side or suffix}"
-    of_sound = probe(audio).sound
-    assert of_sound is not None
+    track = probe(audio).audio
+    assert track is not None
     for start_s in range(0, SECONDS, CLIP_S):
-        sound = SoundDecoding(
-            *(audio, 0.0, start_s, CLIP_S, 0.02, of_sound.channels, of_sound.sample_rate),
-            *(of_sound.plain, 60.0),
+        sound = AudioRequest(
+            *(audio, 0.0, start_s, CLIP_S, 0.02, track.channels, track.sample_rate),
+            *(track.plain_layout, 60.0),
         )
         before = bytes_read()
-        assert listen(sound).channels.shape[1] == CLIP_S * of_sound.sample_rate
+        assert decode_audio(sound).channels.shape[1] == CLIP_S * track.sample_rate
         assert bytes_read() - before < audio.stat().st_size / 4
-        picture = Decoding(
+        picture = VideoRequest(
             video, start_s, CLIP_S, FPS, (64, 128), None, 0, False, False, 1 << 20, 60.0
         )
-        before, decoder = bytes_read(), PictureDecoder(picture)
+        before, decoder = bytes_read(), VideoDecoder(picture)
         assert sum(count for _, count in decoder.frames(CLIP_S * FPS)) == CLIP_S * FPS
         assert bytes_read() - before < video.stat().st_size / 4
         assert decoder.decoded <= (CLIP_S + 2 * KEY_EVERY_S) * FPS

@@ -13,7 +13,7 @@ from avprep.sphere.crop import (
     view_directions,
     view_position,
 )
-from avprep.sphere.projections import Sphere, vfov_of
+from avprep.sphere.projections import Sphere, vertical_fov_deg
 from shards.geometry import angle_between_deg, unit_vector
 from shards.schema import View
 from tests.support.media import centroid, dot_plane, gnomonic, grey_frame, planes_of
@@ -105,12 +105,12 @@ def test_positions_come_back(a: float, e: float, x: float, y: float) -> None:
 
 
 def test_the_left_half_of_the_frame_is_at_positive_azimuth() -> None:
-    x, y = Sphere().places(unit_vector(90, 45), 960, 1920).xy
+    x, y = Sphere().positions(unit_vector(90, 45), 960, 1920).xy
     assert (x, y) == (0.25, 0.25)
 
 
 def test_aspect_is_of_the_picture_plane() -> None:
-    ratio = np.tan(np.radians(80 / 2)) / np.tan(np.radians(vfov_of(80, 4 / 3) / 2))
+    ratio = np.tan(np.radians(80 / 2)) / np.tan(np.radians(vertical_fov_deg(80, 4 / 3) / 2))
     assert ratio == pytest.approx(4 / 3)
 
 
@@ -133,7 +133,7 @@ def test_no_aliasing_at_4k(hfov: float) -> None:
     crop = Cropper(height, width, (view,), CROP).crop(planes_of(grey_frame(luma)))[0][:CROP]
     fine = (np.arange(8 * CROP) + 0.5) / (8 * CROP)
     position = (
-        Sphere().places(view_directions(view, fine[None, :], fine[:, None]), height, width).xy
+        Sphere().positions(view_directions(view, fine[None, :], fine[:, None]), height, width).xy
     )
     index = (position * (width, height) - 0.5).astype(np.float32)
     samples = cv2.remap(luma.astype(np.float32), index[..., 0], index[..., 1], cv2.INTER_LINEAR)

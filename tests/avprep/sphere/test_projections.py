@@ -95,7 +95,7 @@ def test_every_direction_has_a_place_in_its_own_box() -> None:
     rng = np.random.default_rng(0)
     directions = unit_vector(rng.uniform(-180, 180, 2000), rng.uniform(-90, 90, 2000))
     for projection, _, (height, width), fov in FORMATS:
-        places = Sphere(projection, fov_deg=fov).places(directions, height, width)
+        places = Sphere(projection, fov_deg=fov).positions(directions, height, width)
         x, y = places.xy[places.visible].T
         boxes = np.broadcast_to(places.box, (*places.visible.shape, 4))
         left, top, right, bottom = boxes[places.visible].T
