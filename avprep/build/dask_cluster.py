@@ -12,6 +12,9 @@ from avprep.sample.options import ClipOptions
 from avprep.workers import Advance, Workers
 from shards.folders import Folder
 
+CONNECT_S = 20
+"""Seconds that a scheduler has to answer."""
+
 
 def make_shards_on_cluster(
     address: str,
@@ -33,7 +36,7 @@ def make_shards_on_cluster(
         raise UserError("--scheduler needs Dask; `pip install 'avsa360[dask]'`") from None
 
     try:
-        client = Client(address, timeout="20s")  # type: ignore[no-untyped-call]
+        client = Client(address, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise UserError(
             f"no Dask scheduler answers at {address} ({error}); see --scheduler"

@@ -8,7 +8,7 @@ from tests.fuzz.__main__ import summary
 from tests.fuzz.fuzzer import Fuzzer
 from tests.fuzz.seeds import make_seeds
 
-MUTANTS = 48
+MUTANTS = 32
 
 
 def test_damaged_recordings_cost_themselves_alone(tmp_path: Path) -> None:
