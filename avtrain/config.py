@@ -152,7 +152,7 @@ class Config:
         return cls(**(value | parts))
 
 
-TURNS = 16
+PASSES_PER_EPOCH = 16
 """So many times the number of clips that it is told of every video an epoch of the published code
 shows: clips by videos of YT-360, 73,635 by 4,506, rounded down."""
 
@@ -171,7 +171,7 @@ def paper(task: Task) -> Config:
         batch_size=112 if avc else 28,
         epochs=100,
         learning_rate=1e-4,
-        clips_per_source=2 * TURNS,
+        clips_per_source=2 * PASSES_PER_EPOCH,
     )
 
 

@@ -36,7 +36,7 @@ import torch
 import webdataset
 
 from avtrain.config import AugmentConfig, ClipConfig
-from avtrain.data.augment import prepare_pictures
+from avtrain.data.augment import prepare_video
 from avtrain.data.batch import Batch
 from avtrain.data.clips import Clips
 from avtrain.data.loader import load
@@ -58,9 +58,9 @@ def ours(shards: ShardSet, samples: int, kind: str) -> None:
     features = Features(SOUND)
     for batch in islice(batches(shards, 0), -(-samples // BATCH)):
         if kind != KINDS[0]:
-            batch.features(features, batch.matrices)
+            batch.audio_input(features, batch.matrices)
         if kind == "tensors":
-            batch.pictures(CLIP.size)
+            batch.video_input(CLIP.size)
 
 
 def batches(shards: ShardSet, workers: int) -> Iterator[Batch]:
@@ -95,7 +95,7 @@ def plain_webdataset(shards: ShardSet, samples: int, kind: str) -> None:
             continue
         if kind == "tensors":
             frames = torch.from_numpy(np.stack(pictures)).unflatten(0, (BATCH, CLIP.views))
-            prepare_pictures(frames, CLIP.size, jitter, mirror)
+            prepare_video(frames, CLIP.size, jitter, mirror)
         heard = torch.from_numpy(np.stack(sounds))
         if matrices:
             features(heard[:, 0], torch.from_numpy(np.stack(matrices)))

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from avtrain.config import Config, paper
-from avtrain.networks.losses import view_contrast
+from avtrain.networks.losses import info_nce
 from avtrain.pretrain.trainer import Trainer
 from avtrain.runtime.distributed import World
 
@@ -56,7 +56,7 @@ def published_loss(checkout: Path) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def our_loss(query: Tensor, target: Tensor) -> Tensor:
-    return view_contrast(query, target).loss
+    return info_nce(query, target).loss
 
 
 def one_loss(checkout: Path, who: str, clips: int, device: torch.device) -> dict[str, float]:
@@ -134,7 +134,7 @@ def our_step(config: Config, device: torch.device, compiled: bool) -> Callable[.
     trainer = Trainer(config, World(device), compiled)
 
     def step(*inputs: Tensor) -> None:
-        trainer.learn(trainer.objective(*inputs), last_piece=True)
+        trainer.backward_and_step(trainer.objective(*inputs), last_piece=True)
 
     return step
 

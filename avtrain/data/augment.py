@@ -19,7 +19,7 @@ LUMA = (0.299, 0.587, 0.114)
 """Grey of (R, G, B), ITU-R BT.601."""
 
 
-def prepare_pictures(frames: Tensor, size: int, jitter: Tensor, mirror: Tensor) -> Tensor:
+def prepare_video(frames: Tensor, size: int, jitter: Tensor, mirror: Tensor) -> Tensor:
     """Frames as stored to network input: resized, jittered, mirrored, normalised.
 
     ``frames`` uint8 (B, V, T, height, width, 3); ``jitter`` (B, 4) as in ``colour_jitter``;
@@ -39,7 +39,7 @@ def prepare_pictures(frames: Tensor, size: int, jitter: Tensor, mirror: Tensor) 
     return pictures.permute(0, 1, 5, 2, 3, 4)
 
 
-def random_box(
+def random_crop_box(
     rng: np.random.Generator, height: int, width: int, smallest: float
 ) -> tuple[int, int, int, int]:
     """A part of a picture (top, left, height, width), of a share of its area between ``smallest``
@@ -52,18 +52,18 @@ def random_box(
         if 0 < wide <= width and 0 < high <= height:
             top, left = rng.integers(height - high + 1), rng.integers(width - wide + 1)
             return int(top), int(left), high, wide
-    return middle_box(height, width, 1.0)
+    return centre_crop_box(height, width, 1.0)
 
 
-def middle_box(height: int, width: int, share: float) -> tuple[int, int, int, int]:
+def centre_crop_box(height: int, width: int, share: float) -> tuple[int, int, int, int]:
     """The square in the middle whose side is a share of the shorter one."""
     side = round(share * min(height, width))
     return (height - side) // 2, (width - side) // 2, side, side
 
 
-def cut(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
+def crop_and_resize(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Parts of pictures, resized: uint8 (B, V, T, height, width, 3) and ``boxes`` (B, 4) as of
-    `random_box` to (B, V, T, size, size, 3)."""
+    `random_crop_box` to (B, V, T, size, size, 3)."""
     parts = []
     for clip, (top, left, height, width) in zip(frames, boxes.tolist(), strict=True):
         part = clip[:, :, top : top + height, left : left + width].flatten(0, 1)

@@ -11,29 +11,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avtrain.data.augment import prepare_pictures
+from avtrain.data.augment import prepare_video
 from avtrain.errors import TrainingError
 from avtrain.networks.features import Features
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B clips at M moments with V views each, as read; S = M V pairs of picture and sound, moment
-    by moment. ``matrices`` take the stored sound to what all views hear, ``turned`` to what they
-    would had the recording's field turned by a random yaw first (the misaligned sound of
-    AVSA-Bin)."""
+    """B clips at M moments with V views each, as read: S = M V pairs of video and audio, ordered by
+    moment."""
 
     index: Tensor
     """(B,) which samples of the set."""
     frames: Tensor
     """uint8 (B, S, T, height, width, 3) RGB."""
-    sound: Tensor
+    audio: Tensor
     """float32 (B, M, stored, samples): FOA (ACN, SN3D) as one view stores it, or the channels of
     all views."""
     matrices: Tensor
-    """float32 (B, M, V, heard, stored)."""
-    turned: Tensor
-    """float32 (B, M, V, heard, stored); without ambisonics the same as ``matrices``."""
+    """float32 (B, M, V, heard, stored): from the stored audio to that of each view."""
+    misaligned: Tensor
+    """float32 (B, M, V, heard, stored): the same after the recording's sound field was rotated by a
+    random yaw (negatives of AVSA-Bin); without ambisonics equal to ``matrices``."""
     directions: Tensor
     """float32 (B, S, 3): unit vectors to where the views look, from an azimuth of chance."""
     jitter: Tensor
@@ -57,15 +56,15 @@ class Batch:
         tensors = {name: change(v) for name, v in values.items() if isinstance(v, Tensor)}
         return Batch(**(values | tensors))
 
-    def pictures(self, size: int) -> Tensor:
+    def video_input(self, size: int) -> Tensor:
         """Network input (B, S, 3, T, size, size)."""
-        return prepare_pictures(self.frames, size, self.jitter, self.mirror)
+        return prepare_video(self.frames, size, self.jitter, self.mirror)
 
-    def features(self, features: Features, matrices: Tensor) -> Tensor:
+    def audio_input(self, features: Features, matrices: Tensor) -> Tensor:
         """Network input (B, S, C, time, mels) of the sound under ``matrices``."""
-        sound = self.sound * self.volume[:, None, None, None]
-        inputs: Tensor = features(sound.flatten(0, 1), matrices.flatten(0, 1))
-        return inputs.view(len(sound), -1, *inputs.shape[2:])
+        audio = self.audio * self.volume[:, None, None, None]
+        inputs: Tensor = features(audio.flatten(0, 1), matrices.flatten(0, 1))
+        return inputs.view(len(audio), -1, *inputs.shape[2:])
 
 
 def collate(clips: list[dict[str, NDArray[np.generic]]]) -> Batch:

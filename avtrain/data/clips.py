@@ -57,7 +57,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         info = self.shards.info(index)
         self._check(info)
         place = [self.seed, turn, index]
-        draw = Draw.of(place, len(info.views), self.clip, self.augment)
+        draw = Draw.from_seed(place, len(info.views), self.clip, self.augment)
         return draw if self.windows is None else draw.fixed(turn, self.windows)
 
     def __getitem__(self, place: tuple[int, ...]) -> dict[str, NDArray[np.generic]]:
@@ -90,36 +90,37 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
 
     def read(self, index: int, draw: Draw) -> dict[str, NDArray[np.generic]]:
         """The fields of a batch for one clip as drawn."""
-        starts, sound, matrices, turned = self.read_sound(index, draw)
+        starts_s, audio, matrices, misaligned = self.read_audio(index, draw)
         return {
             "index": np.array(index),
-            "frames": self._read_pictures(index, draw, starts),
-            "sound": sound,
+            "frames": self._read_frames(index, draw, starts_s),
+            "audio": audio,
             "matrices": matrices,
-            "turned": turned,
-            "directions": np.tile(self._directions(index, draw), (len(starts), 1)),
+            "misaligned": misaligned,
+            "directions": np.tile(self._directions(index, draw), (len(starts_s), 1)),
             "jitter": draw.jitter,
             "volume": np.array(draw.volume, np.float32),
             "mirror": np.array(draw.mirror),
         }
 
-    def read_sound(
+    def read_audio(
         self, index: int, draw: Draw
     ) -> tuple[list[float], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Starts of the moments in seconds, and sound and matrices of ``Batch``."""
+        """Starts of the moments in seconds; ``audio``, ``matrices`` and ``misaligned`` of
+        ``Batch``."""
         info = self.shards.info(index)
         count = self.sound.samples
         starts = self._starts(index, draw)
         if info.audio.channels == ACN_CHANNELS:
             read = [self.shards.foa(index, start, count, int(draw.views[0])) for start in starts]
-            sound = np.stack([part for part, _ in read])
-            matrices, turned = self._rotations(index, draw, read[0][1])
+            audio = np.stack([part for part, _ in read])
+            matrices, misaligned = self._rotations(index, draw, read[0][1])
         else:
-            sound = np.stack([self._all_views(index, draw, start) for start in starts])
-            matrices = turned = _own_channels(draw, self.sound.heard)
+            audio = np.stack([self._audio_of_all_views(index, draw, start) for start in starts])
+            matrices = misaligned = _own_channels(draw, self.sound.heard)
         times = (len(starts), 1, 1, 1)
         starts_s = [start / info.audio.sample_rate for start in starts]
-        return starts_s, sound, np.tile(matrices, times), np.tile(turned, times)
+        return starts_s, audio, np.tile(matrices, times), np.tile(misaligned, times)
 
     def starts_s(self, index: int, draw: Draw) -> list[float]:
         """When in the clip the moments of a draw begin."""
@@ -138,7 +139,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
     def _rotations(
         self, index: int, draw: Draw, stored: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """``matrices`` and ``turned`` (V, heard, 4) of ``Batch``.
+        """``matrices`` and ``misaligned`` (V, heard, 4) of ``Batch``.
 
         With R_v the rotation to view v and S the one that the stored sound has already had, the
         sound of view v is R_v S^T of the stored one. Mirroring is the same for all views: the
@@ -155,7 +156,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         yaw = foa_matrix(view_rotation(draw.yaw_deg, 0.0))
         return (views @ stored.T).astype(np.float32), (views @ yaw @ stored.T).astype(np.float32)
 
-    def _all_views(self, index: int, draw: Draw, start: int) -> NDArray[np.float32]:
+    def _audio_of_all_views(self, index: int, draw: Draw, start: int) -> NDArray[np.float32]:
         count = self.sound.samples
         parts = [self.shards.audio(index, start, count, int(view)) for view in draw.views]
         return np.concatenate(parts)
@@ -166,7 +167,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         directions = unit_vector(azimuth, [view.elevation_deg for view in places])
         return (directions * [1, -1 if draw.mirror else 1, 1]).astype(np.float32)
 
-    def _read_pictures(self, index: int, draw: Draw, starts_s: list[float]) -> NDArray[np.uint8]:
+    def _read_frames(self, index: int, draw: Draw, starts_s: list[float]) -> NDArray[np.uint8]:
         """Frames (S, T, height, width, 3) of all views, inside the sounds that begin at
         ``starts_s``."""
         video = self.shards.info(index).video
@@ -185,7 +186,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
             first = int(np.ceil(sound_s * video.fps - 1e-6))
             end = (sound_s + self.sound.duration_s) * video.fps + 1e-6
             room = max(0, int(end) - self.clip.frames * step - first)
-            start = first + min(int(draw.picture_place * (room + 1)), room)
+            start = first + min(int(draw.video_position * (room + 1)), room)
         else:
             start = max(0, round(draw.middle_s * video.fps) - self.clip.frames // 2 * step)
         return min(start, video.frames - span)

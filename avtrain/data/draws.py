@@ -22,9 +22,9 @@ class Draw:
     """Everything random about one sample; places in [0, 1] are shares of the room there is."""
 
     views: NDArray[np.int64]
-    sound_places: NDArray[np.float64]
+    audio_positions: NDArray[np.float64]
     """One for each moment, in no order."""
-    picture_place: float
+    video_position: float
     mirror: bool
     jitter: NDArray[np.float32]
     volume: float
@@ -36,7 +36,7 @@ class Draw:
     ends allow; None: the places decide."""
 
     @classmethod
-    def of(
+    def from_seed(
         cls, place: list[int], views_stored: int, clip: ClipConfig, augment: AugmentConfig
     ) -> Draw:
         """``place`` is (seed, turn, index): the same draw for the same place."""
@@ -44,8 +44,8 @@ class Draw:
         reach = np.array(augment.jitter)
         return cls(
             views=rng.choice(views_stored, size=clip.views, replace=False),
-            sound_places=rng.random(clip.moments),
-            picture_place=rng.random(),
+            audio_positions=rng.random(clip.moments),
+            video_position=rng.random(),
             mirror=bool(rng.random() < 0.5) and augment.mirror,
             jitter=(NO_JITTER + rng.uniform(-reach, reach)).astype(np.float32),
             volume=rng.uniform(1 - augment.volume, 1 + augment.volume),
@@ -55,8 +55,8 @@ class Draw:
 
     def fixed(self, window: int, windows: int) -> Draw:
         """The same views and yaw at one of ``windows`` places of the clip."""
-        places = np.full(len(self.sound_places), (window + 0.5) / windows)
-        return replace(self, sound_places=places, picture_place=0.5)
+        places = np.full(len(self.audio_positions), (window + 0.5) / windows)
+        return replace(self, audio_positions=places, video_position=0.5)
 
     def starts(self, total: int, length: int, margin: int) -> list[int]:
         """First samples of windows of ``length`` samples, ``margin`` apart at least, in ``total``.
@@ -64,7 +64,7 @@ class Draw:
         Places in order, stretched over the room that windows and margins leave, keep them apart;
         all arrangements are equally likely if places are uniform.
         """
-        places, apart = self.sound_places, length + margin
+        places, apart = self.audio_positions, length + margin
         room = total - length - (len(places) - 1) * apart
         shifts = np.minimum((places * (room + 1)).astype(int), room)
         ranks = np.argsort(np.argsort(places, kind="stable"), kind="stable")

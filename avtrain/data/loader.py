@@ -32,7 +32,7 @@ def load(
 ) -> Iterator[tuple[Step, Batch]]:
     """Steps with the batches of a share of them, see `read_ahead`. A step of several pieces comes
     several times; one of which nothing is left, not at all."""
-    places = Places(plan, epochs, first_step, share)
+    places = PlanSampler(plan, epochs, first_step, share)
     steps = (step for step in plan.steps(epochs, first_step) for _ in range(share.pieces))
     batches = read_ahead(clips, places, collate, workers, pin, left_out)
     for step, batch in zip(steps, batches, strict=True):
@@ -51,7 +51,7 @@ def read_ahead(
     """What ``dataset`` has at the places of each of ``batches``, joined to one batch; read ahead by
     ``workers`` processes (0: in this one).
 
-    Places are (turn, number of the clip, …). With ``left_out``, clips that cannot be read go
+    PlanSampler are (turn, number of the clip, …). With ``left_out``, clips that cannot be read go
     there, and the batch has the others (None: there is no other). Else what is wrong is raised.
     """
     tolerant = left_out is not None
@@ -74,7 +74,7 @@ def read_ahead(
 
 
 @dataclass(frozen=True)
-class Places:
+class PlanSampler:
     """The plan as a DataLoader wants it: lists of (turn, sample index, spare indices…)."""
 
     plan: Plan
@@ -87,7 +87,7 @@ class Places:
             rows = step.samples[:, None]
             if self.share.replace:
                 rows = np.concatenate([rows, self.plan.spares(step)], axis=1)
-            for part in self.share.of(rows):
+            for part in self.share.micro_batches(rows):
                 yield [(step.turn, *row) for row in part.tolist()]
 
 

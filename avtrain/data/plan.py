@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from avtrain.data.sampling import turn_steps
+from avtrain.data.sampling import pass_batches
 from avtrain.errors import TrainingError
 from shards.reader import ShardSet
 
@@ -39,8 +39,8 @@ class Share:
     pieces: int = 1
     replace: bool = False
 
-    def of(self, samples: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Of each piece; parts differ in size by one at most."""
+    def micro_batches(self, samples: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """This process' part of each micro-batch; parts differ in size by one at most."""
         pieces = np.array_split(samples, self.pieces)
         return [np.array_split(piece, self.size)[self.rank] for piece in pieces]
 
@@ -70,7 +70,7 @@ class Plan:
     def turn(self, turn: int) -> list[NDArray[np.int64]]:
         shards, each = self.shards, self.clips_per_source is not None
         sources, shard_index = shards.sources, shards.shard_index
-        return turn_steps(sources, shard_index, self.seed, turn, self.batch_size, each)
+        return pass_batches(sources, shard_index, self.seed, turn, self.batch_size, each)
 
     @cached_property
     def _steps_per_turn(self) -> int:
@@ -97,7 +97,7 @@ class Plan:
                         yield Step(epoch, turn, step, step == last, samples)
             first_step = 0
 
-    def check_contrast(self, share: Share = ALL) -> None:
+    def check_batches(self, share: Share = ALL) -> None:
         """Raise TrainingError unless every batch has clips of two sources or more, and every
         process a clip of every batch."""
         smallest = min(len(part) for part in self.turn(0)) // share.pieces

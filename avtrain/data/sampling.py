@@ -18,7 +18,7 @@ SHARDS_OPEN_AT_ONCE = 16
 """Samples are shuffled within groups of this many shards, and the shards over the whole set."""
 
 
-def turn_steps(
+def pass_batches(
     sources: Sequence[str],
     shard_index: NDArray[np.int64],
     seed: int,

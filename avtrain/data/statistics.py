@@ -27,7 +27,7 @@ def fit_statistics(features: Features, shards: ShardSet, clip: ClipConfig, seed:
     fault: ShardError | TrainingError | None = None
     for index in np.linspace(0, len(shards) - 1, count).round().astype(int).tolist():
         try:
-            _, sound, matrices, _ = clips.read_sound(index, clips.draw(0, index))
+            _, sound, matrices, _ = clips.read_audio(index, clips.draw(0, index))
         except (ShardError, TrainingError) as error:
             fault = error
             continue

@@ -40,7 +40,7 @@ class FrozenBatch:
     directions: Tensor
     """(B, V, 3), see `Batch`."""
     features: dict[Part, Tensor]
-    """(B, V, D) of pictures, of sound, and of the sound under `Batch.turned`."""
+    """(B, V, D) of pictures, of sound, and of the sound under `Batch.misaligned`."""
 
     @classmethod
     def of(cls, networks: Networks, batch: Batch, parts: Sequence[Part]) -> FrozenBatch:
@@ -49,7 +49,7 @@ class FrozenBatch:
         features: dict[Part, Tensor] = {}
         if "video" in parts:
             features["video"] = networks.video(batch).cpu()
-        sounds = {"audio": batch.matrices, "turned": batch.turned}
+        sounds = {"audio": batch.matrices, "turned": batch.misaligned}
         heard = [part for part in parts if part in sounds]
         # As of one clip with more views: its spectra are made once.
         found = networks.audio(batch, torch.cat([sounds[part] for part in heard], dim=2))

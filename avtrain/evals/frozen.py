@@ -45,13 +45,13 @@ class Networks:
     @torch.no_grad()
     def video(self, batch: Batch) -> Tensor:
         """Features (B, S, D) of the pictures."""
-        return self.model.embed_video(batch.pictures(self.config.clip.size))
+        return self.model.embed_video(batch.video_input(self.config.clip.size))
 
     @torch.no_grad()
     def audio(self, batch: Batch, matrices: Tensor | None = None) -> Tensor:
         """Features (B, S, D) of the sound under ``matrices`` (by default the batch's own)."""
         matrices = batch.matrices if matrices is None else matrices
-        return self.model.embed_audio(batch.features(self.features, matrices))
+        return self.model.embed_audio(batch.audio_input(self.features, matrices))
 
     @torch.no_grad()
     def embeddings(self, video: Tensor, audio: Tensor, directions: Tensor) -> Embeddings:
@@ -106,7 +106,7 @@ def load_networks(
         calibrate_batch_norm(
             model,
             (
-                (batch.pictures(clip.size), batch.features(features, batch.matrices))
+                (batch.video_input(clip.size), batch.audio_input(features, batch.matrices))
                 for batch in batches
             ),
         )

@@ -18,7 +18,7 @@ TEMPERATURE = 0.07
 
 
 @dataclass(frozen=True)
-class Contrast:
+class ContrastiveLoss:
     """A loss (scalar, with gradient) and the accuracies (scalars, without) it was reached with.
 
     ``clip_accuracy``: how often the right partner beats those of all other clips.
@@ -30,22 +30,22 @@ class Contrast:
     clip_accuracy: Tensor
     view_accuracy: Tensor | None = None
 
-    def mean(self, other: Contrast) -> Contrast:
+    def mean(self, other: ContrastiveLoss) -> ContrastiveLoss:
         """The average of the two directions, video from audio and audio from video."""
         views = None
         if self.view_accuracy is not None and other.view_accuracy is not None:
             views = (self.view_accuracy + other.view_accuracy) / 2
-        return Contrast(
+        return ContrastiveLoss(
             (self.loss + other.loss) / 2, (self.clip_accuracy + other.clip_accuracy) / 2, views
         )
 
 
-def view_contrast(
+def info_nce(
     query: Tensor,
     target: Tensor,
     temperature: float = TEMPERATURE,
     negatives: Negatives = "easy+hard",
-) -> Contrast:
+) -> ContrastiveLoss:
     """Find the target of view (or moment) j of clip i among candidates. Both (B, V, D).
 
     ``hard``: the V targets of clip i; ``easy``: its own and, of every other clip, the target at
@@ -68,7 +68,7 @@ def view_contrast(
         right = own.diagonal(dim1=1, dim2=2)
         same_view = torch.eye(views, device=query.device).bool()
         best_view = own.masked_fill(same_view, -torch.inf).amax(dim=-1)
-        return Contrast(
+        return ContrastiveLoss(
             loss,
             clip_accuracy=(right > others.amax(dim=-1)).float().mean(),
             view_accuracy=(right > best_view).float().mean() if views > 1 else None,

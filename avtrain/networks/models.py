@@ -314,13 +314,13 @@ class AudioVisual(nn.Module):
 
 def calibrate_batch_norm(model: AudioVisual, inputs: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Set the running statistics of both backbones to their means over batches of input."""
-    with measured_batch_norm(model):
+    with calibrating_batch_norm(model):
         for video, audio in inputs:
             model.embed(video, audio)
 
 
 @contextmanager
-def measured_batch_norm(network: nn.Module) -> Iterator[None]:
+def calibrating_batch_norm(network: nn.Module) -> Iterator[None]:
     """What passes through inside sets running statistics to their means over it. Leaves the
     network in training mode."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from avtrain.errors import TrainingError
-from avtrain.networks.losses import Contrast
+from avtrain.networks.losses import ContrastiveLoss
 from avtrain.runtime.distributed import World
 from shards.reader import ShardSet
 
 
-def check_loss(contrast: Contrast, shards: ShardSet, samples: NDArray[np.int64], step: int) -> None:
+def check_loss(
+    contrast: ContrastiveLoss, shards: ShardSet, samples: NDArray[np.int64], step: int
+) -> None:
     """``samples``: what the loss of ``step`` is of."""
     loss = contrast.loss.detach()
     if not torch.isfinite(loss):

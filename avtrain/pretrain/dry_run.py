@@ -74,7 +74,7 @@ def _step(run: Prepared, batches: Iterator[tuple[Step, Batch]]) -> None:
         with trainer.timed("data"):
             _, batch = next(batches)
         last_piece = piece == run.config.pieces - 1
-        trainer.learn(trainer.contrast(batch, last_piece), last_piece)
+        trainer.backward_and_step(trainer.forward(batch, last_piece), last_piece)
 
 
 @contextmanager

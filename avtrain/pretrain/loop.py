@@ -124,7 +124,7 @@ def _check(root: Path | str, config: Config, options: RunOptions, world: World) 
     _earlier_start(options)
     Clips(shards, config.clip, config.sound, config.augment, config.seed)
     plan = Plan(shards, config.seed, config.batch_size, config.clips_per_source)
-    plan.check_contrast(Share(world.rank, world.size, config.pieces))
+    plan.check_batches(Share(world.rank, world.size, config.pieces))
 
 
 def prepare(root: Path | str, config: Config, options: RunOptions, world: World) -> Prepared:
@@ -145,18 +145,18 @@ def prepare(root: Path | str, config: Config, options: RunOptions, world: World)
         config = config.after(start.settings(options.init_from), start.total_steps)
     clips = Clips(shards, config.clip, config.sound, config.augment, config.seed)
     share = Share(world.rank, world.size, config.pieces, replace=True)
-    plan.check_contrast(share)
+    plan.check_batches(share)
 
     trainer = Trainer(config, world, options.compiled)
     total = epoch = step = 0
     if earlier is not None:
         path = options.out / CHECKPOINT
         earlier.check_continues(path, config, shards.manifest.sha256, shards.split)
-        trainer.go_on_from(earlier)
+        trainer.resume_from(earlier)
         total, epoch, step = earlier.total_steps, earlier.epoch, earlier.step
     elif start is not None and options.init_from is not None:
         start.check_initialises(options.init_from, config)
-        trainer.begin_with(start)
+        trainer.init_from(start)
     place = f"{shards.manifest.sha256} {config.digest} {total} {epoch} {step}"
     check_agreed(world, options.out, root, place)
     if earlier is None and (start is None or not start.features) and world.first:
@@ -205,12 +205,12 @@ def _pretrain(
                     place, batch = next(batches)
                 log.note_faults(batch, shards)
                 last_piece = piece == config.pieces - 1
-                contrasts.append(trainer.contrast(batch, last_piece))
+                contrasts.append(trainer.forward(batch, last_piece))
                 samples = batch.index.numpy()
                 if world.size > 1:  # any process' part may be what is wrong
                     samples = np.array_split(place.samples, config.pieces)[piece]
                 check_loss(contrasts[-1], shards, samples, total + 1)
-                trainer.learn(contrasts[-1], last_piece)
+                trainer.backward_and_step(contrasts[-1], last_piece)
             total += 1
             line = log.add(total, place, contrasts, trainer.seconds)
             if board is not None:

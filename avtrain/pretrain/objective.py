@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from avtrain.config import Config
-from avtrain.networks.losses import Contrast, view_contrast
+from avtrain.networks.losses import ContrastiveLoss, info_nce
 from avtrain.networks.models import AudioVisual
 from avtrain.runtime.distributed import World
 
@@ -34,7 +34,7 @@ class Objective(nn.Module):
             ):
                 part.requires_grad_(False)
 
-    def forward(self, pictures: Tensor, sound: Tensor, directions: Tensor) -> Contrast:
+    def forward(self, pictures: Tensor, sound: Tensor, directions: Tensor) -> ContrastiveLoss:
         """Inputs are this process' part of a `Batch`; the contrast is that of the whole."""
         model, config = self.model, self.config
         if config.precision == "fp32":
@@ -50,8 +50,8 @@ class Objective(nn.Module):
             directions = self.world.gather(directions)
         found = model.embeddings(video, audio, directions, config.across_views)
 
-        def compare(query: Tensor, target: Tensor) -> Contrast:
-            return view_contrast(query, target, config.temperature, config.negatives)
+        def compare(query: Tensor, target: Tensor) -> ContrastiveLoss:
+            return info_nce(query, target, config.temperature, config.negatives)
 
         heard = compare(found.predicted_audio, found.audio)
         return heard.mean(compare(found.predicted_video, found.video))

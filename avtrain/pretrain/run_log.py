@@ -14,7 +14,7 @@ from tqdm import tqdm
 from avtrain.data.batch import Batch
 from avtrain.data.plan import Step
 from avtrain.errors import TrainingError
-from avtrain.networks.losses import Contrast
+from avtrain.networks.losses import ContrastiveLoss
 from avtrain.run_folder import LOG, faults
 from avtrain.runtime.distributed import World
 from avtrain.runtime.file_lock import hold, let_go
@@ -72,7 +72,11 @@ class RunLog:
                     file.write(json.dumps({"step": self._step, **place, "fault": fault}) + "\n")
 
     def add(
-        self, total: int, place: Step, contrasts: Sequence[Contrast], seconds: Mapping[str, float]
+        self,
+        total: int,
+        place: Step,
+        contrasts: Sequence[ContrastiveLoss],
+        seconds: Mapping[str, float],
     ) -> dict[str, Any]:
         """Write and return the line of a step, of the means over its pieces."""
         self._step = total + 1

@@ -44,8 +44,8 @@ class Board:
         batch = batch.to(device)
         with torch.no_grad():
             trainer.model.eval()
-            inputs = batch.pictures(config.clip.size)
-            sound = batch.features(trainer.features, batch.matrices)
+            inputs = batch.video_input(config.clip.size)
+            sound = batch.audio_input(trainer.features, batch.matrices)
             features = trainer.model.embed(inputs, sound)
             found = trainer.model.embeddings(*features, batch.directions, config.across_views)
             trainer.model.train()

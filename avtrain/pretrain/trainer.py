@@ -14,7 +14,7 @@ from avtrain.checkpoint import Checkpoint
 from avtrain.config import Config
 from avtrain.data.batch import Batch
 from avtrain.networks.features import Features
-from avtrain.networks.losses import Contrast
+from avtrain.networks.losses import ContrastiveLoss
 from avtrain.networks.models import AudioVisual
 from avtrain.pretrain.objective import Objective
 from avtrain.runtime.device import rng_state, set_rng_state
@@ -47,12 +47,12 @@ class Trainer:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.exact_times = False
 
-    def begin_with(self, start: Checkpoint) -> None:
+    def init_from(self, start: Checkpoint) -> None:
         """Take networks and features of another run; of one without statistics the networks."""
         self.model.load_state_dict(start.model)
         self.features.load_state_dict(start.features or self.features.state_dict())
 
-    def go_on_from(self, earlier: Checkpoint) -> None:
+    def resume_from(self, earlier: Checkpoint) -> None:
         """Take the whole state of an earlier start of this run."""
         self.model.load_state_dict(earlier.model)
         self.features.load_state_dict(earlier.features)
@@ -76,18 +76,18 @@ class Trainer:
             scaler=self.scaler.state_dict(),
         )
 
-    def contrast(self, batch: Batch, last_piece: bool = True) -> Contrast:
+    def forward(self, batch: Batch, last_piece: bool = True) -> ContrastiveLoss:
         """Of one of a step's pieces, of which ``batch`` is this process' part."""
         with self.timed("features"):
             batch = batch.to(self.world.device)
-            pictures = batch.pictures(self.config.clip.size)
-            sound = batch.features(self.features, batch.matrices)
+            pictures = batch.video_input(self.config.clip.size)
+            sound = batch.audio_input(self.features, batch.matrices)
         # That gradients stay here is decided by the forward pass.
         with self.timed("networks"), nullcontext() if last_piece else self._alone():
-            contrast: Contrast = self.objective(pictures, sound, batch.directions)
+            contrast: ContrastiveLoss = self.objective(pictures, sound, batch.directions)
         return contrast
 
-    def learn(self, contrast: Contrast, last_piece: bool) -> None:
+    def backward_and_step(self, contrast: ContrastiveLoss, last_piece: bool) -> None:
         """Add the gradients of one of the step's pieces, and after the last one take the step."""
         loss = contrast.loss / self.config.pieces
         with self.timed("networks"):

@@ -35,7 +35,7 @@ from avtrain.evals.frozen import CALIBRATION_CLIPS, describe
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import UNTRAINED, Network
 from avtrain.evals.tables import name_network
-from avtrain.networks.models import AudioVisual, measured_batch_norm
+from avtrain.networks.models import AudioVisual, calibrating_batch_norm
 from avtrain.runtime.device import default_workers, pick_device
 from shards.files import remove_temporary_files
 
@@ -170,7 +170,7 @@ class FoldRun:
         """Without statistics a random network's activations would not have a sensible scale."""
         places = self._epoch(0)[: -(-CALIBRATION_CLIPS // self.protocol.batch_size)]
         dataset = self._windows(NO_AUGMENTATION)
-        with measured_batch_norm(net.video):
+        with calibrating_batch_norm(net.video):
             for batch in self._load(dataset, places):
                 if batch is not None:
                     net.video(self._pictures(batch))

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from avtrain.config import AugmentConfig, ClipConfig
-from avtrain.data.augment import cut, middle_box, prepare_pictures, random_box
+from avtrain.data.augment import centre_crop_box, crop_and_resize, prepare_video, random_crop_box
 from avtrain.data.clips import frame_step
 from avtrain.data.draws import NO_JITTER, Draw
 from avtrain.data.loader import read_ahead
-from avtrain.data.sampling import turn_steps
+from avtrain.data.sampling import pass_batches
 from avtrain.data.unreadable import LeftOut
 from avtrain.errors import TrainingError
 from shards.folders import open_folder
@@ -171,7 +171,7 @@ class VideoBatch:
     mirror: Tensor
     """bool (B,)."""
     boxes: Tensor
-    """int64 (B, 4): which part of the picture, see `random_box`."""
+    """int64 (B, 4): which part of the picture, see `random_crop_box`."""
 
     def pin_memory(self) -> VideoBatch:
         return VideoBatch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
@@ -183,8 +183,8 @@ class VideoBatch:
         )
         whole = torch.tensor([0, 0, *frames.shape[3:5]])
         if not (self.boxes == whole).all():
-            frames = cut(frames, self.boxes, size)
-        return prepare_pictures(frames, size, jitter, mirror).flatten(0, 1)
+            frames = crop_and_resize(frames, self.boxes, size)
+        return prepare_video(frames, size, jitter, mirror).flatten(0, 1)
 
 
 class Windows(Dataset[dict[str, NDArray[np.generic]]]):
@@ -217,8 +217,8 @@ class Windows(Dataset[dict[str, NDArray[np.generic]]]):
         turn, position = place
         info, key = self.videos.info(position), self.videos.videos[position].origin
         step = frame_step(key, info.fps, self.clip.fps)
-        draw = Draw.of([self.seed, turn, position], 1, self.clip, self.augment)
-        places, jitter, mirror = [draw.picture_place], draw.jitter, draw.mirror
+        draw = Draw.from_seed([self.seed, turn, position], 1, self.clip, self.augment)
+        places, jitter, mirror = [draw.video_position], draw.jitter, draw.mirror
         if self.windows is not None:
             places = [(number + 0.5) / self.windows for number in range(self.windows)]
             jitter, mirror = NO_JITTER.astype(np.float32), False
@@ -235,10 +235,10 @@ class Windows(Dataset[dict[str, NDArray[np.generic]]]):
 
     def _box(self, turn: int, position: int, height: int, width: int) -> tuple[int, int, int, int]:
         if self.windows is not None and self.middle < 1:
-            return middle_box(height, width, self.middle)
+            return centre_crop_box(height, width, self.middle)
         if self.windows is None and self.smallest_part is not None:
             rng = np.random.default_rng([self.seed, turn, position, 2])
-            return random_box(rng, height, width, self.smallest_part)
+            return random_crop_box(rng, height, width, self.smallest_part)
         return 0, 0, height, width
 
 
@@ -253,7 +253,7 @@ def training_places(
     recording may stand in one batch."""
     names = [str(position) for position in chosen]
     shard = np.array([videos.videos[position].shard for position in chosen])
-    steps = turn_steps(names, shard, seed, turn, batch_size)
+    steps = pass_batches(names, shard, seed, turn, batch_size)
     return [[(turn, int(chosen[number])) for number in step] for step in steps]
 
 

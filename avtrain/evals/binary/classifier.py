@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avtrain.config import TURNS, Task
+from avtrain.config import PASSES_PER_EPOCH, Task
 from avtrain.evals.progress import Progress
 
 
@@ -47,7 +47,7 @@ def paper(task: Task) -> Protocol:
         learning_rate=1e-5 if avc else 1e-4,
         milestones=(5, 8) if avc else (8,),
         paired=False,
-        clips_per_source=TURNS,
+        clips_per_source=PASSES_PER_EPOCH,
         weight_decay=1e-5,
     )
 

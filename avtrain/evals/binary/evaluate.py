@@ -102,7 +102,7 @@ def evaluate(
     )
     if task == "avc":
         for plan in plans:
-            plan.check_contrast()
+            plan.check_batches()
     for of in clips if task == "avsa" else ():
         if of.first.audio.channels != ACN_CHANNELS:
             raise TrainingError(

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from avtrain.data.batch import Batch, collate
 from avtrain.data.clips import Clips
 from avtrain.data.loader import read_ahead
-from avtrain.data.sampling import turn_steps
+from avtrain.data.sampling import pass_batches
 from avtrain.data.unreadable import LeftOut
 from avtrain.errors import TrainingError
 from shards.errors import ShardError
@@ -149,7 +149,7 @@ class LabelledMoments(Dataset[Sample]):
         return [
             [(turn, int(sample)) for sample in self.samples[step]]
             for turn in range(epoch * turns, (epoch + 1) * turns)
-            for step in turn_steps(sources, shard_index, seed, turn, batch_size, each)
+            for step in pass_batches(sources, shard_index, seed, turn, batch_size, each)
         ]
 
     def test(self, maps: int, batch_size: int) -> list[list[Place]]:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from avtrain.config import TURNS
+from avtrain.config import PASSES_PER_EPOCH
 from avtrain.data.batch import Batch
 from avtrain.evals.frozen import Networks
 from avtrain.evals.segmentation.fpn import FPN, enlarge, frames_of_stages
@@ -55,7 +55,7 @@ def paper() -> Protocol:
         milestones=(5, 8),
         lateral=256,
         head=128,
-        clips_per_source=TURNS,
+        clips_per_source=PASSES_PER_EPOCH,
         classes="yt360",
         initial_std=0.001,
     )
@@ -125,7 +125,7 @@ class Segmenter:
     def inputs(self, batch: LabelledBatch) -> HeadBatch:
         """What the head needs of a batch."""
         networks, clips = self.networks, batch.clips
-        pictures = clips.pictures(networks.config.clip.size)
+        pictures = clips.video_input(networks.config.clip.size)
         maps = networks.model.video.maps(pictures.flatten(0, 1))
         truth = batch.truth.flatten(0, 1)
         if self.condition == "none":

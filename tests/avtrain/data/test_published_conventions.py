@@ -113,11 +113,11 @@ def test_clips_are_read_by_the_conventions(imported: Checkpoint, shards: Path) -
     draw = clips.draw(0, 0)
     places = [train.info(0).views[view] for view in draw.views]
     wanted = np.stack([published_view_matrix(p.azimuth_deg, p.elevation_deg) for p in places])
-    start, sound, matrices, _ = clips.read_sound(0, draw)
+    start, sound, matrices, _ = clips.read_audio(0, draw)
     stored, turned = train.foa(0, round(start[0] * RATE), RATE, view=int(draw.views[0]))
     np.testing.assert_allclose(sound[0], stored)
     np.testing.assert_allclose(matrices[0] @ turned, wanted, atol=1e-6)
-    mirrored = clips.read_sound(0, replace(draw, mirror=True))[2]
+    mirrored = clips.read_audio(0, replace(draw, mirror=True))[2]
     np.testing.assert_array_equal(mirrored, matrices)
 
 

@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 
 from avtrain.data.batch import Batch
 from avtrain.data.clips import Clips
-from avtrain.data.loader import Places, load
+from avtrain.data.loader import PlanSampler, load
 from avtrain.data.plan import Plan, Share
-from avtrain.data.sampling import turn_steps
+from avtrain.data.sampling import pass_batches
 
 sets = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=120)
 
@@ -31,7 +31,7 @@ def test_every_sample_once_no_source_twice_in_a_batch_and_even_sizes(
     samples: list[tuple[int, int]], seed: int, epoch: int, batch_size: int
 ) -> None:
     sources, shards = columns(samples)
-    steps = turn_steps(sources, shards, seed, epoch, batch_size)
+    steps = pass_batches(sources, shards, seed, epoch, batch_size)
     assert sorted(np.concatenate(steps).tolist()) == list(range(len(samples)))
     for step in steps:
         assert len({sources[i] for i in step}) == len(step) <= batch_size
@@ -70,25 +70,25 @@ def test_so_many_clips_of_every_source_and_all_of_them_in_turn(
 
 def test_the_order_is_a_function_of_seed_and_epoch() -> None:
     sources, shards = [f"s{i // 3}" for i in range(300)], np.arange(300) // 20
-    first = turn_steps(sources, shards, 7, 3, 24)
-    again = turn_steps(sources, shards, 7, 3, 24)
+    first = pass_batches(sources, shards, 7, 3, 24)
+    again = pass_batches(sources, shards, 7, 3, 24)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    for other in (turn_steps(sources, shards, 8, 3, 24), turn_steps(sources, shards, 7, 4, 24)):
+    for other in (pass_batches(sources, shards, 8, 3, 24), pass_batches(sources, shards, 7, 4, 24)):
         assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_neighbouring_batches_read_few_shards() -> None:
     shards = np.arange(20_000) // 20  # 1000 shards
-    steps = turn_steps([f"s{i}" for i in range(20_000)], shards, 0, 0, 32)
+    steps = pass_batches([f"s{i}" for i in range(20_000)], shards, 0, 0, 32)
     assert max(len(np.unique(shards[np.concatenate(steps[i : i + 5])])) for i in range(600)) <= 32
 
 
 def test_nonsense_is_refused() -> None:
     with pytest.raises(ValueError, match="batch size"):
-        turn_steps(["a"], np.array([0]), 0, 0, 0)
+        pass_batches(["a"], np.array([0]), 0, 0, 0)
     with pytest.raises(ValueError, match="shard numbers"):
-        turn_steps(["a", "b"], np.array([0]), 0, 0, 1)
-    assert turn_steps([], np.array([], dtype=int), 0, 0, 4) == []
+        pass_batches(["a", "b"], np.array([0]), 0, 0, 1)
+    assert pass_batches([], np.array([], dtype=int), 0, 0, 4) == []
 
 
 @given(st.integers(1, 300), st.integers(1, 16), st.integers(1, 5))
@@ -96,7 +96,7 @@ def test_processes_and_pieces_share_a_batch(count: int, size: int, pieces: int) 
     """All of it, each sample once, in the order of the pieces and the processes; parts of a piece
     differ by one at most."""
     samples = np.arange(count) * 7
-    shares = [Share(rank, size, pieces).of(samples) for rank in range(size)]
+    shares = [Share(rank, size, pieces).micro_batches(samples) for rank in range(size)]
     assert {len(share) for share in shares} == {pieces}
     for piece in range(pieces):
         sizes = [len(share[piece]) for share in shares]
@@ -129,7 +129,8 @@ def test_any_number_of_processes_takes_the_same_steps_and_goes_on_with_another(
     whole = [step.samples.tolist() for step in plan.steps(epochs)]
     for processes, first in ((size, 0), (later_size, data.draw(st.integers(0, len(whole) // 2)))):
         dealt = [
-            list(Places(plan, epochs, first, Share(rank, processes))) for rank in range(processes)
+            list(PlanSampler(plan, epochs, first, Share(rank, processes)))
+            for rank in range(processes)
         ]
         assert {len(of) for of in dealt} == {len(whole) - first}
         for step, parts in zip(whole[first:], zip(*dealt, strict=True), strict=True):
@@ -152,7 +153,10 @@ def test_any_number_of_workers_hands_over_the_plan(
     sources, shard_index = columns(samples)
     shards: Any = SimpleNamespace(sources=sources, shard_index=shard_index)
     plan, clips, share = Plan(shards, seed, batch_size), cast("Clips", Numbers()), Share(0, size)
-    expected = [(s.epoch, s.step, share.of(s.samples)[0].tolist()) for s in plan.steps(range(2), 1)]
+    expected = [
+        (s.epoch, s.step, share.micro_batches(s.samples)[0].tolist())
+        for s in plan.steps(range(2), 1)
+    ]
     assume(all(dealt for _, _, dealt in expected))  # a process without clips is refused
     batches = load(clips, plan, range(2), 1, workers, False, share)
     found = [(step.epoch, step.step, batch.index.tolist()) for step, batch in batches]

@@ -54,7 +54,7 @@ def test_windows_are_the_same_for_any_number_of_workers(root: Path, workers: int
 
 @pytest.mark.parametrize("layout", ["rotated", "source"])
 def test_every_view_hears_its_own_sound(tmp_path: Path, layout: str) -> None:
-    """Directions of arrival under ``matrices`` and ``turned``, mirrored and not."""
+    """Directions of arrival under ``matrices`` and ``misaligned``, mirrored and not."""
     shards = ShardSet(make_set(tmp_path / "set", {"train": 2}, layout=layout))
     clips = Clips(shards, replace(CLIP, views=5), SOUND, AugmentConfig(), seed=0)
     field, stored = shards.foa(1, 0, RATE)
@@ -67,9 +67,9 @@ def test_every_view_hears_its_own_sound(tmp_path: Path, layout: str) -> None:
         for number, view in enumerate(draw.views):
             place = shards.info(1).views[view]
             rotation = view_rotation(place.azimuth_deg, place.elevation_deg)
-            heard = arrival(sample["matrices"][0, number] @ sample["sound"][0])
+            heard = arrival(sample["matrices"][0, number] @ sample["audio"][0])
             np.testing.assert_allclose(heard, flip * (rotation @ source), atol=0.01)
-            heard = arrival(sample["turned"][0, number] @ sample["sound"][0])
+            heard = arrival(sample["misaligned"][0, number] @ sample["audio"][0])
             np.testing.assert_allclose(heard, flip * (rotation @ yawed), atol=0.01)
         mirrored.add(draw.mirror)
     assert mirrored == {True, False}
@@ -87,7 +87,7 @@ def test_pictures_lie_inside_the_sound(root: Path) -> None:
     clips.shards = Recorder(root)
     for epoch in range(40):
         draw = clips.draw(epoch, 0)
-        (start_s,) = clips.read_sound(0, draw)[0]
+        (start_s,) = clips.read_audio(0, draw)[0]
         assert 0 <= start_s <= 1
         read.clear()
         clips[epoch, 0]
@@ -100,7 +100,7 @@ def test_pictures_lie_inside_the_sound(root: Path) -> None:
 
 def test_fixed_windows_are_evenly_spread(root: Path) -> None:
     clips = Clips(ShardSet(root), CLIP, SOUND, NO_AUGMENTATION, seed=0, windows=3)
-    starts = [clips.read_sound(4, clips.draw(window, 4))[0][0] for window in range(3)]
+    starts = [clips.read_audio(4, clips.draw(window, 4))[0][0] for window in range(3)]
     np.testing.assert_allclose(starts, [1 / 6, 3 / 6, 5 / 6], atol=1e-3)
     sample = clips[1, 4]
     assert not sample["mirror"]

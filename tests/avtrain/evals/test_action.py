@@ -291,13 +291,13 @@ def test_a_protocol_decides_what_of_a_video_is_seen(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boxes: list[torch.Tensor] = []
-    cut = videos_module.cut
+    crop_and_resize = videos_module.crop_and_resize
 
-    def noted(frames: torch.Tensor, of: torch.Tensor, size: int) -> torch.Tensor:
-        boxes.append(of)
-        return cut(frames, of, size)
+    def noted(frames: torch.Tensor, given: torch.Tensor, size: int) -> torch.Tensor:
+        boxes.append(given)
+        return crop_and_resize(frames, given, size)
 
-    monkeypatch.setattr(videos_module, "cut", noted)
+    monkeypatch.setattr(videos_module, "crop_and_resize", noted)
     protocol = replace(QUICK, turns=3, smallest_part=0.08, middle=0.5)
     recognise(root, CONFIG, protocol, ActionOptions(tmp_path, None, folds=(1,), device="cpu"))
     # Two epochs of three windows of each of 20 videos, 16 at a time, and ten to test.

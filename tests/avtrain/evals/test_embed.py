@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from avtrain.cli.main import main
 from avtrain.config import tiny
-from avtrain.data.augment import prepare_pictures
+from avtrain.data.augment import prepare_video
 from avtrain.evals.frozen import load_networks
 from shards.reader import ShardSet
 from tests.support.tiny_set import FPS, damage, make_set
@@ -51,7 +51,7 @@ def test_rows_are_the_clips_of_their_keys(root: Path, tmp_path: Path) -> None:
         frames = torch.from_numpy(shards.frames(7, 2, first, 4, step))
         plain = torch.tensor([[1.0, 1.0, 1.0, 0.0]]), torch.tensor([False])
         with torch.no_grad():
-            pictures = prepare_pictures(frames[None, None], config.clip.size, *plain)
+            pictures = prepare_video(frames[None, None], config.clip.size, *plain)
             feature = networks.model.embed_video(pictures)[0, 0].numpy()
         nearest = min(nearest, np.abs(feature - found["video"][7, 0, 2]).max())
     assert nearest < 1e-4

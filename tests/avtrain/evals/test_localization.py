@@ -49,7 +49,7 @@ def heard(shards: ShardSet, windows: int | None, epoch: int, first: int = 3) -> 
     features = []
     for sample in index.tolist():
         read = clips.read(sample, clips.draw(epoch, sample))
-        field = read["matrices"][0] @ read["sound"][0]  # (V, 4, samples)
+        field = read["matrices"][0] @ read["audio"][0]  # (V, 4, samples)
         intensity = np.einsum("vn,vcn->vc", field[:, 0], field[:, [3, 1, 2]])
         direction = intensity / np.linalg.norm(intensity, axis=-1, keepdims=True)
         kind = np.eye(KINDS)[(shards.info(sample).events or [])[0]["class"]]

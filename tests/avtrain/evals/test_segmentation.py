@@ -145,7 +145,7 @@ def test_labels_are_of_the_middle_frame_and_of_its_place(root: Path, mirror: boo
     for number, time_s in enumerate(TIMES):
         batch = next(moments.load([[(number, white)]], 0, torch.device("cpu")))
         truth = (batch.truth[0, 0] > 0).numpy()  # the first view has the ball in it
-        pictures = batch.clips.pictures(48)[0, 0]  # (3, T, 48, 48)
+        pictures = batch.clips.video_input(48)[0, 0]  # (3, T, 48, 48)
         unlike = (pictures - pictures[:, :, :3, :3].mean(dim=(1, 2, 3), keepdim=True)).norm(dim=0)
         shown = (unlike > unlike.max() / 2).numpy()
         fit = (shown & truth).sum(axis=(1, 2)) / (shown | truth).sum(axis=(1, 2))
@@ -154,7 +154,7 @@ def test_labels_are_of_the_middle_frame_and_of_its_place(root: Path, mirror: boo
             assert fit[2] > 0.9
         # The moment is in the middle of the second of sound as well.
         draw = replace(clips.draw(0, white), middle_s=time_s)
-        start_s = clips.read_sound(white, draw)[0][0]
+        start_s = clips.read_audio(white, draw)[0][0]
         assert start_s == pytest.approx(np.clip(time_s - 0.5, 0, 1))
 
 

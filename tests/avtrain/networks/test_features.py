@@ -16,11 +16,11 @@ from avtrain.data.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     LUMA,
+    centre_crop_box,
     colour_jitter,
-    cut,
-    middle_box,
-    prepare_pictures,
-    random_box,
+    crop_and_resize,
+    prepare_video,
+    random_crop_box,
 )
 from avtrain.networks.features import FeatureConfig, Features, mel_filters
 from shards.geometry import MIRROR, encode_foa, rotate_foa, unit_vector, view_foa_matrix
@@ -170,7 +170,7 @@ def test_jitter_and_mirror_are_one_per_clip() -> None:
     rng = np.random.default_rng(0)
     frames = torch.from_numpy(rng.integers(60, 180, (2, 3, 4, 16, 16, 3), dtype=np.uint8))
     parameters = torch.tensor([[1.2, 0.9, 1.1, 0.05], [1.0, 1.0, 1.0, 0.0]])
-    pictures = prepare_pictures(frames, 16, parameters, torch.tensor([True, False]))
+    pictures = prepare_video(frames, 16, parameters, torch.tensor([True, False]))
     assert pictures.shape == (2, 3, 3, 4, 16, 16)
     plain = frames[1].permute(0, 4, 1, 2, 3) / 255.0
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
@@ -184,7 +184,7 @@ def test_jitter_and_mirror_are_one_per_clip() -> None:
 def test_resizing_averages_and_keeps_the_place() -> None:
     frames = torch.full((1, 1, 1, 32, 32, 3), 40, dtype=torch.uint8)
     frames[..., 8:16, 24:, :] = 200  # rows 8 to 15, the rightmost quarter
-    pictures = prepare_pictures(frames, 8, jitter(), torch.tensor([False]))[0, 0, 0, 0]
+    pictures = prepare_video(frames, 8, jitter(), torch.tensor([False]))[0, 0, 0, 0]
     bright = pictures > pictures.mean() + pictures.std()
     assert bright.nonzero().tolist() == [[2, 6], [2, 7], [3, 6], [3, 7]]
 
@@ -192,10 +192,10 @@ def test_resizing_averages_and_keeps_the_place() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 10**6), st.integers(8, 200), st.integers(8, 200), st.floats(0.05, 1.0))
 def test_random_parts_of_a_picture(seed: int, height: int, width: int, smallest: float) -> None:
-    top, left, high, wide = random_box(np.random.default_rng(seed), height, width, smallest)
+    top, left, high, wide = random_crop_box(np.random.default_rng(seed), height, width, smallest)
     assert 0 <= top <= top + high <= height
     assert 0 <= left <= left + wide <= width
-    if (top, left, high, wide) == middle_box(height, width, 1.0):
+    if (top, left, high, wide) == centre_crop_box(height, width, 1.0):
         return
     rounding = 0.5 * (high + wide) + 0.25
     assert smallest * height * width - rounding <= high * wide
@@ -205,13 +205,13 @@ def test_random_parts_of_a_picture(seed: int, height: int, width: int, smallest:
 
 def test_parts_are_spread_evenly() -> None:
     rng = np.random.default_rng(0)
-    boxes = np.array([random_box(rng, 128, 128, 0.08) for _ in range(4000)])
+    boxes = np.array([random_crop_box(rng, 128, 128, 0.08) for _ in range(4000)])
     area = boxes[:, 2] * boxes[:, 3] / 128**2
     # The largest ones are of aspects that fit less often.
     assert np.histogram(area, 4, (0.08, 0.72))[0] == pytest.approx(len(area) / 5.2, rel=0.15)
     middle = boxes[:, :2] + boxes[:, 2:] / 2
     assert middle.mean(axis=0) == pytest.approx(64, abs=1.5)
-    assert middle_box(120, 160, 0.875) == (7, 27, 105, 105)
+    assert centre_crop_box(120, 160, 0.875) == (7, 27, 105, 105)
 
 
 def test_a_part_is_cut_from_its_place_and_resized() -> None:
@@ -219,7 +219,7 @@ def test_a_part_is_cut_from_its_place_and_resized() -> None:
     ramp = np.stack([rows * 2, columns * 2, 0 * rows], axis=-1).astype(np.uint8)
     frames = torch.from_numpy(np.stack([ramp, ramp[::-1].copy()]))[:, None, None]
     boxes = torch.tensor([[16, 32, 32, 48], [0, 0, 64, 96]])
-    part, whole = cut(frames, boxes, 16)[:, 0, 0].numpy().astype(int)
+    part, whole = crop_and_resize(frames, boxes, 16)[:, 0, 0].numpy().astype(int)
     places = (np.arange(16) + 0.5) / 16
     # Away from the edges, where an antialiased ramp is bent.
     np.testing.assert_allclose(part[2:-2, 8, 0], (2 * (15.5 + 32 * places))[2:-2], atol=1)

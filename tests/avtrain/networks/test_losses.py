@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from avtrain.networks.losses import Negatives, view_contrast
+from avtrain.networks.losses import Negatives, info_nce
 
 
 def unit(x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def test_view_contrast_equals_the_double_loop(clips: int, views: int) -> None:
     target = torch.randn(clips, views, 8, dtype=torch.float64)
     query = target + torch.randn_like(target)
     loss, clip_accuracy, view_accuracy = loop_view_contrast(query, target, 0.07)
-    contrast = view_contrast(query, target)
+    contrast = info_nce(query, target)
     assert contrast.loss.item() == pytest.approx(loss, rel=1e-9)
     assert contrast.clip_accuracy.item() == pytest.approx(clip_accuracy)
     if views == 1:
@@ -63,7 +63,7 @@ def test_view_contrast_by_hand() -> None:
     expected = sum(
         -math.log(math.exp(r) / (math.exp(r) + math.exp(v) + math.exp(c))) for r, v, c in scores
     )
-    contrast = view_contrast(query, target, temperature=1.0)
+    contrast = info_nce(query, target, temperature=1.0)
     assert contrast.loss.item() == pytest.approx(expected / 4, rel=1e-12)
     assert contrast.clip_accuracy.item() == contrast.view_accuracy.item() == 0.75
 
@@ -79,7 +79,7 @@ def test_with_one_view_it_is_infonce_over_clips(negatives: Negatives) -> None:
         )
         for i in range(5)
     ]
-    loss = view_contrast(query[:, None], target[:, None], negatives=negatives).loss
+    loss = info_nce(query[:, None], target[:, None], negatives=negatives).loss
     assert loss.item() == pytest.approx(sum(expected) / 5, rel=1e-9)
 
 
@@ -91,21 +91,21 @@ def test_negatives_are_those_asked_for() -> None:
     right = math.log(1 + math.exp(-1))  # against one candidate that is at a right angle
     wrong = math.log(1 + math.exp(1))
     for negatives in ("hard", "easy"):
-        loss = view_contrast(query, target, 1.0, negatives).loss
+        loss = info_nce(query, target, 1.0, negatives).loss
         assert loss.item() == pytest.approx((3 * right + wrong) / 4, rel=1e-12)
     # Clips that are alike: only other views can be told apart.
     target = torch.tensor([[x, y], [x, y]], dtype=torch.float64)
-    assert view_contrast(target, target, 1.0, "hard").loss.item() == pytest.approx(right)
-    assert view_contrast(target, target, 1.0, "easy").loss.item() == pytest.approx(math.log(2))
+    assert info_nce(target, target, 1.0, "hard").loss.item() == pytest.approx(right)
+    assert info_nce(target, target, 1.0, "easy").loss.item() == pytest.approx(math.log(2))
 
 
 def test_perfect_and_collapsed_embeddings() -> None:
     perfect = torch.eye(12).view(4, 3, 12)
-    contrast = view_contrast(perfect, perfect)
+    contrast = info_nce(perfect, perfect)
     assert contrast.clip_accuracy == contrast.view_accuracy == 1.0
     assert contrast.loss.item() < 1e-4
     collapsed = torch.ones(4, 3, 12)
-    contrast = view_contrast(collapsed, collapsed)
+    contrast = info_nce(collapsed, collapsed)
     assert contrast.clip_accuracy == contrast.view_accuracy == 0.0
     assert contrast.loss.item() == pytest.approx(math.log(3 + 4 - 1), rel=1e-5)
 
@@ -116,13 +116,13 @@ def test_gradients() -> None:
     target = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
     for negatives in ("easy", "hard", "easy+hard"):
         assert torch.autograd.gradcheck(
-            lambda q, t, n=negatives: view_contrast(q, t, 0.5, n).loss, (query, target)
+            lambda q, t, n=negatives: info_nce(q, t, 0.5, n).loss, (query, target)
         )
 
 
 def test_both_directions_are_averaged() -> None:
     a, b = torch.randn(2, 3, 2, 4)
-    one, other = view_contrast(a, b), view_contrast(b, a)
+    one, other = info_nce(a, b), info_nce(b, a)
     both = one.mean(other)
     assert both.loss.item() == pytest.approx((one.loss + other.loss).item() / 2)
     assert both.view_accuracy.item() == pytest.approx(

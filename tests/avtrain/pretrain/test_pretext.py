@@ -65,7 +65,7 @@ def test_moments_are_apart_and_anywhere(seed: int) -> None:
     """Windows of 1 s with margins of 0.5 s in a clip of 5 s: the last begins at 4 s at most."""
     root = made()
     clips = Clips(ShardSet(root), MOMENTS, SOUND, AugmentConfig(), seed=seed)
-    starts, sound, matrices, _ = clips.read_sound(2, clips.draw(0, 2))
+    starts, sound, matrices, _ = clips.read_audio(2, clips.draw(0, 2))
     assert min(np.diff(sorted(starts))) >= 1.5 - 1e-9
     assert min(starts) >= 0
     assert max(starts) <= 4
@@ -86,7 +86,7 @@ def _make(root: Path) -> None:
 
 def test_moments_come_in_any_order_and_reach_everywhere(root: Path) -> None:
     clips = Clips(ShardSet(root), MOMENTS, SOUND, AugmentConfig(), seed=0)
-    starts = np.array([clips.read_sound(0, clips.draw(epoch, 0))[0] for epoch in range(200)])
+    starts = np.array([clips.read_audio(0, clips.draw(epoch, 0))[0] for epoch in range(200)])
     orders = {tuple(np.argsort(row)) for row in starts}
     assert len(orders) == 6
     for moment in range(3):
@@ -106,20 +106,20 @@ def test_each_moment_has_its_own_picture_and_sound(root: Path) -> None:
 
     clips.shards = Recorder(root)
     draw = clips.draw(3, 1)
-    starts = clips.read_sound(1, draw)[0]
+    starts = clips.read_audio(1, draw)[0]
     sample = clips[3, 1]
     assert {view for view, _ in asked} == {int(draw.views[0])}
     for (_, first), start in zip(asked, starts, strict=True):
         assert start - 1e-6 <= first / FPS <= start + 1
     for moment, start in enumerate(starts):
         sound, stored = shards.foa(1, round(start * RATE), RATE, view=int(draw.views[0]))
-        np.testing.assert_array_equal(sample["sound"][moment], sound)
+        np.testing.assert_array_equal(sample["audio"][moment], sound)
         np.testing.assert_allclose(
             sample["matrices"][moment, 0] @ stored, rotation(shards, draw), atol=1e-6
         )
     batch = batch_of(clips)
-    assert batch.pictures(48).shape == (3, 3, 3, 4, 48, 48)
-    assert batch.features(Features(SOUND), batch.matrices).shape == (3, 3, 4, 100, 64)
+    assert batch.video_input(48).shape == (3, 3, 3, 4, 48, 48)
+    assert batch.audio_input(Features(SOUND), batch.matrices).shape == (3, 3, 4, 100, 64)
 
 
 def rotation(shards: ShardSet, draw: Draw) -> np.ndarray:
@@ -162,10 +162,10 @@ def test_beams_of_ambisonics_are_what_a_set_of_beams_holds(
             clips = Clips(ShardSet(tmp_path / kind), clip, sound, MIRRORED, seed=0)
             sample = clips[epoch, 0]
             mirrors.add(bool(sample["mirror"]))
-            heard.append(sample["matrices"][0] @ sample["sound"][0])  # (V, heard, samples)
+            heard.append(sample["matrices"][0] @ sample["audio"][0])  # (V, heard, samples)
         np.testing.assert_allclose(heard[0], heard[1], atol=3 / 32768)
         batch = batch_of(clips, epoch)
-        inputs = batch.features(features, batch.matrices)
+        inputs = batch.audio_input(features, batch.matrices)
         assert inputs.shape == (1, 4, len(sound_channels(audio)), 100, 64)
         expected = features.log_mel(
             features.spectra(torch.from_numpy(heard[1])),
