@@ -33,7 +33,7 @@ _VARIED = {
 
 
 _HOW = """\
-```
+```bash
 make study                                       # hours on a CPU; three seeds
 make study QUICK=1                               # a few minutes, a world too small to learn from
 make study BF16=1 SEEDS=5 BEGIN=docs/study.zip   # this page's study, with two seeds more

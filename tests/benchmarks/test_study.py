@@ -161,7 +161,7 @@ def test_the_page_begins_with_the_command_and_the_summary(tmp_path: Path) -> Non
     page = tmp_path / "results.md"
     write_page(page, lines_of([result("AVC", 0.6)]), [], tmp_path / "none", FACTS)
     text = page.read_text()
-    assert re.match(r"# Results\n\n```\nmake study ", text)
+    assert re.match(r"# Results\n\n```bash\nmake study ", text)
     assert "60.0 (n=1)" in text
     assert "`make`, today; jobs: all 9." in text
 
