@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.media.probe import MOST_PIXELS, open_media
+from avprep.media.probe import MAX_PIXELS, open_media
 from avprep.sphere.projections import Projection, Sphere
 
 _HEIGHT = 270
@@ -87,7 +87,7 @@ def small_frames(
     with open_media(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
-        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         if keys_only:
             # Decoders hand out a frame after they have seen some more, which costs as much again.
             stream.codec_context.skip_frame = "NONKEY"

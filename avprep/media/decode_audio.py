@@ -1,4 +1,4 @@
-"""The sound of a clip, decoded in this process where that is safe, else by ffmpeg."""
+"""Decode a clip's audio: in this process where that is safe, else with ffmpeg."""
 
 from __future__ import annotations
 
@@ -24,113 +24,114 @@ _TIME_TOLERANCE_S = 0.002
 
 @dataclass(frozen=True)
 class DecodedAudio:
-    """A clip's decoded channels (channels, samples), as long as the file lasts, and what the
-    decoder complained about last."""
+    """A clip's decoded channels (channels, samples), shorter than requested if the file ends
+    earlier, and the decoder's last message."""
 
     channels: NDArray[np.float32]
     message: str = ""
 
 
 def decode_audio(request: AudioRequest) -> DecodedAudio:
-    """Decode a clip's sound. Channels stay as the decoder delivers them; sound that starts late is
-    padded, and gaps are filled, so that it stays with the picture.
+    """Decode a clip's audio, synchronous with its video.
 
-    Raises ClipError where that takes too long.
+    Channels stay in the decoder's order. Audio that starts late is padded with silence and gaps are
+    filled. Raises ClipError if decoding exceeds the time limit.
     """
     if not request.plain_layout:
         with FfmpegAudioDecoder(request) as decoder:
-            return DecodedAudio(decoder.sound(), decoder.message)
-    track = _Track(request)
-    if not _decode(request, track, seek=True):
-        track = _Track(request)
-        _decode(request, track, seek=False)
-    return DecodedAudio(track.sound[:, : track.filled], track.message)
+            return DecodedAudio(decoder.audio(), decoder.message)
+    buffer = _Buffer(request)
+    if not _decode(request, buffer, seek=True):
+        buffer = _Buffer(request)
+        _decode(request, buffer, seek=False)
+    return DecodedAudio(buffer.audio[:, : buffer.filled], buffer.message)
 
 
-class _Track:
-    """Takes frames to the places that their time stamps say; ``filled`` samples are there."""
+class _Buffer:
+    """Places frames by their time stamps; the first ``filled`` samples of ``audio`` are valid."""
 
     def __init__(self, request: AudioRequest) -> None:
-        self._wanted = request
+        self._request = request
         total = round(request.duration_s * request.sample_rate)
-        self.sound = np.zeros((request.channels, total), dtype=np.float32)
+        self.audio = np.zeros((request.channels, total), dtype=np.float32)
         self.filled = 0
         self.message = ""
         self._next: int | None = None
 
     def add(self, frame: AudioFrame) -> bool:
-        """Whether more is request."""
-        request = self._wanted
-        content = _channels_of(frame, request.channels)
+        """Copy a frame; whether further frames are needed."""
+        request = self._request
+        content = _to_float(frame, request.channels)
         if content is None or frame.sample_rate != request.sample_rate:
             self.message = "its channels or sample rate change on the way"
             return True
         at = self._next
         if frame.time is not None:
-            said = round((frame.time - request.start_s) * request.sample_rate)
-            # Rounded time stamps are off by a few samples; those of a gap by many.
-            if at is None or abs(said - at) > request.max_slip_s * request.sample_rate:
-                at = said
+            stamped = round((frame.time - request.start_s) * request.sample_rate)
+            # Rounded time stamps deviate by a few samples; time stamps after a gap by many.
+            if at is None or abs(stamped - at) > request.max_slip_s * request.sample_rate:
+                at = stamped
         at = 0 if at is None else at
         self._next = at + content.shape[1]
-        # What overlaps with what is there already is dropped.
-        begin, end = max(at, self.filled), min(self._next, self.sound.shape[1])
+        # Samples that overlap with earlier ones are dropped.
+        begin, end = max(at, self.filled), min(self._next, self.audio.shape[1])
         if begin < end:
-            self.sound[:, begin:end] = content[:, begin - at : end - at]
+            self.audio[:, begin:end] = content[:, begin - at : end - at]
             self.filled = end
-        return at < self.sound.shape[1]
+        return at < self.audio.shape[1]
 
 
-def _decode(request: AudioRequest, track: _Track, seek: bool) -> bool:
-    """Whether the sound was found where it was looked for."""
+def _decode(request: AudioRequest, buffer: _Buffer, seek: bool) -> bool:
+    """Decode into ``buffer``; False if a seek led past the start, so that all must be decoded."""
     deadline = time.monotonic() + request.timeout_s
     try:
         with open_media(request.audio) as container:
             stream = container.streams.audio[0]
             stream.codec_context.thread_count = 1
-            sought = seek and request.from_s > request.file_start_s
+            sought = seek and request.decode_from_s > request.file_start_s
             if sought:
-                indexed = _indexed(container)
+                indexed = _stream_with_index(container)
                 base = indexed.time_base or 1
-                container.seek(int(request.from_s / base), stream=indexed, backward=True)
+                container.seek(int(request.decode_from_s / base), stream=indexed, backward=True)
             for other in container.streams:
                 if other is not stream:
-                    other.discard = Discard.all  # it need not even be read
+                    other.discard = Discard.all  # its packets are not even read
             first = True
-            for frame in _frames(container, track, deadline, request):
+            for frame in _frames(container, buffer, deadline, request):
                 if first and sought and (frame.time or 0) > request.start_s + _TIME_TOLERANCE_S:
-                    return False  # beyond, as in containers without an index
+                    return False  # past the start, as in containers without an index
                 first = False
-                if not track.add(frame):
+                if not buffer.add(frame):
                     break
             return not (first and sought)
     except (av.FFmpegError, OSError) as error:
-        track.message = error.strerror or str(error)
+        buffer.message = error.strerror or str(error)
     return True
 
 
-def _indexed(container: InputContainer) -> AudioStream | VideoStream:
-    """The stream to seek by. Matroska's index is of the picture: seeking by sound reads all that
-    comes before."""
-    by_picture = "matroska" in container.format.name and container.streams.video
-    return container.streams.video[0] if by_picture else container.streams.audio[0]
+def _stream_with_index(container: InputContainer) -> AudioStream | VideoStream:
+    """The stream to seek in. Matroska indexes the video only: seeking in the audio would read
+    everything before."""
+    by_video = "matroska" in container.format.name and container.streams.video
+    return container.streams.video[0] if by_video else container.streams.audio[0]
 
 
 def _frames(
-    container: InputContainer, track: _Track, deadline: float, request: AudioRequest
+    container: InputContainer, buffer: _Buffer, deadline: float, request: AudioRequest
 ) -> Iterator[AudioFrame]:
+    """The container's audio frames; packets that do not decode are skipped."""
     for packet in container.demux(container.streams.audio[0]):
         if time.monotonic() > deadline:
             raise ClipError(timeout_message(request.timeout_s))
         try:
             yield from (frame for frame in packet.decode() if isinstance(frame, AudioFrame))
-        except av.FFmpegError as error:  # what comes after may be whole
-            track.message = error.strerror or str(error)
+        except av.FFmpegError as error:  # later packets may be intact
+            buffer.message = error.strerror or str(error)
 
 
-def _channels_of(frame: AudioFrame, channels: int) -> NDArray[np.float32] | None:
-    """A frame's channels (channels, samples); integers at full scale become 1. None if it has
-    another number of channels."""
+def _to_float(frame: AudioFrame, channels: int) -> NDArray[np.float32] | None:
+    """A frame as float32 (channels, samples), full scale 1; None for another number of
+    channels."""
     content = frame.to_ndarray()
     if not frame.format.is_planar:
         content = content.reshape(-1, content.shape[1] // max(1, frame.samples)).T

@@ -1,4 +1,4 @@
-"""The frames of a clip, decoded in this process, at a constant rate."""
+"""Decode a clip's frames in this process, at a constant frame rate."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ from avprep.media.ffmpeg import timeout_message
 from avprep.media.probe import open_media
 
 Planes = tuple[NDArray[np.uint8 | np.uint16], ...]
-"""Y of (height, width), U and V of half of both: 4:2:0."""
+"""Planes of YUV 4:2:0: Y (height, width), U and V (height/2, width/2)."""
 
 _TIME_TOLERANCE_S = 0.002
 _SEEK_EARLIER_S = 0.2
-"""Some containers look key frames up by when they are decoded, which is before they are shown."""
+"""Some containers index key frames by decoding time, which precedes presentation time."""
 _LONG_HOLD_S = 0.25
-"""Decoders hide a damaged frame or two."""
-_PACKETS_AHEAD = 16
+"""Shorter gaps are ignored: decoders conceal a damaged frame or two."""
+_LOOKAHEAD_PACKETS = 16
 _LIMITED = 1
 """AVCOL_RANGE_MPEG."""
-_PLAIN = {False: ("yuv420p", "yuvj420p"), True: ("yuv420p10le",)}
+_YUV420 = {False: ("yuv420p", "yuvj420p"), True: ("yuv420p10le",)}
+"""Pixel formats whose planes are used as they are, for 8 bits (False) and 10 bits (True)."""
 
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """What of a video is decoded: ``duration_s`` from the time stamp ``start_s`` on.
+    """The part of a video to decode, and the form of its frames.
 
-    Frames of (height, width) are brought to ``stored`` (height, width) of limited range, turned by
-    ``rotation_deg`` as players do, and cut to ``crop`` (left, top, width, height; None: all of
-    it); all even. ``ten_bit``: they have 10 bits, else 8. Larger ones than of ``max_pixels`` are
-    skipped.
+    ``duration_s`` seconds are decoded from time stamp ``start_s``. Frames are resized to
+    ``frame_size`` (height, width) in limited range, rotated by ``rotation_deg`` as players do, and
+    cut to ``crop`` (left, top, width, height; None: uncut); all sizes are even. They have 10 bits
+    if ``ten_bit``, else 8. Frames of more than ``max_pixels`` are skipped.
     """
 
     video: Path
@@ -61,12 +62,15 @@ class VideoRequest:
 
 
 class VideoDecoder:
-    """Decodes a `VideoRequest`; ``decoded`` counts the file's frames that this took, ``message`` is
-    what the decoder complained about last, and ``lost_s`` for how long a frame was held in place of
-    damaged ones. The time limit begins now, and is looked at between packets."""
+    """Decodes a `VideoRequest`.
+
+    ``decoded`` counts the file's frames decoded so far, ``message`` is the decoder's last message,
+    and ``lost_s`` the time for which a frame was repeated in place of damaged ones. The time limit
+    starts at construction, and is checked between packets.
+    """
 
     def __init__(self, request: VideoRequest) -> None:
-        self._wanted = request
+        self._request = request
         self._reformatter = VideoReformatter()
         self._deadline = time.monotonic() + request.timeout_s
         self.decoded = 0
@@ -75,19 +79,19 @@ class VideoDecoder:
         self._damaged = self._sought = False
 
     def frames(self, count: int) -> Iterator[tuple[Planes, int]]:
-        """Up to ``count`` frames of the constant rate, as planes and for how many frames they stay.
+        """Up to ``count`` frames of the constant rate, as pairs (planes, repeats).
 
-        Frame n shows what is on screen at n/fps: the last frame at or before it, and before the
-        first frame that one. Planes are the decoder's own memory, and live as long as they are
-        held. Raises ClipError where decoding takes too long.
+        Frame n is the one on screen at n/fps: the file's last frame at or before that time, or its
+        first frame if there is none. Planes are the decoder's memory, valid as long as they are
+        referenced. Raises ClipError if decoding exceeds the time limit.
         """
-        fps, shown = self._wanted.fps, 0
+        fps, shown = self._request.fps, 0
         last: VideoFrame | None = None
         last_begin_s = last_end_s = 0.0
-        long_hold_s = max(_LONG_HOLD_S, 2 / fps)  # frames between are left out on purpose
+        long_hold_s = max(_LONG_HOLD_S, 2 / fps)  # frames in between are skipped on purpose
         for frame, begin_s, end_s in self._timed():
             if self._damaged and last is not None and begin_s - last_begin_s > long_hold_s:
-                # Not before: frames from before the damage come out after it.
+                # Only now: the decoder still delivers frames from before the damage after it.
                 self.lost_s += begin_s - last_begin_s
                 self._damaged = False
             # Containers round time stamps (Matroska to 1 ms), hence the tolerance.
@@ -103,23 +107,23 @@ class VideoDecoder:
             yield self._planes(last), until - shown
 
     def _timed(self) -> Iterator[tuple[VideoFrame, float, float]]:
-        """The file's frames from the key frame before the start on, and from when to when after
-        it they are on screen."""
+        """The file's frames from the last key frame before the start, with the times (begin, end)
+        at which they are on screen, in seconds after the start."""
         first = True
         for timed in self._timed_from(seek=True):
             if first and timed[1] > _TIME_TOLERANCE_S and self._sought:
-                break  # past the key frame, as in MPEG-TS, which has no index
+                break  # the seek led past the key frame, as in MPEG-TS, which has no index
             first = False
             yield timed
         if first and self._sought:
             yield from self._timed_from(seek=False)
 
     def _timed_from(self, seek: bool) -> Iterator[tuple[VideoFrame, float, float]]:
-        request = self._wanted
+        request = self._request
         try:
             with open_media(request.video) as container:
                 stream = container.streams.video[0]
-                # One thread: a build runs one clip on each core, which scales better.
+                # One thread: a build decodes one clip per core, which scales better.
                 stream.thread_type = "NONE"
                 stream.codec_context.thread_count = 1
                 stream.codec_context.options = {"max_pixels": str(request.max_pixels)}
@@ -142,14 +146,14 @@ class VideoDecoder:
             self.message = error.strerror or str(error)
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-        for packet, is_shown in self._shown(container.demux(stream)):
+        for packet, is_shown in self._mark_shown(container.demux(stream)):
             if time.monotonic() > self._deadline:
-                raise ClipError(timeout_message(self._wanted.timeout_s))
-            # Decoders may then leave out frames from which no others are predicted.
+                raise ClipError(timeout_message(self._request.timeout_s))
+            # For packets that are not shown, the decoder may skip frames that no other refers to.
             stream.codec_context.skip_frame = "DEFAULT" if is_shown else "NONREF"
             try:
                 frames = packet.decode()
-            except av.FFmpegError as error:  # what comes after may be whole
+            except av.FFmpegError as error:  # later packets may be intact
                 self.message = error.strerror or str(error)
                 self._damaged = True
                 continue
@@ -158,41 +162,41 @@ class VideoDecoder:
                     self.decoded += 1
                     yield frame
 
-    def _shown(
+    def _mark_shown(
         self, packets: Iterator[Packet[VideoStream]]
     ) -> Iterator[tuple[Packet[VideoStream], bool]]:
-        """Packets, and whether their frames may be on screen at one of the constant rate's
-        moments: not if a packet nearby shows another one later, and before the next moment."""
+        """Packets, and whether their frames may be output: not if a nearby packet's frame replaces
+        it on screen before the next frame of the constant rate."""
         ahead: deque[Packet[VideoStream]] = deque()
         latest: dict[int, int] = {}
-        for packet in chain(packets, [None] * _PACKETS_AHEAD):
+        for packet in chain(packets, [None] * _LOOKAHEAD_PACKETS):
             if packet is not None:
                 ahead.append(packet)
-                moment = self._moment(packet)
-                if moment is not None and packet.pts is not None:
-                    latest[moment] = max(latest.get(moment, packet.pts), packet.pts)
-            if ahead and (packet is None or len(ahead) > _PACKETS_AHEAD):
+                number = self._output_frame(packet)
+                if number is not None and packet.pts is not None:
+                    latest[number] = max(latest.get(number, packet.pts), packet.pts)
+            if ahead and (packet is None or len(ahead) > _LOOKAHEAD_PACKETS):
                 packet = ahead.popleft()
-                moment = self._moment(packet)
-                yield packet, moment is None or latest[moment] == packet.pts
+                number = self._output_frame(packet)
+                yield packet, number is None or latest[number] == packet.pts
 
-    def _moment(self, packet: Packet[VideoStream]) -> int | None:
-        """The first of the constant rate's frames that a packet's frame may be."""
+    def _output_frame(self, packet: Packet[VideoStream]) -> int | None:
+        """Number of the first frame of the constant rate that a packet's frame can be."""
         if packet.pts is None or packet.time_base is None or _is_unordered(packet.stream.container):
             return None
-        begin_s = float(packet.pts * packet.time_base) - self._wanted.start_s
-        return max(0, math.ceil((begin_s - _TIME_TOLERANCE_S) * self._wanted.fps))
+        begin_s = float(packet.pts * packet.time_base) - self._request.start_s
+        return max(0, math.ceil((begin_s - _TIME_TOLERANCE_S) * self._request.fps))
 
     def _planes(self, frame: VideoFrame) -> Planes:
-        request = self._wanted
+        request = self._request
         height, width = request.frame_size
-        plain = frame.format.name in _PLAIN[request.ten_bit] and not request.full_range
+        plain = frame.format.name in _YUV420[request.ten_bit] and not request.full_range
         if not plain or (frame.height, frame.width) != (height, width):
             frame = self._reformatter.reformat(
                 frame,
                 width,
                 height,
-                _PLAIN[request.ten_bit][0],
+                _YUV420[request.ten_bit][0],
                 interpolation=Interpolation.BICUBIC,
                 dst_color_range=_LIMITED,
             )
@@ -211,14 +215,15 @@ class VideoDecoder:
 
 
 def _is_unordered(container: Container) -> bool:
-    """avi says when frames are decoded alone, and so counts from its first one."""
+    """Whether the container lacks presentation times. AVI has decoding times only, so that time is
+    counted from its first frame."""
     return container.format.name == "avi"
 
 
 def _seek(container: InputContainer, start_s: float) -> bool:
-    """Go to a key frame before a moment; whether that was needed."""
-    begins_s = (container.start_time or 0) / 1_000_000
-    if start_s - _SEEK_EARLIER_S > begins_s:
+    """Seek to a key frame before ``start_s``; False if the file starts there anyway."""
+    file_start_s = (container.start_time or 0) / 1_000_000
+    if start_s - _SEEK_EARLIER_S > file_start_s:
         container.seek(int((start_s - _SEEK_EARLIER_S) * 1_000_000), backward=True)
         return True
     return False

@@ -1,4 +1,4 @@
-"""The members of a sample: crops as H.264 in mp4, sound as FLAC."""
+"""Encode a sample's members: crops as H.264 in mp4, audio as FLAC."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 GOP_FRAMES = 8
 _FULL_SCALE = 32767 / 32768
-# Every GOP starts at a known frame and is decoded by itself, quickly: no scene-cut key frames, no
+# Each GOP starts at a known frame and decodes quickly by itself: no scene-cut key frames, no
 # B-frames, no deblocking and no CABAC (tune=fastdecode). No look-ahead: its macroblock tree reads
-# memory that it did not write (seen in x264 core 165 with AVX at 112 pixels), so that the same
-# frames may give other bytes. For crops this small, ultrafast with a constant quantiser has the
-# quality and size of superfast with crf 24, in half the time (and as good as crf 20 with a
-# look-ahead). Blocks of few small coefficients are kept: a hundredth more bytes, 0.06 dB more and a
-# tenth of the time less.
+# uninitialised memory (seen in x264 core 165 with AVX at 112 pixels), so that the same frames may
+# give different bytes. For crops this small, ultrafast with a constant quantiser reaches the
+# quality and size of superfast with crf 24 in half the time (and the quality of crf 20 with
+# look-ahead). Blocks with few small coefficients are kept (no-dct-decimate): 1 % more bytes,
+# 0.06 dB better and 10 % faster.
 _X264 = {
     "preset": "ultrafast",
     "tune": "fastdecode",
@@ -39,12 +39,12 @@ _X264 = {
 
 
 class CropEncoder:
-    """Encodes planar YUV 4:2:0 crops (views, 3/2·size, size) into an mp4 in memory for each view.
+    """Encodes planar YUV 4:2:0 crops (views, 3/2·size, size) into one mp4 in memory per view.
 
-    One encoder takes the views by turns, a GOP of each: they are closed, and opening one encoder
-    for every view costs a sixth of the encoding. ``colorspace`` is the source's YCbCr matrix
-    (ITU-T H.273), passed on since planes are copied; ``transfer`` and ``primaries`` likewise (2:
-    unknown).
+    A single encoder takes one GOP of each view in turn. This is possible since GOPs are closed, and
+    saves opening an encoder per view, which costs a sixth of the encoding time. ``colorspace`` is
+    the source's YCbCr matrix (ITU-T H.273), written to the file since the planes are not
+    converted; ``transfer`` and ``primaries`` likewise (2: unknown).
     """
 
     def __init__(
@@ -74,43 +74,46 @@ class CropEncoder:
         context.color_primaries = primaries
         context.color_range = 1  # limited
         self._context = context
-        self._containers[0].start_encoding()  # opens the encoder, whose headers the others need
+        self._containers[0].start_encoding()  # opens the encoder, whose headers the others copy
         self._streams = [
             stream,
-            *(part.add_stream_from_template(stream) for part in self._containers[1:]),
+            *(container.add_stream_from_template(stream) for container in self._containers[1:]),
         ]
-        self._waiting: list[NDArray[np.uint8]] = []
+        self._pending: list[NDArray[np.uint8]] = []
         self._frames = 0
         self._sent: list[tuple[int, int]] = []
 
     def add(self, crops: NDArray[np.uint8]) -> None:
-        """Encode all views' next frame; ``crops`` are not copied and must not change until then."""
-        self._waiting.append(crops)
-        if len(self._waiting) == GOP_FRAMES:
+        """Add the next frame of all views.
+
+        ``crops`` is not copied and must not change until its GOP is complete and encoded.
+        """
+        self._pending.append(crops)
+        if len(self._pending) == GOP_FRAMES:
             self._encode()
 
     def finish(self) -> list[bytes]:
-        """The whole files, once."""
+        """Complete the files and return them, one per view; call it once."""
         self._encode()
         self._mux(self._context.encode(None))
         files = []
         for container, buffer in zip(self._containers, self._buffers, strict=True):
             container.close()
             files.append(buffer.getvalue())
-            buffer.close()  # the container, which has cycles, may outlive this object
+            buffer.close()  # the container, which has reference cycles, may outlive this object
         return files
 
     def _encode(self) -> None:
         for view in range(len(self._streams)):
-            for number, crops in enumerate(self._waiting):
+            for number, crops in enumerate(self._pending):
                 frame = av.VideoFrame.from_numpy_buffer(crops[view], format="yuv420p")
                 frame.pts = len(self._sent)
                 if number == 0:
                     frame.pict_type = PictureType.I
                 self._sent.append((view, self._frames + number))
                 self._mux(self._context.encode(frame))
-        self._frames += len(self._waiting)
-        self._waiting = []
+        self._frames += len(self._pending)
+        self._pending = []
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
         for packet in packets:
@@ -122,33 +125,34 @@ class CropEncoder:
 
 
 def rotation_safe_gain(foa: NDArray[np.float32]) -> float:
-    """The gain ≤ 1 with which no rotation of the field (4, samples) exceeds full scale.
+    """The largest gain ≤ 1 with which no rotation of the field (4, samples) exceeds full scale.
 
-    A rotated directional channel is at most sqrt(X² + Y² + Z²), whatever the rotation, so that
-    rotated and unrotated sound get the same gain.
+    Under any rotation a directional channel is at most sqrt(X² + Y² + Z²), so that rotated and
+    unrotated audio get the same gain.
     """
     directional = np.einsum("cn,cn->n", foa[1:], foa[1:]).max(initial=0.0) ** 0.5
     peak = max(float(np.abs(foa[0]).max(initial=0.0)), float(directional))
     if peak <= _FULL_SCALE:
         return 1.0
-    # Rounded down to six digits, so that the number in the JSON is exactly the one applied.
+    # Rounded down to six digits, so that the number in the JSON is exactly the applied one.
     gain = _FULL_SCALE / peak
     scale = 10.0 ** (6 - np.ceil(np.log10(gain)))
     return float(np.floor(gain * scale) / scale)
 
 
-def encode_flac(sound: NDArray[np.float32], matrix: NDArray[np.float64], sample_rate: int) -> bytes:
-    """``matrix`` (heard, channels) times interleaved sound (samples, channels) as FLAC of 16 bits.
+def encode_flac(audio: NDArray[np.float32], matrix: NDArray[np.float64], sample_rate: int) -> bytes:
+    """16-bit FLAC of ``matrix`` (outputs, channels) applied to interleaved audio (samples,
+    channels).
 
-    The matrix holds the gain that keeps all within 16 bits (`rotation_safe_gain`).
+    The matrix includes the gain that keeps the result within full scale (`rotation_safe_gain`).
     """
     weights = np.asarray(matrix * 32768, dtype=np.float32)
-    # OpenCV turns interleaved channels in a third of NumPy's time.
-    heard = np.asarray(cv2.transform(sound[:, None], weights), dtype=np.float32)
-    samples = np.rint(heard, out=heard).astype(np.int16).reshape(len(sound), -1)
+    # OpenCV transforms interleaved channels in a third of NumPy's time.
+    transformed = np.asarray(cv2.transform(audio[:, None], weights), dtype=np.float32)
+    samples = np.rint(transformed, out=transformed).astype(np.int16).reshape(len(audio), -1)
     buffer = io.BytesIO()
-    # The lowest level costs 2 % of size, is the fastest and has short blocks, so that a window
-    # reads less around it.
+    # Level 0 is 2 % larger, but fastest, and has short frames, so that reading a window reads less
+    # around it.
     soundfile.write(
         buffer, samples, sample_rate, format="FLAC", subtype="PCM_16", compression_level=0.0
     )

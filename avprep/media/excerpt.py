@@ -1,4 +1,4 @@
-"""A few seconds of a file's sound, as its decoder delivers them."""
+"""Decode a few seconds of a file's audio."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _TIMEOUT_S = 60.0
 def read_excerpt(
     path: Path, channels: int, start_s: float, duration_s: float
 ) -> NDArray[np.float32]:
-    """Channels (channels, samples) from ``start_s`` on, at the file's own rate.
+    """Audio (channels, samples) from ``start_s``, at the file's own sample rate, in the decoder's
+    channel order.
 
-    Shorter at the end of a file, and empty where nothing can be decoded.
+    Shorter at the end of the file, and empty if nothing can be decoded.
     """
     limits = ["-protocol_whitelist", PROTOCOLS, "-format_whitelist", FORMATS]
     window = ["-ss", f"{max(0.0, start_s):.6f}", "-t", f"{duration_s:.6f}"]

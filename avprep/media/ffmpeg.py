@@ -1,4 +1,4 @@
-"""Finding ffmpeg, and decoding a clip's sound with it."""
+"""Find ffmpeg, and decode a clip's audio with it."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from numpy.typing import NDArray
 
 from avprep.errors import ClipError, UserError
 
-# Only containers that hold recordings: a playlist or script that claims to be a video could make
-# ffmpeg open other files or addresses.
+# Only container formats of recordings: a playlist or script disguised as a video could make ffmpeg
+# open other files or URLs.
 FORMATS = "mov,matroska,ogg,wav,w64,flac,avi,mpegts,caf,aiff,mp3,aac"
 PROTOCOLS = "file"
 _PREROLL_S = 0.1
-"""Decoders of lossy sound need what came before."""
+"""Decoders of lossy audio need the samples before the requested start."""
 _DESCRIBE_TIMEOUT_S = 30.0
-_MOST_EXTRA_S = 10.0
-_LONGEST_MESSAGE = 4096
+_MAX_EXTRA_S = 10.0
+_MAX_MESSAGE_BYTES = 4096
 
 
 @cache
 def ffmpeg_path() -> str:
-    """ffmpeg from ``AVPREP_FFMPEG``, else the PATH, else the imageio-ffmpeg package.
+    """Path of ffmpeg: from ``AVPREP_FFMPEG``, else the PATH, else the imageio-ffmpeg package.
 
-    Raises UserError where none of these has it.
+    Raises UserError if none of these has it.
     """
     chosen = os.environ.get("AVPREP_FFMPEG")
     if chosen:
         found = shutil.which(chosen)
         if found is None:
             raise UserError(
-                f"AVPREP_FFMPEG is {chosen!r}, which is no program; correct or unset it"
+                f"AVPREP_FFMPEG is {chosen!r}, which is not a program; correct or unset it"
             )
         return found
     found = shutil.which("ffmpeg")
@@ -58,7 +58,7 @@ def ffmpeg_path() -> str:
 
 @cache
 def ffmpeg_version() -> str:
-    """The version that ffmpeg says of itself."""
+    """ffmpeg's version, e.g. "7.0.2"."""
     answer = subprocess.run(
         [ffmpeg_path(), "-hide_banner", "-version"], capture_output=True, text=True, check=False
     )
@@ -67,7 +67,7 @@ def ffmpeg_version() -> str:
 
 
 def describe(path: Path) -> str:
-    """What ffmpeg prints of a file's tracks and their side data; empty if it takes too long."""
+    """ffmpeg's text about a file's tracks and their side data; empty if ffmpeg takes too long."""
     command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-protocol_whitelist", PROTOCOLS]
     command += ["-format_whitelist", FORMATS, "-i", safe_url(path)]
     try:
@@ -84,7 +84,7 @@ def describe(path: Path) -> str:
 
 
 def safe_url(path: Path) -> str:
-    """A path as ffmpeg takes it literally, whatever its name looks like."""
+    """A path in a form that ffmpeg takes literally, even if it looks like a URL or an option."""
     return f"file:{path.absolute()}"
 
 
@@ -108,8 +108,9 @@ class AudioRequest:
     timeout_s: float
 
     @property
-    def from_s(self) -> float:
-        """Where decoding begins: not before the file does, which some containers do not like."""
+    def decode_from_s(self) -> float:
+        """Time stamp at which decoding starts. Not before the file's start: some containers cannot
+        seek there."""
         return max(self.start_s - _PREROLL_S, min(self.start_s, self.file_start_s))
 
     def command(self) -> list[str]:
@@ -118,35 +119,37 @@ class AudioRequest:
             "format_whitelist": FORMATS,
             "threads": 1,
         }
-        # Time stamps count as they stand in the file, not from the start that ffmpeg finds.
+        # Seek by the file's own time stamps, not relative to the start that ffmpeg finds.
         limits |= {"seek_timestamp": 1, "noaccurate_seek": None}
-        preroll_s = self.start_s - self.from_s
-        # No picture: where it is in the same file, it need not be read.
-        sound_in = ffmpeg.input(safe_url(self.audio), **limits, ss=f"{self.from_s:.6f}", vn=None)
-        # Sound that starts late is padded and gaps are filled, so that it stays with the picture;
-        # the channels stay as the decoder delivers them.
-        sound = (
-            sound_in.audio.filter(
+        preroll_s = self.start_s - self.decode_from_s
+        # vn: a video track in the same file need not be read.
+        source = ffmpeg.input(
+            safe_url(self.audio), **limits, ss=f"{self.decode_from_s:.6f}", vn=None
+        )
+        # Audio that starts late is padded and gaps are filled, to stay synchronous with the video;
+        # channels stay in the decoder's order.
+        audio = (
+            source.audio.filter(
                 "atrim", start=f"{preroll_s:.6f}", end=f"{preroll_s + self.duration_s:.6f}"
             )
             .filter("asetpts", f"PTS-{preroll_s:.6f}/TB")
             .filter("aresample", **{"async": 1, "first_pts": 0, "min_hard_comp": self.max_slip_s})
         )
-        graph = sound.output("pipe:1", format="f32le", acodec="pcm_f32le").global_args(
+        graph = audio.output("pipe:1", format="f32le", acodec="pcm_f32le").global_args(
             *("-nostdin", "-hide_banner", "-loglevel", "error", "-filter_complex_threads", "1")
         )
         return [str(part) for part in graph.compile(cmd=ffmpeg_path())]
 
 
 class FfmpegAudioDecoder:
-    """Context manager that runs a `AudioRequest` in ffmpeg; then take `sound()`.
+    """Context manager that runs an `AudioRequest` in ffmpeg; `audio()` returns the result.
 
-    ffmpeg decodes layouts of a file's own making without harm, and a hang or a crash in a broken
-    file stays in its process, which is killed after ``timeout_s`` seconds.
+    ffmpeg decodes files with their own channel layouts safely, and a hang or crash on a broken file
+    stays in its process, which is killed after ``timeout_s`` seconds.
     """
 
     def __init__(self, request: AudioRequest) -> None:
-        self._wanted = request
+        self._request = request
         self._timed_out = False
         self._raw = bytearray()
         self._messages = b""
@@ -154,7 +157,7 @@ class FfmpegAudioDecoder:
     def __enter__(self) -> FfmpegAudioDecoder:
         try:
             self._process = subprocess.Popen(
-                self._wanted.command(),
+                self._request.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -163,10 +166,10 @@ class FfmpegAudioDecoder:
         except OSError as error:
             raise UserError(f"{ffmpeg_path()} cannot be run: {error.strerror}") from None
         self._readers = [
-            threading.Thread(target=self._read_sound, daemon=True),
+            threading.Thread(target=self._read_audio, daemon=True),
             threading.Thread(target=self._read_messages, daemon=True),
         ]
-        self._watchdog = threading.Timer(self._wanted.timeout_s, self._give_up)
+        self._watchdog = threading.Timer(self._request.timeout_s, self._time_out)
         self._watchdog.daemon = True
         for thread in (*self._readers, self._watchdog):
             thread.start()
@@ -178,54 +181,54 @@ class FfmpegAudioDecoder:
         self._process.wait()
         for reader in self._readers:
             reader.join()
-        # They refer to each other: the sound would stay in memory until Python looks for cycles.
+        # Reference cycles: the audio would stay in memory until Python's garbage collection.
         del self._watchdog, self._readers
 
-    def sound(self) -> NDArray[np.float32]:
-        """The whole sound (channels, samples), interleaved in memory.
+    def audio(self) -> NDArray[np.float32]:
+        """The decoded audio (channels, samples), interleaved in memory.
 
-        Raises ClipError if ffmpeg took too long. Its other complaints are in `message`.
+        Raises ClipError if ffmpeg exceeded the time limit. Its other errors are in `message`.
         """
         for reader in self._readers:
             reader.join()
         self._process.wait()
         if self._timed_out:
-            raise ClipError(timeout_message(self._wanted.timeout_s))
-        channels = self._wanted.channels
+            raise ClipError(timeout_message(self._request.timeout_s))
+        channels = self._request.channels
         whole = len(self._raw) // (4 * channels) * channels
         return np.frombuffer(self._raw, dtype="<f4", count=whole).reshape(-1, channels).T
 
     @property
     def message(self) -> str:
-        """ffmpeg's last complaint, in one line that is the same in every run."""
+        """ffmpeg's last error message, as one line that is the same in every run."""
         text = re.sub(r" @ 0x[0-9a-f]+", "", self._messages.decode(errors="replace"))
         lines = [line.strip() for line in text.splitlines() if "Terminating thread" not in line]
         return next((line for line in reversed(lines) if line), "")
 
-    def _give_up(self) -> None:
+    def _time_out(self) -> None:
         self._timed_out = True
         self._process.kill()
 
-    def _read_sound(self) -> None:
-        request = self._wanted
-        most = (
-            round((request.duration_s + _MOST_EXTRA_S) * request.sample_rate) * request.channels * 4
-        )
+    def _read_audio(self) -> None:
+        request = self._request
+        max_samples = round((request.duration_s + _MAX_EXTRA_S) * request.sample_rate)
+        max_bytes = 4 * request.channels * max_samples
         if self._process.stdout is not None:
             with self._process.stdout as pipe:
                 while part := pipe.read(1 << 18):
-                    if len(self._raw) < most:  # broken time stamps make ffmpeg fill endless gaps
+                    # Broken time stamps can make ffmpeg fill endless gaps.
+                    if len(self._raw) < max_bytes:
                         self._raw += part
 
     def _read_messages(self) -> None:
         if self._process.stderr is not None:
             with self._process.stderr as pipe:
                 while part := pipe.read(1 << 16):
-                    self._messages = (self._messages + part)[-_LONGEST_MESSAGE:]
+                    self._messages = (self._messages + part)[-_MAX_MESSAGE_BYTES:]
 
 
 def timeout_message(timeout_s: float) -> str:
-    """What is said of a clip that is given up."""
+    """The error message for a clip whose decoding exceeded the time limit."""
     return (
         f"decoding took more than {timeout_s:g} s and was stopped; the file may be broken, or "
         "allow more with --clip-timeout"

@@ -1,4 +1,4 @@
-"""One zero for the times of a recording's picture and sound."""
+"""A common time origin for a recording's video and audio."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ _ONE_TIMELINE_S = 5.0
 
 
 def shared_timeline(video: Media, audio: Media, same_file: bool) -> tuple[float, float, float]:
-    """The time stamps, in the video's and in the audio file, of the moment that counts as 0, and
-    how many seconds from there both files last (infinite where neither says).
+    """The common origin as a time stamp in the video file and in the audio file, and the seconds
+    for which both files last from there (infinite if neither states a duration).
 
-    A player counts from where the first track of a file begins. Two files keep what their time
-    stamps say of one another where they begin at about the same time, as those that were taken
-    from one file do. Otherwise, and where the sound's container has no time stamps, each counts
-    from its own beginning.
+    Players count from the start of a file's first track. Two files are aligned by their time stamps
+    if they start at about the same time, as files extracted from one file do. Otherwise, and if a
+    container has no time stamps, each file counts from its own start.
     """
     video_zero = audio_zero = video.start_s
     if not same_file:

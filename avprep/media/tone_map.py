@@ -1,9 +1,9 @@
-"""Crops of high dynamic range, as the pictures of standard range that networks are used to.
+"""Tone mapping: HDR crops become standard-range ones, which pretrained networks expect.
 
-What an HDR picture shows on a display of 1000 nits is shown on one of 203 nits (the reference white
-of ITU-R BT.2408) with BT.709's primaries: dark and middle tones stay as bright as they are, lights
-are compressed by the curve of ITU-R BT.2390 (5.4.1). Crops are few pixels, so that this costs less
-than for whole frames.
+The image that HDR video gives on a display of 1000 nits is mapped to one of 203 nits (the reference
+white of ITU-R BT.2408) with BT.709 primaries: dark and middle tones keep their brightness,
+highlights are compressed with the curve of ITU-R BT.2390 (5.4.1). Crops have few pixels, so that
+this costs less than mapping whole frames.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from avprep.media.probe import Transfer
 _PEAK_NITS, _WHITE_NITS = 1000.0, 203.0
 _STEPS = 1 << 12
 _GAMMA = 2.4
-"""Of displays of standard range (ITU-R BT.1886)."""
+"""Gamma of standard-range displays (ITU-R BT.1886)."""
 _KR, _KB = 0.2627, 0.0593
 _LUMA_2020 = np.array([_KR, 1 - _KR - _KB, _KB], dtype=np.float32)
 _LUMA_709 = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
-# ITU-R BT.2087.
+# From BT.2020 to BT.709 primaries (ITU-R BT.2087).
 _TO_709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]],
     dtype=np.float32,
@@ -33,20 +33,20 @@ Planes = NDArray[np.floating[Any]]
 
 
 def pq_of_nits(nits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Signal 0 to 1 of SMPTE ST 2084."""
+    """PQ signal 0 to 1 (SMPTE ST 2084) for luminances in nits."""
     power = (nits / 10_000.0) ** 0.1593017578125
     return np.asarray(((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375)
 
 
 def nits_of_pq(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Light 0 to 10000 of SMPTE ST 2084."""
+    """Luminance 0 to 10000 nits (SMPTE ST 2084) for PQ signals."""
     power = signal ** (1 / 78.84375)
     light = np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)
     return np.asarray(10_000.0 * light ** (1 / 0.1593017578125))
 
 
 def _compressed(nits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Light on the display of less range: BT.2390's curve, a knee in PQ's scale."""
+    """Luminance in nits on the standard display: the curve of BT.2390, a knee in PQ's scale."""
     peak, white = pq_of_nits(np.array([_PEAK_NITS, _WHITE_NITS]))
     signal = np.minimum(pq_of_nits(nits) / peak, 1.0)
     most = white / peak
@@ -58,25 +58,25 @@ def _compressed(nits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class ToneMap:
-    """From crops of one HDR transfer function to BT.709."""
+    """Maps crops with one HDR transfer function to BT.709."""
 
     def __init__(self, transfer: Transfer) -> None:
         self._hlg = transfer == "hlg"
         signal = np.linspace(0, 1, _STEPS)
         if self._hlg:
             low, high = signal**2 / 3, (np.exp((signal - _HLG_C) / _HLG_A) + _HLG_B) / 12
-            linear = np.where(signal <= 0.5, low, high)  # light of the scene, 0 to 1
+            linear = np.where(signal <= 0.5, low, high)  # scene light, 0 to 1
         else:
             linear = nits_of_pq(signal)
         self._linear = linear.astype(np.float32)
-        # The gain of a pixel by its brightest channel, in steps of that channel's PQ signal.
+        # A pixel's gain depends on its brightest channel; tabulated over that channel's PQ signal.
         self._nits = nits_of_pq(signal)
         gain = _compressed(self._nits) / np.maximum(self._nits, 1e-9) / _WHITE_NITS
         gain[0] = 1 / _WHITE_NITS
         self._gain = gain.astype(np.float32)
 
     def __call__(self, crops: NDArray[np.uint8 | np.uint16]) -> NDArray[np.uint8]:
-        """Crops (views, 3/2·size, size) of 10 bits, planar YUV 4:2:0 of BT.2020, as BT.709's."""
+        """10-bit crops (views, 3/2·size, size), planar YUV 4:2:0 in BT.2020, as 8-bit BT.709."""
         views, _, size = crops.shape
         luma = crops[:, :size].astype(np.float32)
         colour = crops[:, size:].reshape(views, 2, size // 2, size // 2).astype(np.float32)

@@ -86,13 +86,13 @@ def empty(raw: Path) -> str:
 
 def text(raw: Path) -> str:
     (raw / "bad.mp4").write_text("Sign in to confirm your age.\n" * 50)
-    return "of another kind than its name says"
+    return "not the kind of file its name says"
 
 
 def playlist(raw: Path) -> str:
     """A playlist that points elsewhere must not be followed."""
     (raw / "bad.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\ngood.mp4\n")
-    return "of another kind than its name says"
+    return "not the kind of file its name says"
 
 
 def not_a_number(raw: Path) -> str:

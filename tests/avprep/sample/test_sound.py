@@ -64,7 +64,7 @@ def test_mono_is_a_beam_to_the_view(raw: Path, tmp_path: Path) -> None:
     ]
     assert expected[:3] == pytest.approx([1, 0, 0.5])
     assert [levels(shards, view)[0] for view in range(4)] == pytest.approx(expected, abs=0.03)
-    with pytest.raises(ShardError, match="its sound is no ambisonics"):
+    with pytest.raises(ShardError, match="its audio is not ambisonic"):
         shards.foa(0, 0, 100)
 
 
