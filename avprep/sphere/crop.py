@@ -1,9 +1,9 @@
 """Rectilinear (gnomonic) crops of 360° video, exact and free of aliasing.
 
-Everything is computed in *edge coordinates* of a picture: (0, 0) is its upper left corner and
-the centre of the pixel in column u and row v is (u + 1/2, v + 1/2). Frames are planar YUV 4:2:0
-with chroma sited to the left (MPEG-2, H.264): chroma column c lies on luma column 2c, so at
-2c + 1/2; chroma row r lies between two luma rows, so at 2r + 1.
+All positions are *edge coordinates* of a frame: (0, 0) is its upper left corner, and the centre of
+the pixel in column u and row v is (u + 1/2, v + 1/2). Frames are planar YUV 4:2:0 with left-sited
+chroma (MPEG-2, H.264): chroma column c lies on luma column 2c, at 2c + 1/2; chroma row r lies
+between two luma rows, at 2r + 1.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from shards.geometry import unit_vector, view_rotation
 from shards.schema import View
 
 _LEVEL_STEP = 2.0
-"""A pyramid level is used where nearly all output pixels still span this many of its pixels."""
+"""A pyramid level is used if nearly all output pixels still span this many of its pixels."""
 _SINGLE_STEP, _SAMPLING_STEP = 1.55, 2.5
-"""One sample a pixel is enough up to the first of these, in pixels of the level; beyond, samples
-lie at most the second one apart, and their average makes up for the gaps between bilinear taps."""
-_STEPS_LOOKED_AT = 15
-"""Of the pixels of a crop's side, for how far apart they are; odd, so that the middle is seen."""
-_MOST_ROWS = 1 << 14
-"""OpenCV takes maps of fewer than 2^15 rows."""
+"""Output pixels that span up to the first number of level pixels take one sample; larger ones take
+samples at most the second number apart, whose average fills the gaps between bilinear taps."""
+_GRID_POINTS = 15
+"""Points per side of the grid at which pixel spacing is measured; odd, to include the middle."""
+_MAX_MAP_ROWS = 1 << 14
+"""OpenCV accepts maps of fewer than 2^15 rows."""
 FRAMES_AT_ONCE = 4
-"""Frames that are cropped faster together."""
-_MERGED_PIXELS_A_SAMPLE = 8
-_BLACK, _NO_COLOUR = 16, 128
+"""Number of frames that `crop_frames` crops fastest together."""
+_MAX_MERGED_PIXELS_PER_SAMPLE = 8
+_BLACK, _NEUTRAL_CHROMA = 16, 128
 
 Plane = NDArray[np.uint8 | np.uint16]
-"""Of 8 bits, or of 10 in 16."""
+"""8 bits per pixel, or 10 bits in 16."""
 Map = NDArray[np.float32]
 Points = NDArray[np.float64]
 
 
 def view_directions(view: View, x: Points, y: Points) -> Points:
-    """Unit vectors (..., 3) seen at positions of the view's picture.
+    """Unit vectors (..., 3) seen at positions in a view.
 
     ``x`` and ``y`` run from 0 at the left and upper edge to 1 at the right and lower edge. In the
     view's own frame the point at (x, y) lies at (1, (1-2x) tan(hfov/2), (1-2y) tan(vfov/2)).
     """
     left = (1.0 - 2.0 * x) * np.tan(np.radians(view.hfov_deg) / 2.0)
     up = (1.0 - 2.0 * y) * np.tan(np.radians(view.vfov_deg) / 2.0)
-    # The rotation takes the view's direction to the front; its transpose takes rays back. Summed
-    # here, not by `@` and `norm`: these take twice as long, and BLAS differs between machines.
+    # The rotation brings the view's direction to the front; its transpose takes rays back. Written
+    # out instead of `@` and `norm`: these take twice as long, and BLAS differs between machines.
     axes = view_rotation(view.azimuth_deg, view.elevation_deg).T
     length = np.sqrt(1.0 + left * left + up * up)
     return np.stack([(a + b * left + c * up) / length for a, b, c in axes], axis=-1)
 
 
 def view_position(view: View, directions: Points) -> Points:
-    """Positions (..., 2) in the view's picture, as in `view_directions`; NaN behind the camera."""
+    """Positions (..., 2) in the view, as in `view_directions`; NaN behind the camera."""
     rotated = directions @ view_rotation(view.azimuth_deg, view.elevation_deg).T
     depth = np.where(rotated[..., 0] > 0, rotated[..., 0], np.nan)
     x = (1.0 - rotated[..., 1] / depth / np.tan(np.radians(view.hfov_deg) / 2.0)) / 2.0
@@ -65,7 +65,7 @@ def view_position(view: View, directions: Points) -> Points:
 
 
 def equirectangular_directions(height: int, width: int) -> Points:
-    """Unit vectors (height, width, 3) of the pixel centres of an equirectangular picture."""
+    """Unit vectors (height, width, 3) of the pixel centres of an equirectangular frame."""
     azimuth = 180.0 * (1.0 - 2.0 * (np.arange(width) + 0.5) / width)
     elevation = 90.0 * (1.0 - 2.0 * (np.arange(height) + 0.5) / height)
     return unit_vector(azimuth[None, :], elevation[:, None])
@@ -73,10 +73,10 @@ def equirectangular_directions(height: int, width: int) -> Points:
 
 @dataclass(frozen=True)
 class _Sampling:
-    """How a view is sampled: at which level of the pyramid, with how many samples a pixel down and
-    across, and where: columns and rows of the luma plane and of a chroma plane, in pixels.
+    """How a view is sampled: the pyramid level, the samples per pixel (down, across), and their
+    columns and rows in the luma plane and in a chroma plane, in pixels.
 
-    ``hidden`` (size, size): what the source does not show; None where it shows everything.
+    ``hidden`` (size, size) marks pixels that the source does not show; None if it shows all.
     """
 
     level: int
@@ -87,11 +87,11 @@ class _Sampling:
 
 
 class Cropper:
-    """Crops of fixed size for fixed views from YUV 4:2:0 frames of fixed size.
+    """Cuts fixed views of fixed size from YUV 4:2:0 frames of fixed size.
 
-    An equirectangular source is taken as 360°×180° whatever its aspect. Where a crop is coarser
-    than the source, it is sampled from a 2×2-averaged pyramid, with several samples for each
-    output pixel. What the source does not show is black.
+    An equirectangular source covers 360°×180° whatever its aspect ratio. A crop that is coarser
+    than the source is sampled from a 2×2-averaged pyramid, with several samples per output pixel.
+    Pixels that the source does not show are black.
     """
 
     def __init__(
@@ -103,21 +103,21 @@ class Cropper:
         sphere: Sphere | None = None,
     ) -> None:
         if source_height % 2 or source_width % 2 or size % 2:
-            raise ValueError("YUV 4:2:0 needs even picture sizes")
+            raise ValueError("YUV 4:2:0 needs even frame and crop sizes")
         self._source = (source_height, source_width)
         self._size = size
         self._sphere = Sphere() if sphere is None else sphere
         self._hidden: dict[int, NDArray[np.bool_]] = {}
         self._views = len(views)
-        # Views that are sampled alike are sampled in one go, one below the other.
-        alike: dict[tuple[int, tuple[int, int], int], dict[int, _Sampling]] = {}
+        # Views with the same level and samples per pixel share one map, one below the other.
+        groups: dict[tuple[int, tuple[int, int], int], dict[int, _Sampling]] = {}
         for number, view in enumerate(views):
             sampling = self._sampling(view)
             if sampling.hidden is not None:
                 self._hidden[number] = sampling.hidden
             height = size * sampling.samples[0]
-            part = number // max(1, _MOST_ROWS // height)
-            group = alike.setdefault((sampling.level, sampling.samples, part), {})
+            part = number // max(1, _MAX_MAP_ROWS // height)
+            group = groups.setdefault((sampling.level, sampling.samples, part), {})
             group[number] = sampling
         self._groups = [
             (
@@ -129,11 +129,11 @@ class Cropper:
                     chroma=_stack([sampling.chroma for sampling in group.values()]),
                 ),
             )
-            for (level, samples, _), group in sorted(alike.items())
+            for (level, samples, _), group in sorted(groups.items())
         ]
 
     def crop(self, planes: Sequence[Plane]) -> Plane:
-        """Crops (views, 3/2·size, size), planar YUV 4:2:0, of a frame's planes Y (height, width),
+        """Crops (views, 3/2·size, size), planar YUV 4:2:0, from a frame's planes Y (height, width),
         U and V (height/2, width/2)."""
         return np.asarray(self.crop_frames([planes])[0])
 
@@ -143,9 +143,9 @@ class Cropper:
         size, level = self._size, 0
         depth = frames[0][0].dtype
         crops = np.empty((len(frames), self._views, size * 3 // 2, size), dtype=depth)
-        quarters = crops[:, :, size:].reshape(len(frames), self._views, 2, size // 2, size // 2)
+        chroma_crops = crops[:, :, size:].reshape(len(frames), self._views, 2, size // 2, size // 2)
         scale = 1 if depth == np.uint8 else 4
-        # Of each plane, those of all frames.
+        # Three stacks, of the Y, U and V planes of all frames.
         planes: list[_Stack] = [_Stack(list(same)) for same in zip(*frames, strict=True)]
         for views, sampling in self._groups:  # from fine levels to coarse ones
             while level < sampling.level:
@@ -154,10 +154,10 @@ class Cropper:
                 crops[number, views, :size] = luma.reshape(-1, size, size)
             for part, stack in enumerate(planes[1:]):
                 for number, chroma in enumerate(stack.sample(sampling.chroma, sampling.samples)):
-                    quarters[number, views, part] = chroma.reshape(-1, size // 2, size // 2)
+                    chroma_crops[number, views, part] = chroma.reshape(-1, size // 2, size // 2)
         for view, hidden in self._hidden.items():
             crops[:, view, :size][:, hidden] = _BLACK * scale
-            quarters[:, view][..., hidden[::2, ::2]] = _NO_COLOUR * scale
+            chroma_crops[:, view][..., hidden[::2, ::2]] = _NEUTRAL_CHROMA * scale
         return crops
 
     def _sampling(self, view: View) -> _Sampling:
@@ -169,17 +169,18 @@ class Cropper:
         while fine_step >= 2 ** (level + 1) * _LEVEL_STEP and height % 4 == 0 and width % 4 == 0:
             height, width, level = height // 2, width // 2, level + 1
         down, across = (_samples(float(s.max()) / 2**level) for s in steps)
-        # Chroma pixel c spans two luma pixels around 2c + 1/2, half a luma pixel to the left of
-        # the place where it would lie if it were centred.
+        # Chroma pixel c spans two luma pixels around 2c + 1/2: half a luma pixel to the left of a
+        # centred one.
         scale = 2.0**level
         full_height, full_width = self._source
         edge = np.array([full_width, full_height], dtype=np.float64)
         # From edge coordinates to pixel indices of the plane at its pyramid level. Averaging 2×2
-        # keeps luma centred; left-sited chroma keeps its half *full-size* pixel of offset.
-        luma = self._positions(view, _fine(size * across), _fine(size * down).T)
+        # keeps luma centred; left-sited chroma keeps its offset of half a *full-size* pixel.
+        luma = self._positions(view, _centres(size * across), _centres(size * down).T)
         luma_map = _map(luma.xy * edge / scale - 0.5, luma.box, height, width, self._sphere.wraps)
         half = size // 2
-        chroma = self._positions(view, _fine(half * across) - 0.5 / size, _fine(half * down).T)
+        x, y = _centres(half * across) - 0.5 / size, _centres(half * down).T
+        chroma = self._positions(view, x, y)
         chroma_map = _map(
             (chroma.xy * edge + np.array([0.5, 0.0])) / (2 * scale) - 0.5,
             chroma.box,
@@ -197,19 +198,19 @@ class Cropper:
         return self._sphere.positions(view_directions(view, x, y), *self._source)
 
     def _steps(self, view: View) -> tuple[Points, Points]:
-        """Arcs between neighbouring output pixels, down and across, in pixels of the source where
-        it is finest.
+        """Spacing of neighbouring output pixels (down, across), as arcs in units of the source's
+        finest pixels.
 
-        Nearer the poles of an equirectangular frame a row's pixels are crowded, but the picture
-        on them is as smooth as the rows above and below, so that arcs, not pixels, tell how finely
-        it must be sampled.
+        Near the poles of an equirectangular frame a row has more pixels per degree, but its content
+        is as smooth as that of other rows, so that arcs, not pixels, determine how finely it must
+        be sampled.
         """
-        # A grid of pixels, from the first to the last but one, tells as much as all of them.
-        pixels = np.linspace(0, self._size - 2, _STEPS_LOOKED_AT).round()
-        here, there = (pixels + 0.5) / self._size, (pixels + 1.5) / self._size
-        corner = view_directions(view, here[None, :], here[:, None])
-        below = view_directions(view, here[None, :], there[:, None])
-        beside = view_directions(view, there[None, :], here[:, None])
+        # A grid of pixels, from the first to the last but one, represents all of them.
+        pixels = np.linspace(0, self._size - 2, _GRID_POINTS).round()
+        pixel, neighbour = (pixels + 0.5) / self._size, (pixels + 1.5) / self._size
+        corner = view_directions(view, pixel[None, :], pixel[:, None])
+        below = view_directions(view, pixel[None, :], neighbour[:, None])
+        beside = view_directions(view, neighbour[None, :], pixel[:, None])
         density = self._sphere.density(*self._source)
         down, across = (
             density * np.linalg.norm(other - corner, axis=-1) for other in (below, beside)
@@ -218,19 +219,19 @@ class Cropper:
 
 
 def _samples(step: float) -> int:
-    """How many samples a pixel of ``step`` source pixels takes in one direction."""
+    """Number of samples in one direction for an output pixel that spans ``step`` pixels."""
     return 1 if step <= _SINGLE_STEP else max(2, math.ceil(step / _SAMPLING_STEP))
 
 
-def _fine(count: int) -> Points:
-    """The middles (1, count) of equal parts of a picture's side."""
+def _centres(count: int) -> Points:
+    """The centres (1, count) of ``count`` equal parts of [0, 1]."""
     return ((np.arange(count) + 0.5) / count)[None, :]
 
 
 def _map(index: Points, box: Points, height: int, width: int, wraps: bool) -> tuple[Map, Map]:
-    """Columns and rows, kept inside the pixels of their part of the frame.
+    """Columns and rows for cv2.remap, clamped to their part of the frame.
 
-    Within half a pixel of a pole the last row is all there is.
+    Within half a pixel of a pole only the last row exists.
     """
     low = np.ceil(box[..., :2] * (width, height) - 1e-6)
     high = np.floor(box[..., 2:] * (width, height) + 1e-6) - 1
@@ -257,11 +258,11 @@ class _Stack:
         return _Stack([_halve(plane) for plane in self._planes])
 
     def sample(self, where: tuple[Map, Map], samples: tuple[int, int]) -> list[Plane]:
-        """Each plane at the places of a map, of which ``samples`` down and across are averaged."""
+        """Each plane sampled at the positions ``where``, averaging ``samples`` (down, across)."""
         # OpenCV samples four channels in little more than the time of one, but they must be
-        # interleaved first, which does not pay where few of many pixels are looked at.
-        worth = self._planes[0].size <= _MERGED_PIXELS_A_SAMPLE * where[0].size
-        if len(self._planes) != FRAMES_AT_ONCE or not worth:
+        # interleaved first, which does not pay off if few of many pixels are sampled.
+        pays_off = self._planes[0].size <= _MAX_MERGED_PIXELS_PER_SAMPLE * where[0].size
+        if len(self._planes) != FRAMES_AT_ONCE or not pays_off:
             return [_sample(plane, where, samples) for plane in self._planes]
         if self._merged is None:
             self._merged = np.asarray(cv2.merge(self._planes))
@@ -270,13 +271,13 @@ class _Stack:
 
 
 def _sample(plane: Plane, where: tuple[Map, Map], samples: tuple[int, int]) -> Plane:
-    """Like `_Stack.sample`, of one plane or of interleaved ones."""
-    # The picture goes on round the seam; rows are never left (see `_map`).
+    """Like `_Stack.sample`, for one plane or for interleaved planes."""
+    # Columns wrap around the frame's seam; rows never exceed the frame (see `_map`).
     sampled = np.asarray(
         cv2.remap(plane, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), dtype=plane.dtype
     )
     down, across = samples
-    while down % 2 == 0 and across % 2 == 0:  # twice by two is several times as fast as by four
+    while down % 2 == 0 and across % 2 == 0:  # halving twice is several times as fast as quartering
         sampled, down, across = _halve(sampled), down // 2, across // 2
     if down * across > 1:
         height, width = sampled.shape[:2]

@@ -1,7 +1,7 @@
-"""How a frame shows the sphere: from directions to places in the frame.
+"""Projections of the sphere: from directions to positions in a frame.
 
-Places are fractions of the frame's width and height from its upper left corner. A frame is one
-eye: stereo pairs are cut apart before.
+Positions are fractions of the frame's width and height, from its upper left corner. A frame shows
+one eye: stereo pairs are cut apart before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROJECTIONS: tuple[Projection, ...] = (
 Floats = NDArray[np.float64]
 
 _FRONT, _LEFT, _UP = np.eye(3)
-# Of every face of a cube: where it looks, and where its picture's right and lower side lie.
+# For each face of a cube: the direction of its centre, and those of its right and lower edges.
 _FACES = {
     "right": (-_LEFT, -_FRONT, -_UP),
     "left": (_LEFT, _FRONT, -_UP),
@@ -36,29 +36,32 @@ _FACES = {
     "back": (-_FRONT, _LEFT, -_UP),
 }
 _CUBE = [_FACES[name] for name in ("right", "left", "up", "down", "front", "back")]
-# YouTube's equi-angular cubemap: each row goes on across its faces' borders.
+# YouTube's equi-angular cubemap: each row is continuous across the borders of its faces.
 _EAC = [
     _FACES["left"],
     _FACES["front"],
     _FACES["right"],
-    (-_UP, -_FRONT, _LEFT),  # down, back and up are turned by a quarter
+    (-_UP, -_FRONT, _LEFT),  # down, back and up are rotated by 90°
     (-_FRONT, _UP, _LEFT),
     (_UP, _FRONT, _LEFT),
 ]
 _EAC_PADDING = 2.0
-"""Pixels at the edges of each row of an equi-angular cubemap, as ffmpeg's v360 has it."""
+"""Padding pixels at the edges of each row of an equi-angular cubemap, as in ffmpeg's v360."""
 
 
 def vertical_fov_deg(hfov_deg: float, aspect: float) -> float:
-    """Vertical field of view of a picture plane ``aspect`` times as wide as high."""
+    """Vertical field of view of an image plane ``aspect`` times as wide as high."""
     return float(2 * np.degrees(np.arctan(np.tan(np.radians(hfov_deg) / 2) / aspect)))
 
 
 @dataclass(frozen=True)
 class FramePositions:
-    """Places in a frame (..., 2), and the box (..., 4: left, top, right, bottom) which belongs
-    to the same part of the sphere, all as fractions; one box (4,) where the frame has one part.
-    ``visible`` (...) is False where the frame does not show a direction."""
+    """Positions of directions in a frame, as fractions of its width and height.
+
+    ``xy`` (..., 2) are the positions and ``box`` (..., 4: left, top, right, bottom) the continuous
+    part of the frame that each lies in; one box (4,) if the frame has one part. ``visible`` (...)
+    is False for directions that the frame does not show.
+    """
 
     xy: Floats
     box: Floats
@@ -69,10 +72,10 @@ class FramePositions:
 class Sphere:
     """A frame's projection.
 
-    ``bounds`` are the parts of the whole sphere's picture that an equirectangular frame lacks at
-    its left, top, right and bottom (0 to 1, as sv3d boxes have them); ``fov_deg`` is the field of
-    view of a (dual) fisheye's circle, equidistant, which touches the frame's sides, and of a flat
-    (rectilinear) picture across its shorter side.
+    ``bounds`` are the fractions of the full sphere that an equirectangular frame lacks at its left,
+    top, right and bottom (0 to 1, as in sv3d boxes). ``fov_deg`` is the field of view of a (dual)
+    fisheye's circle, which is equidistant and touches the frame's sides, or of a flat
+    (rectilinear) frame across its shorter side.
     """
 
     projection: Projection = "equirect"
@@ -81,11 +84,11 @@ class Sphere:
 
     @property
     def wraps(self) -> bool:
-        """Whether the frame goes on from its right edge to its left edge."""
+        """Whether the frame's left edge continues its right edge."""
         return self.projection == "equirect" and self.bounds[0] == self.bounds[2] == 0.0
 
     def density(self, height: int, width: int) -> float:
-        """About the largest number of a frame's pixels per radian."""
+        """Pixels per radian where the frame is finest, approximately."""
         if self.projection == "equirect":
             left, top, right, bottom = self.bounds
             across, down = width / (1 - left - right), height / (1 - top - bottom)
@@ -93,7 +96,7 @@ class Sphere:
         if self.projection == "eac":
             return max(width / 3, height / 2) / (np.pi / 2)
         if self.projection == "cube3x2":
-            return max(width / 3, height / 2)  # a face's corners; its middle has half of it
+            return max(width / 3, height / 2)  # in a face's corners; half of it in the middle
         if self.projection == "cube6x1":
             return max(width / 6, height)
         if self.projection == "flat":
@@ -103,7 +106,7 @@ class Sphere:
         return width / circles / float(np.radians(self.fov_deg))
 
     def positions(self, directions: Floats, height: int, width: int) -> FramePositions:
-        """Where a frame of (height, width) shows unit vectors (..., 3)."""
+        """Positions of unit vectors (..., 3) in a frame of (height, width) pixels."""
         if self.projection == "equirect":
             return self._equirect(directions)
         if self.projection == "eac":
@@ -129,7 +132,7 @@ class Sphere:
         return FramePositions(xy, np.array([0.0, 0.0, 1.0, 1.0]), visible)
 
     def _flat(self, directions: Floats, height: int, width: int) -> FramePositions:
-        """The tangent plane in front, with square pixels."""
+        """The tangent plane at the front, with square pixels."""
         ahead = directions[..., 0] > 0
         depth = np.where(ahead, directions[..., 0], 1.0)
         scale = min(height, width) / 2 / np.tan(np.radians(self.fov_deg) / 2)
@@ -142,8 +145,8 @@ class Sphere:
         )
 
     def _fisheye(self, directions: Floats, height: int, width: int) -> FramePositions:
-        """Equidistant circles side by side: one around the front, on its left one around the back
-        if there are two (as ffmpeg's v360 has it)."""
+        """Equidistant circles side by side: one around the front and, for a dual fisheye, one
+        around the back on its left (as in ffmpeg's v360)."""
         circles = 2 if self.projection == "dual-fisheye" else 1
         back = (directions[..., 0] < 0) & (circles == 2)
         forward = np.where(back, -directions[..., 0], directions[..., 0])
@@ -164,10 +167,10 @@ class Sphere:
 def _faces_of(
     directions: Floats, faces: list[tuple[Floats, Floats, Floats]]
 ) -> tuple[NDArray[np.intp], Floats, Floats]:
-    """The face that sees each direction, and the tangents to its right and downward, -1 to 1."""
-    looks, rights, downs = (np.stack(axes) for axes in zip(*faces, strict=True))
-    face = np.argmax(directions @ looks.T, axis=-1)
-    depth = np.einsum("...i,...i->...", directions, looks[face])
+    """The face that shows each direction, and the tangents to its right and downward, -1 to 1."""
+    centres, rights, downs = (np.stack(axes) for axes in zip(*faces, strict=True))
+    face = np.argmax(directions @ centres.T, axis=-1)
+    depth = np.einsum("...i,...i->...", directions, centres[face])
     u = np.einsum("...i,...i->...", directions, rights[face]) / depth
     v = np.einsum("...i,...i->...", directions, downs[face]) / depth
     return face, u, v
@@ -183,7 +186,8 @@ def _cube(directions: Floats, rows: int, columns: int) -> FramePositions:
 
 
 def _eac(directions: Floats, height: int, width: int) -> FramePositions:
-    """Angles instead of tangents (Google, "Bringing pixels front and center in VR video", 2017)."""
+    """Equi-angular: positions linear in the angle, not in its tangent (Google, "Bringing pixels
+    front and center in VR video", 2017)."""
     face, u, v = _faces_of(directions, _EAC)
     row, column = np.divmod(face, 3)
     across, down = (0.5 + np.arctan(t) * (2 / np.pi) for t in (u, v))

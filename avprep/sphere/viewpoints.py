@@ -1,4 +1,4 @@
-"""Which views of the sphere a clip is cut into."""
+"""Choose the views that are cut from a clip."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ MAX_ELEVATION_DEG = 30.6
 MIN_SEPARATION_DEG = 36.0
 ASPECT_RANGE = (3 / 4, 4 / 3)
 MAX_FOV_DEG = 150.0
-"""Wider flat pictures hold little but stretched edges, and take much memory to sample well."""
+"""Wider rectilinear views show little but stretched edges, and need much memory to sample well."""
 _TRIES_PER_VIEW = 200
 _RESTARTS = 100
 
 
 @dataclass(frozen=True)
 class RandomViews:
-    """Random viewpoints: azimuth uniform, elevation uniform within ±30.6°, centres at least
-    ``min_separation_deg`` of arc apart, horizontal field of view uniform in ``hfov_deg``, aspect
-    (width to height in the picture plane) log-uniform in 3/4…4/3. With ``by_energy``, every other
-    centre is drawn where the clip's direct sound comes from, as often as its energy does."""
+    """Random viewpoints.
+
+    Azimuth is uniform, elevation uniform within ±30.6°, centres are at least
+    ``min_separation_deg`` of arc apart, the horizontal field of view is uniform in ``hfov_deg``,
+    and the aspect (width to height in the image plane) log-uniform in 3/4…4/3. With ``by_energy``,
+    every other centre is drawn with the density of the clip's direct sound energy.
+    """
 
     count: int
     hfov_deg: tuple[float, float]
@@ -39,12 +42,12 @@ class RandomViews:
     def draw(
         self, key: str, seed: int, energy: NDArray[np.float64] | None = None
     ) -> tuple[View, ...]:
-        """The views of the clip ``key``: a function of the arguments alone.
+        """The views of clip ``key``, a function of the arguments alone.
 
-        ``energy`` is the clip's `avprep.foa.energy_map.energy_map`. Raises UserError where so many
-        views cannot stand so far apart.
+        ``energy`` is the clip's `avprep.foa.energy_map.energy_map`. Raises UserError if ``count``
+        views do not fit at the minimum separation.
         """
-        rng = np.random.default_rng(_seed_of(key, seed))
+        rng = np.random.default_rng(_clip_seed(key, seed))
         for _ in range(_RESTARTS):
             directions = self._centres(rng, energy)
             if len(directions) == self.count:
@@ -58,8 +61,9 @@ class RandomViews:
     def _centres(
         self, rng: np.random.Generator, energy: NDArray[np.float64] | None
     ) -> list[tuple[float, float]]:
-        """Directions drawn one after another, each the first of many tries that is far enough
-        from those before; fewer than ``count`` where a place is not found."""
+        """Directions (azimuth, elevation), drawn one after another; each is the first of many
+        candidates that is far enough from the earlier ones. Fewer than ``count`` if no candidate
+        is."""
         chosen: list[tuple[float, float]] = []
         vectors = np.empty((0, 1, 3))
         while len(chosen) < self.count:
@@ -67,21 +71,22 @@ class RandomViews:
             reach = MAX_ELEVATION_DEG
             elevation = rng.uniform(-reach, reach, _TRIES_PER_VIEW)
             if energy is not None and len(chosen) % 2 == 0:
-                # Before those anywhere, for where all the sound comes from one place.
-                loud = _drawn_by(energy, rng, _TRIES_PER_VIEW)
+                # Candidates by energy first; uniform ones follow in case all sound comes from one
+                # direction.
+                loud = _draw_by_energy(energy, rng, _TRIES_PER_VIEW)
                 azimuth = np.concatenate([loud[0], azimuth])
                 elevation = np.concatenate([loud[1], elevation])
-            # Rounded before the distance is checked, so that it holds for what is written down;
-            # -180 is +180 by our convention.
+            # Rounded before the distance is checked, so that the stored values satisfy it; -180 is
+            # +180 by our convention.
             azimuth, elevation = np.round(azimuth, 4), np.round(elevation, 4)
             azimuth[azimuth == -180.0] = 180.0
-            tries = unit_vector(azimuth, elevation)
-            far = np.all(angle_between_deg(vectors, tries) >= self.min_separation_deg, axis=0)
+            candidates = unit_vector(azimuth, elevation)
+            far = np.all(angle_between_deg(vectors, candidates) >= self.min_separation_deg, axis=0)
             if not far.any():
                 break
             first = int(np.argmax(far))
             chosen.append((float(azimuth[first]), float(elevation[first])))
-            vectors = np.concatenate([vectors, tries[first].reshape(1, 1, 3)])
+            vectors = np.concatenate([vectors, candidates[first].reshape(1, 1, 3)])
         return chosen
 
     def _view(self, azimuth_deg: float, elevation_deg: float, rng: np.random.Generator) -> View:
@@ -105,24 +110,24 @@ class FixedViews:
 
 
 def grid_views(count: int, hfov_deg: float) -> FixedViews:
-    """``count`` square views in rows round the viewer, evenly over azimuth and over ±30.6° of
-    elevation: up to thirteen in one row at the horizon, the first one in front."""
+    """``count`` square views in rows around the viewer, evenly spaced in azimuth and over ±30.6° of
+    elevation. Up to thirteen views form one row at the horizon; the first one is in front."""
     rows = max(1, round(np.sqrt(count * 2 * MAX_ELEVATION_DEG / 360.0)))
     views = []
     for row, numbers in enumerate(np.array_split(np.arange(count), rows)):
         elevation = MAX_ELEVATION_DEG * (1 - (2 * row + 1) / rows)
-        for place in range(len(numbers)):
-            azimuth = 360.0 * place / len(numbers)
+        for column in range(len(numbers)):
+            azimuth = 360.0 * column / len(numbers)
             azimuth -= 360.0 if azimuth > 180.0 else 0.0
             views.append(View(round(azimuth, 4), round(elevation, 4), hfov_deg, hfov_deg))
     return FixedViews(tuple(views))
 
 
-def _drawn_by(
+def _draw_by_energy(
     energy: NDArray[np.float64], rng: np.random.Generator, count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Azimuths and elevations of up to ``count`` directions within reach, as likely as the
-    density of a map (height, width) on the sphere says; none where it is silent."""
+    """Azimuths and elevations of ``count`` random directions within ±30.6° of elevation, with the
+    density that a map (height, width) gives on the sphere; none if the map is zero there."""
     height, width = energy.shape
     elevations = 90.0 * (1 - 2 * (np.arange(height) + 0.5) / height)
     within = np.abs(elevations) <= MAX_ELEVATION_DEG - 90.0 / height
@@ -139,28 +144,28 @@ def _drawn_by(
 def read_views(path: Path) -> FixedViews:
     """Views from a JSON file: a list of {"azimuth_deg", "elevation_deg", "hfov_deg"[, "vfov_deg"]}.
 
-    Without ``vfov_deg`` the picture plane is square. Raises UserError for anything else.
+    Without ``vfov_deg`` a view is square. Raises UserError for any other content.
     """
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"--viewpoints {path} cannot be read: {error.strerror}") from None
     except ValueError:
-        raise UserError(f"--viewpoints {path} is no JSON") from None
+        raise UserError(f"--viewpoints {path} is not JSON") from None
     try:
-        views = tuple(_view_of(item) for item in content)
+        views = tuple(_parse_view(item) for item in content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UserError(
             f'--viewpoints {path} must hold a list of {{"azimuth_deg", "elevation_deg", '
-            f'"hfov_deg"}} with angles in degrees: {what}'
+            f'"hfov_deg"}} with angles in degrees: {reason}'
         ) from None
     if not views:
         raise UserError(f"--viewpoints {path} holds no view")
     return FixedViews(views)
 
 
-def _view_of(item: dict[str, float]) -> View:
+def _parse_view(item: dict[str, float]) -> View:
     unknown = set(item) - {"azimuth_deg", "elevation_deg", "hfov_deg", "vfov_deg"}
     if unknown:
         raise ValueError(f"unknown entries {sorted(unknown)}")
@@ -172,6 +177,6 @@ def _view_of(item: dict[str, float]) -> View:
     return View(180.0 if azimuth == -180 else azimuth, float(item["elevation_deg"]), hfov, vfov)
 
 
-def _seed_of(key: str, seed: int) -> list[int]:
+def _clip_seed(key: str, seed: int) -> list[int]:
     digest = hashlib.sha256(key.encode()).digest()
     return [seed, *np.frombuffer(digest[:16], dtype="<u4").tolist()]

@@ -69,7 +69,7 @@ def two_channels(raw: Path) -> str:
 
 def surround(raw: Path) -> str:
     write_video(raw / "bad.mkv", [FRAME] * 48, audio=wave(6), layout="5.1(side)")
-    return "no YouTube ambisonics"
+    return "not YouTube ambisonics"
 
 
 def stereo_in_surround(raw: Path) -> str:

@@ -180,7 +180,7 @@ def test_no_recordings_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("[", "is no JSON"),
+        ("[", "is not JSON"),
         ("[]", "holds no view"),
         ('[{"azimuth_deg": 0}]', "'hfov_deg' is missing"),
         (

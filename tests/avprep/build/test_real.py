@@ -122,7 +122,7 @@ def test_inspect_tells_the_truth_about_every_file() -> None:
     assert "neither its container nor its sound is clear" in of["BF_rec1.ogg"]["suspicious"][0]
     third = of["3oa_example_ch0-ch7.wav"]
     assert third["audio"]["heard"].startswith("its first four: SN3D, W in channel 0")
-    assert "8 channels, which is no whole order of ambisonics" in third["suspicious"][0]
+    assert "8 channels, which is no full order of ambisonics" in third["suspicious"][0]
 
 
 def test_conventions_of_real_files_are_heard_once_they_are_named() -> None:

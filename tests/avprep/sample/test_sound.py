@@ -91,7 +91,7 @@ def test_eight_channels_are_cut_to_first_order_where_the_user_says_so(
     write_wav(raw / "a.wav", np.concatenate([field, 0.5 * field[::-1]]))
     refused = build(raw, "--out", tmp_path / "a", "--views", 1)
     assert refused.exit_code == 2
-    assert "8 channels, which is no whole order of ambisonics" in refused.output
+    assert "8 channels, which is no full order of ambisonics" in refused.output
     result = build(raw, "--out", tmp_path / "b", "--views", 1, "--foa-convention", "ambix")
     assert result.exit_code == 0, result.output
     sound, matrix = ShardSet(tmp_path / "b").foa(0, 0, 40_000)
