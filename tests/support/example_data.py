@@ -37,10 +37,10 @@ def make_examples(root: Path) -> None:
     frame = grey_frame(dot_plane(160, 320, 40, 15, 6))
     field = encode_foa(noise(SECONDS), unit_vector(40, 15))
 
-    def video(path: Path, sound: np.ndarray | None = None, seconds: float = SECONDS) -> Path:
+    def video(path: Path, audio: np.ndarray | None = None, seconds: float = SECONDS) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         matroska = path.with_suffix(".mkv")  # any name: the content says what it is
-        write_video(matroska, [frame] * round(8 * seconds), 8, sound=sound)
+        write_video(matroska, [frame] * round(8 * seconds), 8, audio=audio)
         return matroska.rename(path)
 
     for number, name in enumerate("abcd"):
