@@ -1,4 +1,4 @@
-"""Worker processes of this machine: what hangs in one of them, or ends it, costs itself alone."""
+"""Worker processes on this machine. A task that hangs or crashes loses only itself."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ from avprep.errors import UserError
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-Starting = Callable[[int | None], object]
-"""Called by a function in a worker with the number of each step that it begins; None: with what
-may take as long as it likes."""
+ReportStep = Callable[[int | None], object]
+"""A function in a worker calls this with the number of each step that it begins, or with None
+before work that has no time limit."""
 _POLL_S = 0.2
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
-_STOP_S = 5.0
-_MOST_IDLE_DEATHS = 3
+_TERMINATE_S = 5.0
+_MAX_IDLE_DEATHS = 3
 
 
 @dataclass(frozen=True)
 class Lost:
-    """Stands for a result: in this step its process ended or, if ``late``, was ended."""
+    """Takes the place of a result: the process crashed in this step or, if ``timed_out``, was
+    stopped in it."""
 
     step: int
-    late: bool
+    timed_out: bool
 
 
-class Crew:
-    """Up to ``count`` worker processes."""
+class ProcessPool:
+    """Up to ``count`` worker processes, started when they are needed."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -52,31 +53,32 @@ class Crew:
 
     def run(
         self,
-        function: Callable[[_Item, Starting], _Result],
+        function: Callable[[_Item, ReportStep], _Result],
         items: Sequence[_Item],
         limit_s: float,
         on_step: Callable[[int, int], object] = lambda number, step: None,
     ) -> Iterator[tuple[int, _Result | Lost]]:
-        """Call a function for all items; yields their numbers and results as they come.
+        """Call a function with every item; yields (item number, result) in order of completion.
 
-        A step that takes longer than ``limit_s`` loses its item at once; one that ends its process
-        is tried again while nothing else is done, since memory may have been short. ``on_step`` is
-        told each item's number and step. What the function raises is raised here.
+        An item whose step takes longer than ``limit_s`` is lost at once. An item that crashes its
+        process is tried again while no other item is being processed, because memory may have been
+        short. ``on_step`` is called with the item number and step. Exceptions that the function
+        raises are raised here.
         """
         waiting = deque(range(len(items)))
-        doubtful: deque[int] = deque()
+        crashed: deque[int] = deque()
         busy: list[_Worker] = []
         idle_deaths, before_s = 0, time.monotonic()
         try:
-            while waiting or doubtful or busy:
+            while waiting or crashed or busy:
                 alone = not waiting and not busy
-                queue = doubtful if alone else waiting
+                queue = crashed if alone else waiting
                 while queue and len(busy) < (1 if alone else self._count):
                     worker = self._idle.pop() if self._idle else _Worker()
                     busy.append(worker)
                     number = queue.popleft()
-                    worker.give(number, function, items[number], alone)
-                for worker in _ready(busy):
+                    worker.start(number, function, items[number], alone)
+                for worker in _wait(busy):
                     message = worker.receive()
                     if isinstance(message, _Begun):
                         if message.step is not None:
@@ -91,24 +93,24 @@ class Crew:
                         raise message.error
                     elif worker.step is None:
                         idle_deaths += 1
-                        if idle_deaths == _MOST_IDLE_DEATHS:
+                        if idle_deaths == _MAX_IDLE_DEATHS:
                             raise UserError(
-                                "worker processes die before they begin, perhaps for want of "
-                                "memory; run the same command again, with fewer --workers"
+                                "worker processes crash before they begin, perhaps because memory "
+                                "is short; run the same command again with fewer --workers"
                             )
                         waiting.appendleft(worker.number)
                     elif worker.is_alone:
-                        yield worker.number, Lost(worker.step, late=False)
+                        yield worker.number, Lost(worker.step, timed_out=False)
                     else:
-                        doubtful.append(worker.number)
-                # While all of this was stopped (Ctrl-Z), nobody was at work.
+                        crashed.append(worker.number)
+                # Time in which the whole program was suspended (Ctrl-Z) does not count.
                 passed_s, before_s = min(time.monotonic() - before_s, 1.0), time.monotonic()
                 for worker in busy:
                     worker.spent_s += passed_s
                 for worker in [w for w in busy if w.is_limited and w.spent_s > limit_s]:
                     busy.remove(worker)
                     _stop([worker])
-                    yield worker.number, Lost(worker.step or 0, late=True)
+                    yield worker.number, Lost(worker.step or 0, timed_out=True)
         finally:
             _stop(busy)
 
@@ -129,16 +131,15 @@ class _Raised:
 
 
 class _Worker:
-    """A process, and what it is doing: ``step`` is None until it has begun, and ``spent_s`` the
-    time that it has taken for the step so far."""
+    """A process and its current item. ``step`` is None until the process has begun with the item;
+    ``spent_s`` is the time spent on the step."""
 
     def __init__(self) -> None:
-        # Not fork, which threads do not survive, nor a fork server, whose children's time nobody
-        # can account for.
+        # "fork" breaks with threads; with "forkserver", the children's CPU time cannot be measured.
         context: SpawnContext = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs,), daemon=True)
-        with _one_thread():
+        with _single_threaded_blas():
             self._process.start()
         theirs.close()
         self.number = 0
@@ -147,13 +148,13 @@ class _Worker:
         self.is_limited = False
         self.spent_s = 0.0
 
-    def give(self, number: int, function: Any, item: Any, alone: bool) -> None:
+    def start(self, number: int, function: Any, item: Any, alone: bool) -> None:
         self.number, self.step, self.is_alone, self.is_limited = number, None, alone, False
-        with suppress(BrokenPipeError, ConnectionResetError):  # `receive` will say so
+        with suppress(BrokenPipeError, ConnectionResetError):  # `receive` will notice
             self._connection.send((function, item))
 
     def receive(self) -> _Begun | _Done | _Raised | None:
-        """The next message, None from a process that has ended."""
+        """The next message; None if the process has ended."""
         try:
             message: _Begun | _Done | _Raised = self._connection.recv()
         except (EOFError, OSError):
@@ -179,9 +180,9 @@ class _Worker:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes that are begun meanwhile do linear algebra in one thread each: those that OpenBLAS
-    keeps would only wait for work, which costs the others time."""
+def _single_threaded_blas() -> Iterator[None]:
+    """Processes started inside do linear algebra in one thread each: OpenBLAS's idle threads
+    busy-wait, which slows down the other processes."""
     before = os.environ.get(_BLAS_THREADS)
     os.environ[_BLAS_THREADS] = "1"
     try:
@@ -192,30 +193,33 @@ def _one_thread() -> Iterator[None]:
             os.environ[_BLAS_THREADS] = before
 
 
-def _ready(busy: list[_Worker]) -> list[_Worker]:
+def _wait(busy: list[_Worker]) -> list[_Worker]:
+    """The workers that have sent a message, after at most ``_POLL_S``."""
     ready = connection.wait([worker.connection for worker in busy], _POLL_S)
     return [worker for worker in busy if worker.connection in ready]
 
 
 def _stop(workers: list[_Worker]) -> None:
-    # Asked to end, a worker ends its ffmpeg too; it cannot where a decoder hangs inside it.
+    # A worker that is terminated also ends its ffmpeg. It cannot while a decoder hangs inside it;
+    # then it is killed.
     for worker in workers:
         worker.terminate()
     for worker in workers:
-        worker.kill(after_s=_STOP_S)
+        worker.kill(after_s=_TERMINATE_S)
     workers.clear()
 
 
-def _end(_: int, frame: FrameType | None) -> None:
+def _exit_on_signal(_: int, frame: FrameType | None) -> None:
     if frame is not None and frame.f_globals.get("__name__") == "soundfile":
-        # An exception would be lost in what a C library calls back: again, a little later.
+        # An exception raised in a callback from C would be lost: try again a little later.
         signal.setitimer(signal.ITIMER_REAL, 0.01)
     else:
         sys.exit(1)
 
 
-def end_with_parent() -> None:
-    """In a worker process: what was killed ends in all its processes, and writes nothing more."""
+def exit_with_parent() -> None:
+    """Call this in a worker process: it then exits at once when its parent has been killed, and
+    writes nothing more."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
@@ -227,22 +231,22 @@ def _wait_for_parent() -> None:
 
 
 def _work(orders: Connection[Any, Any]) -> None:
-    """What a worker process does."""
-    # The parent tells its workers when to stop; they leave nothing half-written.
+    """The main function of a worker process."""
+    # Ctrl-C reaches all processes; the parent stops its workers, which leave no half-written files.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGALRM):
-        signal.signal(number, _end)
-    end_with_parent()
+        signal.signal(number, _exit_on_signal)
+    exit_with_parent()
 
-    def starting(step: int | None) -> None:
+    def report_step(step: int | None) -> None:
         orders.send(_Begun(step))
 
     with suppress(EOFError, OSError):  # the parent has ended
         while True:
             function, item = orders.recv()
-            starting(0)
+            report_step(0)
             try:
-                message: _Done | _Raised = _Done(function(item, starting))
+                message: _Done | _Raised = _Done(function(item, report_step))
             except Exception as error:
                 message = _Raised(error)
             orders.send(message)

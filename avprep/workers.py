@@ -1,4 +1,4 @@
-"""Asking many files side by side, in worker processes of this machine."""
+"""Calling a function with many files side by side, in worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -7,69 +7,70 @@ from functools import partial
 from math import inf
 from typing import TypeVar
 
-from avprep.errors import UserError, in_a_sentence
-from avprep.processes import Crew, Lost, Starting
+from avprep.errors import UserError, one_sentence
+from avprep.processes import Lost, ProcessPool, ReportStep
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-DEADLY = "decoding it ended the process; it is damaged (or memory is short): download it again"
+CRASHED = "decoding it crashed the process; it is damaged (or memory is short): download it again"
 _GRACE_S = 30.0
-"""ffmpeg's own time limit comes first, since it says more."""
+"""Added to the time limit, so that ffmpeg's own limit comes first: its message says more."""
 Advance = Callable[[int], object]
-"""Called with a number of items that were done since the last call."""
+"""Called with the number of items that were finished since the last call."""
 
 
-class Workers:
-    """Processes of this machine. What ends one of them, or takes longer than ``timeout_s`` for one
-    file or clip, costs nothing but itself."""
+class WorkerPool:
+    """Worker processes on this machine. A file or clip that crashes its process, or takes longer
+    than ``timeout_s``, loses only its own result."""
 
     def __init__(self, count: int, timeout_s: float = inf) -> None:
-        self._crew = Crew(count)
+        self._processes = ProcessPool(count)
         self._limit_s = timeout_s + _GRACE_S
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._crew.close()
+        self._processes.close()
 
-    def ask(
+    def map(
         self,
-        question: Callable[[_Item], _Result],
+        function: Callable[[_Item], _Result],
         items: Sequence[_Item],
         advance: Advance = lambda _: None,
     ) -> list[_Result | str]:
-        """The answers in order; a sentence where there is none."""
-        answers: list[_Result | str] = [""] * len(items)
-        for number, answer in self.run(partial(_answer, question), items):
+        """The function's results in the order of the items. A sentence that says why takes the
+        place of a result that could not be had."""
+        results: list[_Result | str] = [""] * len(items)
+        for number, result in self.run(partial(_call, function), items):
             advance(1)
-            answers[number] = self.reason(answer) if isinstance(answer, Lost) else answer
-        return answers
+            results[number] = self.reason(result) if isinstance(result, Lost) else result
+        return results
 
     def run(
         self,
-        function: Callable[[_Item, Starting], _Result],
+        function: Callable[[_Item, ReportStep], _Result],
         items: Sequence[_Item],
         on_step: Callable[[int, int], object] = lambda number, step: None,
     ) -> Iterator[tuple[int, _Result | Lost]]:
-        """Call a function for all items, as `Crew.run` does, with this pool's time limit a step."""
-        return self._crew.run(function, items, self._limit_s, on_step)
+        """As `ProcessPool.run`, with this pool's time limit for each step."""
+        return self._processes.run(function, items, self._limit_s, on_step)
 
     def reason(self, lost: Lost) -> str:
-        """Why there is no result."""
-        if not lost.late:
-            return DEADLY
+        """Why a result was lost, in one sentence."""
+        if not lost.timed_out:
+            return CRASHED
         return (
             f"reading it took more than {self._limit_s:g} s and was stopped; the file may be "
             "broken, or allow more with --clip-timeout"
         )
 
 
-def _answer(question: Callable[[_Item], _Result], item: _Item, _: Starting) -> _Result | str:
+def _call(function: Callable[[_Item], _Result], item: _Item, _: ReportStep) -> _Result | str:
     try:
-        return question(item)
+        return function(item)
     except UserError:
         raise
     except Exception as error:
-        return in_a_sentence(error)
+        return one_sentence(error)

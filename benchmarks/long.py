@@ -95,7 +95,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 def clip_at(minute: int, video: Path, audio: Path, media: tuple[Media, Media]) -> Clip:
     start_s = 60.0 * minute + 3
     clip = Clip("k", "s", "train", video, audio, "f", start_s, start_s, 10.0)
-    return replace(clip, sound=SoundFormat("ambix"), media=media)
+    return replace(clip, audio_format=SoundFormat("ambix"), media=media)
 
 
 def clip_seconds(clip: Clip) -> float:

@@ -26,7 +26,7 @@ import numpy as np
 import soxr
 
 from avprep.foa.ambix import to_ambix
-from avprep.formats.decide import Wanted, picture_format, sound_format
+from avprep.formats.decide import FormatOverrides, picture_format, sound_format
 from avprep.media.decode_audio import decode_audio
 from avprep.media.decode_video import VideoDecoder, VideoRequest
 from avprep.media.encode import CropEncoder, encode_flac, rotation_safe_gain
@@ -69,8 +69,8 @@ def one_round(stage: Stages, video: Path, sound: Path) -> None:
         media, heard = probe_both(video, sound)
         if media.video is None or heard.audio is None:
             sys.exit("there is no picture or no sound")
-        picture_format(video, media.video, media.duration_s, Wanted())
-        convention = sound_format(sound, heard.audio, Wanted()).convention
+        picture_format(video, media.video, media.duration_s, FormatOverrides())
+        convention = sound_format(sound, heard.audio, FormatOverrides()).convention
     picture = media.video
     decoding = VideoRequest(
         video=video,

@@ -1,4 +1,4 @@
-"""Building a shard set: plan the shards, make them in parallel, resume, report."""
+"""Building a shard set: plan the shards, make them in parallel, resume, and finish."""
 
 from __future__ import annotations
 
@@ -15,40 +15,44 @@ from tqdm import tqdm
 from avprep.build.dask_cluster import make_shards_on_cluster
 from avprep.build.finish import (
     FAILURES_NAME,
-    disk_error,
     finish,
+    finished_shards,
     missing_shards,
     read_dropped,
     read_failures,
-    standing,
+    write_error,
 )
 from avprep.build.make_shard import Failures
-from avprep.build.options import BuildOptions, Run
+from avprep.build.options import BuildOptions, RunOptions
 from avprep.build.plan import BuildPlan, ShardPlan, plan_build
-from avprep.build.state import State, differing, finishing, locked
+from avprep.build.state import BuildState, describe_differences, lock_finish, lock_output
 from avprep.build.workers import make_shards
 from avprep.errors import UserError
 from avprep.media.ffmpeg import ffmpeg_version
-from avprep.recordings.find_clips import Lists, find_clips
+from avprep.recordings.find_clips import FoundClips, ListFiles, find_clips
 from avprep.recordings.labelled import FLAT_LAYOUTS
 from avprep.recordings.recording import Failure
 from avprep.sample.options import ClipOptions
-from avprep.workers import Advance, Workers
+from avprep.workers import Advance, WorkerPool
 from shards import __version__
 from shards.errors import ShardError
 from shards.folders import Folder, open_folder
 from shards.manifest import MANIFEST_NAME, read_manifest
 from shards.schema import Manifest
 
-_SAID_AT_ONCE = 20
-_Make = Callable[[Folder, list[ShardPlan], ClipOptions, Advance], Iterator[Failures]]
+_MAX_SHOWN_FAILURES = 20
+_MakeShards = Callable[[Folder, list[ShardPlan], ClipOptions, Advance], Iterator[Failures]]
 """Makes shards, in any order, here or on a cluster; yields the failures of each."""
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What stands in the folder: the manifest (None while shards of other tasks are ``missing``)
-    and what did not go in."""
+    """The finished set's manifest, and what was left out.
+
+    ``manifest`` is None while ``missing`` shards of other tasks are not finished. ``unlisted``
+    clips are in no split list, ``dropped`` ones below a threshold; ``was_complete``: the set was
+    finished before.
+    """
 
     manifest: Manifest | None
     failures: tuple[Failure, ...]
@@ -59,37 +63,31 @@ class BuildResult:
 
 
 def build_shards(
-    raw: Path, place: Path | str, options: BuildOptions, lists: Lists, run: Run
+    raw: Path, place: Path | str, options: BuildOptions, lists: ListFiles, run: RunOptions
 ) -> BuildResult:
-    """Build the set of ``raw`` in a folder or at a URL, or finish a build that was interrupted.
+    """Build the set of the recordings in ``raw`` in a folder or at a URL, or finish a build that
+    was interrupted.
 
-    Raises UserError where nothing can be built or something else lies there.
+    Raises UserError if nothing can be built, or if the folder holds something else.
     """
-    # Asked before any work, so that a missing ffmpeg or an unknown bucket is said at once.
+    # First of all, so that a missing ffmpeg or an unknown bucket is reported at once.
     out = open_folder(place)
     versions = {"avprep": __version__, "ffmpeg": ffmpeg_version(), "av": av.__version__}
     try:
-        out.files()  # whether there is such a place
-        with Workers(run.workers, options.clip.timeout_s) as local:
+        out.files()  # fails if there is no such bucket
+        with WorkerPool(run.workers, options.clip.timeout_s) as pool:
             found = find_clips(
                 raw,
                 options.layout,
                 lists,
                 options.clip_duration_s,
-                options.wanted,
-                local.ask,
+                options.format_overrides,
+                pool.map,
             )
-            for doubt in found.doubts:
-                tqdm.write(f"check: {doubt}", file=sys.stderr)
             options = options.for_layout(found.layout)
-            if found.layout in FLAT_LAYOUTS:
-                tqdm.write(
-                    f"{found.layout} holds ordinary videos: each is one sample with one view, its "
-                    "middle, and one channel of sound",
-                    file=sys.stderr,
-                )
+            _show_findings(found)
             record = options.record()
-            base = _base(out, record) if run.append else None
+            base = _base_manifest(out, record) if run.append else None
             if base is not None:
                 found = found.without({clip["key"] for clip in read_dropped(out)})
             plan = plan_build(
@@ -97,57 +95,66 @@ def build_shards(
             )
             if _is_complete(out, plan, record, base):
                 return _result(out, plan.unlisted, was_complete=True)
-            with locked(out, run.task) as check:
-                state = State.of(plan, record, versions)
+            with lock_output(out, run.task) as check_lock:
+                state = BuildState.from_plan(plan, record, versions)
                 _prepare(out, state, base)
-                make: _Make = partial(make_shards, local)
+                make: _MakeShards = partial(make_shards, pool)
                 if run.scheduler:
-                    make = partial(make_shards_on_cluster, run.scheduler, local)
-                part = plan.shards
-                if run.task is not None:
-                    part = plan.shards[run.task.index :: run.task.count]
-                failures = _make_shards(
-                    out, plan, part, options.clip, make, run.show_progress, check
-                )
-                check()
-                return _end(out, state, base, run, failures)
+                    make = partial(make_shards_on_cluster, run.scheduler, pool)
+                failures = _make_missing(out, plan, options.clip, make, run, check_lock)
+                check_lock()
+                return _finish_if_last(out, state, base, failures)
     except OSError as error:
-        raise disk_error(out, error) from None
+        raise write_error(out, error) from None
 
 
 def merge(place: Path | str) -> BuildResult:
-    """End a build whose tasks have made all shards. Raises UserError where some are missing."""
+    """Finish a build whose tasks have made all shards. Raises UserError if some are missing."""
     out = open_folder(place)
     try:
-        state = State.read(out)
+        state = BuildState.read(out)
         if state is None:
             return _result(out, 0, was_complete=True)
         base = read_manifest(out) if MANIFEST_NAME in out.files() else None
-        with locked(out, None):
+        with lock_output(out, None):
             missing = missing_shards(out, state)
             if missing:
                 raise UserError(
                     f"{len(missing)} of {len(state.shards)} shards of {out} are missing, the first "
-                    f"is {missing[0]}; run the tasks that have not ended again"
+                    f"is {missing[0]}; run the tasks that have not finished again"
                 )
             finish(out, state, base)
     except OSError as error:
-        raise disk_error(out, error) from None
+        raise write_error(out, error) from None
     return _result(out, state.unlisted)
 
 
-def _base(out: Folder, record: dict[str, Any]) -> Manifest | None:
-    """The finished set that is added to; raises UserError if it was made with other options."""
+def _show_findings(found: FoundClips) -> None:
+    for doubt in found.doubts:
+        tqdm.write(f"check: {doubt}", file=sys.stderr)
+    if found.layout in FLAT_LAYOUTS:
+        tqdm.write(
+            f"{found.layout} holds ordinary videos: each becomes one sample with one view, its "
+            "centre, and one audio channel",
+            file=sys.stderr,
+        )
+
+
+def _base_manifest(out: Folder, record: dict[str, Any]) -> Manifest | None:
+    """The manifest of the finished set that --append extends; None if there is none yet. Raises
+    UserError if it was built with other options."""
     if MANIFEST_NAME not in out.files():
         return None
-    manifest = _manifest(out)
-    what = differing(manifest.options, record)
-    if what:
-        raise UserError(f"{out} was made with other options ({what}); --append must be the same")
+    manifest = _read_manifest(out)
+    differences = describe_differences(manifest.options, record)
+    if differences:
+        raise UserError(
+            f"{out} was built with other options ({differences}); --append needs the same ones"
+        )
     return manifest
 
 
-def _manifest(out: Folder) -> Manifest:
+def _read_manifest(out: Folder) -> Manifest:
     try:
         return read_manifest(out)
     except ShardError as error:
@@ -157,32 +164,34 @@ def _manifest(out: Folder) -> Manifest:
 def _is_complete(
     out: Folder, plan: BuildPlan, record: dict[str, Any], base: Manifest | None
 ) -> bool:
-    """Whether this very set stands in ``out``; raises UserError if it is another finished one."""
+    """Whether ``out`` holds exactly the planned set; raises UserError if it holds another one."""
     if base is not None:
         return not plan.shards
     if MANIFEST_NAME not in out.files():
         return False
-    manifest = _manifest(out)
+    manifest = _read_manifest(out)
     if manifest.plan != plan.digest:
-        what = differing(manifest.options, record) or "other recordings or split lists"
+        differences = describe_differences(manifest.options, record)
         raise UserError(
-            f"{out} holds another set ({what}); choose another --out, or add new recordings to it "
-            "with --append"
+            f"{out} holds another set ({differences or 'other recordings or split lists'}); choose "
+            "another --out, or add new recordings to it with --append"
         )
-    kept = {entry.file for shards in manifest.splits.values() for entry in shards}
-    shards = [(s.split, s.file, s.index) for s in plan.shards if s.file in kept]
-    return len(standing(out, shards)) == len(shards)
+    listed = {entry.file for entries in manifest.splits.values() for entry in entries}
+    shards = [(s.split, s.file, s.index) for s in plan.shards if s.file in listed]
+    return len(finished_shards(out, shards)) == len(shards)
 
 
-def _prepare(out: Folder, state: State, base: Manifest | None) -> None:
-    """Make the output folder ready; raises UserError if another unfinished set lies in it."""
-    old = State.read(out)
+def _prepare(out: Folder, state: BuildState, base: Manifest | None) -> None:
+    """Make the output folder ready; raises UserError if it holds another unfinished set."""
+    old = BuildState.read(out)
     listed = set() if base is None else {e.file for es in base.splits.values() for e in es}
     if old is not None and old.plan != state.plan:
         if base is None:
-            what = differing(old.options, state.options) or "other recordings or split lists"
+            differences = describe_differences(old.options, state.options)
             raise UserError(
-                f"{out} holds another unfinished set ({what}); choose another --out or delete it"
+                f"{out} holds another unfinished set "
+                f"({differences or 'other recordings or split lists'}); choose another --out or "
+                "delete it"
             )
         for _, file, index in old.shards:  # an unfinished --append of other recordings
             if file not in listed:
@@ -197,73 +206,78 @@ def _prepare(out: Folder, state: State, base: Manifest | None) -> None:
                 tars = [name for name in out.files(split) if name.endswith(".tar")]
                 if any(f"{split}/{name}" not in listed for name in tars):
                     raise UserError(
-                        f"{out.path(split)} holds tar files that are not of this build; choose "
-                        "another --out"
+                        f"{out.path(split)} holds tar files that are not part of this build; "
+                        "choose another --out"
                     )
         state.write(out)
 
 
-def _make_shards(
+def _make_missing(
     out: Folder,
     plan: BuildPlan,
-    part: tuple[ShardPlan, ...],
     options: ClipOptions,
-    make: _Make,
-    show_progress: bool,
-    check: Callable[[], None],
+    make: _MakeShards,
+    run: RunOptions,
+    check_lock: Callable[[], None],
 ) -> tuple[Failure, ...]:
-    """Make those of ``part`` that are missing; returns what did not go in. ``check`` raises what
-    must end the build, and is called often."""
-    there = standing(out, ((shard.split, shard.file, shard.index) for shard in part))
-    missing = [shard for shard in part if shard.file not in there]
-    clips = sum(len(shard.clips) for shard in part)
+    """Make the shards of this task that are not finished yet; returns what failed.
+
+    ``check_lock`` raises UserError if the lock is lost; it is called after each clip.
+    """
+    shards = plan.shards
+    if run.task is not None:
+        shards = plan.shards[run.task.index :: run.task.count]
+    finished = finished_shards(out, ((shard.split, shard.file, shard.index) for shard in shards))
+    missing = [shard for shard in shards if shard.file not in finished]
+    clips = sum(len(shard.clips) for shard in shards)
     failures: list[Failure] = []
-    # smoothing=0: the time left follows from the average of the whole run.
+    # smoothing=0: the remaining time follows from the average speed of the whole run.
     with tqdm(
         total=clips,
         initial=clips - sum(len(shard.clips) for shard in missing),
         unit="clip",
         desc="build-shards",
         smoothing=0,
-        disable=not show_progress,
+        disable=not run.show_progress,
     ) as bar:
-        report = _reporter(bar.write)
-        report(plan.failures)
+        show = _failure_printer(bar.write)
+        show(plan.failures)
 
-        def advance(done: int) -> None:
-            check()
-            bar.update(done)
+        def advance(clips: int) -> None:
+            check_lock()
+            bar.update(clips)
 
-        for more in make(out, missing, options, advance):
-            report(more)
-            failures += more
+        for shard_failures in make(out, missing, options, advance):
+            show(shard_failures)
+            failures += shard_failures
     return tuple(failures)
 
 
-def _reporter(write: Callable[[str], object]) -> Callable[[tuple[Failure, ...]], None]:
-    """Says failures as they come, up to some."""
-    said = 0
+def _failure_printer(write: Callable[[str], object]) -> Callable[[tuple[Failure, ...]], None]:
+    """A function that prints failures as they occur, up to ``_MAX_SHOWN_FAILURES`` in all."""
+    shown = 0
 
-    def report(failures: tuple[Failure, ...]) -> None:
-        nonlocal said
+    def show(failures: tuple[Failure, ...]) -> None:
+        nonlocal shown
         for failure in failures:
-            said += 1
-            if said <= _SAID_AT_ONCE:
+            shown += 1
+            if shown <= _MAX_SHOWN_FAILURES:
                 write(f"left out: {failure.source}: {failure.reason}")
-            elif said == _SAID_AT_ONCE + 1:
-                write(f"more is left out; {FAILURES_NAME} will list all of it")
+            elif shown == _MAX_SHOWN_FAILURES + 1:
+                write(f"more is left out; {FAILURES_NAME} will list everything")
 
-    return report
+    return show
 
 
-def _end(
-    out: Folder, state: State, base: Manifest | None, run: Run, failures: tuple[Failure, ...]
+def _finish_if_last(
+    out: Folder, state: BuildState, base: Manifest | None, failures: tuple[Failure, ...]
 ) -> BuildResult:
-    with finishing(out):
+    """Finish the set, unless shards of other tasks are still missing."""
+    with lock_finish(out):
         missing = missing_shards(out, state)
         if missing:
             return BuildResult(None, failures, state.unlisted, missing=len(missing))
-        if State.read(out) is not None:  # else another task has ended it
+        if BuildState.read(out) is not None:  # otherwise another task has finished it
             finish(out, state, base)
     return _result(out, state.unlisted)
 

@@ -9,7 +9,7 @@ from avprep.build.plan import ShardPlan
 from avprep.build.workers import make_shards
 from avprep.errors import UserError
 from avprep.sample.options import ClipOptions
-from avprep.workers import Advance, Workers
+from avprep.workers import Advance, WorkerPool
 from shards.folders import Folder
 
 CONNECT_S = 20
@@ -18,7 +18,7 @@ CONNECT_S = 20
 
 def make_shards_on_cluster(
     address: str,
-    local: Workers,
+    pool: WorkerPool,
     out: Folder,
     shards: list[ShardPlan],
     options: ClipOptions,
@@ -26,8 +26,8 @@ def make_shards_on_cluster(
 ) -> Iterator[Failures]:
     """Make shards, in any order; yields the failures of each. Raises UserError.
 
-    The cluster's workers see the same folders under the same paths. Shards that end one of them
-    after the other are made by ``local``, where what ends a process costs one clip.
+    The cluster's workers must see the same folders under the same paths. A shard that crashes
+    several of them is made by ``pool``, where a crash loses one clip only.
     """
     try:
         from distributed import Client, as_completed
@@ -42,7 +42,7 @@ def make_shards_on_cluster(
             f"no Dask scheduler answers at {address} ({error}); see --scheduler"
         ) from None
     with client:
-        # A worker that dies loses nothing but time: its shard is made by another one.
+        # If a worker dies, another one makes its shard.
         futures = {
             client.submit(
                 _make_on_cluster, out.absolute(), shard, options, pure=False, retries=2
@@ -55,7 +55,7 @@ def make_shards_on_cluster(
                 yield future.result()
                 advance(len(shard.clips))
             except KilledWorker:
-                yield from make_shards(local, out, [shard], options, advance)
+                yield from make_shards(pool, out, [shard], options, advance)
 
 
 def _make_on_cluster(out: Folder, shard: ShardPlan, options: ClipOptions) -> Failures:

@@ -1,4 +1,4 @@
-"""The end of a build: which shards stand, the failures, the manifest."""
+"""The end of a build: checking its shards, writing the failures and the manifest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from avprep.build.state import STATE_NAME, State
+from avprep.build.state import STATE_NAME, BuildState
 from avprep.errors import UserError
 from avprep.recordings.recording import Failure
 from shards.errors import ShardError
@@ -22,37 +22,42 @@ FAILURES_NAME = "failures.jsonl"
 DROPPED_NAME = "dropped.jsonl"
 
 
-def standing(out: Folder, shards: Iterable[tuple[str, str, str]]) -> set[str]:
-    """The tars of those shards (split, tar, index) that are done: the index stands, and the tar
-    has the size that the index says."""
+def finished_shards(out: Folder, shards: Iterable[tuple[str, str, str]]) -> set[str]:
+    """The tars of those shards, given as (split, tar, index), that are finished: the index exists,
+    and the tar has the size recorded in it."""
     shards = list(shards)
     sizes = _sizes(out, {split for split, _, _ in shards})
-    there = [(file, index) for _, file, index in shards if file in sizes and index in sizes]
+    pairs = [(file, index) for _, file, index in shards if file in sizes and index in sizes]
     if not isinstance(out, LocalFolder):
-        # A store shows a tar only when it is whole, and the index came after it: thousands of
-        # shards are found by one listing. `finish` looks at the sizes, once.
-        return {file for file, _ in there}
-    return {file for file, index in there if _bytes_said(out, index) == sizes[file]}
+        # An object store lists a tar only when it is whole, and indices are written after tars:
+        # one listing finds thousands of shards. `finish` compares the sizes once.
+        return {file for file, _ in pairs}
+    return {file for file, index in pairs if _recorded_size(out, index) == sizes[file]}
 
 
-def missing_shards(out: Folder, state: State) -> list[str]:
-    there = standing(out, state.shards)
-    return [file for _, file, _ in state.shards if file not in there]
+def missing_shards(out: Folder, state: BuildState) -> list[str]:
+    """The tars of a build that are not finished."""
+    finished = finished_shards(out, state.shards)
+    return [file for _, file, _ in state.shards if file not in finished]
 
 
 def _sizes(out: Folder, splits: Iterable[str]) -> dict[str, int]:
     return {f"{split}/{name}": size for split in splits for name, size in out.files(split).items()}
 
 
-def _bytes_said(out: Folder, index: str) -> int | None:
+def _recorded_size(out: Folder, index: str) -> int | None:
     try:
         return read_index(out, index).bytes
     except ShardError:
         return None
 
 
-def finish(out: Folder, state: State, base: Manifest | None) -> None:
-    """Write the failures, then the manifest, then clear away what only the build needed."""
+def finish(out: Folder, state: BuildState, base: Manifest | None) -> None:
+    """Write the failures, then the manifest, then delete what only the build needed.
+
+    With ``base``, the shards are added to that manifest. Raises UserError if shards are truncated
+    or the set would be empty.
+    """
     failures = [asdict(failure) for failure in state.failures]
     dropped = read_dropped(out) if base is not None else []
     splits: dict[str, list[ShardEntry]] = {}
@@ -85,31 +90,32 @@ def finish(out: Folder, state: State, base: Manifest | None) -> None:
     if not splits:
         left_out = ((FAILURES_NAME, failures), (DROPPED_NAME, dropped))
         why = " and ".join(out.path(name) for name, lines in left_out if lines)
-        raise UserError(f"none of the clips went into a set; {why} says why")
+        raise UserError(f"no clip could be put into the set; {why} says why")
 
 
-def _check_sizes(out: Folder, state: State, indices: list[ShardIndex]) -> None:
+def _check_sizes(out: Folder, state: BuildState, indices: list[ShardIndex]) -> None:
     sizes = _sizes(out, {split for split, _, _ in state.shards})
-    torn = [
-        (file, name)
-        for (_, file, name), index in zip(state.shards, indices, strict=True)
+    truncated = [
+        (file, index_file)
+        for (_, file, index_file), index in zip(state.shards, indices, strict=True)
         if sizes.get(file) != index.bytes
     ]
-    for _, name in torn:
-        out.delete(name)  # so that the shard counts as missing
-    if torn:
+    for _, index_file in truncated:
+        out.delete(index_file)  # so that the shard counts as missing
+    if truncated:
         raise UserError(
-            f"{len(torn)} shards of {out} have not the size that they were written with, the first "
-            f"is {torn[0][0]}; run the same command again, which makes them again"
+            f"{len(truncated)} shards of {out} are truncated, the first is {truncated[0][0]}; run "
+            "the same command again to make them again"
         )
 
 
 def read_failures(out: Folder) -> tuple[Failure, ...]:
+    """The recordings and clips that failed, of a finished set."""
     return tuple(Failure(**line) for line in _read_lines(out, FAILURES_NAME))
 
 
 def read_dropped(out: Folder) -> list[dict[str, Any]]:
-    """The clips that a finished set left out on purpose, with their numbers."""
+    """The clips that a finished set left out on purpose, with their measurements."""
     return _read_lines(out, DROPPED_NAME)
 
 
@@ -121,7 +127,8 @@ def _read_lines(out: Folder, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def disk_error(out: Folder, error: OSError) -> UserError:
+def write_error(out: Folder, error: OSError) -> UserError:
+    """An error of the output folder as a sentence for the user."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
             f"the disk of {out} is full; finished shards are kept: make room and run the same "

@@ -1,15 +1,15 @@
-"""A lock on a folder that knows no file locks: a file in it that its holder renews.
+"""A lock on a folder without file locks: a file in the folder that its holder renews.
 
-To take the lock is to write a file of one's own and then find no other's beside it; two who do so
-at once both see each other, withdraw, and try again after different times. This needs no more of a
-store than that a listing shows what was written before. Nobody's clock counts: who finds a lock
-watches whether it is renewed. If it is, the holder is at work; if it is not for `LIFE_S`, the
-holder is dead and its file is deleted.
+To take the lock, a build writes a file of its own and then lists the folder. If two builds do so at
+the same time, both see the other's file, delete their own, and try again after different delays.
+The store must only guarantee that a listing shows what was written before. Clocks are not
+compared: a build that finds a lock watches whether it is renewed. If it is, its holder is running;
+if it is not renewed for `LIFE_S`, the holder is dead and its file is deleted.
 
-Its limits: after a kill the next build waits for `LIFE_S`. A holder that was cut off or stood still
-for longer stops as soon as it finds its file gone, but what it was just uploading may still arrive
-afterwards. Builds of the same recordings and options write the same bytes, so that this does no
-harm; other ones are refused for as long as the unfinished build's state lies there.
+Limits: after a kill, the next build waits for `LIFE_S`. A holder that was disconnected or suspended
+for longer stops as soon as it finds its file gone, but an upload in progress may still arrive
+afterwards. This is harmless: builds of the same recordings and options write the same bytes, and
+other builds are refused while the state of the unfinished build lies in the folder.
 """
 
 from __future__ import annotations
@@ -37,28 +37,29 @@ _POLL_S = 1.0
 
 
 @contextmanager
-def leased(
-    folder: RemoteFolder, kind: str, against: tuple[str, ...], what: str, wait: bool = False
+def lease(
+    folder: RemoteFolder, kind: str, excludes: tuple[str, ...], where: str, wait: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Hold a lock of a ``kind`` (``end``) unless others hold one whose kind begins with one of
-    ``against``; else wait for them, or raise UserError as soon as they are seen to be at work.
+    """Hold a lock of this ``kind`` (such as ``end``), which excludes other locks whose kind begins
+    with one of ``excludes``.
 
-    Gives a function that raises UserError if the lock was lost meanwhile.
+    If such a lock is held, wait for it, or without ``wait`` raise UserError as soon as its holder
+    is seen to be running. Yields a function that raises UserError if the lock has been lost since.
     """
     name = f"{LOCK_NAME}.{kind}.{secrets.token_hex(8)}"
     done, lost = threading.Event(), threading.Event()
-    prefixes = tuple(f"{LOCK_NAME}.{other}" for other in against)
+    prefixes = tuple(f"{LOCK_NAME}.{other}" for other in excludes)
     renewing = threading.Thread(target=_renew, args=(folder, name, done, lost), daemon=True)
 
     def check() -> None:
         if lost.is_set():
             raise UserError(
-                f"this build was cut off from {folder} and another one is at work {what}; it keeps "
-                "the shards that are finished"
+                f"this build was disconnected from {folder} and another one is running {where}; "
+                "finished shards are kept"
             )
 
     try:
-        _take(folder, name, prefixes, what, wait)
+        _take(folder, name, prefixes, where, wait)
         renewing.start()
         yield check
     finally:
@@ -69,13 +70,15 @@ def leased(
             folder.delete(name)
 
 
-def _take(folder: RemoteFolder, name: str, against: tuple[str, ...], what: str, wait: bool) -> None:
+def _take(
+    folder: RemoteFolder, name: str, excluded: tuple[str, ...], where: str, wait: bool
+) -> None:
     seen: dict[str, tuple[bytes, float]] = {}
     while True:
-        others = _locks(folder, against)
+        others = _locks(folder, excluded)
         if not others:
             _write(folder, name)
-            others = _locks(folder, against, but=name)
+            others = _locks(folder, excluded, own=name)
             if not others:
                 return
             folder.delete(name)
@@ -83,7 +86,9 @@ def _take(folder: RemoteFolder, name: str, against: tuple[str, ...], what: str, 
             if other not in seen:
                 seen[other] = content, time.monotonic()
                 if not wait:
-                    tqdm.write(f"check: {other} lies in {folder}; is its build alive?", sys.stderr)
+                    tqdm.write(
+                        f"check: {other} lies in {folder}; is that build running?", file=sys.stderr
+                    )
             before, since = seen[other]
             if before == content:
                 if time.monotonic() - since > LIFE_S:
@@ -92,23 +97,23 @@ def _take(folder: RemoteFolder, name: str, against: tuple[str, ...], what: str, 
                 seen[other] = content, time.monotonic()
             else:
                 raise UserError(
-                    f"another build is at work {what}; wait for it, or choose another --out"
+                    f"another build is running {where}; wait for it, or choose another --out"
                 )
         time.sleep(random.uniform(0.5, 1.5) * min(_POLL_S, RENEW_S))
 
 
-def _locks(folder: RemoteFolder, against: tuple[str, ...], but: str = "") -> dict[str, bytes]:
-    """The other builds' locks and what was last written into them."""
+def _locks(folder: RemoteFolder, excluded: tuple[str, ...], own: str = "") -> dict[str, bytes]:
+    """The excluded locks that others hold, and what was last written into them."""
     locks = {}
     for name in folder.files():
-        if name.startswith(against) and name != but:
-            with suppress(FileNotFoundError):  # given back meanwhile
+        if name.startswith(excluded) and name != own:
+            with suppress(FileNotFoundError):  # released since the listing
                 locks[name] = folder.read(name)
     return locks
 
 
 def _write(folder: RemoteFolder, name: str) -> None:
-    # The time is for people who look; the token makes each renewal differ.
+    # The time is for people who look at the file; the token makes each renewal differ.
     holder = {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()}
     folder.write(name, dump_json({**holder, "token": secrets.token_hex(8)}))
 
@@ -121,5 +126,5 @@ def _renew(folder: RemoteFolder, name: str, done: threading.Event, lost: threadi
         except FileNotFoundError:
             lost.set()
             return
-        except OSError:  # the store does not answer now; whether that cost the lock shows later
+        except OSError:  # the store does not answer; whether the lock is lost is seen later
             continue

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 
 from avprep.build.plan import ShardPlan
-from avprep.errors import ClipError, UserError, in_a_sentence
-from avprep.processes import Starting
+from avprep.errors import ClipError, UserError, one_sentence
+from avprep.processes import ReportStep
 from avprep.recordings.recording import Failure
 from avprep.sample.options import ClipOptions
 from shards.folders import Folder
@@ -21,24 +21,23 @@ def make_shard(
     out: Folder,
     shard: ShardPlan,
     options: ClipOptions,
-    starting: Starting,
+    report_step: ReportStep,
     fatal: Mapping[str, str] | None = None,
 ) -> Failures:
-    """Make one shard; returns what of its clips did not go in.
+    """Make one shard; returns the clips that failed.
 
-    ``starting`` is called with the number of each clip before it is made, and with how many there
-    are and None at the end; clips whose keys are in ``fatal`` are left out for the reasons there.
+    ``report_step`` is called with the number of each clip before it is made, and at the end with
+    the number of clips and with None. ``fatal`` maps keys of clips to leave out to the reasons.
     """
-    from avprep.sample.make_sample import (
-        make_sample,  # what decodes and encodes; planning does without
-    )
+    # Planning does without the packages that decode and encode.
+    from avprep.sample.make_sample import make_sample
     from avprep.sample.thresholds import DroppedError
 
     failures: list[Failure] = []
-    out.delete_partial(shard.split, PurePosixPath(shard.file).name)  # of a process that was killed
+    out.delete_partial(shard.split, PurePosixPath(shard.file).name)  # left by a killed process
     with open_shard(out, shard.file, shard.index) as writer:
         for number, clip in enumerate(shard.clips):
-            starting(number)
+            report_step(number)
             try:
                 if fatal is not None and clip.key in fatal:
                     raise ClipError(fatal[clip.key])
@@ -50,12 +49,12 @@ def make_shard(
                 why = {"start_s": clip.start_s, **error.numbers, "reason": str(error)}
                 writer.add_dropped(dropped | why)
             except Exception as error:
-                # Whatever a broken file provokes in a decoder costs this clip alone.
-                failure = Failure(clip.source, "clip", f"{clip.file}: {in_a_sentence(error)}")
+                # Any exception that a broken file causes in a decoder loses this clip only.
+                failure = Failure(clip.source, "clip", f"{clip.file}: {one_sentence(error)}")
                 writer.add_failure(asdict(failure))
                 failures.append(failure)
             else:
                 writer.add(*sample)
-        starting(len(shard.clips))
-        starting(None)  # disks may be slow
+        report_step(len(shard.clips))
+        report_step(None)  # closing the files has no time limit: disks may be slow
     return tuple(failures)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from avprep.errors import UserError
-from avprep.formats.decide import FLAT_FOV_DEG, Wanted
+from avprep.formats.decide import FLAT_FOV_DEG, FormatOverrides
 from avprep.recordings.labelled import FLAT_LAYOUTS
 from avprep.sample.options import ClipOptions
 from avprep.sphere.viewpoints import FixedViews
@@ -18,14 +18,17 @@ class BuildOptions:
     """Options of ``avprep build-shards`` that decide what the set holds."""
 
     clip: ClipOptions
-    wanted: Wanted
+    format_overrides: FormatOverrides
     layout: str
     clip_duration_s: float
     shard_bytes: int
 
     def for_layout(self, layout: str) -> BuildOptions:
-        """The options with which the clips of a layout are made: ordinary videos have one view,
-        their middle, and one channel of sound. Raises UserError for what they cannot have."""
+        """These options adapted to the layout that was found.
+
+        Ordinary videos get one view, their centre, and one audio channel. Raises UserError for
+        options that do not apply to them.
+        """
         if layout not in FLAT_LAYOUTS:
             return replace(self, layout=layout)
         if self.clip.cleaning:
@@ -38,34 +41,44 @@ class BuildOptions:
         return replace(self, layout=layout, clip=clip)
 
     def record(self) -> dict[str, Any]:
-        """What the manifest keeps: nothing that depends on the machine or the run."""
-        value = asdict(self)
-        del value["clip"]["timeout_s"]
-        return value
+        """The options as the manifest stores them, without those that depend on the machine.
+
+        Names and their order go into the digests of existing sets: never change them.
+        """
+        clip = asdict(self.clip)
+        del clip["timeout_s"]
+        return {
+            "clip": clip,
+            "wanted": asdict(self.format_overrides),
+            "layout": self.layout,
+            "clip_duration_s": self.clip_duration_s,
+            "shard_bytes": self.shard_bytes,
+        }
 
     def clip_bytes(self) -> int:
-        """About how large a clip becomes (measured on real 112² views and real ambisonics)."""
+        """Approximate size of a clip in a shard (measured on real 112² views and ambisonics)."""
         views = len(self.clip.views.draw("", 0))
         channels = {"foa": 4, "mono": 1, "stereo": 2}[self.clip.audio]
         channels *= views if self.clip.audio_layout == "rotated" else 1
-        picture = views * self.clip.size**2 * self.clip.fps * 0.04
-        sound = channels * self.clip.sample_rate * 2 * 0.72
-        return round(self.clip_duration_s * (picture + sound))
+        video = views * self.clip.size**2 * self.clip.fps * 0.04
+        audio = channels * self.clip.sample_rate * 2 * 0.72
+        return round(self.clip_duration_s * (video + audio))
 
 
 @dataclass(frozen=True)
 class Task:
-    """Part ``index`` of ``count`` of a build, as an element of a job array makes it."""
+    """Part ``index`` of ``count`` of a build: one element of a job array."""
 
     index: int
     count: int
 
 
 @dataclass(frozen=True)
-class Run:
-    """How a build is run; the set is the same for all of these.
+class RunOptions:
+    """How a build is run; the set does not depend on any of these.
 
-    ``task`` makes a part of the shards only; ``append`` adds what a finished set does not hold.
+    With ``task``, only a part of the shards is made; with ``append``, clips that a finished set
+    does not hold yet are added to it.
     """
 
     workers: int = 1

@@ -1,10 +1,10 @@
-"""What a build will make: its clips, dealt to shards, before anything is decoded."""
+"""The plan of a build: its clips, distributed over shards before anything is decoded."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ from shards.files import dump_json
 from shards.manifest import shard_names, shard_number
 from shards.schema import Manifest
 
-_FEWEST_SHARDS = 8
-"""A split has this many shards if it has the clips, so that small sets keep all cores busy."""
+_MIN_SHARDS = 8
+"""Each split has at least this many shards if it has as many clips, so that building and reading
+small sets keeps all cores busy."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be made: its files' names relative to the output folder, and its clips."""
+    """One shard to make: the names of its files, relative to the output folder, and its clips."""
 
     split: str
     file: str
@@ -33,17 +34,13 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """All shards of a build. ``digest`` names clips and options: two builds with the same one
-    make the same set."""
+    """All shards of a build. ``digest`` identifies clips and options: builds with the same digest
+    make the same set. ``unlisted`` counts the clips that no split list names."""
 
     shards: tuple[ShardPlan, ...]
     failures: tuple[Failure, ...]
     unlisted: int
     digest: str
-
-    @property
-    def clips(self) -> int:
-        return sum(len(shard.clips) for shard in self.shards)
 
 
 def plan_build(
@@ -54,46 +51,46 @@ def plan_build(
     clip_bytes: int,
     base: Manifest | None = None,
 ) -> BuildPlan:
-    """Deal clips to shards of about ``shard_bytes``: a function of clips, options and seed.
+    """Distribute clips over shards of about ``shard_bytes``, as a function of the arguments alone.
 
-    Sources are shuffled and their clips dealt out in turn, so that those of one source lie in
-    different shards. With ``base``, a finished set, only what it does not hold is planned, in
-    shards after its own. Raises UserError where a source would be in two splits.
+    Sources are shuffled and their clips dealt to the shards in turn, so that clips of one source
+    lie in different shards. With ``base``, a finished set, only clips that it does not hold are
+    planned, in shards numbered after its own. Raises UserError if a source would be in two splits.
     """
     by_split: defaultdict[str, list[Clip]] = defaultdict(list)
-    for clip in _not_in(base, found.clips):
+    for clip in _clips_not_in(base, found.clips):
         by_split[clip.split].append(clip)
     shards: list[ShardPlan] = []
     for split in sorted(by_split):
-        members = sorted(by_split[split], key=lambda clip: (clip.source, clip.start_s))
-        wanted = max(-(-len(members) * clip_bytes // shard_bytes), _FEWEST_SHARDS)
-        count = min(wanted, len(members))
-        sources = sorted({clip.source for clip in members})
+        clips = sorted(by_split[split], key=lambda clip: (clip.source, clip.start_s))
+        by_size = -(-len(clips) * clip_bytes // shard_bytes)
+        count = min(max(by_size, _MIN_SHARDS), len(clips))
+        sources = sorted({clip.source for clip in clips})
         order = np.random.default_rng([seed, len(sources)]).permutation(len(sources))
-        rank = {source: int(place) for source, place in zip(sources, order, strict=True)}
-        dealt = sorted(members, key=lambda clip: (rank[clip.source], clip.start_s))
+        position = {source: int(place) for source, place in zip(sources, order, strict=True)}
+        shuffled = sorted(clips, key=lambda clip: (position[clip.source], clip.start_s))
         for number in range(count):
             file, index = shard_names(split, _first_number(base, split) + number)
-            shards.append(ShardPlan(split, file, index, tuple(dealt[number::count])))
+            shards.append(ShardPlan(split, file, index, tuple(shuffled[number::count])))
     return BuildPlan(tuple(shards), found.failures, found.unlisted, _digest(shards, options))
 
 
-def _not_in(base: Manifest | None, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
+def _clips_not_in(base: Manifest | None, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
     if base is None:
         return clips
     keys: set[str] = set()
-    split_of_source: dict[str, str] = {}
+    split_by_source: dict[str, str] = {}
     for split, shards in base.splits.items():
         for shard in shards:
             keys |= set(shard.keys)
-            split_of_source |= dict.fromkeys(shard.sources, split)
+            split_by_source |= dict.fromkeys(shard.sources, split)
     new = tuple(clip for clip in clips if clip.key not in keys)
     for clip in new:
-        there = split_of_source.get(clip.source, clip.split)
-        if there != clip.split:
+        base_split = split_by_source.get(clip.source, clip.split)
+        if base_split != clip.split:
             raise UserError(
-                f"clips of {clip.source} are in split {there} of the set and would now be added to "
-                f"{clip.split}; a recording belongs to one split"
+                f"clips of {clip.source} are in split {base_split} of the set and would be added "
+                f"to {clip.split}; a recording must be in one split only"
             )
     return new
 
@@ -104,21 +101,32 @@ def _first_number(base: Manifest | None, split: str) -> int:
 
 
 def _digest(shards: list[ShardPlan], options: dict[str, Any]) -> str:
-    # Where the input folder lies does not matter, nor does anything else of this machine.
-    content = [
-        (
-            shard.file,
-            [
-                {
-                    **asdict(replace(clip, media=None)),
-                    "video": "",
-                    "audio": clip.audio.name,
-                    "truth": clip.truth.name if clip.truth is not None else None,
-                    "maps": clip.maps.name if clip.maps is not None else None,
-                }
-                for clip in shard.clips
-            ],
-        )
-        for shard in shards
-    ]
+    content = [(shard.file, [_clip_record(clip) for clip in shard.clips]) for shard in shards]
     return hashlib.sha256(dump_json([options, content])).hexdigest()
+
+
+def _clip_record(clip: Clip) -> dict[str, Any]:
+    """What the digest depends on: not the input folder's path, nor anything else of this machine.
+
+    Names and their order go into the digests of existing sets: never change them.
+    """
+    return {
+        "key": clip.key,
+        "source": clip.source,
+        "split": clip.split,
+        "video": "",
+        "audio": clip.audio.name,
+        "file": clip.file,
+        "start_s": clip.start_s,
+        "offset_s": clip.offset_s,
+        "duration_s": clip.duration_s,
+        "picture": asdict(clip.video_format),
+        "sound": asdict(clip.audio_format),
+        "label": clip.label,
+        "folds": clip.folds,
+        "truth": clip.truth.name if clip.truth is not None else None,
+        "maps": clip.maps.name if clip.maps is not None else None,
+        "maps_offset_s": clip.maps_offset_s,
+        "flat": clip.flat,
+        "media": None,
+    }

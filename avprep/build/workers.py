@@ -1,4 +1,4 @@
-"""Making shards in worker processes of this machine."""
+"""Making shards in worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from dataclasses import dataclass, field, replace
 from avprep.build.make_shard import Failures, make_shard
 from avprep.build.plan import ShardPlan
 from avprep.errors import UserError
-from avprep.processes import Lost, Starting
+from avprep.processes import Lost, ReportStep
 from avprep.sample.options import ClipOptions
-from avprep.workers import Advance, Workers
+from avprep.workers import Advance, WorkerPool
 from shards.folders import Folder
 
 
 def make_shards(
-    workers: Workers, out: Folder, shards: list[ShardPlan], options: ClipOptions, advance: Advance
+    pool: WorkerPool, out: Folder, shards: list[ShardPlan], options: ClipOptions, advance: Advance
 ) -> Iterator[Failures]:
     """Make shards, in any order; yields the failures of each.
 
-    A clip that ends the process that makes it, or hangs, costs itself alone: its shard is made
-    again without it.
+    A clip that crashes or blocks its process loses only itself: its shard is made again without it.
     """
     jobs = [_Job(out, shard, options) for shard in shards]
     while jobs:
@@ -31,10 +30,10 @@ def make_shards(
             advance(max(0, step - steps[number]))
             steps[number] = step
 
-        for number, result in workers.run(_make, jobs, on_step):
+        for number, result in pool.run(_make, jobs, on_step):
             if isinstance(result, Lost):
                 advance(-steps[number])
-                again.append(_without(jobs[number], result, workers.reason(result)))
+                again.append(_without_clip(jobs[number], result, pool.reason(result)))
             else:
                 yield result
         jobs = again
@@ -48,16 +47,17 @@ class _Job:
     fatal: dict[str, str] = field(default_factory=dict)
 
 
-def _make(job: _Job, starting: Starting) -> Failures:
-    return make_shard(job.out, job.shard, job.options, starting, job.fatal)
+def _make(job: _Job, report_step: ReportStep) -> Failures:
+    return make_shard(job.out, job.shard, job.options, report_step, job.fatal)
 
 
-def _without(job: _Job, lost: Lost, reason: str) -> _Job:
-    """The job without the clip at which its process was lost."""
-    culprit = job.shard.clips[min(lost.step, len(job.shard.clips) - 1)].key
-    if culprit in job.fatal:
+def _without_clip(job: _Job, lost: Lost, reason: str) -> _Job:
+    """The job without the clip in which its process was lost. Raises UserError if it has been
+    left out already, so that something else ends the processes."""
+    key = job.shard.clips[min(lost.step, len(job.shard.clips) - 1)].key
+    if key in job.fatal:
         raise UserError(
-            "processes die again and again, perhaps for want of memory; finished shards are "
-            "kept: run the same command again, with fewer --workers"
+            "processes crash again and again, perhaps because memory is short; finished shards are "
+            "kept: run the same command again with fewer --workers"
         )
-    return replace(job, fatal={**job.fatal, culprit: reason})
+    return replace(job, fatal={**job.fatal, key: reason})

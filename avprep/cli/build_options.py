@@ -11,8 +11,8 @@ from avprep.cli.choices import cores
 from avprep.errors import UserError
 
 if TYPE_CHECKING:  # importing the build takes a while, which --help should not
-    from avprep.build.options import BuildOptions, Run, Task
-    from avprep.recordings.find_clips import Lists
+    from avprep.build.options import BuildOptions, RunOptions, Task
+    from avprep.recordings.find_clips import ListFiles
     from avprep.sphere.viewpoints import FixedViews, RandomViews
 
 _DEFAULT_VIEWS = 8
@@ -51,24 +51,24 @@ class BuildShardsOptions:
     task_count: int | None
     scheduler: str | None
 
-    def run(self) -> Run:
+    def run(self) -> RunOptions:
         """How the build is run. Raises UserError for options that exclude each other."""
-        from avprep.build.options import Run
+        from avprep.build.options import RunOptions
 
         task = self._task()
         if task is not None and self.scheduler is not None:
             raise UserError("--scheduler spreads the work by itself; leave out --task-index")
-        return Run(self.workers or cores(), task, self.append, self.scheduler)
+        return RunOptions(self.workers or cores(), task, self.append, self.scheduler)
 
-    def lists(self) -> Lists:
-        from avprep.recordings.find_clips import Lists
+    def lists(self) -> ListFiles:
+        from avprep.recordings.find_clips import ListFiles
 
-        return Lists(self.splits, self.segments)
+        return ListFiles(self.splits, self.segments)
 
     def build_options(self) -> BuildOptions:
         """What the set will hold. Raises UserError for options that exclude each other."""
         from avprep.build.options import BuildOptions
-        from avprep.formats.decide import Wanted
+        from avprep.formats.decide import FormatOverrides
         from avprep.sample.options import Cleaning, ClipOptions
 
         if self.size % 2:
@@ -89,7 +89,9 @@ class BuildShardsOptions:
             audio=self.audio,
             cleaning=Cleaning(self.drop_silent, self.drop_static, self.drop_mono),
         )
-        wanted = Wanted(self.projection, self.stereo, self.fisheye_fov, self.foa_convention)
+        wanted = FormatOverrides(
+            self.projection, self.stereo, self.fisheye_fov, self.foa_convention
+        )
         return BuildOptions(clip, wanted, self.layout, self.clip_duration, self.shard_size)
 
     def _viewpoints(self) -> RandomViews | FixedViews:

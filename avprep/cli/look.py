@@ -38,13 +38,13 @@ def inspect(
 ) -> None:
     """What each file is, how it will be read and why, and what is suspicious about it."""
     from avprep.errors import ClipError, UserError
-    from avprep.formats.decide import Wanted, picture_format, sound_format
+    from avprep.formats.decide import FormatOverrides, picture_format, sound_format
     from avprep.look import inspect as inspection
     from avprep.media.probe import probe
 
-    wanted = Wanted(projection, stereo, foa_convention=foa_convention)
+    overrides = FormatOverrides(projection, stereo, foa_convention=foa_convention)
     files = inspection.files_of(paths)
-    results = inspection.inspect_all(files, wanted, workers or cores())
+    results = inspection.inspect_all(files, overrides, workers or cores())
     if as_json:
         click.echo(json.dumps(inspection.as_json(results), ensure_ascii=False, indent=1))
     else:
@@ -60,8 +60,8 @@ def inspect(
         media, heard = probe(video), probe(sound or video)
         if media.video is None or heard.audio is None:
             raise ClipError(f"{(sound or video).name} has no sound")
-        seen = picture_format(video, media.video, media.duration_s, wanted)
-        of = sound_format(sound or video, heard.audio, wanted)
+        seen = picture_format(video, media.video, media.duration_s, overrides)
+        of = sound_format(sound or video, heard.audio, overrides)
         field = inspection.excerpt(sound or video, heard, of)
     except ClipError as error:
         raise UserError(f"{error}; --sound names another file with its sound") from None

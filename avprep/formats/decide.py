@@ -56,7 +56,7 @@ class SoundFormat:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FormatOverrides:
     """What the user says of all recordings; ``auto`` where each is asked."""
 
     projection: str = "auto"
@@ -65,13 +65,13 @@ class Wanted:
     foa_convention: str = "auto"
 
     @property
-    def asks_of_pictures(self) -> bool:
+    def video_is_auto(self) -> bool:
         """Whether layouts may say what pictures are like: the user did not."""
         return self.projection == "auto" and self.stereo == "auto"
 
 
 def picture_format(
-    path: Path, picture: VideoTrack, duration_s: float, wanted: Wanted
+    path: Path, picture: VideoTrack, duration_s: float, overrides: FormatOverrides
 ) -> PictureFormat:
     """By the user's word, else the container's, else yt-dlp's, else the pixels'.
 
@@ -79,9 +79,9 @@ def picture_format(
     """
     tags = picture_tags(path, picture.height, picture.width)
     rotation = _rotation_of(path, tags)
-    stereo = tags.stereo if wanted.stereo == "auto" else wanted.stereo
-    if wanted.projection != "auto":
-        sphere = sphere_of(wanted.projection, wanted.fisheye_fov_deg)
+    stereo = tags.stereo if overrides.stereo == "auto" else overrides.stereo
+    if overrides.projection != "auto":
+        sphere = sphere_of(overrides.projection, overrides.fisheye_fov_deg)
         return PictureFormat(sphere, stereo or "mono", rotation, "by --projection")
     if tags.sphere is not None:
         where = f"its container says {tags.sphere.projection}"
@@ -138,10 +138,10 @@ def sphere_of(projection: str, fisheye_fov_deg: float = 180.0) -> Sphere:
     raise ValueError(f"no projection is called {projection!r}")
 
 
-def sound_format(path: Path, sound: AudioTrack, wanted: Wanted) -> SoundFormat:
+def sound_format(path: Path, sound: AudioTrack, overrides: FormatOverrides) -> SoundFormat:
     """By the user's word, else the container's, else what is usual for so many channels."""
-    if wanted.foa_convention != "auto":
-        return SoundFormat(wanted.foa_convention, None, "by --foa-convention")
+    if overrides.foa_convention != "auto":
+        return SoundFormat(overrides.foa_convention, None, "by --foa-convention")
     tags = sound_tags(path, sound.codec, sound.channels, sound.extradata)
     if tags is not None:
         return SoundFormat("ambix", tags.channels, tags.reason)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from avprep.build.finish import missing_shards
-from avprep.build.state import State
+from avprep.build.state import BuildState
 from shards.errors import ShardError
 from shards.folders import Folder, open_folder
 from shards.manifest import read_indices, read_manifest
@@ -28,7 +28,7 @@ def describe_set(place: Path | str) -> dict[str, Any]:
     try:
         manifest = read_manifest(root)
     except ShardError:
-        state = State.read(root)
+        state = BuildState.read(root)
         if state is None:
             raise
         done = len(state.shards) - len(missing_shards(root, state))

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from avprep.errors import ClipError, UserError, in_a_sentence
+from avprep.errors import ClipError, UserError, one_sentence
 from avprep.foa.ambix import level_dbfs, spatiality, to_ambix
-from avprep.formats.decide import SoundFormat, Wanted, picture_format, sound_format
+from avprep.formats.decide import FormatOverrides, SoundFormat, picture_format, sound_format
 from avprep.formats.guess_convention import Heard, listen
 from avprep.formats.guess_projection import small_frames
 from avprep.media.excerpt import read_excerpt
 from avprep.media.probe import Media, open_media, probe
-from avprep.recordings.recording import SIDE_SUFFIXES, VIDEO_SUFFIXES, side_files
-from avprep.workers import Workers
+from avprep.recordings.recording import AUDIO_SUFFIXES, VIDEO_SUFFIXES, audio_files
+from avprep.workers import WorkerPool
 
 _EXCERPT_S = 10.0
 _SILENT_DBFS = -60.0
@@ -58,7 +58,7 @@ def files_of(paths: tuple[Path, ...]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            kinds = (*VIDEO_SUFFIXES, *SIDE_SUFFIXES)
+            kinds = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
             inside = (p for p in path.rglob("*") if p.suffix.lower() in kinds and p.is_file())
             found += sorted(inside)
         elif path.exists():
@@ -70,13 +70,13 @@ def files_of(paths: tuple[Path, ...]) -> list[Path]:
     return found
 
 
-def inspect_all(files: list[Path], wanted: Wanted, workers: int) -> list[Inspection]:
+def inspect_all(files: list[Path], overrides: FormatOverrides, workers: int) -> list[Inspection]:
     """Look at files side by side, in processes, since broken ones may end what reads them."""
     with (
-        Workers(min(workers, len(files)), _TIMEOUT_S) as crew,
+        WorkerPool(min(workers, len(files)), _TIMEOUT_S) as pool,
         tqdm(total=len(files), unit="file", disable=len(files) < _MANY) as bar,
     ):
-        answers = crew.ask(partial(inspect, wanted=wanted), files, bar.update)
+        answers = pool.map(partial(inspect, overrides=overrides), files, bar.update)
     return [
         Inspection(str(path), path.stat().st_size, suspicious=[answer])
         if isinstance(answer, str)
@@ -85,7 +85,7 @@ def inspect_all(files: list[Path], wanted: Wanted, workers: int) -> list[Inspect
     ]
 
 
-def inspect(path: Path, wanted: Wanted) -> Inspection:
+def inspect(path: Path, overrides: FormatOverrides) -> Inspection:
     """Look at a file; what cannot be read is said in ``suspicious``."""
     result = Inspection(str(path), path.stat().st_size)
     try:
@@ -94,16 +94,16 @@ def inspect(path: Path, wanted: Wanted) -> Inspection:
         late = result.audio.pop("begins_s", 0.0) if result.audio else 0.0
         if result.video is not None and media.video is not None:
             late -= result.video.pop("begins_s", 0.0)
-            result = _with_picture(result, path, media, wanted)
+            result = _with_picture(result, path, media, overrides)
         if result.audio is not None:
             result.audio["late_s"] = round(late, 4) if result.video is not None else 0.0
             if abs(result.audio["late_s"]) > _SYNC_S:
                 result.suspicious.append(f"its sound begins {late:+.3f} s after its picture")
-            result = _with_sound(result, path, media, wanted)
+            result = _with_sound(result, path, media, overrides)
         elif result.video is not None and _side_of(path) is None:
             result.suspicious.append("it has no sound; a file of the same name must hold it")
     except ClipError as error:
-        result.suspicious.append(in_a_sentence(error))
+        result.suspicious.append(one_sentence(error))
     return result
 
 
@@ -121,10 +121,12 @@ def _container(path: Path) -> dict[str, Any]:
     return found
 
 
-def _with_picture(result: Inspection, path: Path, media: Media, wanted: Wanted) -> Inspection:
+def _with_picture(
+    result: Inspection, path: Path, media: Media, overrides: FormatOverrides
+) -> Inspection:
     if media.video is None or result.video is None:
         return result
-    of = picture_format(path, media.video, media.duration_s, wanted)
+    of = picture_format(path, media.video, media.duration_s, overrides)
     result.video.update(
         width=media.video.width,
         height=media.video.height,
@@ -150,7 +152,9 @@ def _with_picture(result: Inspection, path: Path, media: Media, wanted: Wanted) 
     return result
 
 
-def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) -> Inspection:
+def _with_sound(
+    result: Inspection, path: Path, media: Media, overrides: FormatOverrides
+) -> Inspection:
     if media.audio is None or result.audio is None:
         return result
     side = _side_of(path)
@@ -164,7 +168,7 @@ def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) ->
                 f"{result.duration_s:.1f} s"
             )
         return result
-    of = sound_format(path, media.audio, wanted)
+    of = sound_format(path, media.audio, overrides)
     result.audio.update(
         channels=media.audio.channels,
         sample_rate=media.audio.sample_rate,
@@ -207,9 +211,9 @@ def _with_sound(result: Inspection, path: Path, media: Media, wanted: Wanted) ->
 
 def _side_of(video: Path) -> Path | None:
     """The file whose sound a build takes instead of the one inside."""
-    sides = side_files(video.parent, video.stem)
+    sides = audio_files(video.parent, video.stem)
     if video.parent.name == "video":
-        sides += side_files(video.parent.parent / "audio", video.stem)
+        sides += audio_files(video.parent.parent / "audio", video.stem)
     return sides[0] if len(sides) == 1 else None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from avprep.look.verify_shard import Fault, verify_shard
-from avprep.workers import Workers
+from avprep.workers import WorkerPool
 from shards.folders import Folder, open_folder
 from shards.manifest import read_manifest
 from shards.schema import ShardEntry
@@ -22,11 +22,11 @@ def verify_set(place: Path | str, quick: bool, workers: int) -> tuple[int, list[
     entries = [(split, entry) for split, shards in manifest.splits.items() for entry in shards]
     faults: list[str] = []
     with (
-        Workers(workers) as crew,
+        WorkerPool(workers) as pool,
         tqdm(total=len(entries), unit="shard", desc="verify", smoothing=0) as bar,
     ):
         check = partial(_check, root, quick)
-        for (_, entry), found in zip(entries, crew.ask(check, entries, bar.update), strict=True):
+        for (_, entry), found in zip(entries, pool.map(check, entries, bar.update), strict=True):
             if isinstance(found, str):
                 found = [Fault(entry.file, found)]
             faults += map(str, found)

@@ -1,4 +1,4 @@
-"""Cutting recordings into clips, each with a key and a split of its own."""
+"""Cutting recordings into clips, each with a key and a split."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from avprep.media.probe import Media
 from avprep.recordings.lists import UNLISTED
 from avprep.recordings.recording import Recording
 
-SHORTEST_CLIP_S = 1.0
+MIN_CLIP_S = 1.0
 DEFAULT_SPLIT = "train"
-_LONGEST_KEY = 64
+_MAX_SLUG_LENGTH = 64
 _DURATION_TOLERANCE_S = 0.25
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip to be made: ``duration_s`` seconds from ``offset_s`` in its files.
+    """A clip to make: ``duration_s`` seconds of its files, from ``offset_s`` on.
 
-    ``start_s`` is the same moment in the original recording ``source``, of which the files may be
-    a part; ``file`` is the video's path relative to the input folder; ``picture`` and ``sound``
-    say how the files are to be read. ``maps`` is a folder of label maps, and the clip begins at
-    ``maps_offset_s`` of what they are of. ``flat``: it is an ordinary video, not of the sphere.
+    ``start_s`` is the same time in the original recording ``source``, of which the files may be a
+    part; ``file`` is the video's path relative to the input folder. ``truth`` is a file of labels
+    in time; ``maps`` is a folder of label maps, in which the clip begins at ``maps_offset_s``.
+    ``flat``: an ordinary video, not a 360° one. ``media`` is what video and audio file hold, if
+    that is known already.
     """
 
     key: str
@@ -37,8 +38,8 @@ class Clip:
     start_s: float
     offset_s: float
     duration_s: float
-    picture: PictureFormat = PictureFormat()  # noqa: RUF009
-    sound: SoundFormat = SoundFormat()  # noqa: RUF009
+    video_format: PictureFormat = PictureFormat()  # noqa: RUF009
+    audio_format: SoundFormat = SoundFormat()  # noqa: RUF009
     label: str | None = None
     folds: tuple[str, ...] | None = None
     truth: Path | None = None
@@ -46,14 +47,13 @@ class Clip:
     maps_offset_s: float = 0.0
     flat: bool = False
     media: tuple[Media, Media] | None = None
-    """What video and audio file hold, if that is known already."""
 
 
-def cut(recording: Recording, duration_s: float, clip_s: float) -> list[Clip]:
-    """Consecutive clips of ``clip_s`` seconds; a rest of at least half a clip is one as well.
+def cut_clips(recording: Recording, duration_s: float, clip_s: float) -> list[Clip]:
+    """Consecutive clips of ``clip_s`` seconds; a remainder of at least half a clip is one as well.
 
-    A recording, or a wanted window of it, that is shorter than a clip is one clip; a window that
-    begins after the end is none. The clips' ``key`` and ``split`` are still empty.
+    A recording or window that is shorter than a clip becomes one clip; a window that begins after
+    the end of the recording becomes none. ``key``, ``split`` and formats are filled in later.
     """
     clips = []
     for start_s, length_s in recording.windows or ((0.0, duration_s),):
@@ -68,10 +68,10 @@ def _cut_window(
     recording: Recording, window_s: float, duration_s: float, clip_s: float
 ) -> list[Clip]:
     whole = int((duration_s + _DURATION_TOLERANCE_S) // clip_s)
-    rest = duration_s - whole * clip_s
-    lengths = [clip_s] * whole
-    if rest >= max(clip_s / 2, SHORTEST_CLIP_S) or not whole:
-        lengths.append(min(clip_s, max(rest, 0.0)))
+    remainder_s = duration_s - whole * clip_s
+    durations_s = [clip_s] * whole
+    if remainder_s >= max(clip_s / 2, MIN_CLIP_S) or not whole:
+        durations_s.append(min(clip_s, max(remainder_s, 0.0)))
     maps = None
     if recording.maps is not None:
         maps = recording.maps / window_name(recording.source, recording.start_s + window_s)
@@ -86,14 +86,14 @@ def _cut_window(
             file=recording.file,
             start_s=recording.start_s + window_s + number * clip_s,
             offset_s=window_s + number * clip_s,
-            duration_s=length,
+            duration_s=clip_duration_s,
             label=recording.label,
             folds=recording.folds,
             maps=maps,
             maps_offset_s=number * clip_s if maps is not None else 0.0,
             flat=recording.flat,
         )
-        for number, length in enumerate(lengths)
+        for number, clip_duration_s in enumerate(durations_s)
     ]
 
 
@@ -103,22 +103,22 @@ def window_name(source: str, start_s: float) -> str:
 
 
 def clip_key(source: str, start_s: float) -> str:
-    """The key of a clip, of ``[A-Za-z0-9_-]`` alone: stable, and unique for (source, start).
+    """A clip's key: stable, unique for (source, start), and made of ``[A-Za-z0-9_-]`` only.
 
-    Where the source's name has other characters or is long, a hash of it keeps keys apart.
+    A hash is added if the source's name has other characters or is long, so that keys differ.
     """
     start = f"{start_s:.0f}" if start_s == int(start_s) else f"{round(start_s * 1000)}ms"
     slug = re.sub(r"[^A-Za-z0-9_-]+", "_", source)
-    if slug != source or len(slug) > _LONGEST_KEY:
+    if slug != source or len(slug) > _MAX_SLUG_LENGTH:
         digest = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:10]
-        slug = f"{slug[: _LONGEST_KEY - 11]}_{digest}"
+        slug = f"{slug[: _MAX_SLUG_LENGTH - 11]}_{digest}"
     return f"{slug}-{start}"
 
 
-def split_of(clip: Clip, splits: dict[str, str]) -> str | None:
-    """A clip's split by its source, its key or its file's name; None where no list has it.
+def find_split(clip: Clip, splits: dict[str, str]) -> str | None:
+    """A clip's split by its source or its file's name; None if no list names it.
 
-    Without lists it is the layout's, or ``train``.
+    Without lists, it is the layout's split, or ``train``.
     """
     if not splits:
         return None if clip.split == UNLISTED else clip.split or DEFAULT_SPLIT

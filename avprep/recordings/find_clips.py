@@ -1,4 +1,4 @@
-"""From an input folder to its clips: each with its files, its split and its formats."""
+"""Finding the clips of an input folder, each with its files, split and formats."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from avprep.errors import ClipError, UserError, in_a_sentence
+from avprep.errors import ClipError, UserError, one_sentence
 from avprep.formats.decide import (
+    FormatOverrides,
     PictureFormat,
     SoundFormat,
-    Wanted,
     doubts_of,
     flat_format,
     picture_format,
     sound_format,
 )
 from avprep.media.probe import Media, probe_both
-from avprep.recordings.clips import Clip, clip_key, cut, split_of
+from avprep.recordings.clips import Clip, clip_key, cut_clips, find_split
 from avprep.recordings.labelled import LAYOUTS_WITH_FOLDS
 from avprep.recordings.layouts import find_recordings
-from avprep.recordings.lists import default_splits, read_splits
+from avprep.recordings.lists import read_default_splits, read_splits
 from avprep.recordings.recording import Failure, Recording
 
 
 @dataclass(frozen=True)
-class Lists:
-    """Lists beside the recordings, None for those that are in their folder: a folder of split
-    lists, and YT-360's list of moments at which clips begin."""
+class ListFiles:
+    """Lists that the user names; None for those in the input folder.
+
+    ``splits`` is a folder of split lists, ``segments`` a list of the seconds at which clips begin,
+    as YT-360 has one.
+    """
 
     splits: Path | None = None
     segments: Path | None = None
@@ -37,8 +40,8 @@ class Lists:
 
 @dataclass(frozen=True)
 class FoundClips:
-    """Clips with keys and splits, what cannot be one, how many clips are in no split list, the
-    layout that was read, and what of it a person should check, in sentences."""
+    """The clips of an input folder, recordings that failed, the number of clips that no split list
+    names, the layout, and doubts about formats that a person should check, in sentences."""
 
     clips: tuple[Clip, ...]
     failures: tuple[Failure, ...]
@@ -50,80 +53,133 @@ class FoundClips:
         return replace(self, clips=tuple(clip for clip in self.clips if clip.key not in keys))
 
 
+@dataclass(frozen=True)
+class Examined:
+    """A recording's duration and formats, doubts about them that a person should check, and what
+    its files hold, if they were opened."""
+
+    duration_s: float
+    video_format: PictureFormat
+    audio_format: SoundFormat
+    doubts: tuple[str, ...] = ()
+    media: tuple[Media, Media] | None = None
+
+
+_MapFiles = Callable[[Callable[[Recording], Examined | str], list[Recording]], list[Examined | str]]
+"""Calls a function with all recordings and returns its results, as ``map`` does."""
+
+
 def find_clips(
     raw: Path,
     layout: str,
-    lists: Lists,
+    lists: ListFiles,
     clip_s: float,
-    wanted: Wanted,
-    ask: Callable[[Callable[[Recording], Answer | str], list[Recording]], list[Answer | str]],
+    overrides: FormatOverrides,
+    map_files: _MapFiles,
 ) -> FoundClips:
-    """The clips to make of the recordings in ``raw``; ``ask`` maps a question over files, which
-    are asked for their length and formats.
+    """The clips of all recordings in ``raw``; files are examined with ``map_files``.
 
-    Raises UserError where there are none, or where lists or names contradict each other.
+    Raises UserError if there are none, or if lists or names contradict each other.
     """
     recordings, failures, layout = find_recordings(raw, layout, lists.segments, lists.splits)
-    splits = _splits(raw, layout, lists)
-    question = partial(answer_of, wanted=wanted)
-    unknown = [r for r in recordings if not (r.formats_known and wanted.asks_of_pictures)]
-    asked = dict(zip(unknown, ask(question, unknown), strict=True))
-    answers = [asked.get(recording) or question(recording) for recording in recordings]
+    splits = _read_split_lists(raw, layout, lists)
     clips: list[Clip] = []
-    doubts: defaultdict[str, list[str]] = defaultdict(list)
+    files_by_doubt: defaultdict[str, list[str]] = defaultdict(list)
     unlisted = 0
-    for recording, answer in zip(recordings, answers, strict=True):
-        if isinstance(answer, str):
+    examined = _examine_all(recordings, overrides, map_files)
+    for recording, result in zip(recordings, examined, strict=True):
+        if isinstance(result, str):
             names = (recording.video.name, recording.audio.name)
-            named = answer if any(n in answer for n in names) else f"{recording.file}: {answer}"
-            failures.append(Failure(recording.source, "probe", named))
+            is_named = any(name in result for name in names)
+            reason = result if is_named else f"{recording.file}: {result}"
+            failures.append(Failure(recording.source, "probe", reason))
             continue
-        for doubt in answer.doubts:
-            doubts[doubt].append(recording.file)
+        for doubt in result.doubts:
+            files_by_doubt[doubt].append(recording.file)
         if recording.windows is not None:
-            failures += _late(recording, answer.duration_s)
-        # A labelled video is one example, however long.
-        longest_s = max(clip_s, answer.duration_s) if recording.flat else clip_s
-        for clip in cut(recording, answer.duration_s, longest_s):
-            split = split_of(clip, splits)
+            failures += _windows_after_end(recording, result.duration_s)
+        # A labelled video is one example, however long it is.
+        max_clip_s = max(clip_s, result.duration_s) if recording.flat else clip_s
+        for clip in cut_clips(recording, result.duration_s, max_clip_s):
+            split = find_split(clip, splits)
             if split is None:
                 unlisted += 1
             else:
-                key = clip_key(clip.source, clip.start_s)
-                picture, sound = answer.picture, answer.sound
-                formats = replace(clip, picture=picture, sound=sound, media=answer.media)
-                clips.append(replace(formats, key=key, split=split))
-    clips, twice = _unique(clips)
-    failures += twice
+                clips.append(
+                    replace(
+                        clip,
+                        key=clip_key(clip.source, clip.start_s),
+                        split=split,
+                        video_format=result.video_format,
+                        audio_format=result.audio_format,
+                        media=result.media,
+                    )
+                )
+    clips, duplicates = _without_duplicates(clips)
+    failures += duplicates
     if not clips and unlisted:
         raise UserError(
             f"none of the {unlisted} clips of {raw} is in a split list; check its names"
         )
-    said = tuple(
+    doubts = tuple(
         f"{files[0]}{f' and {len(files) - 1} more' if files[1:] else ''}: {doubt}"
-        for doubt, files in doubts.items()
+        for doubt, files in files_by_doubt.items()
     )
-    return FoundClips(tuple(clips), tuple(failures), unlisted, layout, said)
+    return FoundClips(tuple(clips), tuple(failures), unlisted, layout, doubts)
 
 
-def _splits(raw: Path, layout: str, lists: Lists) -> dict[str, str]:
+def _read_split_lists(raw: Path, layout: str, lists: ListFiles) -> dict[str, str]:
     if layout in LAYOUTS_WITH_FOLDS:
-        return {}  # they have read their own lists
+        return {}  # the layout has read its official lists
     if lists.splits is None:
-        return default_splits(raw)
+        return read_default_splits(raw)
     splits = read_splits(lists.splits)
     if not splits:
         raise UserError(f"--splits {lists.splits} holds no list such as train.txt with names")
     return splits
 
 
-def _late(recording: Recording, duration_s: float) -> list[Failure]:
-    """Wanted windows that a file is too short for."""
+def _examine_all(
+    recordings: list[Recording], overrides: FormatOverrides, map_files: _MapFiles
+) -> list[Examined | str]:
+    """`examine` for all recordings; only those whose formats are unknown are sent to workers."""
+    examine_one = partial(examine, overrides=overrides)
+    unknown = [r for r in recordings if not (r.formats_known and overrides.video_is_auto)]
+    results = dict(zip(unknown, map_files(examine_one, unknown), strict=True))
+    return [results.get(recording) or examine_one(recording) for recording in recordings]
+
+
+def examine(recording: Recording, overrides: FormatOverrides) -> Examined | str:
+    """A recording's duration and formats, or a sentence that says why it cannot be read."""
+    known = recording.formats_known and overrides.video_is_auto
+    if known and recording.duration_s is not None:
+        audio_format = SoundFormat(overrides.foa_convention)
+        return Examined(recording.duration_s, PictureFormat(), audio_format)
+    try:
+        media = probe_both(recording.video, recording.audio)
+        video, audio = media[0].video, media[1].audio
+        if video is None:
+            raise ClipError(f"{recording.file} has no video track; it is no 360° video")
+        duration_s = recording.duration_s or media[0].duration_s
+        if recording.flat:
+            video_format = flat_format(recording.video, video)
+            return Examined(duration_s, video_format, SoundFormat(), (), media)
+        video_format = picture_format(recording.video, video, duration_s, overrides)
+        audio_format = SoundFormat()
+        if audio is not None:
+            audio_format = sound_format(recording.audio, audio, overrides)
+        doubts = doubts_of(recording.audio, duration_s, video_format, audio_format)
+        return Examined(duration_s, video_format, audio_format, doubts, media)
+    except ClipError as error:
+        return one_sentence(error)
+
+
+def _windows_after_end(recording: Recording, duration_s: float) -> list[Failure]:
     return [
         Failure(
             recording.source,
             "find",
-            f"second {start_s:g} of {recording.file} is wanted, which ends at {duration_s:.1f} s; "
+            f"second {start_s:g} of {recording.file} is listed, which ends at {duration_s:.1f} s; "
             "correct the list of segments",
         )
         for start_s, _ in recording.windows or ()
@@ -131,48 +187,13 @@ def _late(recording: Recording, duration_s: float) -> list[Failure]:
     ]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a recording says of itself, and what of it a person should check."""
-
-    duration_s: float
-    picture: PictureFormat
-    sound: SoundFormat
-    doubts: tuple[str, ...] = ()
-    media: tuple[Media, Media] | None = None
-
-
-def answer_of(recording: Recording, wanted: Wanted) -> Answer | str:
-    """How long a recording is and how it will be read, or why it cannot be."""
-    known = recording.formats_known and wanted.asks_of_pictures
-    if known and recording.duration_s is not None:
-        convention = SoundFormat(wanted.foa_convention)
-        return Answer(recording.duration_s, PictureFormat(), convention)
-    try:
-        media = probe_both(recording.video, recording.audio)
-        seen, heard = media[0].video, media[1].audio
-        if seen is None:
-            raise ClipError(f"{recording.file} has no picture; it is no 360° video")
-        duration = recording.duration_s or media[0].duration_s
-        if recording.flat:
-            return Answer(duration, flat_format(recording.video, seen), SoundFormat(), (), media)
-        picture = picture_format(recording.video, seen, duration, wanted)
-        sound = SoundFormat()
-        if heard is not None:
-            sound = sound_format(recording.audio, heard, wanted)
-        doubts = doubts_of(recording.audio, duration, picture, sound)
-        return Answer(duration, picture, sound, doubts, media)
-    except ClipError as error:
-        return in_a_sentence(error)
-
-
-def _unique(clips: Iterable[Clip]) -> tuple[list[Clip], list[Failure]]:
-    """The clips that have keys of their own, and those whose key an earlier one has."""
-    seen: dict[str, Clip] = {}
+def _without_duplicates(clips: Iterable[Clip]) -> tuple[list[Clip], list[Failure]]:
+    """The clips without those whose key an earlier one has, and failures for these."""
+    by_key: dict[str, Clip] = {}
     failures = []
     for clip in clips:
-        other = seen.setdefault(clip.key, clip)
-        if other is not clip:
-            reason = f"{clip.file} would get the key {clip.key} as {other.file} does; take one away"
+        first = by_key.setdefault(clip.key, clip)
+        if first is not clip:
+            reason = f"{clip.file} would get the key {clip.key} of {first.file}; remove one of them"
             failures.append(Failure(clip.source, "find", reason))
-    return list(seen.values()), failures
+    return list(by_key.values()), failures

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from avprep.errors import UserError
-from avprep.recordings.lists import UNLISTED, read_list
-from avprep.recordings.recording import VIDEO_SUFFIXES, Failure, Recording, files_in, is_kind
+from avprep.recordings.lists import UNLISTED, read_lines
+from avprep.recordings.recording import VIDEO_SUFFIXES, Failure, Recording, files_in, has_suffix
 
 _UCF101_NAME = re.compile(r"v_(?P<label>\w+)_g\d\d_c\d\d")
 _UCF101_LIST = re.compile(r"(?P<role>train|test)list(?P<fold>\d\d)")
@@ -20,16 +20,16 @@ _KINETICS_SPLITS = ("train", "val", "validate", "validation", "test")
 _UNUSED = "unused"
 
 _Roles = dict[str, dict[int, str]]
-"""For each video, as ``label/file name``, its role (train, test, unused) in each fold."""
+"""Maps each video, named ``label/file name``, to its role (train, test, unused) by fold number."""
 
 
-def recognise_labelled(raw: Path, files: list[Path]) -> str | None:
-    """ucf101, hmdb51 or kinetics, by the files in a folder; None for other folders."""
+def detect_labelled(raw: Path, files: list[Path]) -> str | None:
+    """The layout (ucf101, hmdb51 or kinetics) of a folder by its files; None for other folders."""
     if any(_UCF101_LIST.fullmatch(path.stem) and path.suffix == ".txt" for path in files):
         return "ucf101"
     if any(_HMDB51_LIST.fullmatch(path.stem) and path.suffix == ".txt" for path in files):
         return "hmdb51"
-    videos = [path for path in files if is_kind(path, VIDEO_SUFFIXES)]
+    videos = [path for path in files if has_suffix(path, VIDEO_SUFFIXES)]
     if videos and all(_UCF101_NAME.fullmatch(path.stem) for path in videos):
         return "ucf101"
     if videos and all(
@@ -40,52 +40,54 @@ def recognise_labelled(raw: Path, files: list[Path]) -> str | None:
 
 
 def _ucf101(raw: Path, lists: Path) -> tuple[list[Recording], list[Failure]]:
-    """``ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi`` and ``trainlist01.txt``, ``testlist01.txt``,
-    … with lines ``ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi [label]``."""
+    """Videos ``ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi``, and lists ``trainlist01.txt``,
+    ``testlist01.txt``, … with lines ``ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi [label]``."""
     roles: _Roles = defaultdict(dict)
-    for path in _lists(lists):
+    for path in _list_files(lists):
         match = _UCF101_LIST.fullmatch(path.stem)
         if match is not None:
-            for line in _lines(path):
-                roles[_last_two(Path(line.split()[0]))][int(match["fold"])] = match["role"]
+            for line in _non_empty_lines(path):
+                roles[_label_and_name(Path(line.split()[0]))][int(match["fold"])] = match["role"]
     return _in_folds(raw, lists, roles)
 
 
 def _hmdb51(raw: Path, lists: Path) -> tuple[list[Recording], list[Failure]]:
-    """``brush_hair/NAME.avi`` and ``brush_hair_test_split1.txt``, … with lines ``NAME.avi ROLE``
-    (0: unused, 1: train, 2: test)."""
+    """Videos ``brush_hair/NAME.avi``, and lists ``brush_hair_test_split1.txt``, … with lines
+    ``NAME.avi ROLE`` (0: unused, 1: train, 2: test)."""
     roles: _Roles = defaultdict(dict)
-    for path in _lists(lists):
+    for path in _list_files(lists):
         match = _HMDB51_LIST.fullmatch(path.stem)
         if match is not None:
-            for line in _lines(path):
+            for line in _non_empty_lines(path):
                 name, _, role = line.rpartition(" ")
                 if role not in _HMDB51_ROLES:
-                    raise UserError(f"{path}: {line!r} ends in none of 0, 1, 2")
+                    raise UserError(f"{path}: {line!r} does not end in 0, 1 or 2")
                 roles[f"{match['label']}/{name.strip()}"][int(match["fold"])] = _HMDB51_ROLES[role]
     return _in_folds(raw, lists, roles)
 
 
 def _in_folds(raw: Path, lists: Path, roles: _Roles) -> tuple[list[Recording], list[Failure]]:
-    """All videos, labelled by their folders. A video's split is its role in the first fold, and
-    those that no fold uses are left out."""
+    """All videos that a fold uses, labelled by their folders. A video's split is its role in the
+    first fold."""
     if not roles:
         raise UserError(
             f"{lists} holds no official split lists; put them beside the videos, or name their "
             "folder with --splits"
         )
-    folds = range(1, 1 + max(max(of_video) for of_video in roles.values()))
+    folds = range(1, 1 + max(max(by_fold) for by_fold in roles.values()))
     recordings: list[Recording] = []
     failures: list[Failure] = []
     seen = set()
     for video in _videos(raw):
-        name = _last_two(video)
+        name = _label_and_name(video)
         seen.add(name)
-        of_video = tuple(roles.get(name, {}).get(fold, _UNUSED) for fold in folds)
+        video_roles = tuple(roles.get(name, {}).get(fold, _UNUSED) for fold in folds)
         if name not in roles:
-            recordings.append(_flat(raw, video, video.stem, split=UNLISTED))
-        elif set(of_video) != {_UNUSED}:
-            recordings.append(_flat(raw, video, video.stem, split=of_video[0], folds=of_video))
+            recordings.append(_recording(raw, video, video.stem, split=UNLISTED))
+        elif set(video_roles) != {_UNUSED}:
+            recordings.append(
+                _recording(raw, video, video.stem, split=video_roles[0], folds=video_roles)
+            )
     for name in sorted(roles.keys() - seen):
         if set(roles[name].values()) != {_UNUSED}:
             reason = f"{name} is in the split lists, but not among the videos; download it again"
@@ -94,12 +96,12 @@ def _in_folds(raw: Path, lists: Path, roles: _Roles) -> tuple[list[Recording], l
 
 
 def _kinetics(raw: Path, _: Path) -> tuple[list[Recording], list[Failure]]:
-    """``train/LABEL/{ID}_{start}_{end}.mp4``; one of the split folders may be ``raw`` itself."""
+    """Videos ``train/LABEL/{ID}_{start}_{end}.mp4``; ``raw`` may also be one split's folder."""
     recordings, failures = [], []
     for video in _videos(raw):
         parents = video.relative_to(raw).parts[:-1]
         if not parents or parents[-1] in _KINETICS_SPLITS:
-            reason = f"{video.relative_to(raw)} lies in no folder with the name of its class"
+            reason = f"{video.relative_to(raw)} does not lie in a folder named after its class"
             failures.append(Failure(video.stem, "find", reason))
             continue
         above = (*parents[::-1], raw.absolute().name)
@@ -107,11 +109,11 @@ def _kinetics(raw: Path, _: Path) -> tuple[list[Recording], list[Failure]]:
         match = _KINETICS_NAME.fullmatch(video.stem)
         source = match["source"] if match else video.stem
         start_s = float(match["start"]) if match else 0.0
-        recordings.append(_flat(raw, video, source, start_s, split))
+        recordings.append(_recording(raw, video, source, start_s, split))
     return recordings, failures
 
 
-def _flat(
+def _recording(
     raw: Path,
     video: Path,
     source: str,
@@ -133,22 +135,22 @@ def _flat(
 
 
 def _videos(raw: Path) -> list[Path]:
-    return [path for path in files_in(raw, recursive=True) if is_kind(path, VIDEO_SUFFIXES)]
+    return [path for path in files_in(raw, recursive=True) if has_suffix(path, VIDEO_SUFFIXES)]
 
 
-def _lists(folder: Path) -> list[Path]:
+def _list_files(folder: Path) -> list[Path]:
     return [path for path in files_in(folder, recursive=True) if path.suffix == ".txt"]
 
 
-def _lines(path: Path) -> list[str]:
+def _non_empty_lines(path: Path) -> list[str]:
     try:
-        lines = read_list(path)
+        lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as a list of videos: {error}") from None
     return [line.strip() for line in lines if line.strip()]
 
 
-def _last_two(path: Path) -> str:
+def _label_and_name(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
@@ -157,7 +159,7 @@ FLAT_LAYOUTS: dict[str, Callable[[Path, Path], tuple[list[Recording], list[Failu
     "hmdb51": _hmdb51,
     "kinetics": _kinetics,
 }
-"""How each is read: from the folder of videos and that of the split lists."""
+"""Maps each layout to its reader, called with the folders of the videos and the split lists."""
 
 LAYOUTS_WITH_FOLDS = ("ucf101", "hmdb51")
-"""Those that have official split lists of their own form."""
+"""Layouts with official split lists in their own formats."""

@@ -1,4 +1,4 @@
-"""Lists beside recordings: which split each belongs to, and where its clips begin."""
+"""Lists that come with recordings: the split of each, and the seconds at which clips begin."""
 
 from __future__ import annotations
 
@@ -10,43 +10,49 @@ from pathlib import Path
 from avprep.errors import UserError
 
 UNLISTED = "(unlisted)"
-"""In place of a split: the lists of the layout do not name the recording."""
+"""Takes the place of a split: the layout has split lists, and none of them names the recording."""
 _SEGMENTS = re.compile(r"(?P<name>.+?)\s+(?P<times>[^\s,]+(\s*,\s*[^\s,]+)*)")
 _SPLIT_LISTS = ("train", "test", "val", "validation")
-_NO_SPLITS = ("segments",)  # YT-360's list of moments stands beside its splits
+_NO_SPLITS = ("segments",)  # YT-360's list of clip starts lies beside its split lists
 
 
 def read_splits(folder: Path, names: tuple[str, ...] | None = None) -> dict[str, str]:
-    """Which split each listed name belongs to, from ``{split}.txt`` files with a name a line, or
-    ``{split}.csv`` files with a column ``id`` or ``file_path``.
+    """The split of each listed name.
 
-    ``names`` limits which files are read. Raises UserError where a name stands in two lists.
+    The lists are files ``{split}.txt`` with one name per line, or ``{split}.csv`` with a column
+    ``id`` or ``file_path``; ``names`` limits which splits are read. Raises UserError if a name is
+    in two lists.
     """
     splits: dict[str, str] = {}
     for path in sorted((*folder.glob("*.txt"), *folder.glob("*.csv"))):
         if path.stem in _NO_SPLITS or (names is not None and path.stem not in names):
             continue
         try:
-            lines = read_list(path)
+            lines = read_lines(path)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read as a list of names: {error}") from None
         if path.suffix == ".csv":
-            lines = _names_of_csv(path, lines)
+            lines = _names_in_csv(path, lines)
         for name in filter(None, (line.strip() for line in lines)):
             if splits.setdefault(name, path.stem) != path.stem:
                 raise UserError(
                     f"{name} is listed in {splits[name]}.txt and in {path.name} of {folder}; "
-                    "a recording belongs to one split"
+                    "a recording must be in one split only"
                 )
     return splits
 
 
-def read_list(path: Path) -> list[str]:
-    """A text file's lines, without the mark that some editors put first."""
+def read_default_splits(raw: Path) -> dict[str, str]:
+    """The split of each name in the lists ``train.txt``, ``test.txt``, … of an input folder."""
+    return read_splits(raw, _SPLIT_LISTS)
+
+
+def read_lines(path: Path) -> list[str]:
+    """A text file's lines, without the byte order mark that some editors write."""
     return path.read_text(encoding="utf-8-sig").splitlines()
 
 
-def _names_of_csv(path: Path, lines: list[str]) -> list[str]:
+def _names_in_csv(path: Path, lines: list[str]) -> list[str]:
     try:
         rows = list(csv.DictReader(lines))
     except csv.Error as error:
@@ -57,26 +63,23 @@ def _names_of_csv(path: Path, lines: list[str]) -> list[str]:
     return [Path(row[column] or "").name for row in rows]
 
 
-def default_splits(raw: Path) -> dict[str, str]:
-    """The lists ``train.txt``, ``test.txt``, … that an input folder brings along."""
-    return read_splits(raw, _SPLIT_LISTS)
-
-
 def read_segments(path: Path) -> dict[str, tuple[float, ...]]:
-    """The moments listed of each recording, from lines ``ID t1,t2,…`` with seconds.
+    """The seconds at which clips of each recording begin, from lines ``ID t1,t2,…``.
 
-    Raises UserError for another file.
+    Raises UserError for another kind of file.
     """
-    moments: dict[str, tuple[float, ...]] = {}
+    starts: dict[str, tuple[float, ...]] = {}
     try:
-        for line in filter(None, map(str.strip, read_list(path))):
+        for line in filter(None, map(str.strip, read_lines(path))):
             match = _SEGMENTS.fullmatch(line)
             times = [float(time) for time in match["times"].split(",")] if match else []
             if match is None or not all(0 <= time < math.inf for time in times):
                 raise ValueError(repr(line))
-            moments[match["name"]] = tuple(sorted(set(times)))
+            starts[match["name"]] = tuple(sorted(set(times)))
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path} is no list of lines `ID t1,t2,…` with seconds: {error}") from None
-    if not moments:
+        raise UserError(
+            f"{path} is not a list of lines `ID t1,t2,…` with seconds: {error}"
+        ) from None
+    if not starts:
         raise UserError(f"{path} lists no recording; its lines must be `ID t1,t2,…`")
-    return moments
+    return starts

@@ -1,4 +1,4 @@
-"""A recording of an input folder, and the files there."""
+"""A recording, and the media files in an input folder."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
-SIDE_SUFFIXES = (".wav", ".flac", ".m4a", ".ogg", ".opus", ".amb")
+AUDIO_SUFFIXES = (".wav", ".flac", ".m4a", ".ogg", ".opus", ".amb")
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A video file with its sound: the whole of recording ``source`` or a part from ``start_s``.
+    """A video file with its audio: all of the original recording ``source``, or a part of it from
+    ``start_s`` on.
 
-    ``duration_s`` is None where the file must be asked for it; ``windows`` are the parts of the
-    file that are wanted, as (start, duration) in seconds, None for all of it; ``formats_known``
-    where the layout says what picture and sound are like; ``flat`` for an ordinary video, which is
-    no picture of the sphere. ``split`` and the role in each of several ``folds`` are the layout's;
-    ``truth`` is a file of labels in time, ``maps`` a folder that holds a folder of label maps for
-    each window, named by `window_name`.
+    ``file`` is the video's path relative to the input folder. ``duration_s`` is None if it must be
+    read from the file. ``windows`` are the parts of the file to use, as (start, duration) in
+    seconds; None for all of it. ``formats_known``: the layout defines the formats of video and
+    audio. ``flat``: an ordinary video, not a 360° one. ``split``, ``label`` and the role in each of
+    several ``folds`` are given by the layout. ``truth`` is a file of labels in time; ``maps`` is a
+    folder with one folder of label maps for each window, named by `window_name`.
     """
 
     source: str
@@ -39,7 +40,8 @@ class Recording:
 
 @dataclass(frozen=True)
 class Failure:
-    """A line of ``failures.jsonl``: what did not become a sample, at which stage, and why."""
+    """A line of ``failures.jsonl``: a recording or clip that is not in the set, the stage (find,
+    probe or clip) at which it failed, and the reason."""
 
     source: str
     stage: str
@@ -47,14 +49,17 @@ class Failure:
 
 
 def files_in(folder: Path, recursive: bool) -> list[Path]:
+    """All files in a folder, sorted, without hidden ones."""
     found = folder.rglob("*") if recursive else folder.glob("*")
     return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 
 
-def is_kind(path: Path, suffixes: tuple[str, ...]) -> bool:
+def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file has one of the suffixes, in lower or upper case."""
     return path.suffix.lower() in suffixes
 
 
-def side_files(folder: Path, stem: str) -> list[Path]:
-    candidates = (folder / f"{stem}{suffix}" for suffix in SIDE_SUFFIXES)
+def audio_files(folder: Path, stem: str) -> list[Path]:
+    """The audio files of a folder that belong to the video named ``stem``."""
+    candidates = (folder / f"{stem}{suffix}" for suffix in AUDIO_SUFFIXES)
     return [path for path in candidates if path.is_file()]

@@ -19,12 +19,12 @@ from avprep.media.ffmpeg import AudioRequest
 from avprep.media.probe import Media, VideoTrack, probe_both
 from avprep.media.timeline import shared_timeline
 from avprep.media.tone_map import ToneMap
-from avprep.recordings.clips import SHORTEST_CLIP_S, Clip
-from avprep.recordings.events import events_of
+from avprep.recordings.clips import MIN_CLIP_S, Clip
+from avprep.recordings.events import read_events
 from avprep.sample.label_maps import label_maps
 from avprep.sample.options import ClipOptions
 from avprep.sample.sound import encode_sound, field_of, no_sound
-from avprep.sample.thresholds import Stills, check_worth
+from avprep.sample.thresholds import MotionMeter, check_worth
 from avprep.sphere.crop import FRAMES_AT_ONCE, Cropper
 from avprep.sphere.projections import Sphere
 from avprep.sphere.viewpoints import RandomViews
@@ -51,10 +51,10 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
         else DecodedAudio(np.empty((0, 0), np.float32))
     )
     views = options.views.draw(clip.key, options.seed, _energy(clip, options, listening, heard))
-    stills = Stills(options.fps)
+    stills = MotionMeter(options.fps)
     picture = VideoDecoder(decoding)
     crops, frames = _crop_all(
-        picture, decoding, video_media, clip.picture.sphere, views, options, stills
+        picture, decoding, video_media, clip.video_format.sphere, views, options, stills
     )
     raw = heard.channels
     frames_s = frames / options.fps
@@ -83,7 +83,7 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
         sound = encode_sound(field, views, options)
     events, step_s = None, None
     if clip.truth is not None:
-        events, step_s = events_of(clip.truth, clip.offset_s, frames_s)
+        events, step_s = read_events(clip.truth, clip.offset_s, frames_s)
     members = {f"view{number:02d}.mp4": crop for number, crop in enumerate(crops)}
     members |= sound.members
     times_s = None
@@ -102,10 +102,10 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
         file=clip.file,
         file_start_s=clip.offset_s,
         source_format={
-            **asdict(clip.picture.sphere),
-            "stereo": clip.picture.stereo,
-            "rotation_deg": clip.picture.rotation_deg,
-            "foa_convention": clip.sound.convention,
+            **asdict(clip.video_format.sphere),
+            "stereo": clip.video_format.stereo,
+            "rotation_deg": clip.video_format.rotation_deg,
+            "foa_convention": clip.audio_format.convention,
         },
         label=clip.label,
         events=events,
@@ -135,7 +135,7 @@ def _decodings(
 ) -> tuple[VideoRequest, AudioRequest | None]:
     """What is to be decoded of a clip's picture and sound; None where it may have no sound."""
     if video.video is None:
-        raise ClipError(f"{clip.video.name} has no picture; it is no 360° video")
+        raise ClipError(f"{clip.video.name} has no video track; it is no 360° video")
     if audio.audio is None and not clip.flat:
         raise ClipError(
             f"{clip.audio.name} has no sound; put its ambisonic sound beside it as a file of the "
@@ -145,12 +145,12 @@ def _decodings(
     # Sound only accompanies an ordinary video; where it ends early, the rest is silent.
     left = (both_s if not clip.flat else video.duration_s or np.inf) - clip.offset_s
     duration = min(clip.duration_s, left) if left > 0 else clip.duration_s
-    if duration < SHORTEST_CLIP_S and not clip.flat:
+    if duration < MIN_CLIP_S and not clip.flat:
         raise ClipError(
             f"{clip.video.name} has only {duration:.2f} s of picture with sound; clips must have "
-            f"at least {SHORTEST_CLIP_S:g} s"
+            f"at least {MIN_CLIP_S:g} s"
         )
-    stored, crop = _taken(video.video, clip.picture)
+    stored, crop = _taken(video.video, clip.video_format)
     decoding = VideoRequest(
         video=clip.video,
         start_s=video_zero_s + clip.offset_s,
@@ -158,7 +158,7 @@ def _decodings(
         fps=options.fps,
         frame_size=stored,
         crop=crop,
-        rotation_deg=clip.picture.rotation_deg,
+        rotation_deg=clip.video_format.rotation_deg,
         full_range=video.video.full_range,
         ten_bit=video.video.hdr is not None,
         max_pixels=video.video.max_pixels,
@@ -210,7 +210,7 @@ def _crop_all(
     sphere: Sphere,
     views: tuple[View, ...],
     options: ClipOptions,
-    stills: Stills,
+    stills: MotionMeter,
 ) -> tuple[list[bytes], int]:
     """The views' mp4 files and their number of frames; ``stills`` sees the frames as well, where
     clips are cleaned by them."""

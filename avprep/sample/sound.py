@@ -37,7 +37,7 @@ def field_of(raw: Sound, clip: Clip, sample_rate: int, samples: int, target_rate
     if clip.flat:
         sound = _mixed(check_audio(raw)[0])
     else:
-        sound = to_ambix(raw, clip.sound.convention, clip.sound.channels)
+        sound = to_ambix(raw, clip.audio_format.convention, clip.audio_format.channels)
     if sample_rate != target_rate:
         sound = soxr.resample(sound.T, sample_rate, target_rate, quality="HQ").T
     missing = max(0, samples - sound.shape[1])

@@ -27,7 +27,7 @@ class DroppedError(ClipError):
         self.numbers = numbers
 
 
-class Stills:
+class MotionMeter:
     """Small pictures of a clip's frames, a second apart."""
 
     def __init__(self, fps: float) -> None:
@@ -53,7 +53,7 @@ class Stills:
         return float(np.mean(self._differences)) if self._differences else float("inf")
 
 
-def check_worth(cleaning: Cleaning, field: NDArray[np.float32], stills: Stills) -> None:
+def check_worth(cleaning: Cleaning, field: NDArray[np.float32], stills: MotionMeter) -> None:
     """Raises DroppedError where a clip's field (4, samples) or pictures are below a threshold."""
     numbers = {
         "level_dbfs": round(level_dbfs(field), 1),

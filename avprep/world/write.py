@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from avprep.errors import UserError
-from avprep.processes import end_with_parent
+from avprep.processes import exit_with_parent
 from avprep.recordings.events import WORLD_FORMAT
 from avprep.world import picture as world_picture
 from avprep.world.scene import (
@@ -87,7 +87,7 @@ def prepare(
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=exit_with_parent)
 
 
 def _write_clips(out: Path, clips: int, seed: int, workers: int) -> Iterator[None]:

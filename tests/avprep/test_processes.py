@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from avprep import workers
 from avprep.build.build_shards import build_shards
-from avprep.build.options import BuildOptions, Run
-from avprep.formats.decide import Wanted
-from avprep.processes import Crew, Lost, Starting
-from avprep.recordings.find_clips import Lists
+from avprep.build.options import BuildOptions, RunOptions
+from avprep.formats.decide import FormatOverrides
+from avprep.processes import Lost, ProcessPool, ReportStep
+from avprep.recordings.find_clips import ListFiles
 from avprep.sample.options import ClipOptions
 from avprep.sphere.viewpoints import RandomViews
 from shards.reader import ShardSet
@@ -27,8 +27,8 @@ from shards.schema import View
 from tests.support.media import write_dot_recording
 
 
-def _hang_of_three(number: int, starting: Starting) -> int:
-    starting(1)
+def _hang_of_three(number: int, report_step: ReportStep) -> int:
+    report_step(1)
     if number == 3:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # as deaf as a decoder's loop
         time.sleep(1000)
@@ -36,14 +36,14 @@ def _hang_of_three(number: int, starting: Starting) -> int:
 
 
 def test_what_hangs_is_lost_and_the_rest_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("avprep.processes._STOP_S", 0.5)
-    crew = Crew(2)
-    results = dict(crew.run(_hang_of_three, range(8), 1.0))
-    crew.close()
-    assert results == {n: Lost(1, late=True) if n == 3 else -n for n in range(8)}
+    monkeypatch.setattr("avprep.processes._TERMINATE_S", 0.5)
+    pool = ProcessPool(2)
+    results = dict(pool.run(_hang_of_three, range(8), 1.0))
+    pool.close()
+    assert results == {n: Lost(1, timed_out=True) if n == 3 else -n for n in range(8)}
 
 
-def _wait_for_a_child(folder: Path, number: int, _: Starting) -> None:
+def _wait_for_a_child(folder: Path, number: int, _: ReportStep) -> None:
     child = subprocess.Popen(["sleep", "1000"])
     (folder / f"{number}.pid").write_text(str(child.pid))
     try:
@@ -54,23 +54,23 @@ def _wait_for_a_child(folder: Path, number: int, _: Starting) -> None:
 
 
 def test_what_hangs_ends_with_the_processes_that_it_started(tmp_path: Path) -> None:
-    crew = Crew(1)
-    results = list(crew.run(partial(_wait_for_a_child, tmp_path), [7], 1.0))
-    crew.close()
-    assert results == [(0, Lost(0, late=True))]
+    pool = ProcessPool(1)
+    results = list(pool.run(partial(_wait_for_a_child, tmp_path), [7], 1.0))
+    pool.close()
+    assert results == [(0, Lost(0, timed_out=True))]
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "7.pid").read_text()), 0)
 
 
-def _fail(number: int, _: Starting) -> None:
+def _fail(number: int, _: ReportStep) -> None:
     raise ValueError(f"number {number}")
 
 
 def test_what_a_function_raises_is_raised() -> None:
-    crew = Crew(1)
+    pool = ProcessPool(1)
     with pytest.raises(ValueError, match="number 5"):
-        list(crew.run(_fail, [5], 60.0))
-    crew.close()
+        list(pool.run(_fail, [5], 60.0))
+    pool.close()
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def test_a_clip_that_hangs_costs_itself_alone(
     for name in ("a", "b"):
         write_dot_recording(tmp_path / "raw", name, seconds=4.0)
     clip = ClipOptions(SlowViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 4.0)
-    options = BuildOptions(clip, Wanted(), "folder", 2.0, 256_000_000)
+    options = BuildOptions(clip, FormatOverrides(), "folder", 2.0, 256_000_000)
     result = build_shards(
-        tmp_path / "raw", tmp_path / "set", options, Lists(), Run(2, show_progress=False)
+        tmp_path / "raw", tmp_path / "set", options, ListFiles(), RunOptions(2, show_progress=False)
     )
     assert [failure.source for failure in result.failures] == ["b"]
     assert "reading it took more than 5 s and was stopped" in result.failures[0].reason

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from avprep.recordings.recording import SIDE_SUFFIXES, VIDEO_SUFFIXES
+from avprep.recordings.recording import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from shards.folders import open_folder
 from shards.manifest import read_manifest
 from shards.reader import ShardSet
@@ -294,7 +294,7 @@ def _violations_of_run(command: str, run: Run, allowed: tuple[int, ...]) -> list
 
 
 def _violations_of_inspection(raw: Path, run: Run, batch: list[Mutant]) -> list[Violation]:
-    kinds = (*VIDEO_SUFFIXES, *SIDE_SUFFIXES)
+    kinds = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
     media = sorted(str(path) for path in raw.rglob("*") if path.suffix in kinds)
     results = json.loads(run.output)
     if sorted(result["file"] for result in results) != media:

@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from avprep.recordings.recording import SIDE_SUFFIXES, VIDEO_SUFFIXES
+from avprep.recordings.recording import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from shards.geometry import encode_foa, unit_vector
 from tests.support.media import (
     equirectangular_texture,
@@ -57,10 +57,10 @@ def make_seeds() -> list[Seed]:
 
 def real_seeds(folder: Path) -> list[Seed]:
     """Real recordings in a folder, without files too large to be copied often."""
-    kinds = (*VIDEO_SUFFIXES, *SIDE_SUFFIXES)
+    kinds = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
     files = [p for p in sorted(folder.rglob("*")) if p.suffix in kinds and p.is_file()]
     files = [path for path in files if path.stat().st_size <= _LARGEST_REAL]
-    sounds = [path for path in files if path.suffix in SIDE_SUFFIXES]
+    sounds = [path for path in files if path.suffix in AUDIO_SUFFIXES]
     seeds = []
     for video in (path for path in files if path.suffix in VIDEO_SUFFIXES):
         beside = [sound for sound in sounds if sound.stem == video.stem] or [None, *sounds]

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from avprep.cli.main import main
 from avprep.errors import ClipError
-from avprep.recordings.events import starss_events
+from avprep.recordings.events import read_starss_events
 from shards.geometry import encode_foa, unit_vector
 from shards.reader import ShardSet
 from tests.fuzz.mutations import claim_size
@@ -117,12 +117,12 @@ def short_sound(raw: Path) -> str:
 def two_side_files(raw: Path) -> str:
     write_dot_recording(raw, "bad")
     write_wav(raw / "bad.flac", wave())
-    return "several sound files beside it (bad.wav, bad.flac)"
+    return "several audio files beside it (bad.wav, bad.flac)"
 
 
 def picture_only_in_name(raw: Path) -> str:
     write_wav(raw / "bad.mp4", wave())
-    return "no picture"
+    return "no video track"
 
 
 def speech_in_surround(raw: Path) -> str:
@@ -228,7 +228,7 @@ def test_recordings_of_one_name_cost_all_but_the_first(tmp_path: Path) -> None:
     (raw / "c.info.json").write_text("[" * 100_000)
     result = build(raw, "--out", out)
     assert result.exit_code == 1, result.output
-    assert "b.mp4 would get the key same-0 as a.mp4 does; take one away" in result.output
+    assert "b.mp4 would get the key same-0 of a.mp4; remove one of them" in result.output
     assert sorted(ShardSet(out).keys) == ["c-0", "same-0"]
 
 
@@ -236,8 +236,8 @@ def test_recordings_of_one_name_cost_all_but_the_first(tmp_path: Path) -> None:
 def test_labels_that_are_none_are_said(row: str, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"0,1,0,10,5\n{row}\n")
-    with pytest.raises(ClipError, match=r"a\.csv is no STARSS label file"):
-        starss_events(path, 0.0, 10.0)
+    with pytest.raises(ClipError, match=r"a\.csv is not a STARSS label file"):
+        read_starss_events(path, 0.0, 10.0)
 
 
 def test_every_clip_bad_makes_no_set(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_every_clip_bad_makes_no_set(tmp_path: Path) -> None:
     no_sound(raw)
     result = build(raw, "--out", out)
     assert result.exit_code == 2
-    assert "none of the clips went into a set" in result.output
+    assert "no clip could be put into the set" in result.output
     assert not (out / "manifest.json").exists()
     # Mended, the same command builds it.
     write_wav(raw / "bad.wav", wave())

@@ -141,7 +141,7 @@ def test_a_folder_with_another_set_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "foreign" / "train" / "train-000000.tar").write_bytes(b"precious")
     refused = build(tmp_path / "raw", "--out", tmp_path / "foreign")
     assert refused.exit_code == 2
-    assert "tar files that are not of this build" in refused.output
+    assert "tar files that are not part of this build" in refused.output
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_wrong_option_is_said_before_any_work(
 def test_no_recordings_are_said(tmp_path: Path) -> None:
     missing = build(tmp_path / "nowhere", "--out", tmp_path / "set")
     assert missing.exit_code == 2
-    assert "is no folder" in missing.output
+    assert "is not a folder" in missing.output
     (tmp_path / "raw").mkdir()
     nothing = build(tmp_path / "raw", "--out", tmp_path / "set")
     assert nothing.exit_code == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from avprep.build.options import BuildOptions
 from avprep.build.plan import plan_build
-from avprep.formats.decide import PictureFormat, SoundFormat, Wanted
+from avprep.formats.decide import FormatOverrides, PictureFormat, SoundFormat
 from avprep.recordings.clips import Clip
 from avprep.recordings.find_clips import FoundClips
 from avprep.sample.options import Cleaning, ClipOptions
@@ -27,7 +27,7 @@ OPTIONS = BuildOptions(
     ClipOptions(
         RandomViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60.0, cleaning=Cleaning(-60.0)
     ),
-    *(Wanted(), "folder", 4.0, 1000),
+    *(FormatOverrides(), "folder", 4.0, 1000),
 )
 
 

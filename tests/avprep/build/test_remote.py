@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from avprep.build import lease
-from avprep.build.state import locked
+from avprep.build.state import lock_output
 from avprep.cli.main import main
 from avprep.errors import UserError
 from shards.folders import LocalFolder, open_folder
@@ -192,13 +192,13 @@ def test_two_builds_into_one_bucket_the_second_is_refused(
     raw: Path, store: s3fs.S3FileSystem
 ) -> None:
     out = open_folder("s3://bucket/locked")
-    with locked(out, None) as check:
+    with lock_output(out, None) as check:
         for arguments in ((), ("--task-index", 0, "--task-count", 2)):
             second = build(raw, "--out", out, *FAST, "--workers", 1, *arguments)
             assert second.exit_code == 2
-            assert "another build is at work in s3://bucket/locked" in second.output
+            assert "another build is running in s3://bucket/locked" in second.output
         check()
-        with pytest.raises(UserError, match="cut off from s3://bucket/locked"):
+        with pytest.raises(UserError, match="disconnected from s3://bucket/locked"):
             _take_for_dead(store, "bucket/locked", check)
     assert store.find("bucket/locked") == []
 
@@ -210,7 +210,7 @@ def test_of_many_that_want_a_lock_at_once_one_has_it_at_a_time() -> None:
 
     def enter() -> None:
         nonlocal inside
-        with lease.leased(out, "end", ("end.",), "here", wait=True):
+        with lease.lease(out, "end", ("end.",), "here", wait=True):
             inside += 1
             most.append(inside)
             time.sleep(0.1)

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from avprep.build import dask_cluster
 from avprep.build.build_shards import build_shards
-from avprep.build.options import BuildOptions, Run
-from avprep.build.state import locked
-from avprep.formats.decide import Wanted
-from avprep.recordings.find_clips import Lists
+from avprep.build.options import BuildOptions, RunOptions
+from avprep.build.state import lock_output
+from avprep.formats.decide import FormatOverrides
+from avprep.recordings.find_clips import ListFiles
 from avprep.sample.options import ClipOptions
 from avprep.sphere.viewpoints import RandomViews
-from avprep.workers import DEADLY, Workers
+from avprep.workers import CRASHED, WorkerPool
 from shards.folders import open_folder
 from shards.reader import ShardSet
 from shards.schema import View
@@ -114,11 +114,11 @@ def test_a_build_killed_again_and_again_ends_with_the_same_bytes(
 
 def test_two_builds_in_one_folder_the_second_is_refused(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    with locked(open_folder(out), None):
+    with lock_output(open_folder(out), None):
         for arguments in ((), ("--task-index", 0, "--task-count", 2)):
             second = build(raw, "--out", out, *FAST, *arguments)
             assert second.exit_code == 2
-            assert "another build is at work" in second.output
+            assert "another build is running" in second.output
     assert build(raw, "--out", out, *FAST, "--workers", 2).exit_code == 0
 
 
@@ -195,9 +195,9 @@ def _die_of_three(number: int) -> int:
 
 
 def test_a_question_that_ends_its_process_is_answered_so() -> None:
-    with Workers(2) as crew:
-        answers = crew.ask(_die_of_three, list(range(8)))
-    assert answers == [0, -1, -2, DEADLY, -4, -5, -6, -7]
+    with WorkerPool(2) as pool:
+        answers = pool.map(_die_of_three, list(range(8)))
+    assert answers == [0, -1, -2, CRASHED, -4, -5, -6, -7]
 
 
 @dataclass(frozen=True)
@@ -214,21 +214,23 @@ class DeadlyViews(RandomViews):
 
 def test_a_clip_that_ends_its_process_costs_itself_alone(raw: Path, tmp_path: Path) -> None:
     clip = ClipOptions(DeadlyViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60)
-    options = BuildOptions(clip, Wanted(), "folder", 2.0, 256_000_000)
-    result = build_shards(raw, tmp_path / "set", options, Lists(), Run(2, show_progress=False))
-    assert [(f.source, f.reason) for f in result.failures] == [("b", f"b.mp4: {DEADLY}")]
+    options = BuildOptions(clip, FormatOverrides(), "folder", 2.0, 256_000_000)
+    result = build_shards(
+        raw, tmp_path / "set", options, ListFiles(), RunOptions(2, show_progress=False)
+    )
+    assert [(f.source, f.reason) for f in result.failures] == [("b", f"b.mp4: {CRASHED}")]
     assert len(ShardSet(tmp_path / "set")) == 7
 
 
 def test_a_clip_that_ends_dask_workers_costs_itself_alone(raw: Path, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     clip = ClipOptions(DeadlyViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60)
-    options = BuildOptions(clip, Wanted(), "folder", 2.0, 256_000_000)
+    options = BuildOptions(clip, FormatOverrides(), "folder", 2.0, 256_000_000)
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
         cluster.scheduler.allowed_failures = 0
-        run = Run(1, scheduler=cluster.scheduler_address, show_progress=False)
-        result = build_shards(raw, tmp_path / "set", options, Lists(), run)
-    assert [(f.source, f.reason) for f in result.failures] == [("b", f"b.mp4: {DEADLY}")]
+        run = RunOptions(1, scheduler=cluster.scheduler_address, show_progress=False)
+        result = build_shards(raw, tmp_path / "set", options, ListFiles(), run)
+    assert [(f.source, f.reason) for f in result.failures] == [("b", f"b.mp4: {CRASHED}")]
     assert len(ShardSet(tmp_path / "set")) == 7

@@ -137,7 +137,7 @@ def test_kinetics_class_folders(tmp_path: Path) -> None:
     write_flat(raw / "val" / "lbcdefghijk_000100_000110.avi")
     result = build(raw, "--out", tmp_path / "set", *ONE, "--layout", "kinetics")
     assert result.exit_code == 1
-    assert "lies in no folder with the name of its class" in result.output
+    assert "does not lie in a folder named after its class" in result.output
     cleaned = build(raw, "--out", tmp_path / "b", "--layout", "kinetics", "--drop-silent", -60)
     assert cleaned.exit_code == 2
     assert "--drop-mono are for 360° recordings; kinetics holds" in cleaned.output
@@ -230,7 +230,7 @@ def test_whole_recordings_are_cut_at_their_listed_moments(tmp_path: Path) -> Non
     result = build(raw, "--out", tmp_path / "set", *options)
     assert result.exit_code == 1
     assert "video/zbcdefghijk.mp4 is not listed in segments.txt" in result.output
-    assert "second 40 of video/abcdefgh-12.mp4 is wanted, which ends at 32.0 s" in result.output
+    assert "second 40 of video/abcdefgh-12.mp4 is listed, which ends at 32.0 s" in result.output
     shards = verified(tmp_path / "set")
     assert sorted(shards.keys) == ["abcdefgh-12-2", "abcdefgh-12-20500ms"]
     assert set(shards.sources) == {"abcdefgh-12"}
@@ -255,4 +255,4 @@ def test_whole_recordings_are_cut_at_their_listed_moments(tmp_path: Path) -> Non
         (tmp_path / "moments").write_text(f"x 1\n{line}\n")
         result = build(raw / "video", "--out", tmp_path / "d", *options)
         assert result.exit_code == 2
-        assert "moments is no list of lines `ID t1,t2,…`" in result.output
+        assert "moments is not a list of lines `ID t1,t2,…`" in result.output

@@ -121,7 +121,7 @@ def test_the_generated_worlds_truth_becomes_events(tmp_path: Path) -> None:
     options = ["--clip-duration", "5", "--views", "1", "--workers", "1"]
     result = build(raw, "--out", tmp_path / "set", *options)
     assert result.exit_code == 1
-    assert "abcdefghijk-17.json is no truth of a generated clip" in result.output
+    assert "abcdefghijk-17.json is not a truth file of a generated clip" in result.output
     shards = ShardSet(tmp_path / "set")
     infos = {info.key: info for info in map(shards.info, range(len(shards)))}
     assert sorted(infos) == ["abcdefghijk-12", "abcdefghijk-7", "place-00000-0", "place-00000-5"]

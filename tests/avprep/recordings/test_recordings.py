@@ -116,7 +116,7 @@ def test_the_yt360_layout_takes_youtubes_channels_and_the_lists(tmp_path: Path) 
     write_video(raw / "video" / "alone-7.mp4", [frame] * 24)
     result = build(raw, "--out", tmp_path / "set", "--views", 2)
     assert result.exit_code == 1
-    assert "video/alone-7.mp4 has no sound file audio/alone-7.m4a" in result.output
+    assert "video/alone-7.mp4 has no audio file audio/alone-7.m4a" in result.output
     for split, name in (("train", "-abcDEF_123"), ("test", "kqAZkf5Odyw")):
         shards = ShardSet(tmp_path / "set", split)
         assert (shards.keys, shards.sources) == ([f"{name}-80"], [name])
