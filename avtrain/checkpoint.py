@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from avtrain.config import Config
 from avtrain.errors import TrainingError
-from avtrain.run_folder import KEPT_CHECKPOINTS
 from shards.files import atomic_file
 
 VERSION = 3
@@ -117,28 +115,6 @@ class Checkpoint:
             ]
         if differing:
             raise TrainingError(f"{path} does not fit this run: {'; '.join(differing)}")
-
-
-def keep(path: Path, step: int, last: int, every: int | None) -> None:
-    """Keep the checkpoint in ``path``, of ``step``, beyond the next one: as one of the ``last``
-    (1: the newest, which ``path`` is), or, every ``every`` steps, for good. They lie in
-    ``checkpoints/``."""
-    folder = path.parent / KEPT_CHECKPOINTS
-    for_good = every is not None and step % every == 0
-    if last > 1 or for_good:
-        folder.mkdir(exist_ok=True)
-        name = folder / f"step-{step:08d}.pt"
-        name.unlink(missing_ok=True)
-        try:
-            os.link(path, name)  # both names are of the whole file, at no cost
-        except OSError:  # file systems without links
-            with atomic_file(name) as file:
-                file.write(path.read_bytes())
-    kept = sorted(folder.glob("step-*.pt"))
-    for old in kept[: max(0, len(kept) - last)] if last > 1 else kept:
-        number = int(old.stem.removeprefix("step-"))
-        if every is None or number % every:
-            old.unlink()
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,7 +14,7 @@ from avtrain.cli.common import AUDIO, FEATURES, one_sentence, options_as
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.config import Config, Precision, Task
     from avtrain.networks.losses import Negatives
-    from avtrain.pretrain.loop import RunOptions
+    from avtrain.pretrain.set_up import RunOptions
 
 PROFILED_STEPS, REHEARSED_STEPS = 20, 5
 
@@ -104,7 +104,7 @@ class PretrainOptions:
 
     def run_options(self) -> RunOptions:
         """Where and how long this start of the run works."""
-        from avtrain.pretrain.loop import RunOptions
+        from avtrain.pretrain.set_up import RunOptions
 
         return RunOptions(
             out=Path("runs") / f"{self.task}-{self.preset}" if self.out is None else self.out,

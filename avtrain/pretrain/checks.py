@@ -1,4 +1,4 @@
-"""What ends a run while it could go on, but to nothing good. All raise TrainingError."""
+"""Checks that end a run which could only continue to nothing good."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ from avtrain.errors import TrainingError
 from avtrain.networks.losses import ContrastiveLoss
 from avtrain.runtime.distributed import World
 from shards.reader import ShardSet
+
+TOLERATED_FAULTS = 10
+"""This number of unreadable clips never ends a run, unless none is allowed."""
+
+
+def too_many_faults(faults: int, clips: int, max_share: float) -> bool:
+    """Whether ``faults`` unreadable ones of ``clips`` clips are more than ``max_share`` allows."""
+    return faults > max(TOLERATED_FAULTS * (max_share > 0), max_share * clips)
 
 
 def check_loss(

@@ -17,7 +17,7 @@ from avtrain.config import Config
 from avtrain.data.batch import Batch
 from avtrain.data.plan import Step
 from avtrain.errors import TrainingError
-from avtrain.pretrain.loop import Prepared, RunOptions, prepare
+from avtrain.pretrain.set_up import Run, RunOptions, prepare
 from avtrain.run_folder import TRACE
 from avtrain.runtime.distributed import joined
 from shards.files import atomic_file
@@ -68,7 +68,7 @@ def rehearse(
         return [*_plan(run), *_costs(run, step_s, shares, read, steps)]
 
 
-def _step(run: Prepared, batches: Iterator[tuple[Step, Batch]]) -> None:
+def _step(run: Run, batches: Iterator[tuple[Step, Batch]]) -> None:
     trainer = run.trainer
     for piece in range(run.config.pieces):
         with trainer.timed("data"):
@@ -95,7 +95,7 @@ def _verdict(seconds: Mapping[str, float], total: float, workers: int) -> str:
     return f"{', '.join(parts)} ({how})"
 
 
-def _plan(run: Prepared) -> list[str]:
+def _plan(run: Run) -> list[str]:
     config, shards, world = run.config, run.shards, run.trainer.world
     entries = shards.manifest.splits[shards.split]
     gigabytes = sum(entry.bytes for entry in entries) / 1e9
@@ -113,7 +113,7 @@ def _plan(run: Prepared) -> list[str]:
     ]
 
 
-def _costs(run: Prepared, step_s: float, shares: str, read: list[int], steps: int) -> list[str]:
+def _costs(run: Run, step_s: float, shares: str, read: list[int], steps: int) -> list[str]:
     trainer = run.trainer
     counts = {
         name: sum(parameter.numel() for parameter in part.parameters()) / 1e6

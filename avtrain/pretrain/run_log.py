@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,10 +27,10 @@ class RunLog:
     """``OUT/log.jsonl`` from step ``total`` on, and the bar. ``last`` is the newest line, None
     before the first; ``clips`` and ``faults`` are counted in this process, since this start."""
 
-    def __init__(self, out: Path, total: int, world: World, bar: tqdm[Any]) -> None:
+    def __init__(self, out: Path, total: int, last_total: int, world: World) -> None:
         self.path = out / LOG
         self.faults_path = out / faults(world.rank)
-        self.world, self.bar = world, bar
+        self.world = world
         if world.first and self.path.exists():
             with self.path.open("a") as file:
                 _hold(file)  # which another run that writes there has
@@ -43,6 +44,13 @@ class RunLog:
         self._waited = 0.0
         self._step = total + 1
         self._file: IO[str] | None = None
+        self.bar = tqdm(
+            total=last_total,
+            initial=total,
+            unit="step",
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            disable=not world.first,
+        )
 
     def __enter__(self) -> RunLog:
         if self.world.first:

@@ -21,7 +21,8 @@ from avtrain.errors import TrainingError
 from avtrain.evals.frozen import load_networks
 from avtrain.networks.features import FeatureConfig, Features
 from avtrain.networks.models import AudioVisual
-from avtrain.pretrain.loop import RunOptions, pretrain
+from avtrain.pretrain.loop import pretrain
+from avtrain.pretrain.set_up import RunOptions
 from avtrain.published import import_checkpoint
 from avtrain.run_folder import CHECKPOINT
 from shards.geometry import encode_foa, rotate_foa, unit_vector

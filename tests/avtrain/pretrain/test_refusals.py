@@ -101,10 +101,10 @@ def test_a_loss_that_is_not_finite_names_the_clips(root: Path, tmp_path: Path) -
 def test_too_little_memory_is_said(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def learn(*arguments: object) -> None:
+    def backward(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(Trainer, "learn", learn)
+    monkeypatch.setattr(Trainer, "backward_and_step", backward)
     output = refused("pretrain", root, "--out", tmp_path / "run", *SMALL)
     assert "take a smaller --batch-size, or the same in more --pieces" in output
 
@@ -112,15 +112,15 @@ def test_too_little_memory_is_said(
 def test_weights_that_are_not_finite_are_not_saved(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn, steps = Trainer.learn, []
+    backward_and_step, steps = Trainer.backward_and_step, []
 
-    def learn_too_much(trainer: Trainer, *arguments: Any) -> None:
-        learn(trainer, *arguments)
+    def diverge(trainer: Trainer, *arguments: Any) -> None:
+        backward_and_step(trainer, *arguments)
         steps.append(1)
         if len(steps) == 2:
             next(trainer.model.parameters()).data.fill_(torch.nan)
 
-    monkeypatch.setattr(Trainer, "learn", learn_too_much)
+    monkeypatch.setattr(Trainer, "backward_and_step", diverge)
     out = tmp_path / "run"
     output = refused("pretrain", root, "--out", out, "--checkpoint-steps", 1, *SMALL)
     assert "after step 2 weights are not finite" in output

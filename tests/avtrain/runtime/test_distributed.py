@@ -21,8 +21,8 @@ from avtrain.checkpoint import Checkpoint
 from avtrain.cli.main import main
 from avtrain.config import Config, tiny, with_options
 from avtrain.networks.models import AudioVisual
-from avtrain.pretrain.loop import RunOptions, prepare
 from avtrain.pretrain.objective import Objective
+from avtrain.pretrain.set_up import RunOptions, prepare
 from avtrain.runtime.distributed import World, joined, make_batch_norm_global
 from tests.support import ROOT
 from tests.support.processes import children
