@@ -1,4 +1,4 @@
-"""Channel conventions, and where sound is said to come from."""
+"""Channel conventions, and estimates of the direction of arrival."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.support.media import noise
 DIRECTIONS = [(40, 25), (-140, -35), (180, 20), (-179, -50), (60, 80), (-100, -80)]
 
 
-def wave(azimuth: float, elevation: float, seed: int = 0, seconds: float = 2.0) -> np.ndarray:
+def plane_wave(azimuth: float, elevation: float, seed: int = 0, seconds: float = 2.0) -> np.ndarray:
     return encode_foa(noise(seconds, seed), unit_vector(azimuth, elevation))
 
 
-def test_every_convention_leads_to_the_same_field() -> None:
-    w, y, z, x = ambix = wave(70, 25)
+def test_every_convention_gives_the_same_field() -> None:
+    w, y, z, x = ambix = plane_wave(70, 25)
     zero = np.zeros_like(w)
     fuma = np.stack([w / np.sqrt(2), x, y, z]).astype(np.float32)
     youtube = np.stack([x, y, w, zero, z, zero])
@@ -37,7 +37,7 @@ def test_every_convention_leads_to_the_same_field() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5, 7, 8])
-def test_other_channels_are_refused(channels: int) -> None:
+def test_other_numbers_of_channels_are_refused(channels: int) -> None:
     with pytest.raises(ClipError, match=f"its sound has {channels} channel"):
         to_ambix(np.ones((channels, 100), dtype=np.float32), "auto")
     with pytest.raises(ClipError, match="YouTube's ambisonics has 6"):
@@ -45,20 +45,20 @@ def test_other_channels_are_refused(channels: int) -> None:
 
 
 @pytest.mark.parametrize(("azimuth", "elevation"), DIRECTIONS)
-def test_a_plane_wave_comes_from_where_it_comes(azimuth: float, elevation: float) -> None:
-    foa = wave(azimuth, elevation)
-    there = unit_vector(azimuth, elevation)
-    assert angle_between_deg(unit_vector(*intensity_direction(foa)), there) < 1e-3
+def test_the_direction_of_a_plane_wave_is_found(azimuth: float, elevation: float) -> None:
+    foa = plane_wave(azimuth, elevation)
+    direction = unit_vector(azimuth, elevation)
+    assert angle_between_deg(unit_vector(*intensity_direction(foa)), direction) < 1e-3
     loudest = loudest_direction(foa, 48_000)
     assert loudest is not None
-    assert angle_between_deg(unit_vector(*loudest), there) < 1.5
+    assert angle_between_deg(unit_vector(*loudest), direction) < 1.5
 
 
-def test_the_louder_of_two_sources_in_noise_is_found_and_both_are_on_the_map() -> None:
+def test_the_louder_of_two_sources_in_noise_is_found_and_both_appear_on_the_map() -> None:
     rng = np.random.default_rng(0)
     diffuse = rng.standard_normal((4, 96_000)) * np.array([[1], [0.58], [0.58], [0.58]]) * 0.01
-    gate = np.repeat(rng.random((2, 200)) < 0.4, 480, axis=1)  # they sound at different times
-    foa = gate[0] * wave(-120, 30) + gate[1] * 0.6 * wave(50, -20, seed=1)
+    gate = np.repeat(rng.random((2, 200)) < 0.4, 480, axis=1)  # active at different times
+    foa = gate[0] * plane_wave(-120, 30) + gate[1] * 0.6 * plane_wave(50, -20, seed=1)
     foa = (foa + diffuse).astype(np.float32)
     loudest = loudest_direction(foa, 48_000)
     assert loudest is not None

@@ -1,4 +1,4 @@
-"""Sound decoded in this process is that which ffmpeg decodes, wherever a clip begins."""
+"""Audio decoded in this process equals ffmpeg's, wherever a clip starts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KINDS = {
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("listen")
+    folder = tmp_path_factory.mktemp("decode")
     ending, encode = KINDS[request.param]
     time_s = np.arange(RATE * SECONDS) / RATE
     tones = np.sin(2 * np.pi * np.array([200, 310, 470, 730])[:, None] * time_s * (1 + time_s / 50))
@@ -43,11 +43,11 @@ def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.parametrize("start_s", [0.0, 2.345, 5.0])
-def test_it_is_what_ffmpeg_decodes(recording: Path, start_s: float) -> None:
+def test_both_decoders_give_the_same_audio(recording: Path, start_s: float) -> None:
     media = probe(recording)
     assert media.audio is not None
     assert media.audio.plain_layout
-    wanted = AudioRequest(
+    request = AudioRequest(
         audio=recording,
         file_start_s=media.start_s,
         start_s=media.start_s + start_s,
@@ -58,16 +58,22 @@ def test_it_is_what_ffmpeg_decodes(recording: Path, start_s: float) -> None:
         plain_layout=True,
         timeout_s=60.0,
     )
-    ours, theirs = decode_audio(wanted), decode_audio(replace(wanted, plain_layout=False))
-    assert ours.message == theirs.message == ""
-    for heard in (ours, theirs):
-        seconds = heard.channels.shape[1] / wanted.sample_rate
+    in_process, by_ffmpeg = (
+        decode_audio(request),
+        decode_audio(replace(request, plain_layout=False)),
+    )
+    assert in_process.message == by_ffmpeg.message == ""
+    for decoded in (in_process, by_ffmpeg):
+        seconds = decoded.channels.shape[1] / request.sample_rate
         assert seconds == pytest.approx(min(2.0, SECONDS - start_s), abs=0.1)
-    assert np.abs(ours.channels).max() == pytest.approx(0.2, abs=0.05)
-    # Matroska rounds time stamps to 1 ms, and at a file's beginning ffmpeg leaves out the packet
-    # that AAC needs for its first sound.
-    most, edge = wanted.sample_rate // 1000, wanted.sample_rate // 10
-    length = min(ours.channels.shape[1], theirs.channels.shape[1]) - 2 * edge
-    middle = theirs.channels[:, edge : edge + length]
-    shifted = [ours.channels[:, edge + k : edge + k + length] for k in range(-most, most + 1)]
+    assert np.abs(in_process.channels).max() == pytest.approx(0.2, abs=0.05)
+    # Matroska rounds time stamps to 1 ms, and at the start of a file ffmpeg drops the packet that
+    # AAC needs to decode its first samples.
+    max_shift, edge = request.sample_rate // 1000, request.sample_rate // 10
+    length = min(in_process.channels.shape[1], by_ffmpeg.channels.shape[1]) - 2 * edge
+    middle = by_ffmpeg.channels[:, edge : edge + length]
+    shifted = [
+        in_process.channels[:, edge + k : edge + k + length]
+        for k in range(-max_shift, max_shift + 1)
+    ]
     assert min(np.abs(each - middle).max() for each in shifted) < 1e-3

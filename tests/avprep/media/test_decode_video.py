@@ -1,4 +1,4 @@
-"""The right frames of any file, wherever a clip begins; and what is damaged is not passed off."""
+"""The right frames from any container, wherever a clip starts; damaged clips are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = {
 
 
 def write_numbered(path: Path, kind: str) -> None:
-    """Frames whose left half shows their number's sixteens, and the right half the rest."""
+    """Frames whose left half encodes their number // 16, and the right half their number % 16."""
     form, codec, options = KINDS[kind]
     with av.open(str(path), "w", format=form) as container:
         stream = container.add_stream(codec, rate=FPS, options=options)
@@ -43,24 +43,22 @@ def write_numbered(path: Path, kind: str) -> None:
         container.mux(stream.encode(None))
 
 
-def number_of(luma: np.ndarray) -> int:
+def read_number(luma: np.ndarray) -> int:
     left, right = luma[8:-8, 8:56].mean(), luma[8:-8, 72:-8].mean()
     return round((left - 20) / 10) * 16 + round((right - 20) / 12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("start_s", [0.0, 4.0, 9.0])
-def test_frames_are_those_on_screen_wherever_a_clip_begins(
-    kind: str, start_s: float, tmp_path: Path
-) -> None:
-    path = tmp_path / "a.mp4"  # what is inside counts
+def test_decoded_frames_are_those_on_screen(kind: str, start_s: float, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"  # the content decides, not the suffix
     write_numbered(path, kind)
-    wanted = VideoRequest(
+    request = VideoRequest(
         *(path, probe(path).start_s + start_s, 3.0, 5.0, (HEIGHT, WIDTH)),
         *(None, 0, False, False, 1 << 20, 60.0),
     )
-    decoder = VideoDecoder(wanted)
-    seen = [(number_of(planes[0]), count) for planes, count in decoder.frames(15)]
+    decoder = VideoDecoder(request)
+    seen = [(read_number(planes[0]), count) for planes, count in decoder.frames(15)]
     assert seen == [(round((start_s + k / 5) * FPS), 1) for k in range(15)]
 
 
@@ -68,7 +66,7 @@ def write_wave(raw: Path) -> None:
     write_wav(raw / "a.wav", encode_foa(noise(SECONDS), unit_vector(0, 0)))
 
 
-def test_a_clip_that_lacks_its_middle_is_refused(tmp_path: Path) -> None:
+def test_a_clip_whose_middle_is_damaged_is_refused(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     write_numbered(tmp_path / "whole.mkv", "mkv")
@@ -80,12 +78,12 @@ def test_a_clip_that_lacks_its_middle_is_refused(tmp_path: Path) -> None:
         for packet in whole.demux(video=0):
             if packet.pts is None:
                 continue
-            lost = packet
+            copied = packet
             if 2 < float(packet.pts * packet.time_base) < 7:
-                lost = av.Packet(bytes(packet.size))
-                lost.pts, lost.dts, lost.time_base = packet.pts, packet.dts, packet.time_base
-            lost.stream = stream
-            damaged.mux(lost)
+                copied = av.Packet(bytes(packet.size))
+                copied.pts, copied.dts, copied.time_base = packet.pts, packet.dts, packet.time_base
+            copied.stream = stream
+            damaged.mux(copied)
     write_wave(raw)
     result = build(raw, "--out", tmp_path / "set", "--projection", "equirect", "--workers", 1)
     assert result.exit_code == 2, result.output
@@ -93,8 +91,8 @@ def test_a_clip_that_lacks_its_middle_is_refused(tmp_path: Path) -> None:
     assert "it is damaged" in result.output
 
 
-def test_a_mirrored_picture_is_refused(tmp_path: Path) -> None:
-    """Its left would not be the sound's left."""
+def test_a_mirrored_video_is_refused(tmp_path: Path) -> None:
+    """Its left would not match the audio's left."""
     raw = tmp_path / "raw"
     raw.mkdir()
     write_numbered(raw / "a.mp4", "mp4")

@@ -1,4 +1,4 @@
-"""Encoding: the same frames always give the same bytes, and the index finds its way in them."""
+"""Encoding: the same frames always give the same bytes, and their index is correct."""
 
 from __future__ import annotations
 
@@ -24,41 +24,43 @@ def moving_texture(frames: int) -> list[NDArray[np.uint8]]:
     return list(np.clip(128 + steps, 16, 235).astype(np.uint8))
 
 
-def test_encoding_repeats_itself_whatever_was_in_memory() -> None:
+def test_encoding_is_deterministic_whatever_is_in_memory() -> None:
     still = np.full((SIZE * 3 // 2, SIZE), 90, dtype=np.uint8)
     still[30:50, 40:70] = 200
-    kinds = [[still] * 32, moving_texture(32), [still] * 32]
+    views_frames = [[still] * 32, moving_texture(32), [still] * 32]
     first: list[bytes] = []
     for _ in range(25):
-        files = encoded([np.stack(frames) for frames in zip(*kinds, strict=True)])
+        files = encode([np.stack(frames) for frames in zip(*views_frames, strict=True)])
         first = first or files
         assert files == first
 
 
-def encoded(frames: list[NDArray[np.uint8]]) -> list[bytes]:
+def encode(frames: list[NDArray[np.uint8]]) -> list[bytes]:
     encoder = CropEncoder(len(frames[0]), SIZE, Fraction(16), 2)
-    for views in frames:
-        encoder.add(views)
+    for crops in frames:
+        encoder.add(crops)
     return encoder.finish()
 
 
 def test_each_view_gets_its_own_frames() -> None:
-    """Its length is no whole number of GOPs; each frame is decoded by itself, as players do."""
-    kinds = np.stack([np.roll(moving_texture(30), 20 * view, axis=2) for view in range(3)])
-    kinds[:, :, 8 * 3 :] ^= 64 * (np.arange(3, dtype=np.uint8) % 2)[:, None, None, None]
-    for view, mp4 in enumerate(encoded(list(kinds.transpose(1, 0, 2, 3)))):
+    """The length is not a multiple of the GOP, and frames are decoded as players do."""
+    views_frames = np.stack([np.roll(moving_texture(30), 20 * view, axis=2) for view in range(3)])
+    views_frames[:, :, 8 * 3 :] ^= 64 * (np.arange(3, dtype=np.uint8) % 2)[:, None, None, None]
+    for view, mp4 in enumerate(encode(list(views_frames.transpose(1, 0, 2, 3)))):
         with av.open(io.BytesIO(mp4)) as container:
             shown = [frame.to_ndarray() for frame in container.decode(video=0)]
             assert container.streams.video[0].average_rate == 16
         assert len(shown) == 30
         np.testing.assert_allclose(
-            np.stack(shown)[:, :SIZE].mean(axis=2), kinds[view, :, :SIZE].mean(axis=2), atol=4
+            np.stack(shown)[:, :SIZE].mean(axis=2),
+            views_frames[view, :, :SIZE].mean(axis=2),
+            atol=4,
         )
 
 
 def test_the_index_finds_every_gop() -> None:
     frames = moving_texture(30)
-    (mp4,) = encoded([frame[None] for frame in frames])
+    (mp4,) = encode([frame[None] for frame in frames])
     avcc, gops, count = index_mp4(mp4)
     assert count == 30
     assert len(gops) == -(-30 // GOP_FRAMES) + 1
@@ -69,15 +71,15 @@ def test_the_index_finds_every_gop() -> None:
     assert np.abs(last[0, :, :, 1].astype(int).mean() - frames[26][:SIZE].mean()) < 30
 
 
-def test_the_index_takes_no_picture_for_its_decoder_configuration() -> None:
-    (mp4,) = encoded([frame[None] for frame in moving_texture(8)])
+def test_the_index_ignores_avcc_bytes_outside_the_moov_box() -> None:
+    (mp4,) = encode([frame[None] for frame in moving_texture(8)])
     avcc, gops, count = index_mp4(mp4)
     before = b"\x00\x00\x00\x14free" + b"xx\x00\x08avcCyyyy"
     assert index_mp4(before + mp4) == (avcc, tuple(offset + 20 for offset in gops), count)
 
 
-def test_damaged_crops_are_said_to_be() -> None:
-    (mp4,) = encoded([frame[None] for frame in moving_texture(8)])
+def test_damaged_crops_raise_shard_error() -> None:
+    (mp4,) = encode([frame[None] for frame in moving_texture(8)])
     avcc, gops, _ = index_mp4(mp4)
     with pytest.raises(ShardError, match="no mdat"):
         index_mp4(mp4[: gops[0] - 8])
@@ -87,7 +89,7 @@ def test_damaged_crops_are_said_to_be() -> None:
         CropDecoder(avcc).decode(mp4[gops[0] : gops[1]], 0, 9)
 
 
-def test_no_rotation_exceeds_full_scale() -> None:
+def test_rotation_safe_gain_keeps_every_rotation_within_full_scale() -> None:
     rng = np.random.default_rng(0)
     foa = 1.7 * encode_foa(np.sin(np.arange(4000) * 0.3), unit_vector(45, 35.26))
     gain = rotation_safe_gain(foa)

@@ -1,7 +1,7 @@
-"""Flashes and clicks: what is seen and heard at one moment stays at one moment, and at its own.
+"""Synchrony: flashes and clicks that coincide in a recording do so in its samples, at their times.
 
-The contract: a crop's frame n is what a player shows n/fps seconds after the clip's start, and
-sample m of its sound what it plays m/sample_rate seconds after it.
+The contract: frame n of a crop is what a player shows n/fps seconds after the clip's start, and
+sample m of its audio what it plays m/sample_rate seconds after it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ CLIP_S = 1.3
 HEIGHT, WIDTH = 80, 160
 DARK, WHITE = 40, 220
 FLASH_S = 0.15
-WANTED = (0.33, 0.9, 1.83, 2.42, 3.13)
-"""When flashes are wanted; each begins with the source's next frame, and its click with it."""
+FLASH_TIMES_S = (0.33, 0.9, 1.83, 2.42, 3.13)
+"""Nominal times of flashes; each starts with the source's next frame, together with its click."""
 STAMP_S = 0.002
-"""Matroska rounds to 1 ms."""
+"""Tolerance of time stamps: Matroska rounds to 1 ms."""
 LOSSY_S = 0.003
 
 Frames = dict[float, bool]
-"""Moments of frames, and whether they are white."""
+"""Time of each frame -> whether it is white."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A recording of 4 s: its frames' moments, when its sound begins, and how it is stored.
+    """A recording of 4 s: the times of its frames, the start of its audio, and how it is stored.
 
-    ``begins_s``: how much later than 0 all of it is in the file's time; ``cut_s``: how much of its
-    beginning was cut off without encoding it again; ``gap_s`` of its sound from 0.5 s on is lost.
+    ``offset_s`` is added to all time stamps; ``cut_s`` seconds were cut from its start without
+    encoding it again; ``gap_s`` seconds of its audio are missing from 0.5 s on.
     """
 
     times: tuple[float, ...]
@@ -50,8 +50,8 @@ class Case:
     pix_fmt: str = "yuv420p"
     audio: str | None = "aac"
     side: str | None = None
-    sound_s: float = 0.0
-    begins_s: float = 0.0
+    audio_start_s: float = 0.0
+    offset_s: float = 0.0
     cut_s: float = 0.0
     gap_s: float = 0.0
     muxer: dict[str, str] = field(default_factory=dict)
@@ -62,7 +62,7 @@ def constant(fps: float, begin_s: float = 0.0) -> tuple[float, ...]:
 
 
 def irregular() -> tuple[float, ...]:
-    """Frames 5 to 130 ms apart, and some that are held for half a second and more."""
+    """Frames 5 to 130 ms apart, and some that last half a second or more."""
     steps = np.random.default_rng(5).uniform(0.005, 0.13, 80)
     steps[[8, 16, 25]] = (0.55, 0.9, 0.7)
     times = np.round(np.concatenate([[0.0], np.cumsum(steps)]), 3)
@@ -82,12 +82,12 @@ CASES = {
     "variable-mp4": Case(irregular()),
     "variable-mkv": Case(irregular(), "mkv", audio="libopus"),
     "variable-mkv-pcm": Case(irregular(), "mkv", audio="pcm_f32le"),
-    "sound-late-mp4": Case(constant(24), sound_s=0.7),
-    "sound-late-mkv": Case(constant(24), "mkv", audio="libopus", sound_s=0.7),
+    "sound-late-mp4": Case(constant(24), audio_start_s=0.7),
+    "sound-late-mkv": Case(constant(24), "mkv", audio="libopus", audio_start_s=0.7),
     "picture-late-mp4": Case(constant(24, 0.5)),
     "picture-late-mkv": Case(constant(25, 0.5), "mkv", audio="libopus"),
-    "both-at-10-mp4": Case(constant(24), begins_s=10.0),
-    "both-at-10-mkv": Case(constant(24), "mkv", audio="pcm_f32le", begins_s=10.0),
+    "both-at-10-mp4": Case(constant(24), offset_s=10.0),
+    "both-at-10-mkv": Case(constant(24), "mkv", audio="pcm_f32le", offset_s=10.0),
     "fragments-mp4": Case(constant(24), muxer={"movflags": "frag_keyframe+empty_moov+delay_moov"}),
     "cut-mp4": Case(constant(24), options={"g": "24", "bf": "2"}, cut_s=15 / 24),
     "cut-mkv": Case(constant(24), "mkv", options=EVERY_HALF_SECOND, cut_s=0.7),
@@ -100,45 +100,45 @@ CASES = {
     "side-flac": Case(constant(25), "mkv", audio=None, side="flac"),
     "side-m4a": Case(constant(24), audio=None, side="m4a"),
     "side-opus": Case(constant(24), audio=None, side="opus"),
-    "side-m4a-late": Case(constant(24), audio=None, side="m4a", sound_s=0.7),
+    "side-m4a-late": Case(constant(24), audio=None, side="m4a", audio_start_s=0.7),
     "side-m4a-early": Case(constant(24, 0.5), audio=None, side="m4a"),
-    "side-m4a-both-at-10": Case(constant(24), audio=None, side="m4a", begins_s=10.0),
-    "side-wav-of-picture-at-10": Case(constant(24), "mkv", audio=None, side="wav", begins_s=10.0),
+    "side-m4a-both-at-10": Case(constant(24), audio=None, side="m4a", offset_s=10.0),
+    "side-wav-of-picture-at-10": Case(constant(24), "mkv", audio=None, side="wav", offset_s=10.0),
 }
 
 
-def frames_of(case: Case) -> tuple[Frames, list[float]]:
-    """The frames, and the moments at which flashes begin."""
-    begins = [next((t for t in case.times if t >= wanted), 9.0) for wanted in WANTED]
-    flashes = [t for t, wanted in zip(begins, WANTED, strict=True) if t < wanted + FLASH_S]
+def frames_and_flashes(case: Case) -> tuple[Frames, list[float]]:
+    """The frames, and the times at which flashes start."""
+    begins = [next((t for t in case.times if t >= nominal), 9.0) for nominal in FLASH_TIMES_S]
+    flashes = [t for t, nominal in zip(begins, FLASH_TIMES_S, strict=True) if t < nominal + FLASH_S]
     white = {t: any(begin <= t < begin + FLASH_S for begin in flashes) for t in case.times}
     return white, flashes
 
 
 def click() -> NDArray[np.float64]:
-    """A short chirp, of 5 ms: its middle is found to the sample by correlation."""
+    """A chirp of 5 ms, whose centre correlation finds to the sample."""
     t = np.arange(-120, 121) / SOURCE_RATE
     return np.asarray(
         0.6 * np.exp(-((t / 0.001) ** 2)) * np.sin(2 * np.pi * (3000 + 4e5 * t) * t + 1)
     )
 
 
-def sound_of(case: Case, flashes: list[float]) -> NDArray[np.float32]:
-    """Four channels with a click at each flash, from ``sound_s`` on."""
+def clicks_at(case: Case, flashes: list[float]) -> NDArray[np.float32]:
+    """Four channels with a click at each flash, from ``audio_start_s`` on."""
     wave = np.zeros(4 * SOURCE_RATE)
     for moment in flashes:
         middle = round(moment * SOURCE_RATE)
         wave[middle - 120 : middle + 121] += click()
-    begin = round(case.sound_s * SOURCE_RATE)
+    begin = round(case.audio_start_s * SOURCE_RATE)
     return np.tile(wave[begin:], (4, 1)).astype(np.float32)
 
 
 def write(raw: Path, name: str, case: Case) -> None:
-    white, flashes = frames_of(case)
-    sound = sound_of(case, flashes)
+    white, flashes = frames_and_flashes(case)
+    sound = clicks_at(case, flashes)
     path = raw / f"{name}.{case.suffix}"
     whole = raw / f"whole.{case.suffix}" if case.cut_s else path
-    late = case.begins_s + case.sound_s
+    late = case.offset_s + case.audio_start_s
     write_tracks(whole, case, white, sound if case.audio else None)
     side = raw / f"{name}.{case.side}"
     if case.side == "wav":
@@ -163,7 +163,7 @@ def write_tracks(path: Path, case: Case, white: Frames, sound: NDArray[np.float3
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, case.pix_fmt
         stream.codec_context.time_base = tick
         stream.codec_context.thread_count = 1
-        late = case.begins_s + case.sound_s
+        late = case.offset_s + case.audio_start_s
         audio = []
         if sound is not None and case.audio is not None:
             audio = audio_packets(container, case.audio, sound, late, case.gap_s)
@@ -172,7 +172,7 @@ def write_tracks(path: Path, case: Case, white: Frames, sound: NDArray[np.float3
             plane = np.full((HEIGHT, WIDTH), WHITE if is_white else DARK, dtype=np.uint8)
             frame = av.VideoFrame.from_ndarray(grey_frame(plane), format="yuv420p")
             frame = frame.reformat(format=case.pix_fmt)
-            frame.pts, frame.time_base = round((moment + case.begins_s) / tick), tick
+            frame.pts, frame.time_base = round((moment + case.offset_s) / tick), tick
             packets += stream.encode(frame)
         packets += stream.encode(None) + audio
         for packet in sorted(packets, key=lambda p: float((p.dts or 0) * (p.time_base or 1))):
@@ -183,7 +183,7 @@ def audio_packets(
     container: av.container.OutputContainer,
     codec: str,
     sound: NDArray[np.float32],
-    begins_s: float,
+    offset_s: float,
     gap_s: float,
 ) -> list[av.Packet]:
     stream = container.add_stream(codec, rate=SOURCE_RATE, layout="quad")
@@ -200,7 +200,7 @@ def audio_packets(
             part.T.reshape(1, -1) if packed else part, format=stream.format.name, layout="quad"
         )
         block.sample_rate, block.time_base = SOURCE_RATE, Fraction(1, SOURCE_RATE)
-        block.pts = start + round(begins_s * SOURCE_RATE)
+        block.pts = start + round(offset_s * SOURCE_RATE)
         packets += stream.encode(block)
     return packets + stream.encode(None)
 
@@ -225,10 +225,10 @@ def built(raw: Path) -> ShardSet:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_flashes_and_clicks_are_at_their_moments(raw: Path, built: ShardSet, name: str) -> None:
+def test_flashes_and_clicks_are_at_their_times(raw: Path, built: ShardSet, name: str) -> None:
     case = CASES[name]
-    white, flashes = frames_of(case)
-    zero_s = zero_of(case, raw / f"{name}.{case.suffix}")
+    white, flashes = frames_and_flashes(case)
+    zero_s = player_zero_s(case, raw / f"{name}.{case.suffix}")
     if case.cut_s and case.suffix == "mkv":
         white = {t: is_white for t, is_white in white.items() if t >= SECOND_KEY_S}
     samples = [n for n, source in enumerate(built.sources) if source == name]
@@ -239,15 +239,17 @@ def test_flashes_and_clicks_are_at_their_moments(raw: Path, built: ShardSet, nam
         start_s = info.start_s + zero_s
         luma = built.frames(sample, 0, 0, info.video.frames).mean(axis=(1, 2, 3))
         is_white = luma > (DARK + WHITE) / 2
-        sure = [n for n in range(len(luma)) if not close(case.times, start_s + n / FPS)]
-        assert len(sure) >= len(luma) / 3
-        for n in sure:
+        unambiguous = [
+            n for n in range(len(luma)) if not rounding_decides(case.times, start_s + n / FPS)
+        ]
+        assert len(unambiguous) >= len(luma) / 3
+        for n in unambiguous:
             assert is_white[n] == on_screen(white, start_s + n / FPS), f"{info.key}, frame {n}"
         sound, _ = built.foa(sample, 0, info.audio.samples)
         for moment in flashes:
             at_s = moment - start_s
-            if 0.02 < at_s < info.duration_s - FLASH_S and moment > case.sound_s:
-                heard_s = click_near(sound[0], at_s)
+            if 0.02 < at_s < info.duration_s - FLASH_S and moment > case.audio_start_s:
+                heard_s = find_click(sound[0], at_s)
                 assert heard_s == pytest.approx(at_s, abs=LOSSY_S)
                 seen_s = (int(at_s * FPS) + int(is_white[int(at_s * FPS) :].argmax())) / FPS
                 assert abs(seen_s - heard_s) < 1 / FPS + LOSSY_S
@@ -256,34 +258,34 @@ def test_flashes_and_clicks_are_at_their_moments(raw: Path, built: ShardSet, nam
 
 
 def on_screen(white: Frames, moment_s: float) -> bool:
-    """What a player shows: the last frame at or before a moment, or the first one."""
+    """Whether a player shows white: the last frame at or before a time, or the first one."""
     past = [t for t in white if t <= moment_s]
     return white[max(past) if past else min(white)]
 
 
-def close(times: tuple[float, ...], moment_s: float) -> bool:
-    """Whether a frame begins so near to a moment that rounding decides."""
+def rounding_decides(times: tuple[float, ...], moment_s: float) -> bool:
+    """Whether a frame starts so close to a time that rounding decides which frame is shown."""
     return any(1e-6 < t - moment_s <= 2 * STAMP_S for t in times)
 
 
-def zero_of(case: Case, path: Path) -> float:
-    """The moment that players show as 0: where the first track begins."""
+def player_zero_s(case: Case, path: Path) -> float:
+    """The time that players show as 0: the start of the first track."""
     if case.cut_s and case.suffix == "mkv":
-        # Without edit lists, a copy begins with a key frame before the cut, here the second one,
-        # and with sound that is as old, or a little older.
+        # Without edit lists, a copy starts with a key frame before the cut, here the second one,
+        # and with audio from the same time or a little earlier.
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             return SECOND_KEY_S - float((stream.start_time or 0) * (stream.time_base or 0))
-    if case.begins_s and "aac" in (case.audio, {"m4a": "aac"}.get(case.side or "")):
-        return -1024 / SOURCE_RATE  # what the encoder puts before the sound, which nothing hides
+    if case.offset_s and "aac" in (case.audio, {"m4a": "aac"}.get(case.side or "")):
+        return -1024 / SOURCE_RATE  # the encoder's priming samples, which nothing hides
     return case.cut_s
 
 
-def click_near(wave: NDArray[np.float32], moment_s: float) -> float:
-    """Where a click's middle is, in seconds, within a quarter of a second."""
+def find_click(wave: NDArray[np.float32], moment_s: float) -> float:
+    """Time of a click's centre in seconds, searched within a quarter of a second."""
     template = click()[::2]
     low = max(0, round((moment_s - 0.25) * RATE))
     part = wave[low : round((moment_s + 0.25) * RATE)]
-    likeness = np.abs(np.correlate(part, template, "same"))
-    assert likeness.max() > 0.3 * float(template @ template)
-    return (low + int(likeness.argmax())) / RATE
+    correlation = np.abs(np.correlate(part, template, "same"))
+    assert correlation.max() > 0.3 * float(template @ template)
+    return (low + int(correlation.argmax())) / RATE

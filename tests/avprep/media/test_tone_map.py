@@ -1,4 +1,4 @@
-"""Recordings of high dynamic range become what a person sees on an ordinary display."""
+"""HDR recordings become the image that an ordinary display would show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 80, 160
 
 
 def write(path: Path, codec: str, transfer: str, levels: tuple[float, float, float]) -> None:
-    """Two seconds of 10 bits, all of one colour: signals 0 to 1 of R, G and B."""
+    """Two seconds of 10-bit video in one colour; ``levels`` are the signals 0 to 1 of R, G, B."""
     red, green, blue = levels
     y = 0.2627 * red + 0.6780 * green + 0.0593 * blue
     planes = (64 + 876 * y, 512 + 896 * (blue - y) / 1.8814, 512 + 896 * (red - y) / 1.4746)
@@ -54,8 +54,8 @@ def pq(nits: float) -> float:
     return float(pq_of_nits(np.array(nits)))
 
 
-def test_white_is_white_and_crops_are_tagged_as_what_they_are(tmp_path: Path) -> None:
-    """Signal levels as BT.2408 has them: diffuse white at PQ 58 % or HLG 75 % is 203 nits."""
+def test_white_stays_white_and_crops_are_tagged_as_bt709(tmp_path: Path) -> None:
+    """Signal levels of BT.2408: diffuse white at PQ 58 % or HLG 75 % is 203 nits."""
     raw = tmp_path / "raw"
     raw.mkdir()
     sources = {
@@ -77,15 +77,15 @@ def test_white_is_white_and_crops_are_tagged_as_what_they_are(tmp_path: Path) ->
             assert tags == (BT709, BT709, BT709)
     for white in ("pq-white", "hlg-white"):
         assert colour[white] == pytest.approx([230, 230, 230], abs=6)
-    # 40 of 203 nits on a display of gamma 2.4: 51 %.
+    # 40 of 203 nits on a display with gamma 2.4: 51 %.
     assert colour["pq-grey"] == pytest.approx([130, 130, 130], abs=6)
-    # Light of BT.709's red alone stays red alone.
+    # Pure BT.709 red stays pure red.
     red, green, blue = colour["pq-red"]
     assert red > 180
     assert max(green, blue) < 60
 
 
-def test_the_curve_is_monotone_and_leaves_dark_tones(tmp_path: Path) -> None:
+def test_the_curve_is_monotone_and_keeps_dark_tones(tmp_path: Path) -> None:
     levels = np.arange(64, 941, dtype=np.uint16)
     tone_map = {"pq": ToneMap("pq"), "hlg": ToneMap("hlg")}
     for name, mapped in tone_map.items():

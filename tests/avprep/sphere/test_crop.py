@@ -1,4 +1,4 @@
-"""Crops against closed forms: where a dot lands, true angles, freedom from aliasing."""
+"""Crops against closed-form results: positions of dots, angles, absence of aliasing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.media import centroid, dot_plane, gnomonic, grey_frame, plane
 SIZES = [(360, 640), (960, 1920), (1920, 3840)]
 DIRECTIONS = [(40, 25), (-140, -35), (180, 20), (-179.9, -30), (60, 80), (-100, -80)]
 CROP = 112
-# Dots of a few source pixels, so that their centre is well defined.
+# Dots span a few source pixels, so that their centre is well defined.
 SIGMA_DEG = {360: 1.6, 960: 1.2, 1920: 1.2}
 
 
@@ -32,7 +32,7 @@ def pixel_deg(view: View) -> float:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("azimuth", "elevation"), DIRECTIONS)
-def test_a_dot_at_the_views_direction_lands_in_the_centre(
+def test_a_dot_in_the_views_direction_appears_at_the_centre(
     size: tuple[int, int], azimuth: float, elevation: float
 ) -> None:
     frame = grey_frame(dot_plane(*size, azimuth, elevation, SIGMA_DEG[size[0]]))
@@ -46,7 +46,7 @@ def test_a_dot_at_the_views_direction_lands_in_the_centre(
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("azimuth", "elevation"), DIRECTIONS)
-def test_a_dot_elsewhere_lands_where_the_gnomonic_formula_says(
+def test_other_dots_appear_where_the_gnomonic_formula_puts_them(
     size: tuple[int, int], azimuth: float, elevation: float
 ) -> None:
     frame = grey_frame(dot_plane(*size, azimuth, elevation, SIGMA_DEG[size[0]]))
@@ -56,19 +56,19 @@ def test_a_dot_elsewhere_lands_where_the_gnomonic_formula_says(
         crop = Cropper(*size, (view,), CROP).crop(planes_of(frame))[0][:CROP]
         x, y = centroid(crop)
         expected_x, expected_y = gnomonic(view, azimuth, elevation)
-        # The formula places the centre of the dot; the picture of a round dot off the axis is
-        # stretched outwards a little, by less than the tolerance for dots this small.
+        # The formula gives the dot's centre. Off the axis, the image of a round dot is stretched
+        # outwards, by less than the tolerance for dots this small.
         assert abs(x - expected_x * CROP) * pixel_deg(view) < max(0.1, pixel_deg(view) / 4)
         assert abs(y - expected_y * CROP) * pixel_deg(view) < max(0.1, pixel_deg(view) / 4)
 
 
 @pytest.mark.parametrize("plane", [0, 1])
-def test_colour_lies_where_brightness_lies(plane: int) -> None:
+def test_chroma_is_aligned_with_luma(plane: int) -> None:
     """Chroma is sited left of the middle of its two luma pixels, in the source and in the crop."""
     height, width = 360, 640
     azimuth, elevation, hfov = -50.0, 20.0, 50.0
     wide = dot_plane(height, 2 * width, azimuth, elevation, 3.0)
-    # Luma-grid positions 2c + 1/2, in columns of a picture twice as wide: 4c and 4c + 1 surround
+    # Luma-grid positions 2c + 1/2, in columns of a frame twice as wide: 4c and 4c + 1 surround
     # 2c + 1/2; rows 2r + 1 lie between luma rows 2r and 2r + 1.
     fine = wide.astype(np.float64)
     sited = (fine[0::2] + fine[1::2]) / 2
@@ -87,7 +87,9 @@ def test_colour_lies_where_brightness_lies(plane: int) -> None:
 
 
 @given(st.floats(-179, 180), st.floats(-85, 85), st.floats(20, 120), st.floats(20, 120))
-def test_fields_of_view_are_true_angles(a: float, e: float, hfov: float, vfov: float) -> None:
+def test_fields_of_view_are_angles_between_the_edges(
+    a: float, e: float, hfov: float, vfov: float
+) -> None:
     view = View(a, e, hfov, vfov)
     edge, middle = np.array([0.0, 1.0]), np.array([0.5, 0.5])
     left, right = view_directions(view, edge, middle)
@@ -98,7 +100,7 @@ def test_fields_of_view_are_true_angles(a: float, e: float, hfov: float, vfov: f
 
 
 @given(st.floats(-179, 180), st.floats(-90, 90), st.floats(0, 1), st.floats(0, 1))
-def test_positions_come_back(a: float, e: float, x: float, y: float) -> None:
+def test_view_position_inverts_view_directions(a: float, e: float, x: float, y: float) -> None:
     view = View(a, e, 100.0, 70.0)
     position = view_position(view, view_directions(view, np.array(x), np.array(y)))
     np.testing.assert_allclose(position, [x, y], atol=1e-9)
@@ -109,19 +111,19 @@ def test_the_left_half_of_the_frame_is_at_positive_azimuth() -> None:
     assert (x, y) == (0.25, 0.25)
 
 
-def test_aspect_is_of_the_picture_plane() -> None:
+def test_aspect_is_measured_in_the_image_plane() -> None:
     ratio = np.tan(np.radians(80 / 2)) / np.tan(np.radians(vertical_fov_deg(80, 4 / 3) / 2))
     assert ratio == pytest.approx(4 / 3)
 
 
 def texture(height: int, width: int) -> np.ndarray:
-    """Random texture with a spectrum like that of photographs, over the whole frame."""
+    """Random texture with the spectrum of photographs, over the whole frame."""
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width) * width)
     frequency[0, 0] = 1
     spectrum = rng.normal(size=(*frequency.shape, 2)) @ [1, 1j] / frequency**1.3
-    picture = np.fft.irfft2(spectrum, s=(height, width))
-    return np.clip(128 + 45 * picture / picture.std(), 16, 235).astype(np.uint8)
+    image = np.fft.irfft2(spectrum, s=(height, width))
+    return np.clip(128 + 45 * image / image.std(), 16, 235).astype(np.uint8)
 
 
 @pytest.mark.parametrize("hfov", [60.0, 75.0, 90.0])

@@ -1,4 +1,4 @@
-"""Frames that are not equirectangular, against ffmpeg's v360, which knows nothing of ours."""
+"""Other projections than equirectangular, against ffmpeg's v360 as an independent reference."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from shards.schema import View
 from tests.support.media import centroid, dot_plane, gnomonic, grey_frame, planes_of
 
 HEIGHT, WIDTH = 480, 960
-# Middles, edges and corners of faces, the seam and near the poles.
-EVERYWHERE = [
+# Centres, edges and corners of faces, the seam, and directions near the poles.
+DIRECTIONS = [
     (0, 0),
     (40, 15),
     (44.9, 10),
@@ -40,8 +40,8 @@ FORMATS: list[tuple[Projection, str, tuple[int, int], float]] = [
 ]
 
 
-def converted(frame: NDArray[np.uint8], v360: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An equirectangular frame in another format, by ffmpeg."""
+def convert(frame: NDArray[np.uint8], v360: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An equirectangular frame in another projection, converted by ffmpeg."""
     height, width = size
     raw = ["-f", "rawvideo", "-pix_fmt", "yuv420p"]
     graph = f"v360=e:{v360}:w={width}:h={height}"
@@ -54,14 +54,14 @@ def converted(frame: NDArray[np.uint8], v360: str, size: tuple[int, int]) -> NDA
 @pytest.mark.parametrize(
     ("projection", "v360", "size", "fov"), FORMATS, ids=[case[0] for case in FORMATS]
 )
-def test_a_dot_lands_where_it_is(
+def test_a_dot_appears_in_its_direction(
     projection: Projection, v360: str, size: tuple[int, int], fov: float
 ) -> None:
     sphere = Sphere(projection, fov_deg=fov)
-    for azimuth, elevation in EVERYWHERE:
+    for azimuth, elevation in DIRECTIONS:
         if projection == "fisheye" and abs(azimuth) > 60:
             continue
-        frame = converted(grey_frame(dot_plane(HEIGHT, WIDTH, azimuth, elevation, 3)), v360, size)
+        frame = convert(grey_frame(dot_plane(HEIGHT, WIDTH, azimuth, elevation, 3)), v360, size)
         away = View(azimuth, elevation * 0.9 - 4, 50.0, 50.0)
         for view in (View(azimuth, elevation, 40.0, 40.0), away):
             crop = Cropper(*size, (view,), 112, sphere).crop(planes_of(frame))[0][:112]
@@ -70,8 +70,8 @@ def test_a_dot_lands_where_it_is(
             assert np.hypot(*(centroid(crop) - expected)) < 0.6
 
 
-def test_half_a_sphere_shows_its_half_and_nothing_behind() -> None:
-    """VR180: the frame lacks a quarter of the whole picture at its left and right."""
+def test_a_vr180_frame_shows_its_half_and_nothing_behind() -> None:
+    """The frame lacks a quarter of the full sphere at its left and right."""
     whole = dot_plane(HEIGHT, WIDTH, 40, 15, 3)
     half = np.ascontiguousarray(whole[:, WIDTH // 4 : -WIDTH // 4])
     sphere = Sphere(bounds=(0.25, 0.0, 0.25, 0.0))
@@ -86,19 +86,19 @@ def test_half_a_sphere_shows_its_half_and_nothing_behind() -> None:
     assert centroid(seen[:112]) == pytest.approx((56, 56), abs=0.25)
     assert np.all(behind[:112] == 16)
     assert np.all(behind[112:] == 128)
-    # Left of 90° nothing is shown.
+    # Nothing is shown to the left of 90°.
     assert np.all(edge[:112, :55] == 16)
     assert np.all(edge[:112, 57:] == 40)
 
 
-def test_every_direction_has_a_place_in_its_own_box() -> None:
+def test_positions_lie_within_their_boxes() -> None:
     rng = np.random.default_rng(0)
     directions = unit_vector(rng.uniform(-180, 180, 2000), rng.uniform(-90, 90, 2000))
     for projection, _, (height, width), fov in FORMATS:
-        places = Sphere(projection, fov_deg=fov).positions(directions, height, width)
-        x, y = places.xy[places.visible].T
-        boxes = np.broadcast_to(places.box, (*places.visible.shape, 4))
-        left, top, right, bottom = boxes[places.visible].T
+        positions = Sphere(projection, fov_deg=fov).positions(directions, height, width)
+        x, y = positions.xy[positions.visible].T
+        boxes = np.broadcast_to(positions.box, (*positions.visible.shape, 4))
+        left, top, right, bottom = boxes[positions.visible].T
         slack = 1e-9
         assert np.all((x >= left - slack) & (x <= right + slack)), projection
         assert np.all((y >= top - slack) & (y <= bottom + slack)), projection

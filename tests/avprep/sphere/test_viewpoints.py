@@ -1,4 +1,4 @@
-"""Random viewpoints: where the method wants them, really apart, and the same every time."""
+"""Random viewpoints: their distribution, their separation, and that they are reproducible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ PAPER = RandomViews(8, (25.5, 90.0))
 
 @settings(max_examples=30, deadline=None)
 @given(st.text(min_size=1, max_size=20), st.integers(0, 99), st.integers(1, 8))
-def test_centres_are_apart_and_within_the_band(key: str, seed: int, count: int) -> None:
+def test_centres_are_separated_and_within_the_elevation_band(
+    key: str, seed: int, count: int
+) -> None:
     views = RandomViews(count, (25.5, 90.0)).draw(key, seed)
     assert len(views) == count
     assert views == RandomViews(count, (25.5, 90.0)).draw(key, seed)
@@ -31,7 +33,7 @@ def test_centres_are_apart_and_within_the_band(key: str, seed: int, count: int) 
         assert 3 / 4 - 1e-4 <= tangents[0] / tangents[1] <= 4 / 3 + 1e-4
 
 
-def test_azimuths_are_uniform_and_clips_differ() -> None:
+def test_azimuths_are_uniform_and_differ_between_clips() -> None:
     drawn = [PAPER.draw(f"clip-{number}", 0) for number in range(300)]
     azimuths = [view.azimuth_deg for views in drawn for view in views]
     assert stats.kstest(azimuths, stats.uniform(-180, 360).cdf).pvalue > 0.01
@@ -39,7 +41,7 @@ def test_azimuths_are_uniform_and_clips_differ() -> None:
     assert PAPER.draw("clip-0", 1) != drawn[0]
 
 
-def test_as_many_as_fit_and_no_more() -> None:
+def test_more_views_than_fit_are_refused() -> None:
     assert len(RandomViews(12, (60, 60)).draw("clip", 0)) == 12
     with pytest.raises(UserError, match="fewer with --views or for less distance"):
         RandomViews(30, (60, 60)).draw("clip", 0)
