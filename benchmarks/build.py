@@ -1,21 +1,19 @@
-"""CPU time of building shards against that of decoding the same files alone, and against peers.
+"""CPU time of building shards, against decoding the same files alone and against other tools.
 
     python benchmarks/build.py [--clip REAL.mp4 REAL.m4a] [--rounds 3] [--published CHECKOUT]
 
-Makes one 10 s recording at 640×360, 1920×960 and 3840×1920 (from a real clip if one is given, else
-from a generated one, with grain, so that it is as hard to decode as camera footage), then measures,
-round by round, `ffmpeg -i FILE -f null -` on copies of the file, one after the other, and one
-`avprep build-shards` with its defaults of all copies, with one worker and with two. All work
-counts: start-up, child processes, sound, encoding, writing. The ratio of CPU times in one run does
-not depend on the machine's speed; the median over the rounds is shown. The gain of a second worker
-is in wall-clock time and needs a machine that does nothing else.
+Makes one 10 s recording at 640×360, 1920×960 and 3840×1920, from a real clip if one is given, else
+from a generated one. Grain makes it as hard to decode as camera footage. Each round measures
+`ffmpeg -i FILE -f null -` on copies of the file, one after the other, and `avprep build-shards` of
+all copies with its defaults, with one worker and with two. All work counts: start-up, child
+processes, audio, encoding, writing. The ratio of CPU times within one run does not depend on the
+machine's speed; the table shows the median over the rounds. The gain of a second worker is in
+wall-clock time and needs a machine that does nothing else.
 
-The peers are OpenCV and, where it is installed (`pip install py360convert`), py360convert, as
-`peers.py` uses them; their start-up does not count. Then come the readers of `loader.py` on the set
-that was built at 640×360, with `--published` the on-the-fly code that the paper's authors published
-as AVSpatialAlignment, from the user's own checkout of it. To keep the tables:
-
-    python benchmarks/build.py --clip VIDEO SOUND --published CHECKOUT > benchmarks/table.md
+The other tools are OpenCV and, if installed (`pip install py360convert`), py360convert, used as in
+`peers.py`; their start-up does not count. Then `loader.py` measures readers on the set that was
+built at 640×360. With `--published` it includes the on-the-fly code that the paper's authors
+published as AVSpatialAlignment, from the user's own checkout of it.
 """
 
 from __future__ import annotations
@@ -44,16 +42,16 @@ from avprep.media.ffmpeg import ffmpeg_path, ffmpeg_version
 from avprep.world.write import make_world
 
 COPIES = {(640, 360): 96, (1920, 960): 24, (3840, 1920): 16}
-"""Sizes of the source, and how many copies of it are built in one go."""
+"""Sizes of the recording, and the number of copies that one build holds."""
 PEER_SHARE = 16
-"""Peers, whose start-up does not count, make one of so many copies."""
+"""The other tools, whose start-up does not count, process one of this many copies."""
 CROPPED = {"opencv": 160, "py360convert": 40}
-"""Frames of a clip that a peer crops; the time for the rest of them is extrapolated."""
-DECODING, OURS, TWO = "decoding alone", "avprep build-shards", "avprep build-shards, 2 workers"
+"""Frames of a clip that each tool crops; the time for the rest is extrapolated."""
+DECODING, OURS, OURS_TWO = "decoding alone", "avprep build-shards", "avprep build-shards, 2 workers"
 
 
 def cpu_seconds(command: list[str]) -> float:
-    """User and system time of a command and its children."""
+    """User and system time of a command and its child processes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -61,7 +59,7 @@ def cpu_seconds(command: list[str]) -> float:
 
 
 def make_sources(folder: Path, clip: list[Path] | None) -> dict[tuple[int, int], tuple[Path, Path]]:
-    """A video and its ambisonic sound at each size."""
+    """A video and its ambisonics at each size."""
     if clip is None:
         make_world(folder / "world", clips=1, seed=0, workers=1, progress=False)
         clip = [
@@ -85,7 +83,7 @@ def make_sources(folder: Path, clip: list[Path] | None) -> dict[tuple[int, int],
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU and wall-clock seconds and bytes a clip."""
+    """CPU seconds, wall-clock seconds and bytes per clip."""
 
     cpu_s: float
     wall_s: float = 0.0
@@ -94,16 +92,16 @@ class Cost:
 
 def decoding(raw: Path, copies: int) -> Cost:
     files = [str(raw / f"{number}.mp4") for number in range(copies)]
-    alone = [cpu_seconds([ffmpeg_path(), "-i", file, "-f", "null", "-"]) for file in files]
-    return Cost(sum(alone) / copies)
+    seconds = [cpu_seconds([ffmpeg_path(), "-i", file, "-f", "null", "-"]) for file in files]
+    return Cost(sum(seconds) / copies)
 
 
 def ours(raw: Path, copies: int, out: Path, workers: int) -> Cost:
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "avprep", "build-shards", str(raw), "--out", str(out)]
-    begin = time.perf_counter()
+    start = time.perf_counter()
     cpu_s = cpu_seconds([*command, "--workers", str(workers)])
-    wall_s = time.perf_counter() - begin
+    wall_s = time.perf_counter() - start
     size = sum(path.stat().st_size for path in out.rglob("*.tar"))
     return Cost(cpu_s / copies, wall_s / copies, size / copies)
 
@@ -111,24 +109,24 @@ def ours(raw: Path, copies: int, out: Path, workers: int) -> Cost:
 def peer(tool: str, raw: Path, copies: int) -> Cost:
     command = [sys.executable, str(Path(__file__).with_name("peers.py")), tool, str(raw)]
     command += ["--clips", str(max(1, copies // PEER_SHARE)), "--cropped", str(CROPPED[tool])]
-    alone = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=alone).stdout
-    cost = json.loads(answer)
+    one_thread = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=one_thread).stdout
+    cost = json.loads(printed)
     return Cost(cost["seconds"], size=cost["bytes"])
 
 
 def measure(raw: Path, copies: int, out: Path, rounds: int) -> dict[str, list[Cost]]:
-    """What each way costs in each round."""
+    """The cost of each tool in each round."""
     tools: dict[str, Callable[[], Cost]] = {
         DECODING: lambda: decoding(raw, copies),
         OURS: lambda: ours(raw, copies, out, 1),
     }
     if cores() > 1:
-        tools[TWO] = lambda: ours(raw, copies, out, 2)
+        tools[OURS_TWO] = lambda: ours(raw, copies, out, 2)
     tools["OpenCV, JPEG, no anti-aliasing"] = lambda: peer("opencv", raw, copies)
     if importlib.util.find_spec("py360convert") is not None:
-        few = f"{CROPPED['py360convert']} frames extrapolated"
-        name = f"py360convert, JPEG, no anti-aliasing ({few})"
+        note = f"{CROPPED['py360convert']} frames extrapolated"
+        name = f"py360convert, JPEG, no anti-aliasing ({note})"
         tools[name] = lambda: peer("py360convert", raw, copies)
     costs: dict[str, list[Cost]] = {name: [] for name in tools}
     for _ in range(rounds):
@@ -138,30 +136,32 @@ def measure(raw: Path, copies: int, out: Path, rounds: int) -> dict[str, list[Co
 
 
 def rows(source: str, costs: dict[str, list[Cost]]) -> Iterator[str]:
-    """Lines of Markdown for one size of source."""
+    """Lines of Markdown for one size of the recording."""
     for name, runs in costs.items():
         cpu_s = statistics.median(run.cpu_s for run in runs)
         pairs = zip(runs, costs[DECODING], strict=True)
-        ratio = statistics.median(run.cpu_s / alone.cpu_s for run, alone in pairs)
+        ratio = statistics.median(run.cpu_s / decoded.cpu_s for run, decoded in pairs)
         size = f"{runs[0].size / 1e6:.1f}" if runs[0].size else ""
-        speedup = ""
+        gain = ""
         if name == OURS:
-            both = zip(runs, costs.get(TWO, []), strict=False)
+            both = zip(runs, costs.get(OURS_TWO, []), strict=False)
             gains = [one.wall_s / two.wall_s for one, two in both]
-            speedup = f"{statistics.median(gains):.2f}" if gains else "n/a"
-        yield f"| {source} | {name} | {cpu_s:.3f} | {ratio:.2f} | {size} | {speedup} |"
+            gain = f"{statistics.median(gains):.2f}" if gains else "n/a"
+        yield f"| {source} | {name} | {cpu_s:.3f} | {ratio:.2f} | {size} | {gain} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clip", nargs=2, type=Path, metavar=("VIDEO", "SOUND"))
+    parser.add_argument("--clip", nargs=2, type=Path, metavar=("VIDEO", "AUDIO"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--published", type=Path, metavar="CHECKOUT")
     parser.add_argument("--quick", action="store_true", help="few copies, to try the script")
     arguments = parser.parse_args()
     print(f"{date.today()}, {cores()} cores, Python {platform.python_version()}, ", end="")
     print(f"ffmpeg {ffmpeg_version()}, OpenCV {cv2.__version__}")
-    print("\n| source | | CPU s a clip | / decoding | MB a clip | wall-clock gain of 2 workers |")
+    print(
+        "\n| source | tool | CPU s per clip | × decoding | MB per clip | gain of a second worker |"
+    )
     print("| --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -3,16 +3,18 @@
     python benchmarks/loader.py SHARDS… [--split train] [--rounds 3] [--samples 150]
         [--published CHECKOUT --raw RAW] [--workers 0 1 2]
 
-A sample is four views of a clip, each with 8 frames and 1 s of sound turned to it, made as far as
-`frames and sound` (the device does the rest), `log-mels` (of the sound, on the CPU) or `tensors`
-(pictures resized, augmented and normalised as well). Every reader runs on one thread, one after the
-other in every round; the medians over the rounds are shown. SHARDS may be sets of both audio
-layouts. The first peer reads the same tars with webdataset, decodes the window of each view with
-PyAV and soundfile, and makes the same features of each view's own sound, or of the one sound turned
-to each view. The second one is the code that the paper's authors published as AVSpatialAlignment,
-from the user's own checkout of it, on the recordings RAW that the shards were built of: see
-`published.py`. Then come the bytes that a sample costs, and samples a second of wall-clock time
-with several loader processes.
+A sample is four views of a clip, each with 8 frames and 1 s of audio turned to it. It is prepared
+up to one of three stages: `frames and audio` (the device does the rest), `log-mels` (computed from
+the audio on the CPU), or `tensors` (frames resized, augmented and normalised as well). In every
+round all readers run one after the other, on one thread; the table shows medians over the rounds.
+SHARDS may be sets of both audio layouts.
+
+The first other reader reads the same tars with webdataset, decodes the window of each view with
+PyAV and soundfile, and computes the same features from each view's own audio, or from the one
+audio turned to each view. The second is the code that the paper's authors published as
+AVSpatialAlignment, from the user's own checkout of it, on the recordings RAW that the shards were
+built from: see `published.py`. Then come the bytes that a sample costs, and the samples per second
+of wall-clock time with several loader processes.
 """
 
 from __future__ import annotations
@@ -47,30 +49,30 @@ from shards.geometry import view_foa_matrix
 from shards.reader import ShardSet
 
 CLIP = ClipConfig(views=4)
-SOUND = FeatureConfig()
+AUDIO = FeatureConfig()
 BATCH = 10
-KINDS = ("frames and sound", "log-mels", "tensors")
+STAGES = ("frames and audio", "log-mels", "tensors")
 WINDOWS_S = 9.0
 Reader = Callable[[ShardSet, int, str], None]
 
 
-def ours(shards: ShardSet, samples: int, kind: str) -> None:
-    features = Features(SOUND)
+def ours(shards: ShardSet, samples: int, stage: str) -> None:
+    features = Features(AUDIO)
     for batch in islice(batches(shards, 0), -(-samples // BATCH)):
-        if kind != KINDS[0]:
+        if stage != STAGES[0]:
             batch.audio_input(features, batch.matrices)
-        if kind == "tensors":
+        if stage == "tensors":
             batch.video_input(CLIP.size)
 
 
 def batches(shards: ShardSet, workers: int) -> Iterator[Batch]:
-    clips, plan = Clips(shards, CLIP, SOUND, AugmentConfig(), seed=0), Plan(shards, 0, BATCH)
+    clips, plan = Clips(shards, CLIP, AUDIO, AugmentConfig(), seed=0), Plan(shards, 0, BATCH)
     for _, batch in load(clips, plan, range(10**6), 0, workers, pin=False):
         yield batch
 
 
-def plain_webdataset(shards: ShardSet, samples: int, kind: str) -> None:
-    features = Features(SOUND)
+def plain_webdataset(shards: ShardSet, samples: int, stage: str) -> None:
+    features = Features(AUDIO)
     entries = shards.manifest.splits[shards.split]
     urls = [shards.root.path(entry.file) for entry in entries]
     dataset = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
@@ -78,35 +80,35 @@ def plain_webdataset(shards: ShardSet, samples: int, kind: str) -> None:
     jitter, mirror = torch.tensor([[1.0, 1.0, 1.0, 0.0]] * BATCH), torch.zeros(BATCH) > 0
     source: Iterator[dict[str, bytes]] = chain.from_iterable(repeat(dataset))
     for _ in range(-(-samples // BATCH)):
-        pictures, sounds, matrices = [], [], []
+        videos, audios, matrices = [], [], []
         for sample in islice(source, BATCH):
             start = rng.uniform(0, WINDOWS_S)
             views = range(CLIP.views)
-            pictures += [_frames(sample[f"view{view:02d}.mp4"], start) for view in views]
+            videos += [_frames(sample[f"view{view:02d}.mp4"], start) for view in views]
             if "flac" in sample:
-                sounds.append(_sound(sample["flac"], start)[None])
-                places = [json.loads(sample["json"])["views"][view] for view in views]
-                turn = [view_foa_matrix(v["azimuth_deg"], v["elevation_deg"]) for v in places]
-                matrices.append(np.stack(turn).astype(np.float32))
+                audios.append(_audio(sample["flac"], start)[None])
+                viewpoints = [json.loads(sample["json"])["views"][view] for view in views]
+                turns = [view_foa_matrix(v["azimuth_deg"], v["elevation_deg"]) for v in viewpoints]
+                matrices.append(np.stack(turns).astype(np.float32))
             else:
-                own = [_sound(sample[f"view{view:02d}.flac"], start) for view in views]
-                sounds.append(np.stack(own))
-        if kind == KINDS[0]:
+                own = [_audio(sample[f"view{view:02d}.flac"], start) for view in views]
+                audios.append(np.stack(own))
+        if stage == STAGES[0]:
             continue
-        if kind == "tensors":
-            frames = torch.from_numpy(np.stack(pictures)).unflatten(0, (BATCH, CLIP.views))
+        if stage == "tensors":
+            frames = torch.from_numpy(np.stack(videos)).unflatten(0, (BATCH, CLIP.views))
             prepare_video(frames, CLIP.size, jitter, mirror)
-        heard = torch.from_numpy(np.stack(sounds))
+        audio = torch.from_numpy(np.stack(audios))
         if matrices:
-            features(heard[:, 0], torch.from_numpy(np.stack(matrices)))
-        else:  # each view's own sound: the features' rotation has nothing to do
-            features(heard.flatten(0, 1), torch.eye(4).repeat(BATCH * CLIP.views, 1, 1, 1))
+            features(audio[:, 0], torch.from_numpy(np.stack(matrices)))
+        else:  # each view's own audio: the features need not rotate it
+            features(audio.flatten(0, 1), torch.eye(4).repeat(BATCH * CLIP.views, 1, 1, 1))
 
 
-def _sound(flac: bytes, start: float) -> np.ndarray:
+def _audio(flac: bytes, start: float) -> np.ndarray:
     with soundfile.SoundFile(io.BytesIO(flac)) as file:
-        file.seek(int(start * SOUND.sample_rate))
-        return file.read(SOUND.samples, dtype="float32").T
+        file.seek(int(start * AUDIO.sample_rate))
+        return file.read(AUDIO.samples, dtype="float32").T
 
 
 def _frames(mp4: bytes, start: float) -> np.ndarray:
@@ -124,22 +126,22 @@ def _frames(mp4: bytes, start: float) -> np.ndarray:
 
 
 def seconds(read: Reader, shards: ShardSet, samples: int) -> dict[str, float | None]:
-    """CPU seconds a sample."""
+    """CPU seconds per sample, for each stage."""
     taken: dict[str, float | None] = {}
-    read(shards, BATCH, "tensors")  # what is set up at the first use does not count
-    for kind in KINDS:
-        begin = time.process_time()
-        read(shards, samples, kind)
-        taken[kind] = (time.process_time() - begin) / samples
+    read(shards, BATCH, "tensors")  # the set-up at the first use does not count
+    for stage in STAGES:
+        start = time.process_time()
+        read(shards, samples, stage)
+        taken[stage] = (time.process_time() - start) / samples
     return taken
 
 
 def published(checkout: Path, raw: Path, samples: int) -> dict[str, float | None]:
-    """CPU seconds a sample of the published code, in a process of its own."""
+    """CPU seconds per sample of the published code, in a process of its own."""
     script = str(Path(__file__).with_name("published.py"))
     command = [sys.executable, script, str(checkout), str(raw), "--samples", str(samples)]
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    taken: dict[str, float | None] = json.loads(answer.splitlines()[-1])
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    taken: dict[str, float | None] = json.loads(printed.splitlines()[-1])
     return taken
 
 
@@ -150,7 +152,7 @@ def layout(shards: ShardSet) -> str:
 def table(
     sets: list[ShardSet], samples: int, rounds: int, checkout: Path | None, raw: Path | None
 ) -> Iterator[str]:
-    """Lines of Markdown."""
+    """Lines of Markdown that compare the readers."""
     readers: dict[str, Callable[[], dict[str, float | None]]] = {}
     for shards in sets:
         name = f"layout `{layout(shards)}`"
@@ -159,21 +161,24 @@ def table(
             seconds, plain_webdataset, shards, samples
         )
     if checkout is not None and raw is not None:
-        few = max(10, samples // 4)
-        readers["published on-the-fly code"] = partial(published, checkout, raw, few)
+        fewer = max(10, samples // 4)
+        readers["published on-the-fly code"] = partial(published, checkout, raw, fewer)
     taken: dict[str, list[dict[str, float | None]]] = {name: [] for name in readers}
     for _ in range(rounds):
         for name, read in readers.items():
             taken[name].append(read())
     first = next(iter(taken))
-    yield f"| reader | {' | '.join(f'{kind}, CPU ms | × ours' for kind in KINDS)} |"
-    yield f"| --- |{' --- | --- |' * len(KINDS)}"
+    yield f"| reader | {' | '.join(f'{stage}, CPU ms | × ours' for stage in STAGES)} |"
+    yield f"| --- |{' --- | --- |' * len(STAGES)}"
     for name, runs in taken.items():
-        own, cells = first, [name]
-        for other in taken:  # the row of ours for the same set
-            own = other if other.startswith("ours") and name.endswith(other[4:]) else own
-        for kind in KINDS:
-            pairs = [(run[kind], of[kind]) for run, of in zip(runs, taken[own], strict=True)]
+        reference, cells = first, [name]
+        for other in taken:  # our reader on the same set
+            reference = (
+                other if other.startswith("ours") and name.endswith(other[4:]) else reference
+            )
+        for stage in STAGES:
+            both = zip(runs, taken[reference], strict=True)
+            pairs = [(run[stage], ours_run[stage]) for run, ours_run in both]
             known = [(a, b) for a, b in pairs if a is not None and b is not None]
             if known:
                 cells.append(f"{1000 * statistics.median(a for a, _ in known):.1f}")
@@ -186,12 +191,12 @@ def table(
 
 
 def sizes(sets: list[ShardSet], samples: int) -> Iterator[str]:
-    """What a sample reads of the disk; webdataset reads all of the tars."""
-    yield "| layout | bytes read a sample | reads | bytes of a sample in the tars |"
+    """The bytes that a sample reads from disk; webdataset reads whole tars."""
+    yield "| layout | bytes read per sample | reads | bytes of a clip in the tars |"
     yield "| --- | --- | --- | --- |"
     for shards in sets:
         root = LocalFolder(Path(str(shards.root)))
-        ours(ShardSet(root, shards.split), samples, KINDS[0])
+        ours(ShardSet(root, shards.split), samples, STAGES[0])
         entries = shards.manifest.splits[shards.split]
         stored = sum(entry.bytes for entry in entries) / len(shards)
         yield (
@@ -201,19 +206,19 @@ def sizes(sets: list[ShardSet], samples: int) -> Iterator[str]:
 
 
 def growth(shards: ShardSet, samples: int, rounds: int, workers: list[int]) -> Iterator[str]:
-    """Samples a second of wall-clock time; the main process takes batches and does no more."""
-    yield "| loader processes | samples a second |"
+    """Samples per second of wall-clock time; the main process only takes the batches."""
+    yield "| loader processes | samples per second |"
     yield "| --- | --- |"
     for count in workers:
         rates = []
         for _ in range(rounds):
-            found = batches(shards, count)
-            for _ in range(2 * max(1, count)):  # until all are at work
-                next(found)
-            begin = time.perf_counter()
+            stream = batches(shards, count)
+            for _ in range(2 * max(1, count)):  # until all workers are busy
+                next(stream)
+            start = time.perf_counter()
             for _ in range(-(-samples // BATCH)):
-                next(found)
-            rates.append(samples / (time.perf_counter() - begin))
+                next(stream)
+            rates.append(samples / (time.perf_counter() - start))
         yield f"| {count or 'none: in the process itself'} | {statistics.median(rates):.0f} |"
 
 
@@ -226,14 +231,14 @@ def main() -> None:
     parser.add_argument("--published", type=Path, metavar="CHECKOUT")
     parser.add_argument("--raw", type=Path)
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    sets = [ShardSet(place, given.split) for place in given.shards]
-    samples, rounds = -(-given.samples // BATCH) * BATCH, given.rounds
+    sets = [ShardSet(place, arguments.split) for place in arguments.shards]
+    samples, rounds = -(-arguments.samples // BATCH) * BATCH, arguments.rounds
     parts = [
-        table(sets, samples, rounds, given.published, given.raw),
+        table(sets, samples, rounds, arguments.published, arguments.raw),
         sizes(sets, samples),
-        growth(sets[0], 4 * samples, rounds, given.workers),
+        growth(sets[0], 4 * samples, rounds, arguments.workers),
     ]
     for part in parts:
         for line in part:

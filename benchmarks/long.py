@@ -1,11 +1,11 @@
-"""CPU time of a clip far into a long recording against that of one near its beginning.
+"""CPU time of a clip far into a long recording, against one near its start.
 
     python benchmarks/long.py [--minutes 60] [--rounds 5]
 
-Makes a recording of that length (a minute of generated picture and noise, again and again) in
-several containers, with the sound inside or beside it, and makes single clips of 10 s at minute 1
-and ten minutes before the end, in turn. All work counts: start-up of ffmpeg, seeking, decoding,
-crops, encoding. Beside it, what asking the files for their length and tracks costs, once a
+Makes a recording of that length, which repeats one minute of generated video and noise, in several
+containers, with the audio inside or beside the video. Then makes single clips of 10 s, in turn at
+minute 1 and ten minutes before the end. All work counts: start-up of ffmpeg, seeking, decoding,
+crops, encoding. The table also shows the cost of probing the files for length and tracks, once per
 recording.
 """
 
@@ -47,44 +47,44 @@ def ffmpeg(*arguments: str | Path) -> None:
 
 
 def make_minute(folder: Path, codec: str) -> tuple[Path, Path]:
-    """A minute of picture with a key frame every 5 s, and of sound."""
-    picture, sound = folder / "minute.mp4", folder / f"minute-{codec}.mkv"
+    """A minute of video with a key frame every 5 s, and a minute of audio."""
+    video, audio = folder / "minute.mp4", folder / f"minute-{codec}.mkv"
     lavfi = ["-f", "lavfi", "-i"]
-    if not picture.exists():
+    if not video.exists():
         source = "testsrc2=size=640x320:rate=30:duration=60"
         encode = ["-c:v", "libx264", "-preset", "veryfast", "-g", "150", "-pix_fmt", "yuv420p"]
-        ffmpeg(*lavfi, source, *encode, picture)
-    if not sound.exists():
+        ffmpeg(*lavfi, source, *encode, video)
+    if not audio.exists():
         noise = "anoisesrc=r=48000:a=0.001:d=60,pan=quad|c0=c0|c1=0.5*c0|c2=0.3*c0|c3=c0"
-        ffmpeg(*lavfi, noise, "-c:a", codec, "-b:a", "512k", sound)
-    return picture, sound
+        ffmpeg(*lavfi, noise, "-c:a", codec, "-b:a", "512k", audio)
+    return video, audio
 
 
 def make_long(
     folder: Path, minutes: int, kind: tuple[str, str, str | None, list[str]]
 ) -> tuple[Path, Path]:
-    suffix, codec, side, muxer = kind
+    suffix, codec, audio_suffix, muxer = kind
     lists = []
     for part in make_minute(folder, codec):
         lists.append(folder / f"{part.stem}.txt")
         lists[-1].write_text(f"file '{part}'\n" * minutes)
-    pictures, sounds = (["-f", "concat", "-safe", "0", "-i", path] for path in lists)
+    videos, audios = (["-f", "concat", "-safe", "0", "-i", path] for path in lists)
     video = folder / f"long.{suffix}"
-    if side is None:
-        ffmpeg(*pictures, *sounds, "-map", "0:v", "-map", "1:a", "-c", "copy", *muxer, video)
+    if audio_suffix is None:
+        ffmpeg(*videos, *audios, "-map", "0:v", "-map", "1:a", "-c", "copy", *muxer, video)
         return video, video
-    sound = folder / f"long.{side}"
-    ffmpeg(*pictures, "-c", "copy", video)
-    # FLAC counts its frames, so that it cannot be repeated without encoding.
-    ffmpeg(*sounds, "-c", "flac" if side == "flac" else "copy", sound)
-    return video, sound
+    audio = folder / f"long.{audio_suffix}"
+    ffmpeg(*videos, "-c", "copy", video)
+    # FLAC numbers its frames, so it must be encoded to be repeated.
+    ffmpeg(*audios, "-c", "flac" if audio_suffix == "flac" else "copy", audio)
+    return video, audio
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """User and system time of this process and its children."""
+    """User and system time of ``work`` in this process and its children."""
 
     def spent() -> float:
-        usages = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        usages = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
     before = spent()
@@ -108,22 +108,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     late = arguments.minutes - 10
-    print(f"| recording | asking | clip at minute 1, CPU s | at minute {late} | ratio |")
+    print(f"| recording | probing, CPU s | clip at minute 1, CPU s | at minute {late} | ratio |")
     print("| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as temporary:
         for name, kind in KINDS.items():
             video, audio = make_long(Path(temporary), arguments.minutes, kind)
-            asking = cpu_seconds(lambda v=video, a=audio: probe_both(v, a))
+            probing = cpu_seconds(lambda v=video, a=audio: probe_both(v, a))
             media = probe_both(video, audio)
 
             early_clip, far_clip = (clip_at(minute, video, audio, media) for minute in (1, late))
-            clip_seconds(early_clip)  # modules, caches
+            clip_seconds(early_clip)  # loads modules and fills caches
             pairs = [
                 (clip_seconds(early_clip), clip_seconds(far_clip)) for _ in range(arguments.rounds)
             ]
             early, far = (statistics.median(side) for side in zip(*pairs, strict=True))
             ratio = statistics.median(b / a for a, b in pairs)
-            print(f"| {name} | {asking:.3f} | {early:.3f} | {far:.3f} | {ratio:.2f} |", flush=True)
+            print(f"| {name} | {probing:.3f} | {early:.3f} | {far:.3f} | {ratio:.2f} |", flush=True)
             for path in {video, audio}:
                 path.unlink()
 

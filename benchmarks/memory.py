@@ -1,9 +1,9 @@
-"""Peak memory of builds of few and of many clips, and of short and of long ones.
+"""Peak memory of builds, of few and many clips and of short and long ones.
 
     python benchmarks/memory.py [--clips 8 64] [--seconds 10 40] [--workers 2]
 
 Builds copies of one generated recording (8 views of 112², 640×320, four channels at 48 kHz) and
-watches every process of the build: the largest resident memory of the process that plans, of a
+watches every process of the build. Prints the largest resident memory of the planning process, of a
 worker and of an ffmpeg, in MB. Linux only.
 """
 
@@ -20,16 +20,16 @@ from pathlib import Path
 
 from avprep.media.ffmpeg import ffmpeg_path
 
-LOOK_EVERY_S = 0.02
+POLL_S = 0.02
 
 
 def make_recordings(raw: Path, clips: int, seconds: float) -> None:
     raw.mkdir()
     lavfi = ["-f", "lavfi", "-i"]
-    picture = [*lavfi, f"testsrc2=size=640x320:rate=24:duration={seconds}"]
+    video = [*lavfi, f"testsrc2=size=640x320:rate=24:duration={seconds}"]
     noise = f"anoisesrc=r=48000:a=0.1:d={seconds},pan=quad|c0=c0|c1=0.5*c0|c2=0.3*c0|c3=c0"
     x264 = ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
-    command = [ffmpeg_path(), "-v", "error", *picture, *lavfi, noise, *x264, str(raw / "0.mp4")]
+    command = [ffmpeg_path(), "-v", "error", *video, *lavfi, noise, *x264, str(raw / "0.mp4")]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     for number in range(1, clips):
         os.link(raw / "0.mp4", raw / f"{number}.mp4")
@@ -44,29 +44,29 @@ def status_of(pid: int) -> dict[str, str]:
 
 
 def family_of(pid: int) -> dict[int, dict[str, str]]:
-    """A process and all that it started, which run now: what the system says of each."""
-    found = {int(path.name): status_of(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+    """The `/proc` status of a process and of all its running descendants, by process id."""
+    statuses = {int(path.name): status_of(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
     family = {pid}
-    for other in sorted(found):  # children are younger, and their numbers mostly larger
-        if int(found[other].get("PPid", 0)) in family:
+    for other in sorted(statuses):  # children mostly have larger numbers
+        if int(statuses[other].get("PPid", 0)) in family:
             family.add(other)
-    return {member: found[member] for member in family if member in found}
+    return {member: statuses[member] for member in family if member in statuses}
 
 
 def peaks(command: list[str]) -> dict[str, int]:
     """The largest resident memory, in kB, of each kind of process that a command runs."""
-    most: defaultdict[str, int] = defaultdict(int)
+    largest: defaultdict[str, int] = defaultdict(int)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as build:
         while build.poll() is None:
             for pid, status in family_of(build.pid).items():
                 name = status.get("Name", "")
                 kind = "plan" if pid == build.pid else "ffmpeg" if "ffmpeg" in name else "worker"
                 peak = status.get("VmHWM", "0 kB").split()[0]
-                most[kind] = max(most[kind], int(peak))
-            time.sleep(LOOK_EVERY_S)
+                largest[kind] = max(largest[kind], int(peak))
+            time.sleep(POLL_S)
         if build.returncode != 0:
             sys.exit(f"the build failed: {' '.join(command)}")
-    return most
+    return largest
 
 
 def main() -> None:
@@ -84,8 +84,8 @@ def main() -> None:
                 make_recordings(raw, clips, seconds)
                 command = [sys.executable, "-m", "avprep", "build-shards", str(raw), "--out"]
                 command += [str(out), "--clip-duration", f"{seconds:g}"]
-                found = peaks([*command, "--workers", str(arguments.workers)])
-            row = " | ".join(f"{found[kind] / 1024:.0f}" for kind in ("plan", "worker", "ffmpeg"))
+                memory = peaks([*command, "--workers", str(arguments.workers)])
+            row = " | ".join(f"{memory[kind] / 1024:.0f}" for kind in ("plan", "worker", "ffmpeg"))
             print(f"| {clips} | {seconds:g} | {row} |", flush=True)
 
 

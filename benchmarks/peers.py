@@ -1,16 +1,16 @@
-"""CPU time of making a clip's crops and sound with common tools instead of avprep.
+"""CPU time of a clip's crops and audio with common tools instead of avprep.
 
     python benchmarks/peers.py opencv|py360convert RAW [--clips 2] [--cropped 160]
 
-What one would write in an afternoon: OpenCV decodes RAW/0.mp4, …, and every frame that is needed at
-16 frames/s is cropped in BGR to the views that avprep draws, by `cv2.remap` with fixed-point maps
-made once for each view, or by `py360convert.e2p` (`pip install py360convert`; it keeps its maps for
-eight views), and written as JPEG (quality 90, cheaper than H.264); ffmpeg decodes the sound, which
-is turned by a matrix for each view and written as FLAC. All on one thread. Nothing is done against
-aliasing, time stamps are not looked at, and broken files are not survived.
+This is the code that one would write in an afternoon. OpenCV decodes RAW/0.mp4, … and every frame
+that is needed at 16 frames/s is cropped in BGR to the views that avprep draws: by `cv2.remap` with
+fixed-point maps made once per view, or by `py360convert.e2p` (`pip install py360convert`; it keeps
+its maps for eight views). Crops are written as JPEG (quality 90, cheaper than H.264). ffmpeg
+decodes the audio, which is turned by a matrix for each view and written as FLAC. All runs on one
+thread. There is no anti-aliasing, time stamps are ignored, and a broken file ends it.
 
-Prints JSON: CPU seconds and bytes a clip, without start-up. With `--cropped` N (2 or more) only the
-first N frames are cropped, and the time that takes is extrapolated to all of them.
+Prints JSON: CPU seconds and bytes per clip, without start-up. With `--cropped N` (2 or more) only
+the first N frames are cropped, and their time is extrapolated to all frames.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ Crop = Callable[[np.ndarray], list[np.ndarray]]
 
 
 def cpu_seconds() -> float:
-    """Of this process and its children so far."""
+    """User and system time of this process and its children so far."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def frames(video: Path) -> Iterator[np.ndarray]:
-    """BGR frames at 16 frames/s; those between are decoded, but not converted."""
+    """BGR frames at 16 frames/s; the frames between them are decoded, but not converted."""
     capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     step = capture.get(cv2.CAP_PROP_FPS) / FPS
     decoded = shown = 0
@@ -78,10 +78,10 @@ def py360convert(views: tuple[View, ...], height: int, width: int) -> Crop:
     return lambda frame: [e2p(frame, *angle, (SIZE, SIZE)) for angle in angles]
 
 
-def sound_files(sound: Path, views: tuple[View, ...]) -> list[bytes]:
+def audio_files(audio: Path, views: tuple[View, ...]) -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
-        wav = f"{folder}/sound.wav"
-        convert = ["-i", str(sound), "-ar", str(RATE), "-c:a", "pcm_f32le", wav]
+        wav = f"{folder}/audio.wav"
+        convert = ["-i", str(audio), "-ar", str(RATE), "-c:a", "pcm_f32le", wav]
         subprocess.run([ffmpeg_path(), "-v", "error", *convert], check=True)
         samples = soundfile.read(wav, dtype="float32")[0].T
     foa = samples[[2, 1, 4, 0]] if len(samples) == 6 else samples[:4]
@@ -95,25 +95,25 @@ def sound_files(sound: Path, views: tuple[View, ...]) -> list[bytes]:
 
 
 def make_clip(
-    tool: Callable[[tuple[View, ...], int, int], Crop], video: Path, sound: Path, cropped: int
+    tool: Callable[[tuple[View, ...], int, int], Crop], video: Path, audio: Path, cropped: int
 ) -> tuple[float, int]:
     """CPU seconds and bytes."""
-    begin, cropping, count, size = cpu_seconds(), 0.0, 0, 0
+    start, cropping_s, count, size = cpu_seconds(), 0.0, 0, 0
     views = RandomViews(8, (25.5, 90.0)).draw(video.stem, 0)
     crop, crops = None, []
     for frame in frames(video):
         if count < cropped:
-            since = time.process_time()
+            crop_start = time.process_time()
             crop = crop or tool(views, *frame.shape[:2])
             crops = crop(frame)
-            if count:  # maps are made once, at the first frame
-                cropping += time.process_time() - since
+            if count:  # the first frame also makes the maps, once
+                cropping_s += time.process_time() - crop_start
         count += 1
-        for picture in crops:
-            size += len(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
-    size += sum(len(file) for file in sound_files(sound, views))
-    seconds = cpu_seconds() - begin
-    return seconds + cropping / (cropped - 1) * max(0, count - cropped), size
+        for image in crops:
+            size += len(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
+    size += sum(len(file) for file in audio_files(audio, views))
+    seconds = cpu_seconds() - start
+    return seconds + cropping_s / (cropped - 1) * max(0, count - cropped), size
 
 
 def main() -> None:
@@ -125,12 +125,12 @@ def main() -> None:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     tool = {"opencv": opencv, "py360convert": py360convert}[arguments.tool]
-    made = []
+    clips = []
     for number in range(arguments.clips):
         video = arguments.raw / f"{number}.mp4"
-        sound = next(p for p in arguments.raw.glob(f"{number}.*") if p.suffix != ".mp4")
-        made.append(make_clip(tool, video, sound, arguments.cropped))
-    seconds, size = np.mean(made, axis=0)
+        audio = next(p for p in arguments.raw.glob(f"{number}.*") if p.suffix != ".mp4")
+        clips.append(make_clip(tool, video, audio, arguments.cropped))
+    seconds, size = np.mean(clips, axis=0)
     print(json.dumps({"seconds": seconds, "bytes": size}))
 
 

@@ -2,19 +2,20 @@
 
     python benchmarks/published_outputs.py CHECKOUT
 
-CHECKOUT is the user's own copy of the code that its authors published as AVSpatialAlignment. Its
-networks and criteria are built by its own functions from its own settings, with random weights and
-batch statistics, saved as its training saves them, imported by `avtrain.published`, and both are
-given the same random tensors, in float32 on the CPU: features, predictions, embeddings, and losses
-in evaluation and in training (batch statistics; dropout off, since it is random). Then the inputs
-by the `published` conventions: the channels of views, and the log-mels with that code's own mean
-and std. Prints the largest differences, and ends with status 1 where one exceeds 1e-5 (of the
-largest value, if that is above 1), or 1e-3 in log-mels, whose logarithm shows how numbers that
-nearly cancel are rounded.
+CHECKOUT is the user's own copy of the code that its authors published as AVSpatialAlignment. That
+code's own functions build its networks and criteria from its own settings. They get random weights
+and batch statistics, are saved as its training saves them, and are imported by `avtrain.published`.
+Both sides then get the same random tensors, in float32 on the CPU. Compared are features,
+predictions, embeddings, and losses in evaluation and in training (with batch statistics, and
+without dropout, which is random). Then come the inputs by the `published` conventions: the channels
+of views, and the log-mels with that code's own mean and standard deviation.
 
-That code was written for librosa 0.7, which reflected sound at its ends as a default; later ones
-need to be asked to. Its own process keeps its modules (`models`, `datasets`, `utils`) and its
-relative paths away from ours.
+Prints the largest differences. The exit status is 1 if one exceeds 1e-5 (relative to the largest
+value, if that is above 1), or 1e-3 in log-mels, whose logarithm magnifies the rounding of numbers
+that nearly cancel.
+
+That code was written for librosa 0.7, which reflects audio at its ends by default; later versions
+need an argument for it. The script changes into the checkout for its relative paths.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _CLIPS = 3
 
 
 def _randomise(module: nn.Module) -> None:
-    """Batch normalisation as after training: no longer the identity."""
+    """Give batch normalisation values as after training, so that it is not the identity."""
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d | nn.BatchNorm3d | nn.LayerNorm):
             nn.init.uniform_(part.weight, 0.5, 1.5)
@@ -59,7 +60,7 @@ def _randomise(module: nn.Module) -> None:
 
 
 class Differences:
-    """The largest difference of each quantity, printed as they come."""
+    """Prints the largest difference of each quantity as it is added."""
 
     def __init__(self) -> None:
         self.exceeded = False
@@ -125,8 +126,8 @@ def compare_networks(differences: Differences, checkout: Path, task: str) -> Non
             flat = model(video.flatten(0, 1), audio.flatten(0, 1))
             their_video, their_audio = (part.view(_CLIPS, views, -1) for part in flat)
             total, _ = criterion(their_video, their_audio, directions)
-            contrast = objective(video, audio, directions)
-            differences.add(f"{task}, {mode}: loss", contrast.loss, total)
+            our_loss = objective(video, audio, directions)
+            differences.add(f"{task}, {mode}: loss", our_loss.loss, total)
             if mode == "training":
                 continue
             our_video, our_audio = ours.embed(video, audio)
@@ -148,12 +149,12 @@ def compare_networks(differences: Differences, checkout: Path, task: str) -> Non
                     f"{task}: predicted video", heads["video from audio"][1], theirs_predicted[1]
                 )
                 theirs = loss.predict(their_video, their_audio, proj=True)
-            for (name, (head, features)), wanted in zip(heads.items(), theirs, strict=True):
-                differences.add(f"{task}: head of {name}", head(features), wanted)
+            for (name, (head, features)), expected in zip(heads.items(), theirs, strict=True):
+                differences.add(f"{task}: head of {name}", head(features), expected)
 
 
 def compare_inputs(differences: Differences, checkout: Path) -> None:
-    """A field, as YouTube's six channels are decoded and re-laid, through that code's functions."""
+    """Compare channels and log-mels of FOA that comes from YouTube's six channels."""
     import librosa
 
     melspectrogram = functools.partial(librosa.feature.melspectrogram, pad_mode="reflect")
@@ -167,7 +168,7 @@ def compare_inputs(differences: Differences, checkout: Path) -> None:
         encode_foa(rng.normal(0, 0.1, 24_000) * loudness, unit_vector(*direction))
         for direction, loudness in (((40, 20), 1.0), ((-110, -35), 0.3))
     )
-    field[:, 12_000:] *= 1e-12  # so that top_db matters
+    field[:, 12_000:] *= 1e-12  # quiet enough for top_db to matter
     w, y, z, x = field
     read = np.stack([x, y, w, z * 0.5**0.5]) * 0.5**0.5
     _, config = _ours(*_theirs(checkout, "avc"))
@@ -181,12 +182,12 @@ def compare_inputs(differences: Differences, checkout: Path) -> None:
         turned: Any = rotate_ambix(read, place)[0]
         matrix = published_view_matrix(azimuth, elevation)
         name = f"view {azimuth:.0f}°, {elevation:.0f}°"
-        heard = torch.from_numpy(rotate_foa(field, matrix))
-        differences.add(f"{name}: channels", heard, torch.from_numpy(np.float32(turned)))
-        seen, _ = log_mels(np.float32(turned), 24_000, 1.0)
+        channels = torch.from_numpy(rotate_foa(field, matrix))
+        differences.add(f"{name}: channels", channels, torch.from_numpy(np.float32(turned)))
+        theirs, _ = log_mels(np.float32(turned), 24_000, 1.0)
         matrices = torch.from_numpy(matrix.astype(np.float32))[None, None]
         ours = features(torch.from_numpy(field)[None], matrices)[0, 0]
-        differences.add(f"{name}: log-mels", ours, seen, LOG_TOLERANCE)
+        differences.add(f"{name}: log-mels", ours, theirs, LOG_TOLERANCE)
 
 
 def main() -> None:
@@ -195,7 +196,9 @@ def main() -> None:
     checkout = parser.parse_args().checkout.absolute()
     for settings in _SETTINGS.values():
         if not (checkout / f"configs/main/avsa/{settings}.yaml").exists():
-            sys.exit(f"{checkout} is no checkout of AVSpatialAlignment: it has no {settings}.yaml")
+            sys.exit(
+                f"{checkout} is not a checkout of AVSpatialAlignment: it lacks {settings}.yaml"
+            )
     sys.path.insert(0, str(checkout))
     sys.dont_write_bytecode = True
     os.chdir(checkout)
@@ -204,7 +207,7 @@ def main() -> None:
         compare_networks(differences, checkout, task)
     compare_inputs(differences, checkout)
     if differences.exceeded:
-        sys.exit("some differ by more than they may")
+        sys.exit("some differences exceed the tolerance")
 
 
 if __name__ == "__main__":

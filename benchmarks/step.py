@@ -3,12 +3,13 @@
     python benchmarks/step.py CHECKOUT [--device cpu|cuda] [--rounds 5] [--clips N]
         [--skip loss|step]
 
-CHECKOUT is the user's own copy of what the paper's authors published as AVSpatialAlignment. The
-loss (easy and hard candidates, forward and backward, one thread on a CPU) is timed for growing
-batches, each in a process of its own whose memory is watched; both sides get the same embeddings
-and must agree. The step is that of preset `paper`: networks, transformers, loss, gradients, Adam.
-On a GPU ours also runs in bfloat16 and compiled, and what the convolutions reach is compared with
-the rate of a large bfloat16 matrix product there. All are medians over rounds in turn.
+CHECKOUT is the user's own copy of the code that the paper's authors published as
+AVSpatialAlignment. The loss (easy and hard candidates, forward and backward, one thread on a CPU)
+is timed for growing batches, each in a process of its own whose memory is measured. Both sides get
+the same embeddings; compare the printed losses. The step is that of preset `paper`: networks,
+transformers, loss, gradients, Adam. On a GPU our step also runs in bfloat16 and compiled, and the
+rate of its convolutions is compared with that of a large bfloat16 matrix product. All numbers are
+medians over rounds; the sides take turns.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ BATCHES, VIEWS, EMBEDDING = (28, 112, 448), 4, 128
 def timed(call: Callable[[], object], device: torch.device, times: int = 1) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(times):
         call()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return (time.perf_counter() - began) / times
+    return (time.perf_counter() - start) / times
 
 
 def published_loss(checkout: Path) -> Callable[[Tensor, Tensor], Tensor]:
@@ -60,7 +61,7 @@ def our_loss(query: Tensor, target: Tensor) -> Tensor:
 
 
 def one_loss(checkout: Path, who: str, clips: int, device: torch.device) -> dict[str, float]:
-    """Seconds of forward and backward, megabytes that it took beyond its inputs, and the loss."""
+    """Seconds of forward and backward, megabytes beyond the inputs, and the loss."""
     torch.set_num_threads(1)
     loss = our_loss if who == "ours" else published_loss(checkout)
     random = torch.Generator().manual_seed(0)
@@ -93,16 +94,16 @@ def losses(checkout: Path, device: str, rounds: int) -> None:
     print("| clips | ours, ms | published, ms | ratio | ours, MB | published, MB | losses |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for clips in BATCHES:
-        found: dict[str, list[dict[str, float]]] = {"ours": [], "published": []}
+        measured: dict[str, list[dict[str, float]]] = {"ours": [], "published": []}
         for _ in range(rounds):
-            for who, results in found.items():
+            for who, results in measured.items():
                 command = [sys.executable, __file__, str(checkout), "--device", device]
                 command += ["--one-loss", who, "--clips", str(clips)]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 results.append(json.loads(done.stdout))
         ours, theirs = (
-            {name: statistics.median(one[name] for one in of) for name in of[0]}
-            for of in found.values()
+            {name: statistics.median(one[name] for one in results) for name in results[0]}
+            for results in measured.values()
         )
         print(
             f"| {clips} | {1e3 * ours['seconds']:.2f} | {1e3 * theirs['seconds']:.1f} "
@@ -112,17 +113,17 @@ def losses(checkout: Path, device: str, rounds: int) -> None:
 
 
 def published_step(checkout: Path, device: torch.device) -> Callable[..., object]:
-    """A step of the published networks, transformers and loss, with Adam."""
+    """One step of the published networks, transformers and loss, with Adam."""
     from benchmarks.published_outputs import _theirs
 
     sys.path.insert(0, str(checkout))
     model, criterion = (part.to(device).train() for part in _theirs(checkout, "avsa"))
     optimiser = torch.optim.Adam([*model.parameters(), *criterion.parameters()], 1e-4)
 
-    def step(pictures: Tensor, sound: Tensor, directions: Tensor) -> None:
-        clips, views = pictures.shape[:2]
-        video, audio = model(pictures.flatten(0, 1), sound.flatten(0, 1))
-        loss, _ = criterion(video.view(clips, views, -1), audio.view(clips, views, -1), directions)
+    def step(video: Tensor, audio: Tensor, directions: Tensor) -> None:
+        clips, views = video.shape[:2]
+        features = model(video.flatten(0, 1), audio.flatten(0, 1))
+        loss, _ = criterion(*(part.view(clips, views, -1) for part in features), directions)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -157,7 +158,7 @@ def steps(checkout: Path, device: torch.device, rounds: int, clips: int) -> None
             took = timed(lambda step=step: step(*inputs), device)  # type: ignore[misc]
             if number > 1:
                 seconds[name].append(took)
-    print("| step | clips a second | ratio |\n| --- | --- | --- |")
+    print("| step | clips per second | ratio |\n| --- | --- | --- |")
     first = statistics.median(seconds["published"])
     for name, values in seconds.items():
         took = statistics.median(values)
@@ -174,7 +175,7 @@ def steps(checkout: Path, device: torch.device, rounds: int, clips: int) -> None
 
 
 def matrix_rate(device: torch.device) -> float:
-    """Operations a second of a large bfloat16 matrix product."""
+    """Operations per second of a large bfloat16 matrix product."""
     size = 8192
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     timed(lambda: a @ b, device, 5)
@@ -195,19 +196,19 @@ def main() -> None:
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--clips", type=int, help="clips a step  [default: 2 on a CPU, 28]")
+    parser.add_argument("--clips", type=int, help="clips per step  [default: 2 on a CPU, 28]")
     parser.add_argument("--skip", default="", help="loss or step")
     parser.add_argument("--one-loss", choices=["ours", "published"], help=argparse.SUPPRESS)
-    given: Any = parser.parse_args()
-    checkout, device = given.checkout.absolute(), torch.device(given.device)
-    if given.one_loss:
-        print(json.dumps(one_loss(checkout, given.one_loss, given.clips, device)))
+    arguments: Any = parser.parse_args()
+    checkout, device = arguments.checkout.absolute(), torch.device(arguments.device)
+    if arguments.one_loss:
+        print(json.dumps(one_loss(checkout, arguments.one_loss, arguments.clips, device)))
         return
-    if "loss" not in given.skip:
-        losses(checkout, given.device, given.rounds)
-    if "step" not in given.skip:
-        clips = given.clips or (2 if given.device == "cpu" else 28)
-        steps(checkout, device, given.rounds, clips)
+    if "loss" not in arguments.skip:
+        losses(checkout, arguments.device, arguments.rounds)
+    if "step" not in arguments.skip:
+        clips = arguments.clips or (2 if arguments.device == "cpu" else 28)
+        steps(checkout, device, arguments.rounds, clips)
 
 
 if __name__ == "__main__":
