@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from avprep.formats.decide import SoundFormat
+from avprep.formats.decide import AudioFormat
 from avprep.media.ffmpeg import ffmpeg_path
 from avprep.media.probe import Media, probe_both
 from avprep.recordings.clips import Clip
@@ -95,7 +95,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 def clip_at(minute: int, video: Path, audio: Path, media: tuple[Media, Media]) -> Clip:
     start_s = 60.0 * minute + 3
     clip = Clip("k", "s", "train", video, audio, "f", start_s, start_s, 10.0)
-    return replace(clip, audio_format=SoundFormat("ambix"), media=media)
+    return replace(clip, audio_format=AudioFormat("ambix"), media=media)
 
 
 def clip_seconds(clip: Clip) -> float:

@@ -26,7 +26,7 @@ import numpy as np
 import soxr
 
 from avprep.foa.ambix import to_ambix
-from avprep.formats.decide import FormatOverrides, picture_format, sound_format
+from avprep.formats.decide import FormatOverrides, decide_audio_format, decide_video_format
 from avprep.media.decode_audio import decode_audio
 from avprep.media.decode_video import VideoDecoder, VideoRequest
 from avprep.media.encode import CropEncoder, encode_flac, rotation_safe_gain
@@ -69,8 +69,8 @@ def one_round(stage: Stages, video: Path, audio: Path) -> None:
         media, audio_media = probe_both(video, audio)
         if media.video is None or audio_media.audio is None:
             sys.exit("the files lack a video or an audio track")
-        picture_format(video, media.video, media.duration_s, FormatOverrides())
-        convention = sound_format(audio, audio_media.audio, FormatOverrides()).convention
+        decide_video_format(video, media.video, media.duration_s, FormatOverrides())
+        convention = decide_audio_format(audio, audio_media.audio, FormatOverrides()).convention
     track = media.video
     video_request = VideoRequest(
         video=video,

@@ -38,7 +38,7 @@ def inspect(
 ) -> None:
     """What each file is, how it will be read and why, and what is suspicious about it."""
     from avprep.errors import ClipError, UserError
-    from avprep.formats.decide import FormatOverrides, picture_format, sound_format
+    from avprep.formats.decide import FormatOverrides, decide_audio_format, decide_video_format
     from avprep.look import inspect as inspection
     from avprep.media.probe import probe
 
@@ -60,8 +60,8 @@ def inspect(
         media, heard = probe(video), probe(sound or video)
         if media.video is None or heard.audio is None:
             raise ClipError(f"{(sound or video).name} has no sound")
-        seen = picture_format(video, media.video, media.duration_s, overrides)
-        of = sound_format(sound or video, heard.audio, overrides)
+        seen = decide_video_format(video, media.video, media.duration_s, overrides)
+        of = decide_audio_format(sound or video, heard.audio, overrides)
         field = inspection.excerpt(sound or video, heard, of)
     except ClipError as error:
         raise UserError(f"{error}; --sound names another file with its sound") from None

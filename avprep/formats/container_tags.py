@@ -1,4 +1,4 @@
-"""What containers say of 360° pictures and ambisonics beyond size and rate."""
+"""Read the tags for 360° video and ambisonics that containers and yt-dlp store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avprep.sphere.projections import Sphere
 
 _SIDE_DATA_BOXES = (b"sv3d", b"st3d", b"vexu", b"uuid")
 _UPRIGHT = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-# AAC carries 5.1 as C, L, R, Ls, Rs, LFE, which decoders hand out as FL, FR, FC, LFE, BL, BR.
+# AAC stores 5.1 as C, L, R, Ls, Rs, LFE, which decoders reorder to FL, FR, FC, LFE, BL, BR.
 _AAC_51 = (2, 0, 1, 4, 5, 3)
 _STEREO = {
     "2d": "mono",
@@ -25,10 +25,11 @@ _STEREO = {
 
 
 @dataclass(frozen=True)
-class PictureTags:
-    """Side data of a video track: None where it has none.
+class VideoTags:
+    """Side data of a video track; None where the file has none.
 
-    ``stereo``: mono, left-right or top-bottom; ``rotation_deg``: how far players turn frames.
+    ``stereo`` is mono, left-right or top-bottom; ``rotation_deg`` the angle by which players
+    rotate frames.
     """
 
     sphere: Sphere | None = None
@@ -36,27 +37,28 @@ class PictureTags:
     rotation_deg: float = 0.0
     mirrored: bool = False
     unknown: str | None = None
-    """A projection that this program cannot read, as ffmpeg names it."""
+    """ffmpeg's name of a projection that this program does not support."""
 
 
-def picture_tags(path: Path, height: int, width: int) -> PictureTags:
-    """sv3d, st3d and display matrix of a file's first video track, as ffmpeg prints them."""
+def read_video_tags(path: Path, height: int, width: int) -> VideoTags:
+    """Read the sv3d and st3d boxes and the display matrix of a file's first video track, from
+    ffmpeg's output."""
     moov = read_moov(path)
     if (
         moov is not None
         and not any(name in moov for name in _SIDE_DATA_BOXES)
         and moov.count(_UPRIGHT) == moov.count(b"tkhd") + moov.count(b"mvhd")
     ):
-        return PictureTags()  # asking ffmpeg takes as long as decoding a second of picture
+        return VideoTags()  # running ffmpeg takes as long as decoding a second of video
     text = describe(path)
     tracks = re.split(r"^\s*Stream #", text, flags=re.MULTILINE)[1:]
     track = next((track for track in tracks if ": Video:" in track.partition("\n")[0]), "").lower()
-    sphere, unknown = _sphere_of(track, height, width)
+    sphere, unknown = _parse_projection(track, height, width)
     if sphere is not None and moov is not None:
-        sphere = replace(sphere, bounds=_bounds_of(moov) or sphere.bounds)
+        sphere = replace(sphere, bounds=_exact_bounds(moov) or sphere.bounds)
     stereo = re.search(r"stereo ?3d: ([a-z0-9 ]+)", track)
     rotation = re.search(r"rotation of (-?[\d.]+) degrees", track)
-    return PictureTags(
+    return VideoTags(
         sphere,
         _STEREO.get(stereo[1].strip()) if stereo else None,
         float(rotation[1]) if rotation else 0.0,
@@ -77,7 +79,8 @@ def _mirrored(moov: bytes) -> bool:
     return False
 
 
-def _sphere_of(track: str, height: int, width: int) -> tuple[Sphere | None, str | None]:
+def _parse_projection(track: str, height: int, width: int) -> tuple[Sphere | None, str | None]:
+    """The projection in ffmpeg's description of a track, or else its unsupported name."""
     found = re.search(r"spherical(?: mapping)?: ([a-z ]+?)\s*[(\[\n]", track + "\n")
     if found is None:
         return None, None
@@ -87,10 +90,10 @@ def _sphere_of(track: str, height: int, width: int) -> tuple[Sphere | None, str 
     if name == "half equirectangular":
         return Sphere(bounds=(0.25, 0.0, 0.25, 0.0)), None
     if name == "tiled equirectangular":
-        # Pixels that the whole picture has beyond the frame at its left, top, right and bottom.
+        # Pixels that the full sphere has beyond the frame at its left, top, right and bottom.
         edges = re.search(r"\[(\d+), (\d+), (\d+), (\d+)\]", track[found.start() :])
         if edges is not None:
-            # Rounded, and sometimes to -1 of 64 bits without a sign.
+            # ffmpeg rounds them, and sometimes prints -1 as an unsigned 64-bit number.
             numbers = (int(edges[i]) for i in (1, 2, 3, 4))
             left, top, right, bottom = (n if n < 1 << 32 else 0 for n in numbers)
             across, down = width + left + right, height + top + bottom
@@ -100,8 +103,8 @@ def _sphere_of(track: str, height: int, width: int) -> tuple[Sphere | None, str 
     return None, name
 
 
-def _bounds_of(moov: bytes) -> tuple[float, float, float, float] | None:
-    """The exact bounds of an sv3d box (Spherical Video V2 RFC), if it is equirectangular."""
+def _exact_bounds(moov: bytes) -> tuple[float, float, float, float] | None:
+    """The bounds in an equirectangular sv3d box (Spherical Video V2 RFC), which ffmpeg rounds."""
     start = moov.find(b"equi", moov.find(b"sv3d"))
     if moov.find(b"sv3d") < 0 or start < 0 or len(moov) < start + 24:
         return None
@@ -110,23 +113,25 @@ def _bounds_of(moov: bytes) -> tuple[float, float, float, float] | None:
 
 
 @dataclass(frozen=True)
-class SoundTags:
-    """What the container says of ambisonics: which decoded channels are W, Y, Z, X, and why."""
+class AudioTags:
+    """Ambisonics tags: the indices of W, Y, Z, X among the decoded channels, and their source."""
 
     channels: tuple[int, int, int, int]
     reason: str
 
 
-def sound_tags(path: Path, codec: str, channels: int, extradata: bytes | None) -> SoundTags | None:
-    """SA3D boxes of mp4 and mov files, and the channel mapping family of Opus.
+def read_audio_tags(
+    path: Path, codec: str, channels: int, extradata: bytes | None
+) -> AudioTags | None:
+    """Read the SA3D box of mp4 and mov files, or the channel mapping family of Opus.
 
-    None where the container says nothing of it. Sources: Google's Spatial Audio RFC (SA3D),
-    RFC 8486 (Opus families 2 and 3).
+    None if the container has no such tag. Sources: Google's Spatial Audio RFC (SA3D), RFC 8486
+    (Opus families 2 and 3).
     """
     if codec.endswith("opus"):
         head = extradata or b""
         if head.startswith(b"OpusHead") and len(head) > 18 and head[18] in (2, 3):
-            return SoundTags((0, 1, 2, 3), f"Opus mapping family {head[18]}")
+            return AudioTags((0, 1, 2, 3), f"Opus mapping family {head[18]}")
         return None
     box = _sa3d(read_moov(path) or b"")
     if box is None or len(box) < 12:
@@ -136,18 +141,18 @@ def sound_tags(path: Path, codec: str, channels: int, extradata: bytes | None) -
         return None
     if ordering != 0 or normalization != 0:
         return None
-    component_of = struct.unpack_from(f">{count}I", box, 12)
+    components = struct.unpack_from(f">{count}I", box, 12)
     decoded = _AAC_51 if codec == "aac" and channels == 6 else tuple(range(channels))
     try:
-        w, y, z, x = (decoded[component_of.index(component)] for component in range(4))
+        w, y, z, x = (decoded[components.index(component)] for component in range(4))
     except (ValueError, IndexError):
         return None
     stereo = ", head-locked stereo dropped" if kind & 0x80 else ""
-    return SoundTags((w, y, z, x), f"SA3D box, ACN and SN3D{stereo}")
+    return AudioTags((w, y, z, x), f"SA3D box, ACN and SN3D{stereo}")
 
 
 def _sa3d(moov: bytes) -> bytes | None:
-    """The content of the first SA3D box."""
+    """Content of the first SA3D box; None if there is none."""
     start = moov.find(b"SA3D")
     if start < 4:
         return None
@@ -155,8 +160,8 @@ def _sa3d(moov: bytes) -> bytes | None:
     return moov[start + 4 : start - 4 + length]
 
 
-def info_json(video: Path) -> dict[str, Any] | None:
-    """What yt-dlp wrote beside a video; None where it wrote nothing that can be read."""
+def read_info_json(video: Path) -> dict[str, Any] | None:
+    """The .info.json that yt-dlp wrote beside a video; None if there is none or it is invalid."""
     for stem in (video.stem, video.stem.rpartition(".")[0]):
         path = video.with_name(f"{stem}.info.json")
         if stem and path.is_file():
@@ -168,8 +173,8 @@ def info_json(video: Path) -> dict[str, Any] | None:
     return None
 
 
-def projection_of_info(info: dict[str, Any]) -> str | None:
-    """``eac`` or ``equirect`` by yt-dlp's ``format_note``: YouTube's "mesh" are EAC cubemaps."""
+def projection_from_info(info: dict[str, Any]) -> str | None:
+    """``eac`` or ``equirect`` from yt-dlp's ``format_note``: YouTube's "mesh" is an EAC cubemap."""
     formats = info.get("requested_formats")
     notes = [info.get("format_note"), info.get("projectionType")]
     if isinstance(formats, list):

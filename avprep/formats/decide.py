@@ -1,4 +1,4 @@
-"""How a recording will be read: the format of its picture and its sound, and why."""
+"""Decide how a recording is read: the formats of its video and audio, and why."""
 
 from __future__ import annotations
 
@@ -11,30 +11,36 @@ import av
 from avprep.errors import ClipError
 from avprep.foa.ambix import HIGHER_ORDERS
 from avprep.formats.container_tags import (
-    PictureTags,
-    info_json,
-    picture_tags,
-    projection_of_info,
-    sound_tags,
+    VideoTags,
+    projection_from_info,
+    read_audio_tags,
+    read_info_json,
+    read_video_tags,
 )
-from avprep.formats.guess_projection import guess
+from avprep.formats.guess_projection import guess_projection
 from avprep.media.excerpt import read_excerpt
 from avprep.media.probe import AudioTrack, VideoTrack, probe
 from avprep.sphere.projections import PROJECTIONS, Projection, Sphere
 
 if TYPE_CHECKING:
-    from avprep.formats.guess_convention import Heard
+    from avprep.formats.guess_convention import ChannelAnalysis
 
 FLAT_FOV_DEG = 60.0
-"""Taken for the field of view of ordinary videos across their shorter side."""
+"""Assumed field of view of ordinary videos across their shorter side."""
 _SURE = 0.3
-_LISTEN_S = 5.0
+_EXCERPT_S = 5.0
 
 
+# The digests of existing sets depend on the names, order and reasons of the following two records:
+# never change them.
 @dataclass(frozen=True)
-class PictureFormat:
-    """The projection of a picture, which eye's part of a stereo frame is taken (the left one's),
-    how far frames are turned before, why, whether that is sure, and how sure (0 to 1)."""
+class VideoFormat:
+    """How a video is read, and why.
+
+    ``sphere`` is its projection, ``stereo`` its layout of two eyes (the left one is used), and
+    ``rotation_deg`` the angle by which frames are rotated first. ``sure`` tells whether this is
+    certain enough not to ask the user, and ``confidence`` (0 to 1) how certain.
+    """
 
     sphere: Sphere = Sphere()  # noqa: RUF009
     stereo: str = "mono"
@@ -45,9 +51,12 @@ class PictureFormat:
 
 
 @dataclass(frozen=True)
-class SoundFormat:
-    """Which decoded channels hold W, Y, Z, X (None: as ``convention`` has it), their convention,
-    why, and whether that is sure."""
+class AudioFormat:
+    """How audio is read, and why.
+
+    ``channels`` are the indices of W, Y, Z, X among the decoded channels (None: as in
+    ``convention``). ``sure`` tells whether this is certain enough not to ask the user.
+    """
 
     convention: str = "auto"
     channels: tuple[int, int, int, int] | None = None
@@ -57,7 +66,7 @@ class SoundFormat:
 
 @dataclass(frozen=True)
 class FormatOverrides:
-    """What the user says of all recordings; ``auto`` where each is asked."""
+    """Formats that the user states for all recordings; ``auto``: decide for each recording."""
 
     projection: str = "auto"
     stereo: str = "auto"
@@ -66,131 +75,138 @@ class FormatOverrides:
 
     @property
     def video_is_auto(self) -> bool:
-        """Whether layouts may say what pictures are like: the user did not."""
+        """Whether the user states nothing about video, so that a dataset's layout may."""
         return self.projection == "auto" and self.stereo == "auto"
 
 
-def picture_format(
-    path: Path, picture: VideoTrack, duration_s: float, overrides: FormatOverrides
-) -> PictureFormat:
-    """By the user's word, else the container's, else yt-dlp's, else the pixels'.
+def decide_video_format(
+    path: Path, video: VideoTrack, duration_s: float, overrides: FormatOverrides
+) -> VideoFormat:
+    """From the user's options, else the container, else yt-dlp's .info.json, else the pixels.
 
-    Raises ClipError for a projection that cannot be read.
+    Raises ClipError for an unsupported projection.
     """
-    tags = picture_tags(path, picture.height, picture.width)
-    rotation = _rotation_of(path, tags)
+    tags = read_video_tags(path, video.height, video.width)
+    rotation = _upright_rotation(path, tags)
     stereo = tags.stereo if overrides.stereo == "auto" else overrides.stereo
     if overrides.projection != "auto":
-        sphere = sphere_of(overrides.projection, overrides.fisheye_fov_deg)
-        return PictureFormat(sphere, stereo or "mono", rotation, "by --projection")
+        sphere = sphere_by_name(overrides.projection, overrides.fisheye_fov_deg)
+        return VideoFormat(sphere, stereo or "mono", rotation, "by --projection")
     if tags.sphere is not None:
-        where = f"its container says {tags.sphere.projection}"
-        return PictureFormat(tags.sphere, stereo or "mono", rotation, where)
+        reason = f"its container says {tags.sphere.projection}"
+        return VideoFormat(tags.sphere, stereo or "mono", rotation, reason)
     if tags.unknown is not None:
         raise ClipError(
-            f"{path.name} has the projection {tags.unknown!r}, which is not read here; convert it "
+            f"{path.name} has the projection {tags.unknown!r}, which is not supported; convert it "
             "with ffmpeg's v360, or name another one with --projection"
         )
-    info = info_json(path)
-    noted = projection_of_info(info) if info is not None else None
+    info = read_info_json(path)
+    noted = projection_from_info(info) if info is not None else None
     if noted is not None:
-        where = "its .info.json says so"
-        return PictureFormat(sphere_of(noted), stereo or "mono", rotation, where)
+        reason = "its .info.json says so"
+        return VideoFormat(sphere_by_name(noted), stereo or "mono", rotation, reason)
     try:
-        seen = guess(path, duration_s)
+        guess = guess_projection(path, duration_s)
     except (av.FFmpegError, OSError):
-        seen = None  # decoding the clips will say what is wrong
-    if seen is None:
+        guess = None  # decoding the clips will report the fault
+    if guess is None:
         reason = "nothing says otherwise, and its pixels tell nothing"
-        return PictureFormat(Sphere(), stereo or "mono", rotation, reason, False, 0.0)
-    sure = seen.confidence >= _SURE
-    projection: Projection = seen.projection if sure else "equirect"
-    reason = f"{seen.reason}, confidence {seen.confidence:.0%}"
-    stereo = stereo or (seen.stereo if sure else "mono")
-    return PictureFormat(
-        sphere_of(projection), stereo, rotation, reason, sure, round(seen.confidence, 2)
+        return VideoFormat(Sphere(), stereo or "mono", rotation, reason, False, 0.0)
+    sure = guess.confidence >= _SURE
+    projection: Projection = guess.projection if sure else "equirect"
+    reason = f"{guess.reason}, confidence {guess.confidence:.0%}"
+    stereo = stereo or (guess.stereo if sure else "mono")
+    return VideoFormat(
+        sphere_by_name(projection), stereo, rotation, reason, sure, round(guess.confidence, 2)
     )
 
 
-def flat_format(path: Path, picture: VideoTrack) -> PictureFormat:
-    """Of an ordinary video, whose middle is all there is to see."""
-    tags = picture_tags(path, picture.height, picture.width)
-    return PictureFormat(Sphere("flat", fov_deg=FLAT_FOV_DEG), "mono", _rotation_of(path, tags))
+def flat_video_format(path: Path, video: VideoTrack) -> VideoFormat:
+    """The format of an ordinary (not 360°) video, which shows the front only."""
+    tags = read_video_tags(path, video.height, video.width)
+    return VideoFormat(Sphere("flat", fov_deg=FLAT_FOV_DEG), "mono", _upright_rotation(path, tags))
 
 
-def _rotation_of(path: Path, tags: PictureTags) -> int:
-    """How far frames are turned to be upright: quarters. Raises ClipError for anything else."""
+def _upright_rotation(path: Path, tags: VideoTags) -> int:
+    """The rotation (0, 90, 180 or 270°) that makes frames upright. Raises ClipError for other
+    angles and for mirrored frames."""
     rotation = round(tags.rotation_deg) % 360
     if tags.mirrored or rotation % 90:
-        what = "mirrored" if tags.mirrored else f"turned by {rotation}°"
+        display = "mirrored" if tags.mirrored else f"rotated by {rotation}°"
         raise ClipError(
-            f"{path.name} says that its frames are to be shown {what}, which is not read here; "
-            "convert it with ffmpeg, which does so"
+            f"{path.name} says that its frames are to be shown {display}, which is not supported; "
+            "convert it with ffmpeg, which applies that"
         )
     return rotation
 
 
-def sphere_of(projection: str, fisheye_fov_deg: float = 180.0) -> Sphere:
-    """A projection by its name. Raises ValueError for one that does not exist."""
+def sphere_by_name(projection: str, fisheye_fov_deg: float = 180.0) -> Sphere:
+    """The projection with a name in `PROJECTIONS`; raises ValueError for another name."""
     for name in PROJECTIONS:
         if name == projection:
             return Sphere(name, fov_deg=fisheye_fov_deg)
     raise ValueError(f"no projection is called {projection!r}")
 
 
-def sound_format(path: Path, sound: AudioTrack, overrides: FormatOverrides) -> SoundFormat:
-    """By the user's word, else the container's, else what is usual for so many channels."""
+def decide_audio_format(path: Path, audio: AudioTrack, overrides: FormatOverrides) -> AudioFormat:
+    """From the user's options, else the container, else the usual for this number of channels."""
     if overrides.foa_convention != "auto":
-        return SoundFormat(overrides.foa_convention, None, "by --foa-convention")
-    tags = sound_tags(path, sound.codec, sound.channels, sound.extradata)
+        return AudioFormat(overrides.foa_convention, None, "by --foa-convention")
+    tags = read_audio_tags(path, audio.codec, audio.channels, audio.extradata)
     if tags is not None:
-        return SoundFormat("ambix", tags.channels, tags.reason)
+        return AudioFormat("ambix", tags.channels, tags.reason)
     if path.suffix.lower() == ".amb":
-        return SoundFormat("fuma", None, ".amb files are FuMa")
-    if sound.channels == 6:
+        return AudioFormat("fuma", None, ".amb files are FuMa")
+    if audio.channels == 6:
         reason = "six channels, of which each clip is checked to be as YouTube's"
-        return SoundFormat("youtube", None, reason)
-    if sound.channels == 4 or sound.channels in HIGHER_ORDERS:
-        reason = f"{sound.channels} channels and nothing that says which; ambiX is usual"
-        return SoundFormat("ambix", None, reason, sure=False)
-    return SoundFormat("auto", None, f"{sound.channels} channels", sure=False)
+        return AudioFormat("youtube", None, reason)
+    if audio.channels == 4 or audio.channels in HIGHER_ORDERS:
+        reason = f"{audio.channels} channels and nothing that says which; ambiX is usual"
+        return AudioFormat("ambix", None, reason, sure=False)
+    return AudioFormat("auto", None, f"{audio.channels} channels", sure=False)
 
 
-def doubts_of(
-    audio: Path, duration_s: float, picture: PictureFormat, sound: SoundFormat
+def find_doubts(
+    audio: Path, duration_s: float, video_format: VideoFormat, audio_format: AudioFormat
 ) -> tuple[str, ...]:
-    """What a person should check, in sentences; empty where containers leave no doubt.
+    """Sentences on what the user should check; empty if the containers leave no doubt.
 
-    Where a container does not say what its channels are, some seconds are listened to. What is
-    heard never changes what is done: real microphones are off by up to 3 dB.
+    If a container does not describe its channels, a few seconds of them are analysed. The result
+    never changes how the audio is read: real microphones deviate by up to 3 dB.
     """
     doubts = []
-    if not picture.sure:
-        projection = picture.sphere.projection
+    if not video_format.sure:
+        projection = video_format.sphere.projection
         doubts.append(
             f"its picture is taken as {projection}, but neither container nor pixels are clear "
             "about it; --projection names another"
         )
-    if not sound.sure and sound.convention == "ambix":
-        heard = _listen(audio, duration_s)
+    if not audio_format.sure and audio_format.convention == "ambix":
+        analysis = _analyse_excerpt(audio, duration_s)
         seems = ""
-        if heard is not None and heard.looks_like_capsules:
-            seems = ", but all its channels hear the same, as those of a raw microphone do"
-        elif heard is not None and heard.is_sure and (heard.w, heard.normalization) != (0, "SN3D"):
-            seems = f", but it sounds like {heard.normalization} with W in channel {heard.w}"
+        if analysis is not None and analysis.looks_like_capsules:
+            seems = ", but all its channels are alike, as those of a raw microphone are"
+        elif (
+            analysis is not None
+            and analysis.is_sure
+            and (analysis.w, analysis.normalization) != (0, "SN3D")
+        ):
+            seems = f", but it sounds like {analysis.normalization} with W in channel {analysis.w}"
         doubts.append(
-            f"its sound is taken as ambiX ({sound.reason}){seems}; --foa-convention names another, "
-            "and `avprep inspect --picture` shows where it comes from"
+            f"its sound is taken as ambiX ({audio_format.reason}){seems}; --foa-convention names "
+            "another, and `avprep inspect --picture` shows where it comes from"
         )
     return tuple(doubts)
 
 
-def _listen(audio: Path, duration_s: float) -> Heard | None:
-    from avprep.formats.guess_convention import listen  # OpenCV's, which planning does without
+def _analyse_excerpt(audio: Path, duration_s: float) -> ChannelAnalysis | None:
+    from avprep.formats.guess_convention import (
+        analyse_channels,  # OpenCV's, which planning does without
+    )
 
-    tracks = probe(audio).audio
-    if tracks is None or tracks.channels < 4:
+    track = probe(audio).audio
+    if track is None or track.channels < 4:
         return None
-    start = max(0.0, duration_s / 2 - _LISTEN_S / 2)
-    sound = read_excerpt(audio, tracks.channels, start, _LISTEN_S)
-    return listen(sound[:4], tracks.sample_rate)
+    start_s = max(0.0, duration_s / 2 - _EXCERPT_S / 2)
+    excerpt = read_excerpt(audio, track.channels, start_s, _EXCERPT_S)
+    return analyse_channels(excerpt[:4])

@@ -14,9 +14,14 @@ from tqdm import tqdm
 
 from avprep.errors import ClipError, UserError, one_sentence
 from avprep.foa.ambix import level_dbfs, spatiality, to_ambix
-from avprep.formats.decide import FormatOverrides, SoundFormat, picture_format, sound_format
-from avprep.formats.guess_convention import Heard, listen
-from avprep.formats.guess_projection import small_frames
+from avprep.formats.decide import (
+    AudioFormat,
+    FormatOverrides,
+    decide_audio_format,
+    decide_video_format,
+)
+from avprep.formats.guess_convention import ChannelAnalysis, analyse_channels
+from avprep.formats.guess_projection import sample_frames
 from avprep.media.excerpt import read_excerpt
 from avprep.media.probe import Media, open_media, probe
 from avprep.recordings.recording import AUDIO_SUFFIXES, VIDEO_SUFFIXES, audio_files
@@ -126,7 +131,7 @@ def _with_picture(
 ) -> Inspection:
     if media.video is None or result.video is None:
         return result
-    of = picture_format(path, media.video, media.duration_s, overrides)
+    of = decide_video_format(path, media.video, media.duration_s, overrides)
     result.video.update(
         width=media.video.width,
         height=media.video.height,
@@ -140,7 +145,7 @@ def _with_picture(
     if not of.sure:
         result.suspicious.append(f"its projection is not clear: {of.reason}")
     try:
-        frames = [frame for frame, _ in small_frames(path, media.duration_s)]
+        frames = [frame for frame, _ in sample_frames(path, media.duration_s)]
     except (av.FFmpegError, OSError) as error:
         result.suspicious.append(f"its picture does not decode ({error})")
         return result
@@ -168,7 +173,7 @@ def _with_sound(
                 f"{result.duration_s:.1f} s"
             )
         return result
-    of = sound_format(path, media.audio, overrides)
+    of = decide_audio_format(path, media.audio, overrides)
     result.audio.update(
         channels=media.audio.channels,
         sample_rate=media.audio.sample_rate,
@@ -182,7 +187,7 @@ def _with_sound(
         field = to_ambix(raw, of.convention, of.channels)
     except ClipError as error:
         result.suspicious.append(str(error))
-        heard = listen(raw[:4], media.audio.sample_rate) if len(raw) >= 4 else None
+        heard = analyse_channels(raw[:4]) if len(raw) >= 4 else None
         if heard is not None:
             result.audio["heard"] = f"its first four: {_in_words(heard)}"
         return result
@@ -195,7 +200,7 @@ def _with_sound(
     if result.audio["spatiality"] < _MONO:
         result.suspicious.append("all its channels hold one signal: it is mono, or a single sound")
         return result
-    heard = listen(field, media.audio.sample_rate)
+    heard = analyse_channels(field)
     if heard is not None:
         result.audio["heard"] = _in_words(heard)
         if not of.sure:
@@ -217,7 +222,7 @@ def _side_of(video: Path) -> Path | None:
     return sides[0] if len(sides) == 1 else None
 
 
-def excerpt(path: Path, media: Media, of: SoundFormat) -> NDArray[np.float32]:
+def excerpt(path: Path, media: Media, of: AudioFormat) -> NDArray[np.float32]:
     """Ten seconds of the field (4, samples) from a file's middle. Raises ClipError."""
     return to_ambix(_raw_excerpt(path, media), of.convention, of.channels)
 
@@ -232,7 +237,7 @@ def _raw_excerpt(path: Path, media: Media) -> NDArray[np.float32]:
     return raw
 
 
-def _in_words(heard: Heard) -> str:
+def _in_words(heard: ChannelAnalysis) -> str:
     sure = "clear" if heard.is_sure else "not clear"
     return (
         f"{heard.normalization}, W in channel {heard.w} of W, Y, Z, X ({heard.ratio_db:+.1f} dB "
@@ -240,7 +245,7 @@ def _in_words(heard: Heard) -> str:
     )
 
 
-def _against(heard: Heard, of: SoundFormat) -> list[str]:
+def _against(heard: ChannelAnalysis, of: AudioFormat) -> list[str]:
     if heard.looks_like_capsules:
         return ["all its channels hear the same, as those of a raw microphone (A-format) do"]
     if heard.is_sure and (heard.w, heard.normalization) != (0, "SN3D"):

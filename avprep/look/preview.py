@@ -17,7 +17,7 @@ from scipy import signal
 
 from avprep.errors import UserError
 from avprep.foa.energy_map import energy_map, loudest_direction
-from avprep.formats.decide import PictureFormat
+from avprep.formats.decide import VideoFormat
 from avprep.media.probe import open_media
 from avprep.sphere.crop import equirectangular_directions, view_directions, view_position
 from avprep.sphere.projections import Sphere
@@ -151,12 +151,10 @@ def _from_file(raw: Path, info: SampleInfo, at_s: float) -> Picture:
         of["projection"], tuple(of.get("bounds", (0, 0, 0, 0))), of.get("fov_deg", 180.0)
     )
     rotation = of.get("rotation_deg", 0)
-    return whole_frame(
-        path, info.file_start_s + at_s, PictureFormat(sphere, of["stereo"], rotation)
-    )
+    return whole_frame(path, info.file_start_s + at_s, VideoFormat(sphere, of["stereo"], rotation))
 
 
-def whole_frame(path: Path, moment_s: float, of: PictureFormat) -> Picture:
+def whole_frame(path: Path, moment_s: float, of: VideoFormat) -> Picture:
     """The frame on screen at a moment, as an equirectangular RGB picture of 480×960.
 
     Raises UserError where there is none.

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from avprep.formats.decide import PictureFormat, SoundFormat
+from avprep.formats.decide import AudioFormat, VideoFormat
 from avprep.media.probe import Media
 from avprep.recordings.lists import UNLISTED
 from avprep.recordings.recording import Recording
@@ -38,8 +38,8 @@ class Clip:
     start_s: float
     offset_s: float
     duration_s: float
-    video_format: PictureFormat = PictureFormat()  # noqa: RUF009
-    audio_format: SoundFormat = SoundFormat()  # noqa: RUF009
+    video_format: VideoFormat = VideoFormat()  # noqa: RUF009
+    audio_format: AudioFormat = AudioFormat()  # noqa: RUF009
     label: str | None = None
     folds: tuple[str, ...] | None = None
     truth: Path | None = None

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from avprep.errors import ClipError, UserError, one_sentence
 from avprep.formats.decide import (
+    AudioFormat,
     FormatOverrides,
-    PictureFormat,
-    SoundFormat,
-    doubts_of,
-    flat_format,
-    picture_format,
-    sound_format,
+    VideoFormat,
+    decide_audio_format,
+    decide_video_format,
+    find_doubts,
+    flat_video_format,
 )
 from avprep.media.probe import Media, probe_both
 from avprep.recordings.clips import Clip, clip_key, cut_clips, find_split
@@ -59,8 +59,8 @@ class Examined:
     its files hold, if they were opened."""
 
     duration_s: float
-    video_format: PictureFormat
-    audio_format: SoundFormat
+    video_format: VideoFormat
+    audio_format: AudioFormat
     doubts: tuple[str, ...] = ()
     media: tuple[Media, Media] | None = None
 
@@ -153,8 +153,8 @@ def examine(recording: Recording, overrides: FormatOverrides) -> Examined | str:
     """A recording's duration and formats, or a sentence that says why it cannot be read."""
     known = recording.formats_known and overrides.video_is_auto
     if known and recording.duration_s is not None:
-        audio_format = SoundFormat(overrides.foa_convention)
-        return Examined(recording.duration_s, PictureFormat(), audio_format)
+        audio_format = AudioFormat(overrides.foa_convention)
+        return Examined(recording.duration_s, VideoFormat(), audio_format)
     try:
         media = probe_both(recording.video, recording.audio)
         video, audio = media[0].video, media[1].audio
@@ -162,13 +162,13 @@ def examine(recording: Recording, overrides: FormatOverrides) -> Examined | str:
             raise ClipError(f"{recording.file} has no video track; it is no 360° video")
         duration_s = recording.duration_s or media[0].duration_s
         if recording.flat:
-            video_format = flat_format(recording.video, video)
-            return Examined(duration_s, video_format, SoundFormat(), (), media)
-        video_format = picture_format(recording.video, video, duration_s, overrides)
-        audio_format = SoundFormat()
+            video_format = flat_video_format(recording.video, video)
+            return Examined(duration_s, video_format, AudioFormat(), (), media)
+        video_format = decide_video_format(recording.video, video, duration_s, overrides)
+        audio_format = AudioFormat()
         if audio is not None:
-            audio_format = sound_format(recording.audio, audio, overrides)
-        doubts = doubts_of(recording.audio, duration_s, video_format, audio_format)
+            audio_format = decide_audio_format(recording.audio, audio, overrides)
+        doubts = find_doubts(recording.audio, duration_s, video_format, audio_format)
         return Examined(duration_s, video_format, audio_format, doubts, media)
     except ClipError as error:
         return one_sentence(error)

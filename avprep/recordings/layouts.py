@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from avprep.errors import UserError
-from avprep.formats.container_tags import info_json
+from avprep.formats.container_tags import read_info_json
 from avprep.recordings.events import is_world_truth
 from avprep.recordings.labelled import FLAT_LAYOUTS, detect_labelled
 from avprep.recordings.lists import read_segments
@@ -240,7 +240,7 @@ def _yt_dlp(raw: Path) -> _Found:
     recordings, failures = _folder(raw)
     named = []
     for recording in recordings:
-        info = info_json(recording.video) or {}
+        info = read_info_json(recording.video) or {}
         source = info.get("id")
         if not isinstance(source, str) or not source or not source.isprintable():
             source = recording.source

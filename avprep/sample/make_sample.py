@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import ClipError
-from avprep.formats.decide import PictureFormat
+from avprep.formats.decide import VideoFormat
 from avprep.media.decode_audio import DecodedAudio, decode_audio
 from avprep.media.decode_video import VideoDecoder, VideoRequest
 from avprep.media.encode import GOP_FRAMES, CropEncoder
@@ -180,7 +180,7 @@ def _decodings(
 
 
 def _taken(
-    picture: VideoTrack, of: PictureFormat
+    picture: VideoTrack, of: VideoFormat
 ) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
     """The size (height, width) that a file's frames are brought to, and the part of them, turned
     upright, that is taken (None: all).

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from avprep.build.options import BuildOptions
 from avprep.build.plan import plan_build
-from avprep.formats.decide import FormatOverrides, PictureFormat, SoundFormat
+from avprep.formats.decide import AudioFormat, FormatOverrides, VideoFormat
 from avprep.recordings.clips import Clip
 from avprep.recordings.find_clips import FoundClips
 from avprep.sample.options import Cleaning, ClipOptions
@@ -18,8 +18,8 @@ CLIP = Clip(
     *("a-2", "a", "train"),
     *(Path("/raw/a.mp4"), Path("/raw/a.wav"), "a.mp4"),
     *(2.0, 2.0, 4.0),
-    PictureFormat(Sphere("eac"), "top-bottom", 90, "by --projection"),
-    SoundFormat("fuma", (0, 1, 2, 3), "by --foa-convention"),
+    VideoFormat(Sphere("eac"), "top-bottom", 90, "by --projection"),
+    AudioFormat("fuma", (0, 1, 2, 3), "by --foa-convention"),
     *("label", ("train", "test"), Path("/raw/a.json")),
     *(Path("/raw/maps/a"), 1.0),
 )

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from avprep.foa.energy_map import intensity_direction
-from avprep.formats.container_tags import sound_tags
+from avprep.formats.container_tags import read_audio_tags
 from shards.geometry import encode_foa, unit_vector
 from shards.reader import ShardSet
-from tests.avprep.sphere.test_projections import HEIGHT, WIDTH, converted
+from tests.avprep.sphere.test_projections import HEIGHT, WIDTH, convert
 from tests.support.media import (
     build,
     centroid,
@@ -73,7 +73,7 @@ def test_an_eac_video_of_youtube_is_known_by_its_info_json(
 ) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
-    write_video(raw / "a.mkv", [converted(frame, "eac", (540, 960))] * 24)
+    write_video(raw / "a.mkv", [convert(frame, "eac", (540, 960))] * 24)
     (raw / "a.info.json").write_text(json.dumps({"requested_formats": [{"format_note": "mesh"}]}))
     write_sound(raw)
     check(raw, tmp_path)
@@ -87,7 +87,7 @@ def test_a_cubemap_is_known_by_its_pixels(
 ) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
-    write_video(raw / "a.mp4", [converted(frame, v360, size)] * 24)
+    write_video(raw / "a.mp4", [convert(frame, v360, size)] * 24)
     write_sound(raw)
     check(raw, tmp_path)
 
@@ -197,7 +197,7 @@ def test_opus_of_mapping_family_2_is_ambix(frame: NDArray[np.uint8], tmp_path: P
     write_audio(path, "libopus", field, "ambisonic 1", {"mapping_family": "2"})
     with av.open(str(path)) as container:
         context = container.streams.audio[0].codec_context
-        tags = sound_tags(path, context.name, 4, context.extradata)
+        tags = read_audio_tags(path, context.name, 4, context.extradata)
     assert tags is not None
     assert tags.reason == "Opus mapping family 2"
     output = check(raw, tmp_path)
@@ -205,19 +205,19 @@ def test_opus_of_mapping_family_2_is_ambix(frame: NDArray[np.uint8], tmp_path: P
 
 
 def test_the_signal_tells_w_and_its_weight() -> None:
-    from avprep.formats.guess_convention import listen
+    from avprep.formats.guess_convention import analyse_channels
 
     rng = np.random.default_rng(1)
     directions = unit_vector(rng.uniform(-180, 180, 8), rng.uniform(-60, 60, 8))
     field = np.concatenate([encode_foa(noise(0.3, i), d) for i, d in enumerate(directions)], axis=1)
     for convention, name in (("ambix", "SN3D"), ("fuma", "FuMa"), ("n3d", "N3D")):
-        heard = listen(np.asarray(foa_of(convention, field), dtype=np.float32), 48000)
+        heard = analyse_channels(np.asarray(foa_of(convention, field), dtype=np.float32))
         assert heard is not None
         assert heard.is_sure
         assert (heard.w, heard.normalization) == (0, name)
         assert not heard.looks_like_capsules
     capsules = np.stack([field[0] + 0.5 * field[channel] for channel in (1, 2, 3, 0)])
-    heard = listen(capsules.astype(np.float32), 48000)
+    heard = analyse_channels(capsules.astype(np.float32))
     assert heard is not None
     assert heard.looks_like_capsules
 
@@ -228,7 +228,7 @@ def test_the_users_word_counts_in_layouts_that_know_their_formats(
     raw = tmp_path / "raw"
     for folder in ("video", "audio"):
         (raw / folder).mkdir(parents=True)
-    write_video(raw / "video" / "abc-0.mp4", [converted(frame, "eac", (540, 960))] * 240)
+    write_video(raw / "video" / "abc-0.mp4", [convert(frame, "eac", (540, 960))] * 240)
     field = encode_foa(noise(10.0), unit_vector(*WHERE))
     write_wav(raw / "audio" / "abc-0.wav", field)
     check(raw, tmp_path, "--projection", "eac")
