@@ -1,4 +1,4 @@
-"""Label maps that come with a clip, seen from its views."""
+"""Label maps of a clip, cropped to its views."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Labels = NDArray[np.uint8]
 _MAPS_PER_SECOND = 4
 _NAME = re.compile(r"(?P<kind>things-|stuff-|)(?P<number>\d+)\.png")
 _THINGS, _STUFF, _VOID = 80, 54, 255
-"""COCO's panoptic classes: things 0 to 79, then stuff 80 to 133."""
+"""Numbers of COCO's panoptic classes: things are 0 to 79, stuff is 80 to 133."""
 
 
-def label_maps(
+def crop_label_maps(
     folder: Path, offset_s: float, duration_s: float, views: tuple[View, ...], size: int
 ) -> tuple[tuple[float, ...], dict[str, bytes]]:
-    """The maps of a clip that begins at ``offset_s`` of what the folder's maps are of: their times
-    in the clip, and PNG members (size, size) of each view and time.
+    """The times of a clip's label maps in seconds, and one PNG member (size, size) for each view
+    and time. The clip begins at ``offset_s`` of the video that the maps belong to.
 
-    The folder holds equirectangular maps, four a second: ``things-0000.png`` and
+    The folder holds four equirectangular maps per second: ``things-0000.png`` and
     ``stuff-0000.png`` as YT-360 has them, or ``0000.png`` with both in one. Classes are COCO's
-    panoptic ones, things 0 to 79 and stuff 80 to 133; 255 is void. Maps that are numbered from 0
-    are of the beginnings of quarters of a second; from 1, as ffmpeg numbers the pictures that it
-    takes from a video, of their middles. Raises ClipError for a file that is no map.
+    panoptic ones, things 0 to 79 and stuff 80 to 133; 255 is void. Maps numbered from 0 show the
+    start of each quarter of a second; those numbered from 1, as ffmpeg numbers the frames that it
+    extracts, its middle. Raises ClipError for a file that is not a label map.
     """
-    times: list[float] = []
+    times_s: list[float] = []
     members: dict[str, bytes] = {}
     numbers = _numbers(folder)
     first = 0.0 if 0 in numbers else 0.5
@@ -46,17 +46,17 @@ def label_maps(
         if labels is None:
             continue
         for view_number, view in enumerate(views):
-            seen = nearest(labels, view, size)
-            done, content = cv2.imencode(".png", seen, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+            crop = crop_nearest(labels, view, size)
+            done, content = cv2.imencode(".png", crop, [cv2.IMWRITE_PNG_COMPRESSION, 9])
             if not done:
-                raise RuntimeError("a label map was not encoded")
-            members[label_map_suffix(view_number, len(times))] = content.tobytes()
-        times.append(round(max(0.0, time_s), 6))
-    return tuple(times), members
+                raise RuntimeError("a label map could not be encoded")
+            members[label_map_suffix(view_number, len(times_s))] = content.tobytes()
+        times_s.append(round(max(0.0, time_s), 6))
+    return tuple(times_s), members
 
 
-def nearest(labels: Labels, view: View, size: int) -> Labels:
-    """An equirectangular map (height, width) as a view (size, size) sees it, pixel by pixel."""
+def crop_nearest(labels: Labels, view: View, size: int) -> Labels:
+    """A view (size, size) of an equirectangular map (height, width), without interpolation."""
     height, width = labels.shape
     centres = (np.arange(size) + 0.5) / size
     directions = view_directions(view, centres[None, :], centres[:, None])
@@ -74,23 +74,23 @@ def _numbers(folder: Path) -> set[int]:
 
 
 def _read(folder: Path, number: int) -> Labels | None:
-    """The map of a moment; None where one of its two halves is missing."""
+    """The map with a number; None if things or stuff are missing."""
     single = folder / f"{number:04d}.png"
     if single.is_file():
-        return _picture(single)
+        return _read_png(single)
     halves = [folder / f"{kind}-{number:04d}.png" for kind in ("things", "stuff")]
     if not all(half.is_file() for half in halves):
         return None
-    things, stuff = map(_picture, halves)
+    things, stuff = map(_read_png, halves)
     if things.shape != stuff.shape:
         raise ClipError(f"{halves[0]} and {halves[1].name} differ in size; extract them again")
     both = np.where(things < _THINGS, things, _THINGS + np.minimum(stuff, _STUFF))
     return np.where(both < _THINGS + _STUFF, both, _VOID).astype(np.uint8)
 
 
-def _picture(path: Path) -> Labels:
-    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.dtype != np.uint8:
-        raise ClipError(f"{path.parent.name}/{path.name} is no map of labels; extract it again")
-    # Greys that were saved in colour have the same number in all channels.
-    return np.asarray(picture if picture.ndim == 2 else picture[..., 2], dtype=np.uint8)
+def _read_png(path: Path) -> Labels:
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if labels is None or labels.dtype != np.uint8:
+        raise ClipError(f"{path.parent.name}/{path.name} is not a label map; extract it again")
+    # Maps that were saved in colour have the same number in all channels.
+    return np.asarray(labels if labels.ndim == 2 else labels[..., 2], dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""What each clip is made into."""
+"""Options that decide what each clip becomes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from avprep.sphere.viewpoints import FixedViews, RandomViews
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Below which of these a clip is dropped; None: never.
+    """Thresholds below which a clip is dropped; None: no threshold.
 
-    ``level_dbfs`` of the omnidirectional channel, RMS; ``change``: mean difference of grey levels
-    (0 to 255) between moments a second apart; ``spatiality``: see `avprep.foa.ambix.spatiality`.
+    ``level_dbfs``: RMS level of the omnidirectional channel; ``change``: mean absolute difference
+    of grey levels (0 to 255) between frames a second apart; ``spatiality``: see
+    `avprep.foa.ambix.spatiality`. The names are those in ``dropped.jsonl`` and in manifests.
     """
 
     level_dbfs: float | None = None
@@ -25,9 +26,11 @@ class Cleaning:
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """What every clip of a build is made into.
+    """Options that are the same for all clips of a build.
 
-    ``audio``: foa, or mono (a beam to the view) or stereo (what ears on its left and right hear).
+    ``audio``: foa (ambisonics), mono (a beam towards the view) or stereo (a pair of ears).
+    ``audio_layout``: rotated (one track per view) or source (one unrotated track per clip). The
+    names and their order go into the digests of existing sets: never change them.
     """
 
     views: RandomViews | FixedViews

@@ -1,4 +1,4 @@
-"""Clips that are worth nothing to training: silent, static or not spatial."""
+"""Dropping clips that are of no use for training: silent, static or not spatial."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from avprep.errors import ClipError
 from avprep.foa.ambix import level_dbfs, spatiality
 from avprep.sample.options import Cleaning
 
-_STRIDE = 4
-_WHY = {
+_PIXEL_STRIDE = 4
+_REASONS = {
     "level_dbfs": "it is silent",
     "change": "its picture is static",
     "spatiality": "its sound is not spatial",
@@ -20,7 +20,7 @@ _WHY = {
 
 
 class DroppedError(ClipError):
-    """A clip that is left out because a threshold asks for it; ``numbers`` are what it has."""
+    """A clip that is left out because it is below a threshold; ``numbers`` are its measurements."""
 
     def __init__(self, reason: str, numbers: dict[str, float]) -> None:
         super().__init__(reason)
@@ -28,42 +28,43 @@ class DroppedError(ClipError):
 
 
 class MotionMeter:
-    """Small pictures of a clip's frames, a second apart."""
+    """Measures how much a clip's frames change within a second."""
 
     def __init__(self, fps: float) -> None:
-        self._every = max(1, round(fps))
-        self._count = 0
-        self._last: NDArray[np.int16] | None = None
+        self._stride = max(1, round(fps))
+        self._frames = 0
+        self._previous: NDArray[np.int16] | None = None
         self._differences: list[float] = []
 
-    def see(self, luma: NDArray[np.uint8 | np.uint16]) -> None:
-        """Take in the next frame (height, width), of 8 bits or of 10."""
-        if self._count % self._every == 0:
-            still = luma[::_STRIDE, ::_STRIDE].astype(np.int16)
+    def add(self, luma: NDArray[np.uint8 | np.uint16]) -> None:
+        """Take in the next frame's luma (height, width), of 8 or 10 bits."""
+        if self._frames % self._stride == 0:
+            small = luma[::_PIXEL_STRIDE, ::_PIXEL_STRIDE].astype(np.int16)
             if luma.dtype == np.uint16:
-                still //= 4
-            if self._last is not None:
-                self._differences.append(float(np.abs(still - self._last).mean()))
-            self._last = still
-        self._count += 1
+                small //= 4
+            if self._previous is not None:
+                self._differences.append(float(np.abs(small - self._previous).mean()))
+            self._previous = small
+        self._frames += 1
 
     @property
     def change(self) -> float:
-        """Mean difference of grey levels between the pictures; infinite if there is only one."""
+        """Mean absolute difference of grey levels (0 to 255) between frames a second apart;
+        infinite for clips of less than a second."""
         return float(np.mean(self._differences)) if self._differences else float("inf")
 
 
-def check_worth(cleaning: Cleaning, field: NDArray[np.float32], stills: MotionMeter) -> None:
-    """Raises DroppedError where a clip's field (4, samples) or pictures are below a threshold."""
+def check_thresholds(cleaning: Cleaning, field: NDArray[np.float32], motion: MotionMeter) -> None:
+    """Raises DroppedError if a clip's field (4, samples) or motion is below a threshold."""
     numbers = {
         "level_dbfs": round(level_dbfs(field), 1),
-        "change": round(min(stills.change, 255.0), 3),
+        "change": round(min(motion.change, 255.0), 3),
         "spatiality": round(spatiality(field), 4),
     }
     reasons = [
-        f"{_WHY[name]} ({name} {numbers[name]:g} is below {least:g})"
-        for name, least in asdict(cleaning).items()
-        if least is not None and numbers[name] < least
+        f"{_REASONS[name]} ({name} {numbers[name]:g} is below {threshold:g})"
+        for name, threshold in asdict(cleaning).items()
+        if threshold is not None and numbers[name] < threshold
     ]
     if reasons:
         raise DroppedError(", ".join(reasons), numbers)

@@ -59,7 +59,7 @@ def truncated_content(raw: Path) -> str:
 
 def no_sound(raw: Path) -> str:
     write_video(raw / "bad.mp4", [FRAME] * 48)
-    return "has no sound; put its ambisonic sound beside it"
+    return "has no audio track; put its ambisonics beside it"
 
 
 def two_channels(raw: Path) -> str:
@@ -111,7 +111,7 @@ def too_short(raw: Path) -> str:
 def short_sound(raw: Path) -> str:
     write_dot_recording(raw, "bad")
     write_wav(raw / "bad.wav", wave()[:, :24_000])
-    return "has only 0.50 s of picture with sound"
+    return "has only 0.50 s of video with audio"
 
 
 def two_side_files(raw: Path) -> str:
@@ -170,7 +170,7 @@ def unknown_codec(raw: Path) -> str:
     write_video(raw / "bad.mov", [FRAME] * 48, audio=wave())
     content = (raw / "bad.mov").read_bytes()
     (raw / "bad.mov").write_bytes(content.replace(b"fl32", b"zzzz"))
-    return "has no sound"
+    return "has no audio track"
 
 
 CASES = [

@@ -87,7 +87,7 @@ def test_a_clip_whose_middle_is_damaged_is_refused(tmp_path: Path) -> None:
     write_wave(raw)
     result = build(raw, "--out", tmp_path / "set", "--projection", "equirect", "--workers", 1)
     assert result.exit_code == 2, result.output
-    assert "s of picture after second 0" in result.output
+    assert "s of video after second 0" in result.output
     assert "it is damaged" in result.output
 
 

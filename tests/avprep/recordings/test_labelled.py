@@ -211,7 +211,7 @@ def test_label_maps_follow_the_picture_and_its_time(tmp_path: Path) -> None:
     (folder / "0004.png").write_bytes(b"no picture")
     result = build(raw, "--out", tmp_path / "c", *ONE, "--views", 1)
     assert result.exit_code == 2
-    assert "abcdefghijk-7/0004.png is no map of labels" in result.output
+    assert "abcdefghijk-7/0004.png is not a label map" in result.output
 
 
 def test_whole_recordings_are_cut_at_their_listed_moments(tmp_path: Path) -> None:

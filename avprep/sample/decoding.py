@@ -1,0 +1,99 @@
+"""What to decode for a clip: which part of which file, and to which size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from avprep.errors import ClipError
+from avprep.formats.decide import VideoFormat
+from avprep.media.decode_video import VideoRequest
+from avprep.media.ffmpeg import AudioRequest
+from avprep.media.probe import Media, VideoTrack
+from avprep.media.timeline import shared_timeline
+from avprep.recordings.clips import MIN_CLIP_S, Clip
+from avprep.sample.options import ClipOptions
+
+_MAX_SLIP_S = 0.02
+
+
+def video_track(clip: Clip, media: Media) -> VideoTrack:
+    """The track of the clip's video file. Raises ClipError if there is none."""
+    if media.video is None:
+        raise ClipError(f"{clip.video.name} has no video track; it is no 360° video")
+    return media.video
+
+
+def decoding_requests(
+    clip: Clip, options: ClipOptions, video: Media, audio: Media
+) -> tuple[VideoRequest, AudioRequest | None]:
+    """What to decode of a clip's files, which hold ``video`` and ``audio``.
+
+    The audio request is None for an ordinary video without audio. Raises ClipError if a track is
+    missing, or if video and audio last less than `MIN_CLIP_S` together.
+    """
+    track = video_track(clip, video)
+    if audio.audio is None and not clip.flat:
+        raise ClipError(
+            f"{clip.audio.name} has no audio track; put its ambisonics beside it as a file of the "
+            "same name (wav, flac, m4a, ogg or opus)"
+        )
+    video_zero_s, audio_zero_s, both_s = shared_timeline(video, audio, clip.audio == clip.video)
+    # The audio of an ordinary video may end early: the rest is silent.
+    left_s = (both_s if not clip.flat else video.duration_s or np.inf) - clip.offset_s
+    duration_s = min(clip.duration_s, left_s) if left_s > 0 else clip.duration_s
+    if duration_s < MIN_CLIP_S and not clip.flat:
+        raise ClipError(
+            f"{clip.video.name} has only {duration_s:.2f} s of video with audio; clips must have "
+            f"at least {MIN_CLIP_S:g} s"
+        )
+    frame_size, crop = _frame_size_and_crop(track, clip.video_format)
+    video_request = VideoRequest(
+        video=clip.video,
+        start_s=video_zero_s + clip.offset_s,
+        duration_s=duration_s,
+        fps=options.fps,
+        frame_size=frame_size,
+        crop=crop,
+        rotation_deg=clip.video_format.rotation_deg,
+        full_range=track.full_range,
+        ten_bit=track.hdr is not None,
+        max_pixels=track.max_pixels,
+        timeout_s=options.timeout_s,
+    )
+    if audio.audio is None:
+        return video_request, None
+    return video_request, AudioRequest(
+        audio=clip.audio,
+        file_start_s=audio.start_s,
+        start_s=audio_zero_s + clip.offset_s,
+        duration_s=duration_s,
+        max_slip_s=min(_MAX_SLIP_S, 0.5 / options.fps),
+        channels=audio.audio.channels,
+        sample_rate=audio.audio.sample_rate,
+        plain_layout=audio.audio.plain_layout,
+        timeout_s=options.timeout_s,
+    )
+
+
+def _frame_size_and_crop(
+    track: VideoTrack, video_format: VideoFormat
+) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
+    """The size (height, width) to which stored frames are scaled, and the part of the upright
+    frame that is used: that of the left eye, or None for all of it.
+
+    Both are even, as planes of 4:2:0 must be; a frame spans the same part of the sphere as before.
+    """
+    height, width = track.height, track.width
+    is_turned = video_format.rotation_deg // 90 % 2 == 1
+    if is_turned:
+        height, width = width, height
+    eyes_down = 2 if video_format.stereo == "top-bottom" else 1
+    eyes_across = 2 if video_format.stereo == "left-right" else 1
+    eye_height, eye_width = _even(height / eyes_down), _even(width / eyes_across)
+    height, width = eye_height * eyes_down, eye_width * eyes_across
+    crop = (0, 0, eye_width, eye_height) if video_format.stereo != "mono" else None
+    return ((width, height) if is_turned else (height, width)), crop
+
+
+def _even(size: float) -> int:
+    return max(2, 2 * round(size / 2))
