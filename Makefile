@@ -1,5 +1,6 @@
 # `make demo`: the whole way, from generated recordings to what a network learned of them.
 # `make study`: which pretraining learns what, into docs/results.md; hours.
+# `make bounds`: the commands with the lowest and the newest versions of what they need; gigabytes.
 # `make test`: the checks and tests that a change must pass.
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +11,7 @@ FEATURES ?= logmel+intensity
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo study test soak check clean
+.PHONY: demo study test soak bounds check clean
 
 test: $(VENV)/.test check
 	$(BIN)/pytest -n auto --dist loadfile
@@ -19,6 +20,11 @@ test: $(VENV)/.test check
 soak: $(VENV)/.test
 	AVPREP_TEST_KILLS=40 $(BIN)/pytest tests/avprep/build/test_scale.py
 	$(BIN)/python -m tests.fuzz --count 2000
+
+# PYTHONS="python3.11 python3.13": those with which the newest versions are tried.
+PYTHONS ?= $(PYTHON)
+bounds:
+	$(PYTHON) -m tests.bounds --lowest $(PYTHON) --newest $(PYTHONS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
