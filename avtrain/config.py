@@ -1,4 +1,8 @@
-"""Settings of a run, and the two that come with the toolkit: ``paper`` and ``tiny``."""
+"""Settings of a run, and the two presets: ``paper`` and ``tiny``.
+
+Names of fields are keys of ``config.json`` and of checkpoints: a renamed one would no longer read
+earlier runs.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """What is taken of a clip: ``views`` crops of ``frames`` pictures at ``fps``, inside the
-    second of sound, made ``size`` pixels square; at ``moments`` with ``margin_s`` between."""
+    """What is read from a clip: ``moments`` windows of audio at least ``margin_s`` apart; for each,
+    ``views`` crops of ``frames`` frames at ``fps`` inside the window, resized to ``size`` x
+    ``size`` pixels."""
 
     views: int
     moments: int = 1
@@ -34,7 +39,8 @@ class ClipConfig:
 @dataclass(frozen=True)
 class AugmentConfig:
     """Largest changes: ``jitter`` of brightness, contrast and saturation (factors) and of hue
-    (turns), ``volume`` as a factor; and whether left and right are exchanged half of the time."""
+    (full turns), ``volume`` as a factor. ``mirror``: left and right are exchanged with a
+    probability of 1/2."""
 
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
     volume: float = 0.1
@@ -44,9 +50,11 @@ class AugmentConfig:
 @dataclass(frozen=True)
 class Config:
     """A pretraining run. Two runs of equal settings, data and ``seed`` are the same run.
-    ``begun_with``: the run whose networks it began with, if any, and the steps of that one
-    (``curriculum``: it is the stage of AVC before). ``precision`` is of the backbones. A batch is
-    learned from in ``pieces``, each contrasted for itself."""
+
+    ``begun_with`` names the run that the initial networks are from, and its steps (with
+    ``curriculum``: the AVC stage). ``precision`` is that of the backbones. ``pieces`` is the number
+    of micro-batches per step; the loss compares clips within a micro-batch.
+    """
 
     task: Task
     preset: str
@@ -75,46 +83,46 @@ class Config:
             )
 
     def check(self) -> None:
-        """Raise TrainingError for settings that make no task."""
+        """Raise TrainingError for settings that define no task."""
         slots = self.clip.moments if self.task == "avts" else self.clip.views
         if self.task == "avts" and self.clip.views != 1:
-            raise TrainingError(f"task avts uses one view of a clip, not {self.clip.views}")
+            raise TrainingError(f"task avts uses one view per clip, not {self.clip.views}")
         if self.task != "avts" and self.clip.moments != 1:
-            raise TrainingError(f"--moments is of task avts, not of {self.task}")
+            raise TrainingError(f"--moments belongs to task avts, not to {self.task}")
         if self.task == "avts" and self.clip.moments < 2:
             raise TrainingError("task avts compares the moments of a clip: it needs at least 2")
         if self.negatives == "hard" and slots < 2:
-            raise TrainingError("hard negatives are of the clip's own views: use at least 2")
+            raise TrainingError("hard negatives are other views of the same clip: use at least 2")
         if self.model.positions != "none" and not self.model.transformer:
-            raise TrainingError("positions are told to transformers: add --transformer")
+            raise TrainingError("--positions needs transformers: add --transformer")
         if self.model.norm_first and not self.model.transformer:
-            raise TrainingError("--norm-first is of transformers: add --transformer")
+            raise TrainingError("--norm-first needs transformers: add --transformer")
         if not 0 < self.temperature < math.inf:
-            raise TrainingError(f"the temperature is a number above 0, not {self.temperature:g}")
+            raise TrainingError(f"--temperature must be a number above 0, not {self.temperature:g}")
         if not 0 < self.learning_rate < math.inf:
-            raise TrainingError(f"--lr is a number above 0, not {self.learning_rate:g}")
+            raise TrainingError(f"--lr must be a number above 0, not {self.learning_rate:g}")
         if not 0 <= self.clip.margin_s < math.inf:
-            raise TrainingError(f"--margin is a number of seconds, not {self.clip.margin_s:g}")
+            raise TrainingError(f"--margin must be a number of seconds, not {self.clip.margin_s:g}")
         if self.batch_size < 2 * self.pieces:
             raise TrainingError(
-                "clips are compared with each other: the batch size is at least 2"
-                + f" for each of the {self.pieces} pieces" * (self.pieces > 1)
+                "clips are compared with each other: --batch-size must be at least 2"
+                + f" for each of the {self.pieces} micro-batches" * (self.pieces > 1)
             )
 
     @property
     def across_views(self) -> bool:
-        """Whether it learns to predict one modality's views from those of the other; what has one
-        view, or several moments, is compared as it is."""
+        """Whether each modality's views are predicted from all views of the other; a single view,
+        or several moments, are compared without that."""
         return self.task == "avsa" or self.clip.views > 1
 
     @property
     def trains_transformers(self) -> bool:
-        """Only what is compared across views trains them."""
+        """Only a loss across views trains them."""
         return self.model.transformer and self.across_views
 
     @property
     def title(self) -> str:
-        """The pretext task in words."""
+        """The pretext task in words, for tables and figures."""
         words = "curriculum AVC, AVSA" if self.curriculum else self.task.upper()
         if self.begun_with and not self.curriculum:
             words += f" after {self.begun_with.rpartition(' ')[0]}"
@@ -123,14 +131,14 @@ class Config:
         return f"{words}, {self.clip.views} view{'s' * (self.clip.views > 1)}"
 
     def after(self, other: Config, steps: int) -> Config:
-        """Begun with the networks that another run had after ``steps``."""
+        """This run, initialised with the networks that ``other`` had after ``steps``."""
         return replace(self, begun_with=f"{steps} steps of {other.title} {other.digest}")
 
     @property
     def digest(self) -> str:
-        """The same for runs that differ in their seed (or planned length) alone."""
+        """Equal for runs that differ only in their seed or planned length."""
         settings = self.to_dict() | {"seed": None, "epochs": None}
-        # Newer than the first results: as they were before, they do not tell runs from theirs.
+        # Settings newer than the first results count only where they differ from what was before.
         if not self.model.norm_first:
             del settings["model"]["norm_first"]
         if not self.begun_with:
@@ -142,7 +150,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Config:
-        """Raises KeyError or TypeError for another program version's settings."""
+        """Raises KeyError, TypeError or ValueError for settings of another version."""
         parts = {
             "clip": ClipConfig(**value["clip"]),
             "sound": FeatureConfig(**value["sound"]),
@@ -153,8 +161,7 @@ class Config:
 
 
 PASSES_PER_EPOCH = 16
-"""So many times the number of clips that it is told of every video an epoch of the published code
-shows: clips by videos of YT-360, 73,635 by 4,506, rounded down."""
+"""Passes per epoch of the published code: 73,635 clips / 4,506 videos of YT-360, rounded down."""
 
 
 def paper(task: Task) -> Config:
@@ -176,20 +183,20 @@ def paper(task: Task) -> Config:
 
 
 def tiny(task: Task) -> Config:
-    """Small networks and pictures, which learn within minutes on two CPU cores."""
+    """Small networks and crops, which learn within minutes on two CPU cores."""
     avc = task == "avc"
     return Config(
         task=task,
         preset="tiny",
         clip=_slots(task, ClipConfig(views=1, frames=4, fps=8.0, size=32), moments=2),
         sound=FeatureConfig(mels=64),
-        # Within minutes the transformers slow learning down, and their dropout does so by far more.
+        # Within minutes transformers only slow learning down, and their dropout far more so.
         model=ModelConfig(width=8, transformer=False, dropout=0.0),
-        # Small networks tell things apart by their hue: they learn twice as fast if it stays.
+        # Small networks tell objects apart by hue: they learn twice as fast if it is kept.
         augment=AugmentConfig(jitter=(0.2, 0.2, 0.2, 0.0)),
-        # Of few clips each other clip is soon known by heart, and then nothing asks which view a
-        # sound belongs to; with fewer of them in a batch the clip's own views weigh more. Moments
-        # are harder to tell apart than clips: of more than two nothing is learned for long.
+        # With few clips, every other clip is soon memorised, and then nothing asks which view an
+        # audio belongs to; with fewer clips per batch the clip's own views weigh more. Moments are
+        # harder to tell apart than clips: with more than two, nothing is learned for long.
         batch_size={"avc": 48, "avts": 24, "avsa": 12}[task],
         negatives="easy" if avc else "easy+hard",
         epochs=200,
@@ -198,7 +205,7 @@ def tiny(task: Task) -> Config:
 
 
 def _slots(task: Task, clip: ClipConfig, moments: int = 4) -> ClipConfig:
-    """Of a clip, the paper compares four views; of its moments as many, or ``moments``."""
+    """The clip settings of a task: as in the paper, four views for avsa; ``moments`` for avts."""
     return {
         "avc": clip,
         "avts": replace(clip, moments=moments),
@@ -273,8 +280,8 @@ def with_options(config: Config, **changes: Unpack[Changes]) -> Config:
 
 
 def first_stage(config: Config) -> Config:
-    """AVC as a curriculum begins with it: with the views, batches and negatives of its preset, and
-    all else as in the run."""
+    """The AVC stage of a curriculum: views, batch size and negatives of the preset's AVC, all else
+    as in ``config``."""
     stage = PRESETS[config.preset]("avc")
     return replace(
         config,

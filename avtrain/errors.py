@@ -1,5 +1,6 @@
-"""A user's mistake, said in one sentence."""
+"""The error that users see."""
 
 
 class TrainingError(Exception):
-    """What the user asked for cannot be done; the message is one sentence for the user."""
+    """The user's request cannot be fulfilled. The message is one sentence: what, which file, what
+    to do."""

@@ -27,24 +27,24 @@ def prepare_video(frames: Tensor, size: int, jitter: Tensor, mirror: Tensor) -> 
     in memory as (..., T, size, size, 3): the fastest order for 3-D convolutions on CPUs.
     """
     clips, views, count = frames.shape[:3]
-    pictures = frames.flatten(0, 2).permute(0, 3, 1, 2)
-    if pictures.shape[-2:] != (size, size):
-        pictures = _resized(pictures, size)
-    pictures = pictures.permute(0, 2, 3, 1).reshape(clips, -1, 3).float() / 255.0
-    pictures = colour_jitter(pictures, jitter)
-    mean, std = pictures.new_tensor(IMAGENET_MEAN), pictures.new_tensor(IMAGENET_STD)
-    pictures = pictures.sub_(mean).div_(std)
-    pictures = pictures.view(clips, views, count, size, size, 3)
-    pictures = torch.where(mirror.view(-1, 1, 1, 1, 1, 1), pictures.flip(-2), pictures)
-    return pictures.permute(0, 1, 5, 2, 3, 4)
+    video = frames.flatten(0, 2).permute(0, 3, 1, 2)
+    if video.shape[-2:] != (size, size):
+        video = _resized(video, size)
+    video = video.permute(0, 2, 3, 1).reshape(clips, -1, 3).float() / 255.0
+    video = colour_jitter(video, jitter)
+    mean, std = video.new_tensor(IMAGENET_MEAN), video.new_tensor(IMAGENET_STD)
+    video = video.sub_(mean).div_(std)
+    video = video.view(clips, views, count, size, size, 3)
+    video = torch.where(mirror.view(-1, 1, 1, 1, 1, 1), video.flip(-2), video)
+    return video.permute(0, 1, 5, 2, 3, 4)
 
 
 def random_crop_box(
     rng: np.random.Generator, height: int, width: int, smallest: float
 ) -> tuple[int, int, int, int]:
-    """A part of a picture (top, left, height, width), of a share of its area between ``smallest``
-    and 1, and of an aspect between 3/4 and 4/3, evenly in its logarithm; after ten attempts that do
-    not fit, the middle (Szegedy et al., CVPR 2015, as torchvision's RandomResizedCrop)."""
+    """A random crop (top, left, height, width) of a frame: area uniform between ``smallest`` and 1
+    of the frame, logarithm of the aspect ratio uniform between 3/4 and 4/3; after ten attempts that
+    do not fit, the centre (Szegedy et al., CVPR 2015, as torchvision's RandomResizedCrop)."""
     for _ in range(10):
         area = height * width * rng.uniform(smallest, 1.0)
         aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -56,14 +56,14 @@ def random_crop_box(
 
 
 def centre_crop_box(height: int, width: int, share: float) -> tuple[int, int, int, int]:
-    """The square in the middle whose side is a share of the shorter one."""
+    """The central square whose side is ``share`` of the frame's shorter side."""
     side = round(share * min(height, width))
     return (height - side) // 2, (width - side) // 2, side, side
 
 
 def crop_and_resize(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Parts of pictures, resized: uint8 (B, V, T, height, width, 3) and ``boxes`` (B, 4) as of
-    `random_crop_box` to (B, V, T, size, size, 3)."""
+    """Crop frames, uint8 (B, V, T, height, width, 3), to ``boxes`` (B, 4) of
+    `random_crop_box`, and resize them: (B, V, T, size, size, 3)."""
     parts = []
     for clip, (top, left, height, width) in zip(frames, boxes.tolist(), strict=True):
         part = clip[:, :, top : top + height, left : left + width].flatten(0, 1)
@@ -74,24 +74,24 @@ def crop_and_resize(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
     return torch.stack(parts)
 
 
-def _resized(pictures: Tensor, size: int) -> Tensor:
-    """Bytes (N, 3, height, width) to (N, 3, size, size). On CPUs bytes are resized several times
-    faster than floats, and stay such; elsewhere only floats are."""
-    pictures = pictures if pictures.device.type == "cpu" else pictures.float()
-    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+def _resized(video: Tensor, size: int) -> Tensor:
+    """uint8 (N, 3, height, width) to (N, 3, size, size). On CPUs uint8 is resized several times
+    faster than float, and stays uint8; elsewhere only float is supported."""
+    video = video if video.device.type == "cpu" else video.float()
+    return F.interpolate(video, (size, size), mode="bilinear", antialias=True)
 
 
 def colour_jitter(pixels: Tensor, jitter: Tensor) -> Tensor:
     """Brightness, contrast, saturation and hue, in this order, of the pixels of each clip.
 
     ``pixels`` (B, N, 3) RGB in [0, 1], all pixels of a clip (its views and frames share one
-    change of colours); ``jitter`` (B, 4): three factors (1 changes nothing) and the hue in turns
-    (0 changes nothing). Each step is linear in the colours:
+    change of colours); ``jitter`` (B, 4): three factors (1 changes nothing) and the hue in full
+    turns (0 changes nothing). Each step is linear in the colours:
 
     - brightness b: c -> b c
     - contrast k: c -> k c + (1 - k) m, with m the mean grey of the clip
     - saturation s: c -> s c + (1 - s) grey(c)
-    - hue h: rotation by h turns about the grey axis (so a third of a turn takes R to G to B)
+    - hue h: rotation by h full turns about the grey axis (so a third of a turn takes R to G to B)
 
     so that all of them are one matrix and one offset per clip, clamped to [0, 1] once at the end.
     """
@@ -107,11 +107,11 @@ def colour_jitter(pixels: Tensor, jitter: Tensor) -> Tensor:
     return torch.baddbmm(offset, pixels, matrix.transpose(1, 2)).clamp_(0.0, 1.0)
 
 
-def _hue_rotation(turns: Tensor) -> Tensor:
-    """Rotations (B, 3, 3) about (1, 1, 1) / sqrt(3) by ``turns`` (B, 1, 1): Rodrigues' formula."""
-    angle = 2 * math.pi * turns
+def _hue_rotation(full_turns: Tensor) -> Tensor:
+    """Rotations (B, 3, 3) about (1, 1, 1) / sqrt(3) by ``full_turns`` (B, 1, 1): Rodrigues."""
+    angle = 2 * math.pi * full_turns
     axis = 1 / math.sqrt(3)
-    cross = axis * turns.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
-    outer = torch.full((3, 3), 1 / 3, dtype=turns.dtype, device=turns.device)
-    eye = torch.eye(3, dtype=turns.dtype, device=turns.device)
+    cross = axis * full_turns.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+    outer = torch.full((3, 3), 1 / 3, dtype=full_turns.dtype, device=full_turns.device)
+    eye = torch.eye(3, dtype=full_turns.dtype, device=full_turns.device)
     return angle.cos() * eye + angle.sin() * cross + (1 - angle.cos()) * outer

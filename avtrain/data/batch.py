@@ -1,4 +1,4 @@
-"""A batch: what loader workers hand over, and what networks take of it."""
+"""A batch: what loader workers deliver, and the input of the networks made from it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Batch:
     moment."""
 
     index: Tensor
-    """(B,) which samples of the set."""
+    """(B,) numbers of the clips in the set."""
     frames: Tensor
     """uint8 (B, S, T, height, width, 3) RGB."""
     audio: Tensor
-    """float32 (B, M, stored, samples): FOA (ACN, SN3D) as one view stores it, or the channels of
+    """float32 (B, M, stored, samples): FOA (ACN, SN3D) as stored for one view, or the channels of
     all views."""
     matrices: Tensor
     """float32 (B, M, V, heard, stored): from the stored audio to that of each view."""
@@ -34,16 +34,16 @@ class Batch:
     """float32 (B, M, V, heard, stored): the same after the recording's sound field was rotated by a
     random yaw (negatives of AVSA-Bin); without ambisonics equal to ``matrices``."""
     directions: Tensor
-    """float32 (B, S, 3): unit vectors to where the views look, from an azimuth of chance."""
+    """float32 (B, S, 3): unit vectors of the viewing directions, counted from a random azimuth."""
     jitter: Tensor
     """float32 (B, 4), see ``colour_jitter``."""
     volume: Tensor
     """float32 (B,), factors."""
     mirror: Tensor
-    """bool (B,): left and right exchanged, in all views of the clip, and so in ``matrices`` and
+    """bool (B,): left and right are exchanged in all views of the clip, and in ``matrices`` and
     ``directions``."""
     faults: tuple[tuple[int, str], ...] = ()
-    """Samples that could not be read, and why; other clips took their places."""
+    """Numbers of clips that could not be read, and why; other clips replaced them."""
 
     def pin_memory(self) -> Batch:
         return self._each(lambda tensor: tensor.pin_memory())
@@ -61,14 +61,14 @@ class Batch:
         return prepare_video(self.frames, size, self.jitter, self.mirror)
 
     def audio_input(self, features: Features, matrices: Tensor) -> Tensor:
-        """Network input (B, S, C, time, mels) of the sound under ``matrices``."""
+        """Network input (B, S, C, time, mels): features of the audio under ``matrices``."""
         audio = self.audio * self.volume[:, None, None, None]
         inputs: Tensor = features(audio.flatten(0, 1), matrices.flatten(0, 1))
         return inputs.view(len(audio), -1, *inputs.shape[2:])
 
 
 def collate(clips: list[dict[str, NDArray[np.generic]]]) -> Batch:
-    """Clips as read to a batch. Raises TrainingError where their crops differ in size."""
+    """Join clips as read to a batch. Raises TrainingError where their crops differ in size."""
     sizes = {clip["frames"].shape for clip in clips}
     if len(sizes) > 1:
         raise TrainingError(f"the clips' crops differ in size: {sorted(sizes)}")

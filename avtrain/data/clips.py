@@ -1,4 +1,4 @@
-"""From a shard set to samples: what of a clip is read as drawn, and what workers hand over."""
+"""A dataset of clips: reads from a shard set the views, audio and frames that a draw chooses."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from shards.reader import ShardSet
 from shards.schema import SampleInfo, VideoInfo
 
 FIRST_CLIPS = 10
-"""If so many are damaged, from the first on, a set is."""
+"""A set whose first clips are all damaged, up to this number, is damaged."""
 
 
 class Clips(Dataset[dict[str, NDArray[np.generic]]]):
-    """Samples by (turn, index). With ``windows`` = W the turn is the number of one of W fixed
-    windows, evenly spread over the clip; else windows are random. ``first`` says what a clip of the
-    set is like."""
+    """Samples by (pass, clip). With ``windows`` = W the pass is the number of one of W fixed
+    windows, evenly spread over the clip; otherwise windows are random. ``first`` is the record of
+    the set's first readable clip."""
 
     def __init__(
         self,
@@ -52,39 +52,39 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         self.first = first_info(shards)
         self._check(self.first)
 
-    def draw(self, turn: int, index: int) -> Draw:
-        """Raises TrainingError where the clip cannot give what the settings ask for."""
+    def draw(self, pass_index: int, index: int) -> Draw:
+        """Raises TrainingError where the clip does not suit the settings."""
         info = self.shards.info(index)
         self._check(info)
-        place = [self.seed, turn, index]
-        draw = Draw.from_seed(place, len(info.views), self.clip, self.augment)
-        return draw if self.windows is None else draw.fixed(turn, self.windows)
+        seed = [self.seed, pass_index, index]
+        draw = Draw.from_seed(seed, len(info.views), self.clip, self.augment)
+        return draw if self.windows is None else draw.fixed(pass_index, self.windows)
 
     def __getitem__(self, place: tuple[int, ...]) -> dict[str, NDArray[np.generic]]:
-        """The fields of a batch for one clip: the first of ``place`` = (turn, indices…) that can
-        be read, with ``faulty``, the indices before, and ``faults``, what is wrong with them:
-        damage, or what no clip of the run may be (too short, another rate, …). -1 is no clip.
+        """The fields of a batch for one clip: the first readable one of ``place`` = (pass, clips…),
+        with ``faulty``, the clips before it, and ``faults``, the reasons: damage, or a property
+        that does not suit the run (too short, another rate, …). -1 stands for no clip.
 
-        Raises ShardError where none can; of a single index, which nothing may replace, what is
-        wrong with it.
+        Raises ShardError where none is readable; for a single clip, which nothing may replace, its
+        own error.
         """
-        turn, *indices = place
+        pass_index, *indices = place
         if len(indices) == 1:
-            return self.read(indices[0], self.draw(turn, indices[0]))
+            return self.read(indices[0], self.draw(pass_index, indices[0]))
         faulty: list[int] = []
         faults: list[str] = []
         for index in indices:
             if index < 0:
                 continue
             try:
-                fields_of_clip = self.read(index, self.draw(turn, index))
+                fields_of_clip = self.read(index, self.draw(pass_index, index))
             except (ShardError, TrainingError) as error:
                 faulty.append(index)
                 faults.append(str(error))
                 continue
             return fields_of_clip | {"faulty": np.array(faulty), "faults": np.array(faults, str)}
         raise ShardError(
-            f"{faults[0]}; no clip of another recording is left to take its place: mend the set "
+            f"{faults[0]}; no clip of another recording is left to replace it: mend the set "
             "(`avprep verify` says what is damaged), or build it without this recording"
         )
 
@@ -123,7 +123,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         return starts_s, audio, np.tile(matrices, times), np.tile(misaligned, times)
 
     def starts_s(self, index: int, draw: Draw) -> list[float]:
-        """When in the clip the moments of a draw begin."""
+        """Times in the clip at which the moments of a draw begin."""
         rate = self.shards.info(index).audio.sample_rate
         return [start / rate for start in self._starts(index, draw)]
 
@@ -141,15 +141,15 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """``matrices`` and ``misaligned`` (V, heard, 4) of ``Batch``.
 
-        With R_v the rotation to view v and S the one that the stored sound has already had, the
-        sound of view v is R_v S^T of the stored one. Mirroring is the same for all views: the
+        With R_v the rotation to view v and S the rotation already applied to the stored audio, the
+        audio of view v is R_v S^T times the stored one. Mirroring is the same for all views: the
         mirrored world seen from mirrored viewpoints. Beams come last. By the published conventions
-        R_v is no rotation, and mirroring leaves the sound as it is.
+        R_v is no rotation, and mirroring leaves the audio unchanged.
         """
-        places = [self.shards.info(index).views[view] for view in draw.views]
+        viewpoints = [self.shards.info(index).views[view] for view in draw.views]
         published = self.sound.conventions == "published"
         matrix = published_view_matrix if published else view_foa_matrix
-        views = np.stack([matrix(v.azimuth_deg, v.elevation_deg) for v in places])
+        views = np.stack([matrix(v.azimuth_deg, v.elevation_deg) for v in viewpoints])
         if draw.mirror and not published:
             views = MIRROR @ views
         views = BEAMS[self.sound.audio] @ views
@@ -162,29 +162,30 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         return np.concatenate(parts)
 
     def _directions(self, index: int, draw: Draw) -> NDArray[np.float32]:
-        places = [self.shards.info(index).views[view] for view in draw.views]
-        azimuth = np.array([view.azimuth_deg for view in places]) + draw.frame_yaw_deg
-        directions = unit_vector(azimuth, [view.elevation_deg for view in places])
+        viewpoints = [self.shards.info(index).views[view] for view in draw.views]
+        azimuth = np.array([view.azimuth_deg for view in viewpoints]) + draw.frame_yaw_deg
+        directions = unit_vector(azimuth, [view.elevation_deg for view in viewpoints])
         return (directions * [1, -1 if draw.mirror else 1, 1]).astype(np.float32)
 
     def _read_frames(self, index: int, draw: Draw, starts_s: list[float]) -> NDArray[np.uint8]:
-        """Frames (S, T, height, width, 3) of all views, inside the sounds that begin at
+        """Frames (S, T, height, width, 3) of all views within the audio that begins at
         ``starts_s``."""
         video = self.shards.info(index).video
         step = frame_step(self.shards.keys[index], video.fps, self.clip.fps)
-        count, places = self.clip.frames, [(s, int(v)) for s in starts_s for v in draw.views]
-        frames = np.empty((len(places), count, video.height, video.width, 3), np.uint8)
-        for out, (start_s, view) in zip(frames, places, strict=True):
+        count, pairs = self.clip.frames, [(s, int(v)) for s in starts_s for v in draw.views]
+        frames = np.empty((len(pairs), count, video.height, video.width, 3), np.uint8)
+        for out, (start_s, view) in zip(frames, pairs, strict=True):
             first = self._first_frame(video, draw, start_s, step)
             self.shards.frames(index, view, first, count, step, out)
         return frames
 
-    def _first_frame(self, video: VideoInfo, draw: Draw, sound_s: float, step: int) -> int:
-        """Of those inside the sound that begins at ``sound_s``; frame T // 2 is in its middle."""
+    def _first_frame(self, video: VideoInfo, draw: Draw, audio_s: float, step: int) -> int:
+        """First stored frame to read, within the audio that begins at ``audio_s``. Where the draw
+        gives a middle, frame T // 2 is at it."""
         span = (self.clip.frames - 1) * step + 1
         if draw.middle_s is None:
-            first = int(np.ceil(sound_s * video.fps - 1e-6))
-            end = (sound_s + self.sound.duration_s) * video.fps + 1e-6
+            first = int(np.ceil(audio_s * video.fps - 1e-6))
+            end = (audio_s + self.sound.duration_s) * video.fps + 1e-6
             room = max(0, int(end) - self.clip.frames * step - first)
             start = first + min(int(draw.video_position * (room + 1)), room)
         else:
@@ -194,33 +195,34 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
     def _check(self, info: SampleInfo) -> None:
         if len(info.views) < self.clip.views:
             raise TrainingError(
-                f"{info.key} has {len(info.views)} views, fewer than the {self.clip.views} asked "
-                "for; set --views"
+                f"{info.key} has {len(info.views)} views, fewer than the {self.clip.views} that "
+                "are needed; set --views"
             )
         if info.audio.sample_rate != self.sound.sample_rate:
             raise TrainingError(
-                f"{info.key} has sound at {info.audio.sample_rate} Hz and {self.sound.sample_rate} "
-                "are needed; build the set with --sample-rate"
+                f"{info.key} has audio at {info.audio.sample_rate} Hz, but "
+                f"{self.sound.sample_rate} Hz are needed; build the set with --sample-rate"
             )
         if info.audio.channels not in (ACN_CHANNELS, AUDIO_CHANNELS[self.sound.audio]):
             has = ", ".join(info.audio.channels) or "none"
             needed = ", ".join(AUDIO_CHANNELS[self.sound.audio])
             raise TrainingError(
-                f"{info.key} has sound of the channels {has} and {needed} are needed, which "
-                f"ambisonics give; set --audio, or build the set with --audio foa"
+                f"{info.key} has the audio channels {has}, but {needed} are needed, which "
+                "ambisonics provide; set --audio, or build the set with --audio foa"
             )
         frame_step(info.key, info.video.fps, self.clip.fps)
         moments = self.clip.moments * (self.sound.duration_s + self.clip.margin_s)
         longest = max(moments - self.clip.margin_s, self.clip.frames / self.clip.fps)
         if _duration_s(info) < longest - 1e-6:
             raise TrainingError(
-                f"{info.key} lasts {_duration_s(info):.2f} s and {longest:g} s are needed; "
+                f"{info.key} lasts {_duration_s(info):.2f} s, but {longest:g} s are needed; "
                 "build the set with a longer --clip-duration"
             )
 
 
 def first_info(shards: ShardSet) -> SampleInfo:
-    """What a clip of the set is like. Raises TrainingError, and ShardError for a damaged set."""
+    """Record of the first readable clip. Raises TrainingError for an empty split, and ShardError
+    for a damaged set."""
     if not len(shards):
         raise TrainingError(f"{shards.root} has no clips in its split {shards.split!r}")
     fault: ShardError | None = None
@@ -234,24 +236,24 @@ def first_info(shards: ShardSet) -> SampleInfo:
 
 
 def frame_step(key: str, stored_fps: float, wanted_fps: float) -> int:
-    """Every how manieth stored frame is taken; raises TrainingError where that is no number."""
+    """Stride between stored frames. Raises TrainingError where it is no whole number."""
     step = stored_fps / wanted_fps
     if abs(step - round(step)) > 1e-6 or step < 1:
         raise TrainingError(
-            f"{key} has {stored_fps:g} frames a second, no multiple of the {wanted_fps:g} that are "
-            "needed; build the set with --fps"
+            f"{key} has {stored_fps:g} frames per second, no multiple of the {wanted_fps:g} that "
+            "are needed; build the set with --fps"
         )
     return round(step)
 
 
 def _duration_s(info: SampleInfo) -> float:
-    """How long there is both picture and sound."""
+    """Duration over which there are both video and audio."""
     return min(info.audio.samples / info.audio.sample_rate, info.video.frames / info.video.fps)
 
 
 def _own_channels(draw: Draw, heard: int) -> NDArray[np.float32]:
-    """Matrices (V, heard, V * heard) that give each view its own of all views' channels; mirrored,
-    left and right are exchanged."""
+    """Matrices (V, heard, V * heard) that select each view's own channels; mirrored, left and right
+    are exchanged."""
     views = len(draw.views)
     matrices = np.eye(views * heard, dtype=np.float32).reshape(views, heard, views * heard)
     return matrices[:, ::-1].copy() if draw.mirror else matrices

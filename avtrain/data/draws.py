@@ -1,7 +1,7 @@
-"""What is random about a sample: views, window, augmentation.
+"""The random choices of a sample: views, window, augmentation.
 
-A function of (seed, turn through the set, sample index) alone, so that results do not depend on
-the number of loader workers, and a run resumes in mid-epoch exactly.
+They are a function of (seed, pass through the set, clip) alone, so that results do not depend on
+the number of loader workers, and a run resumes exactly within an epoch.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ NO_AUGMENTATION = AugmentConfig(jitter=(0.0, 0.0, 0.0, 0.0), volume=0.0, mirror=
 
 @dataclass(frozen=True)
 class Draw:
-    """Everything random about one sample; places in [0, 1] are shares of the room there is."""
+    """All random choices of one sample. Positions in [0, 1] are shares of the available range."""
 
     views: NDArray[np.int64]
     audio_positions: NDArray[np.float64]
-    """One for each moment, in no order."""
+    """(moments,), unordered."""
     video_position: float
     mirror: bool
     jitter: NDArray[np.float32]
     volume: float
     yaw_deg: float
     frame_yaw_deg: float
-    """Where azimuth 0 lies: nothing may depend on that."""
+    """Azimuth of the frame that ``Batch.directions`` refers to: nothing may depend on it."""
     middle_s: float | None = None
-    """The moment of the clip that is in the middle of sound and pictures, as far as the clip's
-    ends allow; None: the places decide."""
+    """Time in the clip at the middle of audio and video, as far as the clip's ends allow; None: the
+    positions decide."""
 
     @classmethod
     def from_seed(
-        cls, place: list[int], views_stored: int, clip: ClipConfig, augment: AugmentConfig
+        cls, seed: list[int], views_stored: int, clip: ClipConfig, augment: AugmentConfig
     ) -> Draw:
-        """``place`` is (seed, turn, index): the same draw for the same place."""
-        rng = np.random.default_rng(place)
+        """``seed`` is (seed of the run, pass, clip): equal seeds give equal draws."""
+        rng = np.random.default_rng(seed)
         reach = np.array(augment.jitter)
         return cls(
             views=rng.choice(views_stored, size=clip.views, replace=False),
@@ -54,18 +54,18 @@ class Draw:
         )
 
     def fixed(self, window: int, windows: int) -> Draw:
-        """The same views and yaw at one of ``windows`` places of the clip."""
-        places = np.full(len(self.audio_positions), (window + 0.5) / windows)
-        return replace(self, audio_positions=places, video_position=0.5)
+        """The same draw at window number ``window`` of ``windows`` evenly spread ones."""
+        positions = np.full(len(self.audio_positions), (window + 0.5) / windows)
+        return replace(self, audio_positions=positions, video_position=0.5)
 
     def starts(self, total: int, length: int, margin: int) -> list[int]:
-        """First samples of windows of ``length`` samples, ``margin`` apart at least, in ``total``.
+        """First samples of windows of ``length`` samples in ``total``, at least ``margin`` apart.
 
-        Places in order, stretched over the room that windows and margins leave, keep them apart;
-        all arrangements are equally likely if places are uniform.
+        The positions in ascending order, stretched over the range that windows and margins leave
+        free, keep windows apart; uniform positions make all arrangements equally likely.
         """
-        places, apart = self.audio_positions, length + margin
-        room = total - length - (len(places) - 1) * apart
-        shifts = np.minimum((places * (room + 1)).astype(int), room)
-        ranks = np.argsort(np.argsort(places, kind="stable"), kind="stable")
-        return [int(shift + apart * rank) for shift, rank in zip(shifts, ranks, strict=True)]
+        positions, spacing = self.audio_positions, length + margin
+        room = total - length - (len(positions) - 1) * spacing
+        shifts = np.minimum((positions * (room + 1)).astype(int), room)
+        ranks = np.argsort(np.argsort(positions, kind="stable"), kind="stable")
+        return [int(shift + spacing * rank) for shift, rank in zip(shifts, ranks, strict=True)]

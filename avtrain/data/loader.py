@@ -88,7 +88,7 @@ class PlanSampler:
             if self.share.replace:
                 rows = np.concatenate([rows, self.plan.spares(step)], axis=1)
             for part in self.share.micro_batches(rows):
-                yield [(step.turn, *row) for row in part.tolist()]
+                yield [(step.pass_index, *row) for row in part.tolist()]
 
 
 def _begin_worker(number: int) -> None:

@@ -1,9 +1,9 @@
-"""The sampling plan: which samples make which global batch, as pure functions.
+"""Batches of one pass through the set, as pure functions.
 
-A turn's batches depend on (sources, shards, seed, turn, batch size) alone, never on workers or
-ranks. Every turn shows what it promises exactly once, no batch holds two clips of one source (the
-other would be a false negative), and neighbours in the order come from few shards, so that reads
-stay nearly sequential.
+They depend on (sources, shards, seed, pass, batch size) alone, never on workers or ranks. A pass
+shows every clip, or one of every source, exactly once; no batch holds two clips of one source (one
+would be a false negative of the other); and neighbours in the order come from few shards, so that
+reads stay nearly sequential.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHARDS_OPEN_AT_ONCE = 16
-"""Samples are shuffled within groups of this many shards, and the shards over the whole set."""
+"""Shards are shuffled over the whole set, and clips within groups of this many shards."""
 
 
 def pass_batches(
     sources: Sequence[str],
     shard_index: NDArray[np.int64],
     seed: int,
-    turn: int,
+    pass_index: int,
     batch_size: int,
     one_of_each: bool = False,
 ) -> list[NDArray[np.int64]]:
-    """The global batches of a turn through the set: arrays of sample indices.
+    """The global batches of one pass: arrays of clip numbers.
 
-    ``sources`` and ``shard_index`` name the recording and the shard of every sample. Every sample
-    comes exactly once, or, with ``one_of_each``, one sample of every source: as many turns as it
-    has samples show all of them.
+    ``sources`` and ``shard_index`` give the source and the shard of every clip. A pass shows every
+    clip once or, with ``one_of_each``, one clip of every source: as many passes as a source has
+    clips show all of them.
 
-    There are max(ceil(n / batch_size), most samples of one source) batches, and their sizes
-    differ by one at most.
+    There are max(ceil(n / batch_size), clips of the largest source) batches, whose sizes differ by
+    at most one.
     """
     if batch_size < 1:
         raise ValueError(f"batch size must be at least 1, not {batch_size}")
@@ -44,28 +44,33 @@ def pass_batches(
     _, source_id = np.unique(np.asarray(sources, dtype=str), return_inverse=True)
     chosen = np.arange(len(sources))
     if one_of_each:
-        chosen = _clips_of_turn(source_id, seed, turn)
-    order = _local_shuffle(chosen, np.asarray(shard_index), np.random.default_rng([seed, turn]))
-    return _into_batches(order, source_id, batch_size)
+        chosen = _one_clip_per_source(source_id, seed, pass_index)
+    order = _local_shuffle(
+        chosen, np.asarray(shard_index), np.random.default_rng([seed, pass_index])
+    )
+    return _split_into_batches(order, source_id, batch_size)
 
 
-def _clips_of_turn(source_id: NDArray[np.int64], seed: int, turn: int) -> NDArray[np.int64]:
-    """Sorted samples: of each source the next one of its random round."""
+def _one_clip_per_source(
+    source_id: NDArray[np.int64], seed: int, pass_index: int
+) -> NDArray[np.int64]:
+    """Sorted clips: from each source the next one of its random order, which is drawn
+    anew whenever all were shown."""
     by_source = np.split(
         np.argsort(source_id, kind="stable"), np.cumsum(np.bincount(source_id))[:-1]
     )
     chosen = []
     for source, clips in enumerate(by_source):
-        round_number, place = divmod(turn, len(clips))
+        round_number, position = divmod(pass_index, len(clips))
         rng = np.random.default_rng([seed, source, round_number, 1])
-        chosen.append(rng.permutation(clips)[place])
+        chosen.append(rng.permutation(clips)[position])
     return np.sort(np.array(chosen, dtype=np.int64))
 
 
 def _local_shuffle(
     samples: NDArray[np.int64], shard_index: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Shuffle shards, then samples within each group of ``SHARDS_OPEN_AT_ONCE`` shards."""
+    """Shuffle shards, then clips within each group of ``SHARDS_OPEN_AT_ONCE`` shards."""
     shards = rng.permutation(np.unique(shard_index[samples]))
     group_of_shard = np.zeros(int(shards.max()) + 1, dtype=np.int64)
     group_of_shard[shards] = np.arange(len(shards)) // SHARDS_OPEN_AT_ONCE
@@ -73,15 +78,15 @@ def _local_shuffle(
     return shuffled[np.argsort(group_of_shard[shard_index[shuffled]], kind="stable")]
 
 
-def _into_batches(
+def _split_into_batches(
     order: NDArray[np.int64], source_id: NDArray[np.int64], batch_size: int
 ) -> list[NDArray[np.int64]]:
-    """Cut ``order`` into balanced batches without two samples of one source.
+    """Split ``order`` into balanced batches without two clips of one source.
 
-    A sample goes to the first batch with room at or after its place in the order that lacks its
-    source. What finds none is placed by an exchange, which exists as long as no source has more
-    samples than there are batches: of a full batch t without the source and a batch u with room
-    and the source, some member of t has a source that u lacks; it moves to u.
+    A clip goes to the first batch at or after its place in the order that has room and lacks its
+    source. A clip that finds none is placed by an exchange, which exists as long as no source has
+    more clips than there are batches: given a full batch t without the source and a batch u with
+    room and the source, some member of t has a source that u lacks; it moves to u.
     """
     most = max(Counter(source_id[order].tolist()).values())
     steps = max(-(-len(order) // batch_size), most)
@@ -122,4 +127,4 @@ def _place_by_exchange(
                     batches[target][other] = batches[step].pop(other)
                     batches[step][source] = sample
                     return
-    raise AssertionError("unreachable: an exchange exists, see _into_batches")
+    raise AssertionError("unreachable: an exchange exists, see _split_into_batches")

@@ -17,9 +17,12 @@ STATISTICS_CLIPS = 256
 
 
 def fit_statistics(features: Features, shards: ShardSet, clip: ClipConfig, seed: int) -> None:
-    """Mean and std of the log-mels of ``STATISTICS_CLIPS`` clips evenly spread over the split:
-    the middle second of each, under the views that its draw gives. Clips that cannot be read, or
-    are too short, are left out; raises what is wrong with them where none is left."""
+    """Set ``features`` to mean and std of the log-mels of ``STATISTICS_CLIPS`` clips evenly spread
+    over the split: the middle second of each, heard from the views of its draw.
+
+    Clips that are unreadable or too short are skipped; raises the last one's error where none is
+    left.
+    """
     clips = Clips(shards, clip, features.config, NO_AUGMENTATION, seed, windows=1)
     device = features.mean.device
     count = min(STATISTICS_CLIPS, len(shards))

@@ -1,4 +1,4 @@
-"""The sampling plan: what an epoch promises it shows, exactly once, whatever the set looks like."""
+"""The plan of a run: an epoch shows each clip as often as it should, whatever the set is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def columns(samples: list[tuple[int, int]]) -> tuple[list[str], np.ndarray]:
 
 
 @given(sets, st.integers(0, 5), st.integers(0, 5), st.integers(1, 40))
-def test_every_sample_once_no_source_twice_in_a_batch_and_even_sizes(
+def test_every_clip_once_no_source_twice_in_a_batch_and_even_sizes(
     samples: list[tuple[int, int]], seed: int, epoch: int, batch_size: int
 ) -> None:
     sources, shards = columns(samples)
@@ -42,7 +42,7 @@ def test_every_sample_once_no_source_twice_in_a_batch_and_even_sizes(
 
 
 @given(sets, st.integers(0, 5), st.integers(1, 9), st.integers(0, 5))
-def test_so_many_clips_of_every_source_and_all_of_them_in_turn(
+def test_clips_per_source_and_all_clips_over_the_passes(
     samples: list[tuple[int, int]], seed: int, clips_per_source: int, epoch: int
 ) -> None:
     sources, shard_index = columns(samples)
@@ -51,21 +51,21 @@ def test_so_many_clips_of_every_source_and_all_of_them_in_turn(
     steps = list(plan.steps(range(epoch, epoch + 1)))
     assert [step.step for step in steps] == list(range(plan.steps_per_epoch))
     assert [step.last_of_epoch for step in steps] == [False] * (len(steps) - 1) + [True]
-    shown = [(step.turn, int(sample)) for step in steps for sample in step.samples]
-    assert len(set(shown)) == len(shown)  # what comes again has other random numbers
+    shown = [(step.pass_index, int(sample)) for step in steps for sample in step.samples]
+    assert len(set(shown)) == len(shown)  # a clip that is repeated has other random choices
     assert Counter(sources[i] for _, i in shown) == dict.fromkeys(counts, clips_per_source)
     for step in steps:
         assert len({sources[i] for i in step.samples}) == len(step.samples) <= 16
-    # Of any source: so many turns as it has clips, from the beginning of a round, show each once.
+    # As many passes as a source has clips, from the beginning of a round, show each clip once.
     source = sources[0]
-    of_round = [
+    round_shown = [
         i
-        for turn in range(epoch * counts[source], (epoch + 1) * counts[source])
-        for step in plan.turn(turn)
+        for pass_index in range(epoch * counts[source], (epoch + 1) * counts[source])
+        for step in plan.batches_of_pass(pass_index)
         for i in step.tolist()
         if sources[i] == source
     ]
-    assert sorted(of_round) == [i for i, name in enumerate(sources) if name == source]
+    assert sorted(round_shown) == [i for i, name in enumerate(sources) if name == source]
 
 
 def test_the_order_is_a_function_of_seed_and_epoch() -> None:
@@ -83,7 +83,7 @@ def test_neighbouring_batches_read_few_shards() -> None:
     assert max(len(np.unique(shards[np.concatenate(steps[i : i + 5])])) for i in range(600)) <= 32
 
 
-def test_nonsense_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="batch size"):
         pass_batches(["a"], np.array([0]), 0, 0, 0)
     with pytest.raises(ValueError, match="shard numbers"):
@@ -92,17 +92,17 @@ def test_nonsense_is_refused() -> None:
 
 
 @given(st.integers(1, 300), st.integers(1, 16), st.integers(1, 5))
-def test_processes_and_pieces_share_a_batch(count: int, size: int, pieces: int) -> None:
-    """All of it, each sample once, in the order of the pieces and the processes; parts of a piece
-    differ by one at most."""
+def test_ranks_and_micro_batches_divide_a_batch(count: int, size: int, pieces: int) -> None:
+    """Every clip once, in the order of micro-batches and ranks; sizes of the parts of a micro-batch
+    differ by at most one."""
     samples = np.arange(count) * 7
     shares = [Share(rank, size, pieces).micro_batches(samples) for rank in range(size)]
     assert {len(share) for share in shares} == {pieces}
-    for piece in range(pieces):
-        sizes = [len(share[piece]) for share in shares]
+    for number in range(pieces):
+        sizes = [len(share[number]) for share in shares]
         assert max(sizes) - min(sizes) <= 1
-    dealt = [share[piece] for piece in range(pieces) for share in shares]
-    np.testing.assert_array_equal(np.concatenate(dealt), samples)
+    parts = [share[number] for number in range(pieces) for share in shares]
+    np.testing.assert_array_equal(np.concatenate(parts), samples)
 
 
 @given(
@@ -114,7 +114,7 @@ def test_processes_and_pieces_share_a_batch(count: int, size: int, pieces: int) 
     st.integers(1, 16),
     st.data(),
 )
-def test_any_number_of_processes_takes_the_same_steps_and_goes_on_with_another(
+def test_any_number_of_processes_takes_the_same_steps_and_resumes_those_of_another(
     samples: list[tuple[int, int]],
     seed: int,
     batch_size: int,
@@ -128,17 +128,17 @@ def test_any_number_of_processes_takes_the_same_steps_and_goes_on_with_another(
     plan, epochs = Plan(shards, seed, batch_size, clips_per_source), range(2)
     whole = [step.samples.tolist() for step in plan.steps(epochs)]
     for processes, first in ((size, 0), (later_size, data.draw(st.integers(0, len(whole) // 2)))):
-        dealt = [
+        by_rank = [
             list(PlanSampler(plan, epochs, first, Share(rank, processes)))
             for rank in range(processes)
         ]
-        assert {len(of) for of in dealt} == {len(whole) - first}
-        for step, parts in zip(whole[first:], zip(*dealt, strict=True), strict=True):
+        assert {len(steps) for steps in by_rank} == {len(whole) - first}
+        for step, parts in zip(whole[first:], zip(*by_rank, strict=True), strict=True):
             assert [sample for part in parts for _, sample in part] == step
 
 
 class Numbers(Dataset[dict[str, np.ndarray]]):
-    """In place of clips, that of the sample in every field."""
+    """Stands in for clips: the number of the clip in every field."""
 
     def __getitem__(self, place: tuple[int, ...]) -> dict[str, np.ndarray]:
         return {f.name: np.array(place[1]) for f in fields(Batch) if f.name != "faults"}
@@ -147,7 +147,7 @@ class Numbers(Dataset[dict[str, np.ndarray]]):
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @settings(max_examples=12, deadline=None)
 @given(sets, st.integers(0, 5), st.integers(2, 40), st.integers(0, 8), st.integers(1, 16))
-def test_any_number_of_workers_hands_over_the_plan(
+def test_any_number_of_workers_delivers_the_plan(
     samples: list[tuple[int, int]], seed: int, batch_size: int, workers: int, size: int
 ) -> None:
     sources, shard_index = columns(samples)
@@ -157,7 +157,7 @@ def test_any_number_of_workers_hands_over_the_plan(
         (s.epoch, s.step, share.micro_batches(s.samples)[0].tolist())
         for s in plan.steps(range(2), 1)
     ]
-    assume(all(dealt for _, _, dealt in expected))  # a process without clips is refused
+    assume(all(part for _, _, part in expected))  # a process without clips is refused
     batches = load(clips, plan, range(2), 1, workers, False, share)
     found = [(step.epoch, step.step, batch.index.tolist()) for step, batch in batches]
     assert found == expected

@@ -244,7 +244,7 @@ def test_a_batch_in_pieces(root: Path, tmp_path: Path) -> None:
     result = avtrain("pretrain", root, "--out", tmp_path / "run", *options)
     assert result.exit_code == 0, result.output
     result = avtrain("pretrain", root, "--out", tmp_path / "no", "--pieces", 3, *SMALL)
-    assert "at least 2 for each of the 3 pieces" in result.output
+    assert "at least 2 for each of the 3 micro-batches" in result.output
 
 
 def test_a_killed_runs_loaders_do_not_hold_its_files(tmp_path: Path) -> None:
