@@ -14,7 +14,7 @@ from avprep.world.scene import make_clip
 from avprep.world.write import clip_truth
 from shards.geometry import angle_between_deg, encode_foa, rotate_foa, unit_vector
 from shards.reader import ShardSet
-from tests.avprep.sphere.test_projections import converted
+from tests.avprep.sphere.test_projections import convert
 from tests.support.media import (
     build,
     equirectangular_texture,
@@ -148,7 +148,7 @@ def test_yt_dlp_downloads_are_named_by_their_ids(tmp_path: Path) -> None:
     raw.mkdir()
     stem = "A walk — 360° [abcdefghijk]"
     ground = grey_frame(equirectangular_texture(480, 960))
-    write_video(raw / f"{stem}.mkv", [converted(ground, "eac", (540, 960))] * 48, audio=FOA)
+    write_video(raw / f"{stem}.mkv", [convert(ground, "eac", (540, 960))] * 48, audio=FOA)
     info = {"id": "abcdefghijk", "requested_formats": [{"format_note": "1080s, mesh"}]}
     (raw / f"{stem}.info.json").write_text(json.dumps(info))
     result = build(raw, "--out", tmp_path / "set", *SHORT)
