@@ -162,9 +162,7 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in NAMES if n.startswith("docs/") and n != "docs/study-notes.md"]
-)
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("docs/")])
 def test_a_page_starts_with_the_command_that_a_reader_wants(name: str) -> None:
     assert re.match(r"# [^\n]+\n\n```bash\n", (ROOT / name).read_text())
 
@@ -201,6 +199,8 @@ def test_decisions_are_made_where_the_page_says() -> None:
         ("pip install 'avsa360[cloud]'", "no extra cloud"),
         ("pip install -c constrain.txt -e .", "constrain.txt does not exist"),
         (".venv/bin/pytest tests/nothing", "tests/nothing does not exist"),
+        ('eval "$(_AVPREP_COMPLETE=tcsh_source avprep)"', "no completion for tcsh_source"),
+        ('eval "$(_AVTRAIN_COMPLETE=bash_source avprep)"', "no completion of ours"),
         ("sbatch train.sh", "no test knows how to check"),
         ("#!/bin/bash\nsrun avprep build-shards /raw --output x", "No such option"),
         ("#!/bin/bash\nif true; avprep merge x", "syntax error"),

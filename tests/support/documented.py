@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import click
+from click.testing import CliRunner
 
 from avprep.cli.main import main as avprep
 from avtrain.cli.main import main as avtrain
@@ -88,6 +89,8 @@ def check(words: list[str]) -> None:
         _check_pip(rest[1:])
     elif first == "torchrun" and "-m" in rest:
         check_ours(rest[rest.index("-m") + 1 :])
+    elif first == "eval":
+        _check_completion(rest)
     elif first == "tar":
         pass  # run by its page's test
     else:
@@ -116,6 +119,16 @@ def check_ours(words: list[str]) -> tuple[str, click.Command]:
         except click.UsageError as error:
             raise Stale(f"{' '.join(words)}: {error.format_message()}") from None
     return name, command
+
+
+def _check_completion(words: list[str]) -> None:
+    found = re.fullmatch(r"\$\(_(\w+)_COMPLETE=(\w+) (\w+)\)", " ".join(words))
+    if found is None or found[3] not in OURS or found[1] != found[3].upper():
+        raise Stale(f"no completion of ours: eval {' '.join(words)}")
+    environment = {f"_{found[1]}_COMPLETE": found[2]}
+    done = CliRunner().invoke(OURS[found[3]], [], prog_name=found[3], env=environment)
+    if done.exit_code or "complet" not in done.output:
+        raise Stale(f"no completion for {found[2]}: {done.output}")
 
 
 def _check_script(text: str) -> None:
