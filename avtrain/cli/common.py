@@ -1,23 +1,17 @@
-"""What the commands have in common."""
+"""What all commands share: options as a dataclass, and errors as one sentence."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
-    from avtrain.config import Config
-    from avtrain.evals.results import Result
-
 FEATURES = click.Choice(["logmel", "logmel+intensity"])
 AUDIO = click.Choice(["foa", "mono", "stereo"])
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 _Options = TypeVar("_Options")
 
 
@@ -82,104 +76,3 @@ def one_sentence() -> Iterator[None]:
             "the device's memory does not suffice; take a smaller --batch-size, or the same in "
             "more --pieces, or --bf16 (`avtrain pretrain --dry-run` estimates what is needed)"
         ) from None
-
-
-def evaluate_all(
-    out: Path, checkpoint: Path | None, baseline: bool, evaluate: Callable[[Path | None], Result]
-) -> list[Result]:
-    """That of random networks first, where there are to be any. ``evaluate`` takes a checkpoint, or
-    None for random ones; it is asked for the checkpoint's before, which may not fit."""
-    from avtrain.evals.progress import forget
-
-    both = baseline and checkpoint is not None
-    results = [evaluate(one) for one in ([checkpoint, None] if both else [checkpoint])]
-    forget(out, results)
-    return results[::-1]
-
-
-def show(results: Sequence[Result]) -> None:
-    """Print the table, and what was left out of the results; if anything was, the exit status
-    is 1."""
-    from avtrain.evals.results import LEARNED_FROM
-    from avtrain.evals.tables import results_table
-
-    click.echo(results_table(results))
-    if known := results[-1].details.get(LEARNED_FROM):
-        click.echo(
-            f"warning: {known} of the test's recordings are in the training split too, so that "
-            "what is known by heart counts as well",
-            err=True,
-        )
-    left_out = list(dict.fromkeys(fault for result in results for fault in result.left_out))
-    for fault in left_out:
-        click.echo(f"left out: {fault}", err=True)
-    if left_out:
-        click.get_current_context().exit(1)
-
-
-def evaluation_options(command: _Command) -> _Command:
-    """Of all evaluations: DIR, which networks, where the result goes, splits and machine."""
-    options = [
-        click.argument("folder", metavar="DIR"),
-        click.option(
-            "--checkpoint",
-            required=True,
-            help="A checkpoint.pt, or 'untrained' for random networks.",
-        ),
-        click.option(
-            "--out",
-            required=True,
-            type=click.Path(path_type=Path, file_okay=False),
-            help="Folder of the result; an earlier one there is replaced.",
-        ),
-        click.option(
-            "--baseline/--no-baseline",
-            default=True,
-            help="Evaluate random networks as well, for comparison.",
-        ),
-        click.option(
-            "--preset",
-            type=click.Choice(["tiny", "paper"]),
-            help="Protocol, and networks if untrained.  [default: the checkpoint's, or tiny]",
-        ),
-        click.option("--features", type=FEATURES, help="If untrained.  [default: logmel]"),
-        click.option("--audio", type=AUDIO, help="If untrained.  [default: foa]"),
-        click.option("--train-split", default="train"),
-        click.option("--test-split", default="test"),
-        click.option("--num-workers", type=click.IntRange(0), help="Loaders.  [default: auto]"),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
-        click.option("--seed", type=click.IntRange(0), default=0),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def networks_of(
-    checkpoint: str, preset: str | None, features: str | None, audio: str | None
-) -> tuple[Path | None, Config]:
-    """The checkpoint's file and settings; of random networks the settings alone.
-
-    Raises TrainingError.
-    """
-    from avtrain.checkpoint import Checkpoint
-    from avtrain.config import PRESETS, with_options
-    from avtrain.errors import TrainingError
-
-    if checkpoint == "untrained":
-        config = PRESETS[preset or "tiny"]("avsa")
-        return None, with_options(config, features=features, audio=audio)
-    for name, value in (("features", features), ("audio", audio)):
-        if value is not None:
-            raise TrainingError(f"--{name} is the checkpoint's; leave the option out")
-    path = Path(checkpoint)
-    return path, Checkpoint.load(path).settings(path)
-
-
-keep_features = click.option(
-    "--keep-features",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Keep the features of the frozen networks there, and take them from there: for several "
-    "of avc, avsa, retrieval and localization, of the same networks, set and seed.",
-)

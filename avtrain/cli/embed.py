@@ -1,12 +1,28 @@
-"""``avtrain embed``."""
+"""The command ``avtrain embed``."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from avtrain.cli.common import networks_of, one_sentence
+from avtrain.cli.common import one_sentence, options_as
+from avtrain.cli.evaluation_options import read_networks
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedArguments:
+    """Arguments and options of the command, by name."""
+
+    folder: str
+    checkpoint: str
+    out: Path
+    split: str
+    windows: int
+    num_workers: int | None
+    device: str
+    seed: int
 
 
 @click.command()
@@ -20,34 +36,24 @@ from avtrain.cli.common import networks_of, one_sentence
     type=click.Path(path_type=Path, dir_okay=False),
     help="File of the features (.npz); an earlier one is replaced.",
 )
-@click.option("--split", default="train")
-@click.option("--windows", type=click.IntRange(1), default=1, help="Windows of every clip.")
-@click.option("--num-workers", type=click.IntRange(0), help="Loaders.  [default: auto]")
+@click.option("--split", default="train", help="Split whose clips are embedded.")
+@click.option("--windows", type=click.IntRange(1), default=1, help="Windows per clip.")
+@click.option("--num-workers", type=click.IntRange(0), help="Loader processes.  [default: auto]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--seed", type=click.IntRange(0), default=0)
-@click.pass_context
-def embed(
-    ctx: click.Context,
-    folder: str,
-    checkpoint: str,
-    out: Path,
-    split: str,
-    windows: int,
-    num_workers: int | None,
-    device: str,
-    seed: int,
-) -> None:
+@options_as(EmbedArguments)
+def embed(given: EmbedArguments) -> None:
     """Features of all views of all clips of a split, with their keys.
 
     \b
     keys, sources                     of the N clips
-    start_s (N, W)                    where a window's second of sound begins
-    azimuth_deg, elevation_deg (N, V) where the views look
+    start_s (N, W)                    start of a window's second of audio
+    azimuth_deg, elevation_deg (N, V) directions of the views
     video, audio (N, W, V, D)         features of the backbones
     video_embedding, predicted_video_embedding, audio_embedding, predicted_audio_embedding
-                                      what pretraining compares: predictions are from the other
+                                      compared in pretraining: predictions come from the other
 
-    Clips that cannot be read are left out and said, with exit status 1.
+    Clips that cannot be read are left out and reported, with exit status 1.
 
     \b
     Example:
@@ -55,15 +61,22 @@ def embed(
       python -c "import numpy; print(numpy.load('features.npz')['video'].shape)"
     """
     with one_sentence():
-        from avtrain.evals.embed import EmbedOptions
-        from avtrain.evals.embed import embed as write
+        from avtrain.evals.embed import EmbedOptions, embed_split
 
-        path, config = networks_of(checkpoint, None, None, None)
-        options = EmbedOptions(out, path, split, windows, seed, device, num_workers)
-        arrays, faults = write(folder, config, options)
+        checkpoint, config = read_networks(given.checkpoint, None, None, None)
+        options = EmbedOptions(
+            given.out,
+            checkpoint,
+            given.split,
+            given.windows,
+            given.seed,
+            given.device,
+            given.num_workers,
+        )
+        arrays, faults = embed_split(given.folder, config, options)
     for fault in faults:
         click.echo(f"left out: {fault}", err=True)
     clips, windows, views, features = arrays["video"].shape
-    click.echo(f"{out}: {clips} clips, {windows} windows, {views} views, {features} features")
+    click.echo(f"{given.out}: {clips} clips, {windows} windows, {views} views, {features} features")
     if faults:
-        ctx.exit(1)
+        click.get_current_context().exit(1)

@@ -1,93 +1,54 @@
-"""The commands ``avtrain eval …``."""
+"""The commands ``avtrain eval avc`` and ``avtrain eval avsa``, and their group."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from avtrain.cli.common import (
-    evaluate_all,
+from avtrain.cli.common import one_sentence, options_as
+from avtrain.cli.evaluation_options import (
+    WindowArguments,
     evaluation_options,
-    keep_features,
-    networks_of,
-    one_sentence,
-    show,
+    print_results,
+    window_options,
 )
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
-    from avtrain.evals.binary.evaluate import Binary
-    from avtrain.evals.results import Result
+    from avtrain.evals.binary.protocol import BinaryTask
 
 
 @click.group("eval")
 def evaluate() -> None:
-    """Measure what networks have learned; a table is printed, and results lie in --out."""
+    """Measure what networks have learned: prints a table, and writes the results to --out."""
 
 
-def _binary(
-    task: Binary,
-    folder: str,
-    checkpoint: str,
-    out: Path,
-    baseline: bool,
-    preset: str | None,
-    features: str | None,
-    audio: str | None,
-    views: int,
-    windows: int,
-    train_split: str,
-    test_split: str,
-    num_workers: int | None,
-    device: str,
-    seed: int,
-    keep_features: Path | None,
-) -> None:
+def _evaluate_binary(task: BinaryTask, given: WindowArguments) -> None:
     with one_sentence():
-        from avtrain.evals.binary import evaluate as evaluation
-        from avtrain.evals.binary.classifier import paper, tiny
+        from avtrain.evals.binary.evaluate import BinaryOptions, evaluate_binary
+        from avtrain.evals.binary.protocol import paper, tiny
+        from avtrain.evals.evaluation import evaluate_with_baseline
 
-        path, config = networks_of(checkpoint, preset, features, audio)
-        protocol = (paper if (preset or config.preset) == "paper" else tiny)(task)
-        options = evaluation.EvalOptions(
-            out=out,
-            checkpoint=path,
-            views=views,
-            train_split=train_split,
-            test_split=test_split,
-            windows=windows,
-            seed=seed,
-            device=device,
-            workers=num_workers,
-            keep_features=keep_features,
+        common = given.evaluation()
+        options = BinaryOptions(
+            task=task,
+            protocol=(paper if given.is_paper(common.config) else tiny)(task),
+            views=given.views,
+            windows=given.windows,
+            keep_features=given.keep_features,
         )
-
-        def of(which: Path | None) -> Result:
-            return evaluation.evaluate(
-                folder, task, config, protocol, replace(options, checkpoint=which)
-            )
-
-        results = evaluate_all(out, path, baseline, of)
-    show(results)
-
-
-_VIEWS = click.option(
-    "--views", type=click.IntRange(1), default=4, help="Views that decide together."
-)
-_WINDOWS = click.option(
-    "--windows", type=click.IntRange(1), default=5, help="Windows of every test clip."
-)
+        results = evaluate_with_baseline(
+            common, given.baseline, lambda one: evaluate_binary(one, options)
+        )
+    print_results(results)
 
 
 @evaluate.command()
 @evaluation_options
-@_VIEWS
-@_WINDOWS
-@keep_features
-def avc(**arguments: Any) -> None:
-    """AVC-Bin: is the sound that of the clip, or of another one?
+@window_options("Views that decide together.")
+@options_as(WindowArguments)
+def avc(given: WindowArguments) -> None:
+    """AVC-Bin: is the audio that of the clip, or of another clip?
 
     A classifier on frozen features learns it on one split of DIR and is tested on the other.
 
@@ -95,16 +56,15 @@ def avc(**arguments: Any) -> None:
     Example:
       avtrain eval avc shards/ --checkpoint runs/avc-tiny/checkpoint.pt --out runs/avc-tiny
     """
-    _binary("avc", **arguments)
+    _evaluate_binary("avc", given)
 
 
 @evaluate.command()
 @evaluation_options
-@_VIEWS
-@_WINDOWS
-@keep_features
-def avsa(**arguments: Any) -> None:
-    """AVSA-Bin: is the sound where it is seen, or turned by a random yaw?
+@window_options("Views that decide together.")
+@options_as(WindowArguments)
+def avsa(given: WindowArguments) -> None:
+    """AVSA-Bin: is the audio aligned with the video, or rotated by a random yaw?
 
     A classifier on frozen features learns it on one split of DIR and is tested on the other.
 
@@ -112,4 +72,4 @@ def avsa(**arguments: Any) -> None:
     Example:
       avtrain eval avsa shards/ --checkpoint runs/avsa-tiny/checkpoint.pt --out runs/avsa-tiny
     """
-    _binary("avsa", **arguments)
+    _evaluate_binary("avsa", given)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from avtrain.cli.common import (
-    evaluate_all,
-    evaluation_options,
-    networks_of,
-    one_sentence,
-    show,
-)
+from avtrain.cli.common import one_sentence, options_as
+from avtrain.cli.evaluation_options import EvaluationArguments, evaluation_options, print_results
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
-    from avtrain.evals.results import Result
-    from avtrain.evals.segmentation.segmenter import Condition
+    from avtrain.evals.segmentation.protocol import Condition
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationArguments(EvaluationArguments):
+    """Arguments and options of the command, by name."""
+
+    condition: Condition
+    classes: Literal["yt360", "all"] | None
+    test_dir: str | None
+    views: int
+    maps: int
+    epochs: int | None
 
 
 @click.command()
@@ -27,42 +32,25 @@ if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     "--condition",
     type=click.Choice(["none", "audio", "audio+context"]),
     default="none",
-    help="What helps the pictures: the view's sound, and what transformers make of all views.",
+    help="What the head gets beside the video: the view's audio, and what the transformers predict "
+    "from all views.",
 )
 @click.option(
     "--classes",
     type=click.Choice(["yt360", "all"]),
-    help="The 32 of YT-360, or what the training split has.  [default: all; paper: yt360]",
+    help="The 32 of YT-360, or all in the training split.  [default: all; paper: yt360]",
 )
-@click.option("--test-dir", help="Set that is tested on, built at --hfov 90:90.  [default: DIR]")
-@click.option("--views", type=click.IntRange(1), default=4, help="Views of a training clip.")
-@click.option("--maps", type=click.IntRange(1), default=5, help="Maps of every test clip.")
+@click.option("--test-dir", help="Set of the test split, built at --hfov 90:90.  [default: DIR]")
+@click.option("--views", type=click.IntRange(1), default=4, help="Views per training clip.")
+@click.option("--maps", type=click.IntRange(1), default=5, help="Label maps per test clip.")
 @click.option("--epochs", type=click.IntRange(1), help="[default: the protocol's]")
-def segmentation(
-    folder: str,
-    checkpoint: str,
-    out: Path,
-    baseline: bool,
-    preset: str | None,
-    features: str | None,
-    audio: str | None,
-    train_split: str,
-    test_split: str,
-    num_workers: int | None,
-    device: str,
-    seed: int,
-    condition: Condition,
-    classes: Literal["yt360", "all"] | None,
-    test_dir: str | None,
-    views: int,
-    maps: int,
-    epochs: int | None,
-) -> None:
-    """Semantic segmentation: of which class is each pixel?
+@options_as(SegmentationArguments)
+def segmentation(given: SegmentationArguments) -> None:
+    """Semantic segmentation: what class is each pixel?
 
     A feature pyramid on frozen features learns it from the label maps of one split of DIR and is
-    tested on the other. IoU and accuracy are of the pixels of the whole test set. Pictures are in
-    OUT, beside the result. What was interrupted is gone on with by the same command.
+    tested on the other. IoU and accuracy count the pixels of the whole test set. Example images are
+    written beside the result. Run the same command again to resume.
 
     \b
     Example, the paper's fields of view:
@@ -73,32 +61,24 @@ def segmentation(
     """
     with one_sentence():
         from avtrain.config import with_options
-        from avtrain.evals.segmentation import evaluate as evaluation
-        from avtrain.evals.segmentation.segmenter import paper, tiny
+        from avtrain.evals.evaluation import evaluate_with_baseline
+        from avtrain.evals.segmentation.evaluate import SegmentationOptions, evaluate_segmentation
+        from avtrain.evals.segmentation.protocol import paper, tiny
 
-        path, config = networks_of(checkpoint, preset, features, audio)
-        if path is None and condition == "audio+context":
-            config = with_options(config, transformer=True)
-        protocol = paper() if (preset or config.preset) == "paper" else tiny()
-        protocol = protocol.lasting(epochs or protocol.epochs)
-        protocol = replace(protocol, classes=classes or protocol.classes)
-        options = evaluation.SegmentationOptions(
-            out=out,
-            checkpoint=path,
-            condition=condition,
-            views=views,
-            maps=maps,
-            test_root=test_dir,
-            train_split=train_split,
-            test_split=test_split,
-            seed=seed,
-            device=device,
-            workers=num_workers,
+        common = given.evaluation()
+        if common.checkpoint is None and given.condition == "audio+context":
+            common = replace(common, config=with_options(common.config, transformer=True))
+        protocol = paper() if given.is_paper(common.config) else tiny()
+        protocol = protocol.with_epochs(given.epochs or protocol.epochs)
+        options = SegmentationOptions(
+            protocol=replace(protocol, classes=given.classes or protocol.classes),
+            condition=given.condition,
+            views=given.views,
+            maps=given.maps,
+            test_root=given.test_dir,
         )
-
-        def of(which: Path | None) -> Result:
-            return evaluation.evaluate(folder, config, protocol, replace(options, checkpoint=which))
-
-        results = evaluate_all(out, path, baseline, of)
+        results = evaluate_with_baseline(
+            common, given.baseline, lambda one: evaluate_segmentation(one, options)
+        )
     click.echo(f"chance: {results[-1].details['chance']}\n")
-    show(results)
+    print_results(results)

@@ -2,75 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import click
 
-from avtrain.cli.common import (
-    evaluate_all,
+from avtrain.cli.common import one_sentence, options_as
+from avtrain.cli.evaluation_options import (
+    WindowArguments,
     evaluation_options,
-    keep_features,
-    networks_of,
-    one_sentence,
-    show,
+    print_results,
+    window_options,
 )
 
-if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
-    from avtrain.config import Config
-    from avtrain.evals.binary.evaluate import EvalOptions
-    from avtrain.evals.results import Result
 
+@dataclass(frozen=True, kw_only=True)
+class RetrievalArguments(WindowArguments):
+    """Arguments and options of the command, by name."""
 
-_WINDOWS = click.option(
-    "--windows", type=click.IntRange(1), default=5, help="Windows of every test clip."
-)
+    gallery: int
 
 
 @click.command()
 @evaluation_options
-@click.option("--views", type=click.IntRange(1), default=4, help="Views of every clip.")
-@_WINDOWS
-@keep_features
+@window_options("Views per clip.")
 @click.option(
-    "--gallery", type=click.IntRange(1), default=100, help="Clips of a gallery, if there are many."
+    "--gallery",
+    type=click.IntRange(1),
+    default=100,
+    help="Clips in a gallery; all clips if there are fewer.",
 )
-def retrieval(gallery: int, **arguments: Any) -> None:
+@options_as(RetrievalArguments)
+def retrieval(given: RetrievalArguments) -> None:
     """Which view does a sound belong to?
 
     The networks' own similarities, with nothing trained, rank the views of the clip and those of a
-    gallery of clips, for the sound of every view and for its picture.
+    gallery of clips, for the audio of every view and for its video.
 
     \b
     Example:
       avtrain eval retrieval shards/ --checkpoint runs/avsa-tiny/checkpoint.pt --out runs/avsa-tiny
     """
     with one_sentence():
-        from avtrain.evals.retrieval import evaluate
+        from avtrain.evals.evaluation import evaluate_with_baseline
+        from avtrain.evals.retrieval import RetrievalOptions, evaluate_retrieval
 
-        results = _results(evaluate, gallery, **arguments)
-    show(results)
+        options = RetrievalOptions(
+            views=given.views,
+            windows=given.windows,
+            keep_features=given.keep_features,
+            gallery=given.gallery,
+        )
+        results = evaluate_with_baseline(
+            given.evaluation(), given.baseline, lambda one: evaluate_retrieval(one, options)
+        )
+    print_results(results)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizationArguments(WindowArguments):
+    """Arguments and options of the command, by name."""
+
+    rounds: int
 
 
 @click.command()
 @evaluation_options
-@click.option("--views", type=click.IntRange(1), default=4, help="Views that are averaged.")
-@_WINDOWS
-@keep_features
+@window_options("Views that are averaged.")
 @click.option(
     "--rounds",
     type=click.IntRange(1),
     default=8,
-    help="Passes over the training split, with other windows and views each.",
+    help="Passes over the training split, each with other windows and views.",
 )
-def localization(rounds: int, **arguments: Any) -> None:
+@options_as(LocalizationArguments)
+def localization(given: LocalizationArguments) -> None:
     """Where do sounds come from?
 
-    A linear probe on the frozen feature of the sound at a view learns from one split of DIR the
-    direction of every class that sounds, and is tested on the other. DIR must say what sounds
-    where, as sets of STARSS and of the generated world do. A picture lies beside the result.
+    A linear probe on the frozen audio feature of a view learns from one split of DIR the direction
+    of every class that sounds, and is tested on the other. DIR must say what sounds where, as sets
+    of STARSS and of the generated world do. A figure is written beside the result.
 
     \b
     Example:
@@ -78,33 +88,16 @@ def localization(rounds: int, **arguments: Any) -> None:
         --out runs/avsa-tiny
     """
     with one_sentence():
-        from avtrain.evals.localization.evaluate import evaluate
+        from avtrain.evals.evaluation import evaluate_with_baseline
+        from avtrain.evals.localization.evaluate import LocalizationOptions, evaluate_localization
 
-        results = _results(evaluate, rounds, **arguments)
-    show(results)
-
-
-def _results(
-    evaluate: Callable[[str, Config, EvalOptions, int], Result],
-    number: int,
-    *,
-    folder: str,
-    checkpoint: str,
-    out: Path,
-    baseline: bool,
-    preset: str | None,
-    features: str | None,
-    audio: str | None,
-    num_workers: int | None,
-    **rest: Any,
-) -> list[Result]:
-    """``number``: what ``evaluate`` is given besides."""
-    from avtrain.evals.binary.evaluate import EvalOptions
-
-    path, config = networks_of(checkpoint, preset, features, audio)
-    options = EvalOptions(out=out, checkpoint=path, workers=num_workers, **rest)
-
-    def of(which: Path | None) -> Result:
-        return evaluate(folder, config, replace(options, checkpoint=which), number)
-
-    return evaluate_all(out, path, baseline, of)
+        options = LocalizationOptions(
+            views=given.views,
+            windows=given.windows,
+            keep_features=given.keep_features,
+            rounds=given.rounds,
+        )
+        results = evaluate_with_baseline(
+            given.evaluation(), given.baseline, lambda one: evaluate_localization(one, options)
+        )
+    print_results(results)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from avtrain.data.batch import Batch, collate
 from avtrain.data.clips import Clips
 from avtrain.data.plan import ALL, Plan, Share, Step
-from avtrain.data.unreadable import JoinRest, LeftOut, Tolerant
+from avtrain.data.unreadable import JoinRest, Tolerant, Unreadable
 from avtrain.runtime.signals import ignore_signals
 
 _Item = TypeVar("_Item")
@@ -28,13 +28,13 @@ def load(
     workers: int,
     pin: bool,
     share: Share = ALL,
-    left_out: LeftOut | None = None,
+    unreadable: Unreadable | None = None,
 ) -> Iterator[tuple[Step, Batch]]:
     """Steps with the batches of a share of them, see `read_ahead`. A step of several pieces comes
     several times; one of which nothing is left, not at all."""
     places = PlanSampler(plan, epochs, first_step, share)
     steps = (step for step in plan.steps(epochs, first_step) for _ in range(share.pieces))
-    batches = read_ahead(clips, places, collate, workers, pin, left_out)
+    batches = read_ahead(clips, places, collate, workers, pin, unreadable)
     for step, batch in zip(steps, batches, strict=True):
         if batch is not None:
             yield step, batch
@@ -46,15 +46,15 @@ def read_ahead(
     join: Callable[[list[_Item]], _Batch],
     workers: int,
     pin: bool,
-    left_out: LeftOut | None = None,
+    unreadable: Unreadable | None = None,
 ) -> Iterator[_Batch | None]:
     """What ``dataset`` has at the places of each of ``batches``, joined to one batch; read ahead by
     ``workers`` processes (0: in this one).
 
-    PlanSampler are (turn, number of the clip, …). With ``left_out``, clips that cannot be read go
+    PlanSampler are (turn, number of the clip, …). With ``unreadable``, clips that cannot be read go
     there, and the batch has the others (None: there is no other). Else what is wrong is raised.
     """
-    tolerant = left_out is not None
+    tolerant = unreadable is not None
     loader: DataLoader[Any] = DataLoader(
         Tolerant(dataset) if tolerant else dataset,
         batch_sampler=batches,
@@ -65,11 +65,11 @@ def read_ahead(
         worker_init_fn=_begin_worker,
     )
     for found in loader:
-        if left_out is None:
+        if unreadable is None:
             yield found
         else:
             batch, faults = found
-            left_out.add(faults)
+            unreadable.add(faults)
             yield batch
 
 

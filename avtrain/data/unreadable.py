@@ -1,4 +1,4 @@
-"""What an evaluation cannot read: it goes on without, and says so."""
+"""Clips that an evaluation cannot read: it continues without them, and its result names them."""
 
 from __future__ import annotations
 
@@ -14,57 +14,59 @@ from avtrain.errors import TrainingError
 from shards.errors import ShardError
 from shards.reader import ShardSet
 
-FEWEST = 10
-LARGEST_SHARE = 0.01
+TOLERATED_CLIPS = 10
+TOLERATED_SHARE = 0.01
 Fault = tuple[int, str]
-"""The number of a clip, and a sentence that says what is wrong with it."""
+"""Number of a clip, and a sentence that says why it cannot be read."""
 
 
-class LeftOut:
+class Unreadable:
     """Clips of a set that could not be read: ``faults``, by their numbers.
 
-    Up to ten are tolerated, or 1 %: more is another test, on what happens to be left.
+    Up to ten clips, or 1 %, are tolerated: without more than that it would be another test, on
+    whatever happens to be left.
     """
 
     def __init__(self, where: str, count: int) -> None:
-        """Of ``count`` clips; ``where`` names the set."""
+        """``where`` names the set in messages; ``count`` is its number of clips."""
         self.where, self.count = where, count
         self.faults: dict[int, str] = {}
 
     @classmethod
-    def of(cls, shards: ShardSet) -> LeftOut:
+    def in_split(cls, shards: ShardSet) -> Unreadable:
+        """None so far of the clips of ``shards``."""
         return cls(f"split {shards.split!r} of {shards.root}", len(shards))
 
     def add(self, faults: Iterable[Fault]) -> None:
-        """Raises TrainingError where they are too many."""
+        """Raises TrainingError where they become too many."""
         for number, fault in faults:
             self.faults[number] = fault
         found = len(self.faults)
-        if found == self.count or found > max(FEWEST, LARGEST_SHARE * self.count):
+        if found == self.count or found > max(TOLERATED_CLIPS, TOLERATED_SHARE * self.count):
             last = list(self.faults.values())[-1]
             raise TrainingError(
                 f"{found} of the {self.count} clips of {self.where} cannot be read; mend the set "
                 f"(`avprep verify` says what is damaged). The last one: {last}"
             )
 
-    def keeps(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of these clips were read whenever they were asked for."""
+    def readable(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Mask of the clips ``numbers`` that were readable whenever they were read."""
         return ~np.isin(numbers, list(self.faults))
 
     @property
-    def rest(self) -> NDArray[np.int64]:
-        """The numbers of all others."""
+    def readable_clips(self) -> NDArray[np.int64]:
+        """Numbers of all other clips."""
         every = np.arange(self.count)
-        return every[self.keeps(every)]
+        return every[self.readable(every)]
 
 
-def sentences(*parts: LeftOut) -> list[str]:
-    """What results say of them."""
+def messages(*parts: Unreadable) -> list[str]:
+    """Sentences of all faults, part by part, in the order of the clips."""
     return [fault for part in parts for _, fault in sorted(part.faults.items())]
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableItem:
     """In the place of an item."""
 
     fault: Fault
@@ -72,7 +74,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Tolerant(Dataset[Any]):
-    """The items of a dataset, and `Unreadable` where it raises what is wrong with one."""
+    """The items of a dataset, and `UnreadableItem` where it raises what is wrong with one."""
 
     dataset: Dataset[Any]
 
@@ -80,7 +82,7 @@ class Tolerant(Dataset[Any]):
         try:
             return self.dataset[place]
         except (ShardError, TrainingError) as error:
-            return Unreadable((place[1], str(error)))
+            return UnreadableItem((place[1], str(error)))
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,6 @@ class JoinRest:
     join: Callable[[list[Any]], Any]
 
     def __call__(self, items: list[Any]) -> tuple[Any, list[Fault]]:
-        faults = [item.fault for item in items if isinstance(item, Unreadable)]
-        rest = [item for item in items if not isinstance(item, Unreadable)]
+        faults = [item.fault for item in items if isinstance(item, UnreadableItem)]
+        rest = [item for item in items if not isinstance(item, UnreadableItem)]
         return self.join(rest) if rest else None, faults

@@ -1,4 +1,4 @@
-"""What frozen networks make of clips, made once: evaluations of the same networks can share it."""
+"""Features of frozen networks, computed once: evaluations of the same networks can share them."""
 
 from __future__ import annotations
 
@@ -16,87 +16,106 @@ from avtrain.data.batch import Batch
 from avtrain.data.clips import Clips, first_info
 from avtrain.data.loader import load
 from avtrain.data.plan import Plan
-from avtrain.data.unreadable import LeftOut
+from avtrain.data.unreadable import Unreadable
 from avtrain.errors import TrainingError
 from avtrain.evals.frozen import Networks
 from shards.files import atomic_file
 from shards.reader import ShardSet
 
 SHARED_VIEWS = 4
-"""Evaluations look at so many by default. Where they share, all have so many, and those that ask
-for fewer take the first of them."""
+"""Views per clip that shared features have, the default of all evaluations; one that needs fewer
+takes the first of them."""
 BATCH_SIZE = 32
-"""As of the protocols of AVC-Bin and AVSA-Bin: what is kept is kept by epochs of batches."""
+"""Batch size of AVC-Bin and AVSA-Bin, whose protocols set it: features can be shared between
+evaluations only in the same batches."""
 Part = Literal["video", "audio", "turned"]
 PARTS: tuple[Part, ...] = ("video", "audio", "turned")
 
 
+@dataclass(frozen=True, kw_only=True)
+class WindowOptions:
+    """Options of the evaluations of frozen features: the views of a clip, and the fixed windows of
+    a test clip. ``keep_features``: folder that keeps computed features for other evaluations;
+    those found there are read."""
+
+    views: int = SHARED_VIEWS
+    windows: int = 5
+    keep_features: Path | None = None
+
+    def views_to_read(self, shards: ShardSet) -> int:
+        """Views per clip to read: more than ``views`` where features are shared."""
+        if self.keep_features is None:
+            return self.views
+        return max(self.views, min(SHARED_VIEWS, len(first_info(shards).views)))
+
+
 @dataclass(frozen=True)
 class FrozenBatch:
-    """Of B clips with V views, on the CPU."""
+    """Features of B clips with V views, on the CPU."""
 
     index: Tensor
-    """(B,) which samples of the set."""
+    """(B,), sample of the set."""
     directions: Tensor
     """(B, V, 3), see `Batch`."""
     features: dict[Part, Tensor]
-    """(B, V, D) of pictures, of sound, and of the sound under `Batch.misaligned`."""
+    """(B, V, D) of the video, the audio, and the audio rotated by `Batch.misaligned`."""
 
     @classmethod
-    def of(cls, networks: Networks, batch: Batch, parts: Sequence[Part]) -> FrozenBatch:
-        """``parts`` have a sound among them; of one moment."""
+    def compute(cls, networks: Networks, batch: Batch, parts: Sequence[Part]) -> FrozenBatch:
+        """``parts`` include audio or turned audio; ``batch`` has one moment per clip."""
         batch = batch.to(networks.device)
         features: dict[Part, Tensor] = {}
         if "video" in parts:
             features["video"] = networks.video(batch).cpu()
-        sounds = {"audio": batch.matrices, "turned": batch.misaligned}
-        heard = [part for part in parts if part in sounds]
-        # As of one clip with more views: its spectra are made once.
-        found = networks.audio(batch, torch.cat([sounds[part] for part in heard], dim=2))
-        features |= dict(zip(heard, found.cpu().chunk(len(heard), dim=1), strict=True))
+        matrices = {"audio": batch.matrices, "turned": batch.misaligned}
+        audio_parts = [part for part in parts if part in matrices]
+        # As if the clip had more views: its spectra are computed once.
+        joined = torch.cat([matrices[part] for part in audio_parts], dim=2)
+        audio = networks.audio(batch, joined).cpu().chunk(len(audio_parts), dim=1)
+        features |= dict(zip(audio_parts, audio, strict=True))
         return cls(batch.index.cpu(), batch.directions.cpu(), features)
 
     def first(self, views: int) -> FrozenBatch:
         """The first ``views`` of each clip."""
-        features = {part: of[:, :views] for part, of in self.features.items()}
+        features = {part: values[:, :views] for part, values in self.features.items()}
         return FrozenBatch(self.index, self.directions[:, :views], features)
 
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """The features of a split's clips at ``views`` views, epoch by epoch. ``folder``: where what is
-    made is kept for other evaluations, and looked for first."""
+    """Features of a split's clips, epoch by epoch."""
 
     networks: Networks
     clips: Clips
     plan: Plan
     workers: int
-    left_out: LeftOut
-    views: int
-    folder: Path | None = None
+    unreadable: Unreadable
+    options: WindowOptions
 
     def batches(self, epoch: int, parts: Sequence[Part]) -> Iterator[FrozenBatch]:
-        """Those of an epoch in the plan's order, with ``parts`` at least. Clips that cannot be read
-        are left out."""
-        if self.folder is None:
-            found = self._made(epoch, parts)
-        elif (path := self.folder / f"{self._name(epoch)}.pt").exists():
-            found = self._read(path)
+        """Batches of an epoch in the plan's order, with ``parts`` at least; unreadable clips are
+        left out."""
+        folder = self.options.keep_features
+        if folder is None:
+            batches = self._compute(epoch, parts)
+        elif (path := folder / f"{self._name(epoch)}.pt").exists():
+            batches = self._read(path)
         else:
-            made = list(self._made(epoch, PARTS))
-            self._write(path, made)
-            found = iter(made)
-        for batch in found:
-            yield batch.first(self.views)
+            computed = list(self._compute(epoch, PARTS))
+            self._write(path, computed)
+            batches = iter(computed)
+        for batch in batches:
+            yield batch.first(self.options.views)
 
-    def _made(self, epoch: int, parts: Sequence[Part]) -> Iterator[FrozenBatch]:
+    def _compute(self, epoch: int, parts: Sequence[Part]) -> Iterator[FrozenBatch]:
         epochs, pin = range(epoch, epoch + 1), self.networks.device.type == "cuda"
-        found = load(self.clips, self.plan, epochs, 0, self.workers, pin, left_out=self.left_out)
-        for _, batch in found:
-            yield FrozenBatch.of(self.networks, batch, parts)
+        unreadable = self.unreadable
+        loaded = load(self.clips, self.plan, epochs, 0, self.workers, pin, unreadable=unreadable)
+        for _, batch in loaded:
+            yield FrozenBatch.compute(self.networks, batch, parts)
 
     def _name(self, epoch: int) -> str:
-        """The same where the same features would be made."""
+        """Digest of everything that the features depend on."""
         clips, plan = self.clips, self.plan
         shards = clips.shards
         settings = [
@@ -109,11 +128,13 @@ class FrozenFeatures:
         ]
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:24]
 
-    def _write(self, path: Path, made: list[FrozenBatch]) -> None:
+    def _write(self, path: Path, batches: list[FrozenBatch]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        batches = [vars(batch) for batch in made]
+        content: dict[str, Any] = {
+            "batches": [vars(batch) for batch in batches],
+            "left_out": self.unreadable.faults,
+        }
         buffer = io.BytesIO()
-        content: dict[str, Any] = {"batches": batches, "left_out": self.left_out.faults}
         torch.save(content, buffer)
         with atomic_file(path) as file:
             file.write(buffer.getbuffer())
@@ -121,19 +142,12 @@ class FrozenFeatures:
     def _read(self, path: Path) -> Iterator[FrozenBatch]:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            self.left_out.add(content["left_out"].items())
+            self.unreadable.add(content["left_out"].items())
             batches = [FrozenBatch(**batch) for batch in content["batches"]]
         except TrainingError:
             raise
         except Exception as error:  # torch has no common error for files it cannot read
             raise TrainingError(
-                f"{path} is damaged ({error!r:.80}); delete it, and it is made again"
+                f"{path} is damaged ({error!r:.80}); delete it, and it is computed again"
             ) from None
         yield from batches
-
-
-def views_read(views: int, shards: ShardSet, folder: Path | None) -> int:
-    """Of each clip, for an evaluation that asks for ``views``."""
-    if folder is None:
-        return views
-    return max(views, min(SHARED_VIEWS, len(first_info(shards).views)))

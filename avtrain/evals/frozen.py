@@ -17,7 +17,7 @@ from avtrain.data.draws import NO_AUGMENTATION
 from avtrain.data.loader import load
 from avtrain.data.plan import Plan
 from avtrain.data.statistics import fit_statistics
-from avtrain.data.unreadable import LeftOut
+from avtrain.data.unreadable import Unreadable
 from avtrain.evals.results import Network
 from avtrain.networks.features import Features
 from avtrain.networks.models import AudioVisual, Embeddings, calibrate_batch_norm
@@ -162,8 +162,8 @@ def _some(
     clips = Clips(shards, config.clip, config.sound, NO_AUGMENTATION, seed)
     plan = Plan(shards, seed, config.batch_size)
     left = CALIBRATION_CLIPS
-    pin, unread = device.type == "cuda", LeftOut.of(shards)
-    for _, batch in load(clips, plan, range(1), 0, workers, pin, left_out=unread):
+    pin, unread = device.type == "cuda", Unreadable.in_split(shards)
+    for _, batch in load(clips, plan, range(1), 0, workers, pin, unreadable=unread):
         yield batch.to(device)
         left -= len(batch.index)
         if left <= 0:

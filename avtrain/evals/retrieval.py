@@ -1,55 +1,129 @@
 """Which view does a sound belong to? Views are ranked by the networks' own similarities.
 
-Nothing is trained. As in pretraining, the sound that a view's picture predicts is compared with the
-sounds themselves, and the picture that a view's sound predicts with the pictures: embeddings by
-their heads, behind the transformers where these were trained. What was pretrained without
-predictions across views (AVC, AVTS) compares the plain embeddings of both, as its training did.
-Candidates are the views of the clip (is it told which of them?), or of a gallery of clips at the
-same one of W fixed windows; right is the very view alone. Random networks are the baseline.
+Nothing is trained. As in pretraining, the audio that the video of a view predicts is compared with
+audio, and the video that its audio predicts with video: embeddings by the networks' heads, behind
+the transformers where these were trained. Networks pretrained without predictions across views
+(AVC, AVTS) compare the plain embeddings of both, as their training did. Candidates are the views of
+the clip, or those of a gallery of clips in the same one of W fixed windows; only the very view is
+right. Random networks are the baseline.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from avtrain.config import Config
-from avtrain.data.clips import Clips
-from avtrain.data.draws import NO_AUGMENTATION
 from avtrain.data.plan import Plan
-from avtrain.data.unreadable import LeftOut, sentences
-from avtrain.evals.binary.evaluate import EvalOptions
 from avtrain.evals.bootstrap import mean_metric, median_metric
-from avtrain.evals.feature_store import BATCH_SIZE, FrozenBatch, FrozenFeatures, views_read
-from avtrain.evals.frozen import Networks, load_networks
-from avtrain.evals.progress import Progress
+from avtrain.evals.evaluation import EvaluationOptions, open_evaluation
+from avtrain.evals.feature_store import BATCH_SIZE, FrozenBatch, FrozenFeatures, WindowOptions
+from avtrain.evals.frozen import Networks
 from avtrain.evals.results import Metric, Result
 from avtrain.networks.models import Embeddings
-from avtrain.runtime.device import default_workers, pick_device
-from shards.reader import ShardSet
 
 TASK = "retrieval"
 DIRECTIONS = ("sound of a picture", "picture of a sound")
+"""Names in results: audio for the video of a view, and video for its audio."""
 _RECALLS = (1, 5, 10)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RetrievalOptions(WindowOptions):
+    """Galleries hold ``gallery`` clips, or all of the split if there are fewer."""
+
+    gallery: int = 100
+
+
+def evaluate_retrieval(common: EvaluationOptions, options: RetrievalOptions) -> Result:
+    """Rank the views of every test clip, write and return the result."""
+    run = open_evaluation(TASK, common, fits=False)
+    test, config = run.test, common.config
+    views = options.views_to_read(test)
+    gallery = min(options.gallery, len(test))
+    networks = run.load_networks()
+    progress = run.progress(
+        networks.described,
+        {
+            "views": (options.views, views),
+            "windows": options.windows,
+            "gallery": gallery,
+            "data": (run.train.manifest.sha256, common.train_split),
+            "test": (test.manifest.sha256, common.test_split),
+        },
+    )
+    if (written := progress.finished_result()) is not None:
+        return written
+
+    clips = run.test_clips(replace(config.clip, views=views, moments=1), options.windows)
+    plan = Plan(test, common.seed, BATCH_SIZE)
+    features = FrozenFeatures(networks, clips, plan, run.workers, run.unreadable_test, options)
+    ranks: dict[str, list[Tensor]] = progress.load() or {"within": [], "gallery": []}
+    done = len(ranks["within"])
+    bar = run.bar(len(test) * options.windows, initial=len(test) * done)
+    for window in range(done, options.windows):
+        parts = []
+        for batch in features.batches(window, ("video", "audio")):
+            parts.append((embed(networks, batch), batch.index))
+            bar.update(len(batch.index))
+        embeddings, index = _join(parts)
+        size, seed = min(gallery, len(index)), common.seed * 10_007 + window
+        among = partial(ranks_in_gallery, clips=size, seed=seed)
+        for place, rank in (("within", ranks_within), ("gallery", among)):
+            ranks_of_all = torch.zeros(len(DIRECTIONS), len(test), options.views, dtype=torch.int64)
+            pairs = queries_and_candidates(embeddings)
+            ranks_of_all[:, index] = torch.stack([rank(*pair) for pair in pairs])
+            ranks[place].append(ranks_of_all)
+        progress.save(ranks)
+    bar.close()
+
+    readable = run.unreadable_test.readable_clips
+    within, galleries = (
+        torch.stack(ranks[place]).numpy()[:, :, readable] for place in ("within", "gallery")
+    )
+    sources = np.array(test.sources)[readable]
+    tested = Ranks(within, galleries, sources, min(gallery, len(readable)))
+    result = run.result(
+        networks.described,
+        tested.metrics(),
+        options.views,
+        test={"windows": options.windows, "gallery_clips": gallery},
+        details={
+            "gallery_candidates": tested.gallery_clips * options.views,
+            "predictions": "across views" if config.across_views else "plain embeddings",
+            **{
+                name: {key: asdict(metric) for key, metric in tested.one(number).metrics().items()}
+                for number, name in enumerate(DIRECTIONS)
+            },
+        },
+    )
+    return run.finish(progress, result)
+
+
 def embed(networks: Networks, batch: FrozenBatch) -> Embeddings:
-    """On the CPU."""
+    """Embeddings of a batch, on the CPU."""
     features = batch.features
     found = networks.embeddings(features["video"], features["audio"], batch.directions)
     parts = (found.predicted_audio, found.audio, found.predicted_video, found.video)
     return Embeddings(*(part.cpu() for part in parts))
 
 
-def directions_of(found: Embeddings) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Queries and candidates in the order of `DIRECTIONS`."""
+def _join(parts: list[tuple[Embeddings, Tensor]]) -> tuple[Embeddings, Tensor]:
+    """Embeddings in the order of the set's samples, and the samples (N,)."""
+    names = ("predicted_audio", "audio", "predicted_video", "video")
+    order = torch.cat([index for _, index in parts])
+    place = order.argsort()
+    joined = (torch.cat([getattr(part, name) for part, _ in parts])[place] for name in names)
+    return Embeddings(*joined), order[place]
+
+
+def queries_and_candidates(found: Embeddings) -> tuple[tuple[Tensor, Tensor], ...]:
+    """A pair for each of `DIRECTIONS`, all (N, V, E)."""
     return (found.predicted_audio, found.audio), (found.predicted_video, found.video)
 
 
@@ -60,7 +134,7 @@ def ranks_within(queries: Tensor, candidates: Tensor) -> Tensor:
 
 def ranks_in_gallery(queries: Tensor, candidates: Tensor, clips: int, seed: int) -> Tensor:
     """Ranks (N, V), from 1, of each query's own view among all views of ``clips`` clips: its own
-    and those after it in one random order of all, the first ones after the last."""
+    clip and those that follow it in one random order, in which the first follows the last."""
     count, views, _ = queries.shape
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     ranks = torch.empty((count, views), dtype=torch.int64)
@@ -71,148 +145,43 @@ def ranks_in_gallery(queries: Tensor, candidates: Tensor, clips: int, seed: int)
 
 
 def _ranks(scores: Tensor) -> Tensor:
-    """Of candidate v for query v: scores (..., V, candidates) to (..., V). A tie counts against
-    it, as in training, and so does what is no number."""
+    """Rank (..., V) of candidate v for query v, from scores (..., V, candidates). As in training, a
+    tie counts against the right candidate, and so does NaN."""
     right = scores.diagonal(dim1=-2, dim2=-1)
     return (~(scores < right[..., None])).sum(dim=-1)
 
 
-def evaluate(root: str, config: Config, options: EvalOptions, gallery: int) -> Result:
-    """Rank every test clip's views, write and return the result.
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks (windows, directions, clips, views) of the right views, and the clips' ``sources``."""
 
-    ``config`` describes the networks, see `load_networks`. Galleries hold ``gallery`` clips, or
-    all where there are fewer. What an interrupted evaluation has ranked is not ranked again.
-    """
-    train, test = ShardSet(root, options.train_split), ShardSet(root, options.test_split)
-    device = pick_device(options.device)
-    workers = default_workers(device) if options.workers is None else options.workers
-    views = views_read(options.views, test, options.keep_features)
-    clip = replace(config.clip, views=views, moments=1)
-    clips = Clips(test, clip, config.sound, NO_AUGMENTATION, options.seed, options.windows)
-    plan = Plan(test, options.seed, BATCH_SIZE)
-    asked = gallery = min(gallery, len(test))
-    networks = load_networks(options.checkpoint, config, train, options.seed, device, workers)
-    unread = LeftOut.of(test)
-    features = FrozenFeatures(
-        networks, clips, plan, workers, unread, options.views, options.keep_features
-    )
+    within: NDArray[np.int64]
+    gallery: NDArray[np.int64]
+    sources: NDArray[np.str_]
+    gallery_clips: int
 
-    def embedded(window: int) -> tuple[Embeddings, Tensor]:
-        parts, order = [], []
-        for batch in features.batches(window, ("video", "audio")):
-            parts.append(embed(networks, batch))
-            order.append(batch.index)
-            bar.update(len(batch.index))
-        return _joined(parts, torch.cat(order))
+    def one(self, direction: int) -> Ranks:
+        """The ranks of one direction."""
+        one = slice(direction, direction + 1)
+        return replace(self, within=self.within[:, one], gallery=self.gallery[:, one])
 
-    progress = Progress.of(
-        options.out,
-        TASK,
-        options.checkpoint,
-        {
-            "networks": asdict(networks.described),
-            "views": (options.views, views),
-            "windows": options.windows,
-            "gallery": gallery,
-            "seed": options.seed,
-            "data": (train.manifest.sha256, options.train_split),
-            "test": (test.manifest.sha256, options.test_split),
-        },
-        [unread],
-    )
-    if (written := progress.result()) is not None:
-        return written
-    state = progress.load() or {"within": [], "gallery": []}
-    bar = tqdm(
-        desc=TASK,
-        unit="clip",
-        total=len(test) * options.windows,
-        initial=len(test) * len(state["within"]),
-        mininterval=0.5 if sys.stderr.isatty() else 30.0,
-    )
-    for window in range(len(state["within"]), options.windows):
-        embeddings, index = embedded(window)
-        both = directions_of(embeddings)
-        gallery, seed = min(gallery, len(index)), options.seed * 10_007 + window
-        found = {
-            "within": [ranks_within(*pair) for pair in both],
-            "gallery": [ranks_in_gallery(*pair, gallery, seed) for pair in both],
-        }
-        for name, ranks_of_window in found.items():
-            of_all = torch.zeros((len(both), len(test), options.views), dtype=torch.int64)
-            of_all[:, index] = torch.stack(ranks_of_window)
-            state[name].append(of_all)
-        progress.save(state)
-    bar.close()
-
-    rest = unread.rest
-    gallery = min(gallery, len(rest))
-    ranks = {name: torch.stack(state[name]).numpy()[:, :, rest] for name in ("within", "gallery")}
-    sources = np.array(test.sources)[rest]
-    result = Result(
-        task=TASK,
-        network=networks.described,
-        metrics=_metrics(ranks, sources, options.views, gallery),
-        views=options.views,
-        seed=options.seed,
-        test_clips=len(rest),
-        test_sources=len(set(sources)),
-        data=test.manifest.sha256,
-        test={
-            "test_split": options.test_split,
-            "windows": options.windows,
-            "gallery_clips": asked,
-        },
-        left_out=sentences(unread),
-        details={
-            "gallery_candidates": gallery * options.views,
-            "predictions": "across views" if config.across_views else "plain embeddings",
-            **{
-                direction: {
-                    name: asdict(metric)
-                    for name, metric in _metrics(
-                        {name: of[:, [number]] for name, of in ranks.items()},
-                        sources,
-                        options.views,
-                        gallery,
-                    ).items()
-                }
-                for number, direction in enumerate(DIRECTIONS)
-            },
-        },
-    )
-    result.write(options.out)
-    progress.finish()
-    return result
+    def metrics(self) -> dict[str, Metric]:
+        """Recalls and median ranks over all windows, directions, clips and views."""
+        views = self.within.shape[-1]
+        sources = np.broadcast_to(self.sources[:, None], self.within.shape).ravel()
+        within = _rank_metrics(self.within.ravel(), sources, views, _RECALLS[:1])
+        gallery = _rank_metrics(self.gallery.ravel(), sources, self.gallery_clips * views, _RECALLS)
+        # A single view is always the first among itself.
+        metrics = {f"within clip, {name}": metric for name, metric in within if views > 1}
+        return metrics | {f"gallery, {name}": metric for name, metric in gallery}
 
 
-def _joined(parts: list[Embeddings], order: Tensor) -> tuple[Embeddings, Tensor]:
-    """In the order of the set's samples, and which samples they are of."""
-    names = ("predicted_audio", "audio", "predicted_video", "video")
-    place = order.argsort()
-    joined = (torch.cat([getattr(part, name) for part in parts])[place] for name in names)
-    return Embeddings(*joined), order[place]
-
-
-def _metrics(
-    ranks: dict[str, NDArray[np.int64]], sources: NDArray[np.str_], views: int, gallery: int
-) -> dict[str, Metric]:
-    """Of ranks (windows, directions, clips, views), all of them together."""
-    shape = ranks["within"].shape
-    whose = np.broadcast_to(sources[:, None], shape).ravel()
-    within = _of_ranks(ranks["within"].ravel(), whose, views, _RECALLS[:1])
-    among = _of_ranks(ranks["gallery"].ravel(), whose, gallery * views, _RECALLS)
-    # A single view is found among itself by anybody.
-    named = {f"within clip, {name}": metric for name, metric in within if views > 1}
-    return named | {f"gallery, {name}": metric for name, metric in among}
-
-
-def _of_ranks(
+def _rank_metrics(
     ranks: NDArray[np.int64],
     sources: NDArray[np.str_],
     candidates: int,
     recalls: tuple[int, ...],
 ) -> Iterator[tuple[str, Metric]]:
-    for most in recalls:
-        yield f"recall@{most}", mean_metric(ranks <= most, sources, min(1.0, most / candidates))
+    for rank in recalls:
+        yield f"recall@{rank}", mean_metric(ranks <= rank, sources, min(1.0, rank / candidates))
     yield "median rank", median_metric(ranks, sources, (candidates + 1) / 2, unit="")

@@ -1,61 +1,73 @@
 """Action recognition with the video network: fine-tuned as a whole, or a linear probe on it.
 
 Morgado, Li and Vasconcelos (NeurIPS 2020), section 4: the network, dropout and one linear layer
-name the action of a short window. Clip@1 is the share of windows that are named right, Video@1 that
-of videos by the mean of their windows' probabilities.
+predict the action of a short window. Clip@1 is the share of windows that are predicted right,
+Video@1 that of videos, by the mean of their windows' probabilities.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from avtrain.config import Config
-from avtrain.data.unreadable import LeftOut, sentences
-from avtrain.evals.action.classifier import Protocol
+from avtrain.data.unreadable import Unreadable, messages
 from avtrain.evals.action.figure import plot_confusion
-from avtrain.evals.action.fold import ActionOptions, Answers, FoldRun, Start
-from avtrain.evals.action.videos import Fold, LabelledSet
-from avtrain.evals.bootstrap import mean_metric
-from avtrain.evals.results import Metric, Network, Result
+from avtrain.evals.action.folds import Fold, LabelledSet
+from avtrain.evals.action.metrics import (
+    Predictions,
+    accuracy_by_class,
+    action_metrics,
+    confusion_matrix,
+)
+from avtrain.evals.action.protocol import ActionProtocol
+from avtrain.evals.action.train import FoldRun, InitialNetwork
+from avtrain.evals.evaluation import EvaluationOptions
+from avtrain.evals.results import Network, Result
 from avtrain.evals.tables import name_network
 
 CONFUSION = "confusion.png"
 
 
-def recognise(
-    root: Path | str, config: Config, protocol: Protocol, options: ActionOptions
-) -> list[Result]:
-    """Train and test on every fold, write and return the results, the baseline's first.
+@dataclass(frozen=True)
+class ActionOptions:
+    """With ``baseline``, random networks are evaluated beside the checkpoint's. ``folds`` None: all
+    folds; a set without folds is tested on its test split."""
 
-    An interrupted call is gone on with: the states of its folds stay in ``options.out`` until all
-    results are written.
+    protocol: ActionProtocol
+    folds: tuple[int, ...] | None = None
+    baseline: bool = True
+
+
+def evaluate_action(common: EvaluationOptions, options: ActionOptions) -> list[Result]:
+    """Train and test on every fold, write and return the results, that of the baseline first.
+
+    An interrupted call resumes: the states of its folds stay in ``out`` until all results are
+    written.
     """
-    videos = LabelledSet(root)
-    folds = videos.folds(options.folds, options.train_split, options.test_split)
-    both = options.baseline and options.checkpoint is not None
+    videos, protocol = LabelledSet(common.root), options.protocol
+    folds = videos.folds(options.folds, common.train_split, common.test_split)
+    both = options.baseline and common.checkpoint is not None
     results, states = [], []
-    left_out = LeftOut(str(videos.root), len(videos.videos))
-    for checkpoint in [None, options.checkpoint] if both else [options.checkpoint]:
-        networks = Start.of(checkpoint, config, options.seed)
-        answers = []
+    unreadable = Unreadable(str(videos.root), len(videos.videos))
+    for checkpoint in [None, common.checkpoint] if both else [common.checkpoint]:
+        one = replace(common, checkpoint=checkpoint)
+        initial = InitialNetwork.load(one)
+        predictions = []
         for fold in folds:
-            run = FoldRun(videos, fold, networks, config, protocol, options, left_out)
-            answers.append(run.answers())
+            run = FoldRun(videos, fold, initial, one, protocol, unreadable)
+            predictions.append(run.predictions())
             states.append(run.progress)
-        made = _result(videos, folds, answers, networks.described, protocol, options)
-        results.append(replace(made, left_out=sentences(left_out)))
-        results[-1].write(options.out)
-    name = name_network(networks.described).kind
+        result = _result(videos, folds, predictions, initial.described, one, protocol)
+        results.append(replace(result, left_out=messages(unreadable)))
+        results[-1].write(common.out)
+    name = name_network(results[-1].network).kind
     plot_confusion(
-        _confusion(videos, answers),
+        confusion_matrix(videos, predictions),
         videos.classes,
         f"{protocol.task}, {name}: Video@1 {results[-1].metrics['Video@1'].value:.1%}",
-        options.out / f"{protocol.task}-{CONFUSION}",
+        common.out / f"{protocol.task}-{CONFUSION}",
     )
     for state in states:
         state.delete()
@@ -65,32 +77,24 @@ def recognise(
 def _result(
     videos: LabelledSet,
     folds: Sequence[Fold],
-    answers: Sequence[Answers],
-    described: Network,
-    protocol: Protocol,
-    options: ActionOptions,
+    predictions: Sequence[Predictions],
+    network: Network,
+    common: EvaluationOptions,
+    protocol: ActionProtocol,
 ) -> Result:
-    tested = np.concatenate([of.positions for of in answers])
-    origins = [videos.videos[position].origin for position in tested]
-    truth = videos.labels[tested]
-    named = np.concatenate([of.videos for of in answers])
-    of_class = {
-        label: float((named[truth == number] == number).mean())
-        for number, label in enumerate(videos.classes)
-        if (truth == number).any()
-    }
+    tested = np.concatenate([found.positions for found in predictions])
     return Result(
         task=protocol.task,
-        network=described,
-        metrics=measure(videos, folds, answers),
+        network=network,
+        metrics=action_metrics(videos, folds, predictions),
         views=1,
-        seed=options.seed,
+        seed=common.seed,
         test_clips=len(set(tested.tolist())),
-        test_sources=len(set(origins)),
+        test_sources=len({videos.videos[position].origin for position in tested}),
         data=videos.manifest.sha256,
         test={
             "folds": [fold.name for fold in folds],
-            "splits": None if videos.has_folds else [options.train_split, options.test_split],
+            "splits": None if videos.has_folds else [common.train_split, common.test_split],
             "protocol": asdict(protocol),
         },
         details={
@@ -100,40 +104,6 @@ def _result(
                 fold.name: {"train_videos": len(fold.train), "test_videos": len(fold.test)}
                 for fold in folds
             },
-            "video@1_by_class": of_class,
+            "video@1_by_class": accuracy_by_class(videos, predictions),
         },
     )
-
-
-def measure(
-    videos: LabelledSet, folds: Sequence[Fold], answers: Sequence[Answers]
-) -> dict[str, Metric]:
-    """Video@1 and Clip@1: their means over the folds, whatever their sizes, then those of each."""
-    metrics = {}
-    parts = list(zip(folds, answers, strict=True))
-    groups = {"": parts}
-    if len(parts) > 1:
-        groups |= {f", {fold.name}": [(fold, of)] for fold, of in parts}
-    for name, group in groups.items():
-        tested = [of.positions for _, of in group]
-        truth = [videos.labels[test] for test in tested]
-        origins = [videos.videos[position].origin for position in np.concatenate(tested)]
-        weights = np.concatenate([np.full(len(test), 1 / len(test)) for test in tested])
-        # Naming one class for all videos is right that often.
-        chance = float(np.mean([np.bincount(of).max() / len(of) for of in truth]))
-        right = [of.videos == true for (_, of), true in zip(group, truth, strict=True)]
-        metrics[f"Video@1{name}"] = mean_metric(np.concatenate(right), origins, chance, weights)
-        right = [
-            (of.windows == true[:, None]).mean(axis=1)
-            for (_, of), true in zip(group, truth, strict=True)
-        ]
-        metrics[f"Clip@1{name}"] = mean_metric(np.concatenate(right), origins, chance, weights)
-    return metrics
-
-
-def _confusion(videos: LabelledSet, answers: Sequence[Answers]) -> NDArray[np.int64]:
-    """Numbers of test videos of each class (rows) that were named as each (columns)."""
-    counts = np.zeros((len(videos.classes),) * 2, dtype=np.int64)
-    for of in answers:
-        np.add.at(counts, (videos.labels[of.positions], of.videos), 1)
-    return counts

@@ -1,12 +1,12 @@
-"""Directions that were found beside the true ones, as a picture."""
+"""Figure of the estimated directions beside the true ones."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from avtrain.evals.localization.metrics import Estimates
 from avtrain.evals.results import Result
 from avtrain.evals.tables import format_metrics, name_network
 from shards.files import atomic_file
@@ -16,20 +16,15 @@ _TICKS = np.arange(-180, 181, 60)
 _FAR_DEG = 90.0
 
 
-def plot_directions(
-    truth: NDArray[np.float64],
-    estimate: NDArray[np.float64],
-    error_deg: NDArray[np.float64],
-    result: Result,
-    path: Path,
-) -> None:
-    """A PNG of vectors (M, 3) in the recording's frame: the true directions on the sphere, coloured
-    by their errors (M,); and the estimated azimuths over the true ones. Left is left."""
+def plot_directions(estimates: Estimates, result: Result, path: Path) -> None:
+    """Draw the true directions on the sphere, coloured by their errors, and the estimated azimuths
+    over the true ones, as PNG. Left is left."""
     from matplotlib.figure import Figure  # slow to import, and needed only here
 
-    azimuth, elevation = direction_deg(truth)
+    azimuth, elevation = direction_deg(estimates.truth)
+    error_deg = estimates.error_deg
     first = dict(list(result.metrics.items())[:3])
-    estimated, _ = direction_deg(estimate)
+    estimated, _ = direction_deg(estimates.estimate)
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     sphere, azimuths = figure.subplots(1, 2, width_ratios=(2, 1))
     dots = sphere.scatter(

@@ -1,4 +1,4 @@
-"""Pictures with their classes over them, as they are and as they were predicted."""
+"""Figure of views with their true and predicted classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avtrain.evals.results import Result
-from avtrain.evals.segmentation.labels import VOID, Classes
+from avtrain.evals.segmentation.data import VOID, Classes
 from avtrain.evals.tables import format_metrics, name_network
 from shards.files import atomic_file
 
@@ -20,10 +20,10 @@ OPACITY = 0.6
 
 @dataclass(frozen=True)
 class Example:
-    """A view: ``picture`` uint8 (height, width, 3), and maps of classes (height, width)."""
+    """A view: ``frame`` uint8 (height, width, 3), and maps of classes (height, width)."""
 
     title: str
-    picture: NDArray[np.uint8]
+    frame: NDArray[np.uint8]
     truth: NDArray[np.uint8]
     predicted: NDArray[np.uint8]
 
@@ -31,7 +31,7 @@ class Example:
 def plot_overlays(
     examples: Sequence[Example], classes: Classes, result: Result, path: Path
 ) -> None:
-    """Picture, truth and prediction of each example side by side, and what the colours are."""
+    """Draw frame, truth and prediction of each example side by side, and a legend."""
     from matplotlib.figure import Figure  # slow to import, and needed only here
     from matplotlib.patches import Patch
 
@@ -43,18 +43,18 @@ def plot_overlays(
         axes.set_axis_off()
     for place, example in enumerate(examples):
         row, column = place // ACROSS, place % ACROSS * 3
-        pictures = {
-            example.title: example.picture,
-            "truth": _overlay(example.picture, example.truth, palette),
-            # Where nobody knows what is right, no prediction is shown either.
+        images = {
+            example.title: example.frame,
+            "truth": _overlay(example.frame, example.truth, palette),
+            # Where the truth is unknown, no prediction is shown either.
             "prediction": _overlay(
-                example.picture,
+                example.frame,
                 np.where(example.truth == VOID, VOID, example.predicted),
                 palette,
             ),
         }
-        for axes, (title, picture) in zip(cells[row, column:], pictures.items(), strict=False):
-            axes.imshow(picture, interpolation="nearest")
+        for axes, (title, image) in zip(cells[row, column:], images.items(), strict=False):
+            axes.imshow(image, interpolation="nearest")
             axes.set_title(title, fontsize=7)
     shown = np.unique([np.stack([example.truth, example.predicted]) for example in examples])
     figure.legend(
@@ -71,7 +71,7 @@ def plot_overlays(
 
 
 def _palette(count: int) -> NDArray[np.float64]:
-    """Colours (count, 3) in [0, 1]: hues that are far apart, in three brightnesses."""
+    """Colours (count, 3) in [0, 1]: distant hues in three brightnesses."""
     from matplotlib.colors import hsv_to_rgb
 
     number = np.arange(count)
@@ -81,10 +81,10 @@ def _palette(count: int) -> NDArray[np.float64]:
 
 
 def _overlay(
-    picture: NDArray[np.uint8], labels: NDArray[np.uint8], palette: NDArray[np.float64]
+    frame: NDArray[np.uint8], labels: NDArray[np.uint8], palette: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The picture under the colours of its classes; dark where there is none."""
+    """The frame in grey under the colours of its classes; dark where it has no class."""
     colours = np.zeros((256, 3))
     colours[: len(palette)] = palette
-    grey = picture.mean(axis=-1, keepdims=True) / 255
+    grey = frame.mean(axis=-1, keepdims=True) / 255
     return np.asarray((1 - OPACITY) * grey + OPACITY * colours[labels])

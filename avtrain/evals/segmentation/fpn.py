@@ -1,8 +1,8 @@
-"""A feature pyramid that tells classes of pixels from the stages of a video network.
+"""A feature pyramid that predicts classes of pixels from the stages of a video network.
 
 Lin et al., "Feature Pyramid Networks for Object Detection" (2017), with the semantic branch of
 Kirillov et al., "Panoptic Feature Pyramid Networks" (2019), as Morgado, Li and Vasconcelos (2020)
-put it on frozen backbones: time is reduced by learned weights, which begin as the mean.
+put it on frozen backbones: learned weights, initially the mean, reduce the time axis.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 
 class FPN(nn.Module):
-    """Maps of a network's stages, from fine to coarse, to logits at the size of the first ones.
+    """Logits at the size of the first stage, from the maps of all stages, fine to coarse.
 
-    ``channels`` and ``frames`` are those of each stage; the last one's maps are put beside
-    ``condition`` numbers, the same at every pixel. ``lateral`` and ``head`` are the channels of
-    the pyramid and of the branch that reads it; ``initial_std`` is of the weights of its
-    convolutions, None leaves PyTorch's.
+    ``channels`` and ``frames`` belong to each stage. ``condition`` features, the same at every
+    pixel, are concatenated to the maps of the last stage. ``lateral`` and ``head`` are the channels
+    of the pyramid and of the branch that reads it. ``initial_std`` is the standard deviation of the
+    initial convolution weights (None: PyTorch's default).
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class FPN(nn.Module):
         self.time = nn.ParameterList(torch.full((count,), 1 / count) for count in frames)
         self.lateral = nn.ModuleList(nn.Conv2d(width, lateral, 1) for width in widths)
         self.smooth = nn.ModuleList(nn.Conv2d(lateral, lateral, 3, padding=1) for _ in channels)
-        # Stage s is enlarged s times on its way to the size of the first one.
+        # Stage s is resized s times on its way to the size of the first stage.
         self.branches = nn.ModuleList(
             nn.ModuleList(
-                _normalised(lateral if step == 0 else head, head) for step in range(max(1, stage))
+                _conv_block(lateral if step == 0 else head, head) for step in range(max(1, stage))
             )
             for stage in range(stages)
         )
@@ -53,8 +53,8 @@ class FPN(nn.Module):
                 nn.init.normal_(module.weight, std=initial_std)
 
     def forward(self, maps: Sequence[Tensor], condition: Tensor | None) -> Tensor:
-        """Maps (N, channels, frames, height, width) of each stage and what the last one is put
-        beside, (N, condition) or None, to logits (N, classes, height, width)."""
+        """Logits (N, classes, height, width) from maps (N, channels, frames, height, width) of each
+        stage and the condition (N, condition) or None."""
         flat = [torch.einsum("nctyx,t->ncyx", x, w) for x, w in zip(maps, self.time, strict=True)]
         if condition is not None:
             everywhere = condition[:, :, None, None].expand(-1, -1, *flat[-1].shape[2:])
@@ -69,23 +69,23 @@ class FPN(nn.Module):
             for step, layer in enumerate(cast(nn.ModuleList, branch)):
                 x = layer(x)
                 if stage:
-                    x = enlarge(x, sizes[stage - step - 1])
+                    x = resize(x, sizes[stage - step - 1])
             total = total + x
         logits: Tensor = self.classify(total)
         return logits
 
 
-def frames_of_stages(frames: int, stages: int) -> list[int]:
-    """How many frames each stage has, of which all but the first halve them."""
+def frames_per_stage(frames: int, stages: int) -> list[int]:
+    """Number of frames of each stage: all stages but the first halve it."""
     return [-(-frames // 2**stage) for stage in range(stages)]
 
 
-def enlarge(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, C, height, width) to another size, linearly in between."""
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize (N, C, height, width) by bilinear interpolation."""
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
 
 
-def _normalised(cin: int, cout: int) -> nn.Sequential:
+def _conv_block(cin: int, cout: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(cin, cout, 3, padding=1, bias=False),
         nn.GroupNorm(cout // 4, cout),

@@ -1,4 +1,4 @@
-"""How well predicted maps fit the truth: counts of a whole test set, and what follows from them."""
+"""Segmentation metrics, from counts of pixels of a whole test set."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from avtrain.evals.bootstrap import count_rounds, middle_95
 from avtrain.evals.results import Metric
-from avtrain.evals.segmentation.labels import VOID, Classes
+from avtrain.evals.segmentation.data import VOID, Classes
 
 HITS, TRUE, PREDICTED = range(3)
 
 
-def count(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
-    """Pixels of each clip and class: int64 (B, 3, classes) that are hit, that are of the class,
-    and that were taken for it. These are what a confusion matrix has on its diagonal, in its rows
-    and in its columns; void pixels are in none.
+def count_pixels(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
+    """Pixels of each clip and class, int64 (B, 3, classes): hits, pixels of the class, and pixels
+    predicted as the class; the diagonal, row sums and column sums of a confusion matrix. Void
+    pixels count nowhere.
 
-    ``predicted`` and ``truth`` (B, …) are classes, and 255 is void.
+    ``predicted`` and ``truth`` (B, …) are classes, 255 for void.
     """
     clips = len(truth)
     valid = truth != VOID
@@ -36,8 +36,8 @@ def count(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
 
 
 def iou(counts: ArrayLike) -> NDArray[np.float64]:
-    """Intersection over union of each class: (…, 3, classes) to (…, classes). A class that is
-    nowhere in the truth has none (NaN); who predicts it still loses the pixels' own class."""
+    """Intersection over union (…, classes) from counts (…, 3, classes). NaN for a class that is
+    nowhere in the truth; predicting it still costs hits of the pixels' own class."""
     counts = np.asarray(counts, dtype=np.float64)
     hits, true, predicted = (counts[..., row, :] for row in (HITS, TRUE, PREDICTED))
     union = true + predicted - hits
@@ -46,18 +46,18 @@ def iou(counts: ArrayLike) -> NDArray[np.float64]:
 
 
 def mean_iou(counts: ArrayLike) -> NDArray[np.float64]:
-    """The mean over the classes that the truth has: (…, 3, classes) to (…)."""
+    """Mean IoU (…) over the classes in the truth, from counts (…, 3, classes)."""
     return np.asarray(np.nanmean(iou(counts), axis=-1))
 
 
 def pixel_accuracy(counts: ArrayLike) -> NDArray[np.float64]:
-    """The share of pixels that are hit: (…, 3, classes) to (…)."""
+    """Share of pixels that are hit (…), from counts (…, 3, classes)."""
     counts = np.asarray(counts, dtype=np.float64)
     return np.asarray(counts[..., HITS, :].sum(-1) / counts[..., TRUE, :].sum(-1))
 
 
-def constant(counts: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
-    """The most frequent class of the truth, and the counts (3, classes) of who always says it."""
+def count_constant(counts: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
+    """The most frequent class of the truth, and the counts (3, classes) of always predicting it."""
     true = counts[TRUE]
     most = int(true.argmax())
     always = np.zeros_like(counts)
@@ -66,18 +66,21 @@ def constant(counts: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
     return most, always
 
 
-def scores(
+def segmentation_metrics(
     by_source: NDArray[np.int64], classes: Classes
 ) -> tuple[dict[str, Metric], dict[str, Any]]:
-    """Metrics of a test set's counts (sources, 3, classes), and details: each class and what
-    guessing is. Everything is of the pixels of all pictures together, not averaged over pictures;
-    intervals are by the Bayesian bootstrap over sources (Rubin, Annals of Statistics 1981)."""
+    """Metrics from counts (sources, 3, classes) of a test set, and details: each class, and how
+    chance is defined.
+
+    All pixels count together; nothing is averaged over images. Intervals are by the Bayesian
+    bootstrap over sources (Rubin, Annals of Statistics 1981).
+    """
     total = by_source.sum(axis=0)
-    most, always = constant(total)
+    most, always = count_constant(total)
     drawn = None
     if len(by_source) > 1:
-        # Sources have random weights: of those drawn with replacement some rounds lack a class, and
-        # the mean is then of others.
+        # Random weights instead of drawing with replacement: rounds without the sources of a class
+        # would be means over other classes.
         weights = np.random.default_rng(0).dirichlet(
             np.ones(len(by_source)), size=count_rounds(len(by_source))
         )
@@ -85,11 +88,11 @@ def scores(
         drawn = (weights @ flat).reshape(-1, *by_source.shape[1:])
     metrics = {
         name: Metric(
-            float(of(total)),
-            None if drawn is None else middle_95(of(drawn)),
-            float(of(always)),
+            float(metric(total)),
+            None if drawn is None else middle_95(metric(drawn)),
+            float(metric(always)),
         )
-        for name, of in (("mIoU", mean_iou), ("pixel accuracy", pixel_accuracy))
+        for name, metric in (("mIoU", mean_iou), ("pixel accuracy", pixel_accuracy))
     }
     value, rounds = iou(total), None if drawn is None else iou(drawn)
     per_class = []

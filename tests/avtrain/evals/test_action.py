@@ -17,12 +17,15 @@ from avprep.world.actions import ACTIONS, ActionVideo, move, render_video
 from avtrain.cli.main import main as avtrain
 from avtrain.config import AugmentConfig
 from avtrain.config import tiny as tiny_networks
-from avtrain.evals.action import classifier as recogniser
-from avtrain.evals.action import videos as videos_module
-from avtrain.evals.action.classifier import Protocol, decide, tiny
-from avtrain.evals.action.evaluate import measure, recognise
-from avtrain.evals.action.fold import ActionOptions, Answers
-from avtrain.evals.action.videos import Fold, LabelledSet, Windows, training_places, window_frames
+from avtrain.evals.action import data as action_data
+from avtrain.evals.action import protocol as action_protocol
+from avtrain.evals.action.data import VideoWindows, training_places, window_frames
+from avtrain.evals.action.evaluate import ActionOptions, evaluate_action
+from avtrain.evals.action.folds import Fold, LabelledSet
+from avtrain.evals.action.metrics import Predictions, action_metrics
+from avtrain.evals.action.model import classify_video
+from avtrain.evals.action.protocol import ActionProtocol, tiny
+from avtrain.evals.evaluation import EvaluationOptions
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import Result
 from shards.reader import ShardSet
@@ -124,7 +127,7 @@ def test_folds_pick_their_videos_from_all_splits(world: Path, root: Path) -> Non
     # An epoch shows each once, and draws the same whatever the fold.
     places = training_places(videos, folds[1].train, 0, 3, 8)
     assert sorted(position for batch in places for _, position in batch) == list(folds[1].train)
-    windows = Windows(videos, CONFIG.clip, AugmentConfig(), seed=0)
+    windows = VideoWindows(videos, CONFIG.clip, AugmentConfig(), seed=0)
     first, again, other = (windows[epoch, 5] for epoch in (3, 3, 4))
     assert first["frames"].shape == (1, 4, 112, 112, 3)
     assert all((first[name] == again[name]).all() for name in first)
@@ -143,7 +146,7 @@ def test_windows_of_short_videos_stand_still() -> None:
 
 def test_a_video_is_named_by_the_mean_of_its_windows_probabilities() -> None:
     def named(*probabilities: list[float]) -> tuple[list[int], int]:
-        windows, video = decide(torch.tensor(probabilities).log().clamp_min(-50))
+        windows, video = classify_video(torch.tensor(probabilities).log().clamp_min(-50))
         return windows.tolist(), int(video)
 
     # Not by the most windows, and not by the mean of the logits.
@@ -156,10 +159,10 @@ def test_metrics_are_means_over_folds(root: Path) -> None:
     folds = (Fold("a", np.arange(4), np.arange(4)), Fold("b", np.arange(4), np.arange(4, 24)))
     truth = [videos.labels[fold.test] for fold in folds]
     answers = [
-        Answers(folds[0].test, np.stack([truth[0], truth[0]], axis=1), truth[0]),
-        Answers(folds[1].test, np.stack([truth[1], truth[1] + 1], axis=1), truth[1] + 1),
+        Predictions(folds[0].test, np.stack([truth[0], truth[0]], axis=1), truth[0]),
+        Predictions(folds[1].test, np.stack([truth[1], truth[1] + 1], axis=1), truth[1] + 1),
     ]
-    metrics = measure(videos, folds, answers)
+    metrics = action_metrics(videos, folds, answers)
     values = {name: metric.value for name, metric in metrics.items()}
     assert values["Video@1"] == pytest.approx(0.5)  # not 4 of 24
     assert values["Clip@1"] == pytest.approx(0.75)
@@ -172,7 +175,7 @@ def test_metrics_are_means_over_folds(root: Path) -> None:
 def test_evaluation_of_a_checkpoint_beside_its_baseline(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recogniser, "tiny", lambda probe: replace(QUICK, probe=probe))
+    monkeypatch.setattr(action_protocol, "tiny", lambda probe: replace(QUICK, probe=probe))
     sounding = make_set(tmp_path / "sounding", {"train": 6})
     options = ["--steps", 1, "--batch-size", 4, "--out", tmp_path]
     assert run(avtrain, "pretrain", sounding, *options).exit_code == 0
@@ -216,8 +219,8 @@ def test_a_killed_run_goes_on_to_the_same_result(
         with monkeypatch.context() as patch:
             patch.setattr(Progress, "save", save_and_die)
             folds = (1,) if probe else (1, 2)
-            options = ActionOptions(out, None, folds=folds, device="cpu", workers=0)
-            recognise(root, CONFIG, protocol, options)
+            common = EvaluationOptions(str(root), CONFIG, out, device="cpu", workers=0)
+            evaluate_action(common, ActionOptions(protocol, folds))
         return [path.read_bytes() for path in sorted(out.glob("action*"))]
 
     whole = results(tmp_path / "whole")
@@ -238,9 +241,8 @@ def test_a_killed_run_goes_on_to_the_same_result(
 def test_videos_that_cannot_be_read_are_left_out(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "set")
     keys = [damage(tmp_path / "set", 1, split, "mp4") for split in ("train", "test")]
-    (result,) = recognise(
-        tmp_path / "set", CONFIG, QUICK, ActionOptions(tmp_path / "run", None, folds=(1,))
-    )
+    common = EvaluationOptions(str(tmp_path / "set"), CONFIG, tmp_path / "run")
+    (result,) = evaluate_action(common, ActionOptions(QUICK, (1,)))
     assert len(result.left_out) == 2
     for key, fault in zip(keys, sorted(result.left_out, reverse=True), strict=True):
         assert f"{key}.view00.mp4" in fault
@@ -291,15 +293,16 @@ def test_a_protocol_decides_what_of_a_video_is_seen(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boxes: list[torch.Tensor] = []
-    crop_and_resize = videos_module.crop_and_resize
+    crop_and_resize = action_data.crop_and_resize
 
     def noted(frames: torch.Tensor, given: torch.Tensor, size: int) -> torch.Tensor:
         boxes.append(given)
         return crop_and_resize(frames, given, size)
 
-    monkeypatch.setattr(videos_module, "crop_and_resize", noted)
+    monkeypatch.setattr(action_data, "crop_and_resize", noted)
     protocol = replace(QUICK, turns=3, smallest_part=0.08, middle=0.5)
-    recognise(root, CONFIG, protocol, ActionOptions(tmp_path, None, folds=(1,), device="cpu"))
+    common = EvaluationOptions(str(root), CONFIG, tmp_path, device="cpu")
+    evaluate_action(common, ActionOptions(protocol, (1,)))
     # Two epochs of three windows of each of 20 videos, 16 at a time, and ten to test.
     assert [len(of) for of in boxes] == [10] * 12 + [1] * 10
     training = torch.cat(boxes[:12]).tolist()
@@ -309,8 +312,8 @@ def test_a_protocol_decides_what_of_a_video_is_seen(
 
 
 def test_paper_protocol_is_the_papers() -> None:
-    paper = recogniser.paper()
-    assert paper == Protocol(
+    paper = action_protocol.paper()
+    assert paper == ActionProtocol(
         name="paper",
         probe=False,
         epochs=20,

@@ -11,15 +11,10 @@ import pytest
 import torch
 
 from avtrain.data.clips import Clips
-from avtrain.evals.binary.classifier import (
-    PairClassifier,
-    Pairs,
-    Protocol,
-    decide,
-    paper,
-    tiny,
-    train_classifier,
-)
+from avtrain.evals.binary.data import Pairs
+from avtrain.evals.binary.model import PairClassifier
+from avtrain.evals.binary.protocol import BinaryProtocol, paper, tiny
+from avtrain.evals.binary.train import decide_pairs, train_classifier
 from avtrain.evals.bootstrap import mean_metric, median_metric
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import Metric, Result
@@ -132,7 +127,7 @@ def test_clips_that_were_left_out_of_kept_features_stay_left_out(tmp_path: Path)
 
 
 def test_an_interrupted_classifier_goes_on_as_it_would_have(tmp_path: Path) -> None:
-    protocol = Protocol("test", 6, 2, 3e-3, (4,), paired=False, clips_per_source=None)
+    protocol = BinaryProtocol("test", 6, 2, 3e-3, (4,), paired=False, clips_per_source=None)
 
     class Stop(Exception):
         pass
@@ -195,7 +190,7 @@ def separable(clips: int, seed: int) -> Pairs:
 @pytest.mark.parametrize("paired", [True, False])
 def test_classifier_learns_what_features_hold(paired: bool) -> None:
     torch.manual_seed(0)
-    protocol = Protocol("test", 60, 3, 3e-3, (50,), paired=paired, clips_per_source=None)
+    protocol = BinaryProtocol("test", 60, 3, 3e-3, (50,), paired=paired, clips_per_source=None)
     calls: list[int] = []
 
     def pairs_of(number: int) -> Pairs:
@@ -205,7 +200,7 @@ def test_classifier_learns_what_features_hold(paired: bool) -> None:
     classifier = PairClassifier(8, protocol.dropout)
     train_classifier(classifier, pairs_of, protocol, 0)
     assert calls == [0, 1, 2]  # each round is extracted once
-    correct, index = decide(classifier, [separable(200, 99)])
+    correct, index = decide_pairs(classifier, [separable(200, 99)])
     assert correct.mean() > 0.65  # chance is 0.5 with a standard deviation of 0.025
     assert np.bincount(index).tolist() == [2] * 200
 
@@ -217,7 +212,7 @@ def test_constant_answers_are_chance() -> None:
         def forward(self, pairs: torch.Tensor) -> torch.Tensor:
             return torch.tensor([[0.0, 1.0]]).expand(len(pairs), -1)
 
-    correct, _ = decide(Constant(), [separable(7, 0), separable(3, 1)])  # type: ignore[arg-type]
+    correct, _ = decide_pairs(Constant(), [separable(7, 0), separable(3, 1)])  # type: ignore[arg-type]
     assert correct.mean() == 0.5
 
 

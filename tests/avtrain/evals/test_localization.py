@@ -15,11 +15,17 @@ from avtrain.cli.main import main
 from avtrain.config import AugmentConfig, ClipConfig, tiny
 from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION
-from avtrain.evals.binary.evaluate import EvalOptions
-from avtrain.evals.localization import evaluate as localization
-from avtrain.evals.localization.evaluate import LeastSquares, found_of
-from avtrain.evals.localization.truth import Windows, sounding_in, windows_of
-from avtrain.evals.progress import Progress, forget
+from avtrain.evals.evaluation import EvaluationOptions
+from avtrain.evals.localization.data import Windows, label_windows, sources_in
+from avtrain.evals.localization.evaluate import LocalizationOptions, evaluate_localization
+from avtrain.evals.localization.metrics import (
+    CHANCE_DEG,
+    Estimates,
+    chance_near,
+    match_sources,
+)
+from avtrain.evals.localization.model import LeastSquares
+from avtrain.evals.progress import Progress, delete_progress
 from avtrain.evals.results import Result
 from shards.reader import ShardSet
 from shards.schema import SampleInfo
@@ -57,14 +63,14 @@ def heard(shards: ShardSet, windows: int | None, epoch: int, first: int = 3) -> 
     # The features of networks mix everything with everything.
     mix = np.random.default_rng(0).normal(size=(3 * KINDS, 40))
     mixed = torch.tensor(np.array(features) @ mix, dtype=torch.float32)
-    return windows_of(clips, epoch, index, mixed[:, :first], tuple(range(KINDS)))
+    return label_windows(clips, epoch, index, mixed[:, :first], tuple(range(KINDS)))
 
 
 def errors(train: list[Windows], test: Windows) -> tuple[np.ndarray, np.ndarray]:
     fit = LeastSquares()
     for windows in train:
         fit.add(windows)
-    by_class, lone = found_of(test, fit.solve().directions(test))
+    by_class, lone = match_sources(test, fit.solve().directions(test))
     assert by_class.index.tolist() == lone.index.tolist() == list(range(12))
     return by_class.error_deg, lone.error_deg
 
@@ -103,17 +109,17 @@ def test_what_sounds_in_a_window(root: Path) -> None:
     short = [event(0.5, 5, 0, source=2)]
     nameless = [event(time_s, 6, azimuth) for time_s in steps[:10] for azimuth in (10, 50)]
     info = info_with(ShardSet(root, "train"), moving + short + nameless)
-    found = sounding_in(info, 0.0, 1.0)
+    found = sources_in(info, 0.0, 1.0)
     # A moving source is where it is on average, across the back as well; what sounds for a tenth
     # of the window is not in it; and what has no number is told apart by its order.
     assert [(item.kind, item.source) for item in found] == [(4, 1), (6, 0), (6, 1)]
     azimuths = [np.degrees(np.arctan2(*item.direction[[1, 0]])) for item in found]
     assert azimuths == pytest.approx([179, 10, 50])
-    assert [item.kind for item in sounding_in(info, 1.0, 1.0)] == [4]
+    assert [item.kind for item in sources_in(info, 1.0, 1.0)] == [4]
     # A step is in the window that its middle is in.
     info = info_with(ShardSet(root, "train"), [event(0.0, 5, 0), event(0.1, 5, 0)])
-    assert len(sounding_in(info, 0.04, 1.0)) == 1
-    assert len(sounding_in(info, 0.06, 1.0)) == 0
+    assert len(sources_in(info, 0.04, 1.0)) == 1
+    assert len(sources_in(info, 0.06, 1.0)) == 0
 
 
 def test_two_sources_of_a_class_are_left_out() -> None:
@@ -126,22 +132,22 @@ def test_two_sources_of_a_class_are_left_out() -> None:
     )
     estimates = torch.tensor([0.0, 1, 1]).expand(3, 2, 3).clone()
     estimates[1, 1] = 0.0
-    by_class, lone = found_of(windows, estimates)
+    by_class, lone = match_sources(windows, estimates)
     assert (by_class.index.tolist(), by_class.kind.tolist()) == ([0, 1, 1], [0, 0, 1])
     # An estimate of length 0 points nowhere.
     assert by_class.error_deg == pytest.approx([45, 45, 180])
     assert (lone.index.tolist(), lone.error_deg.tolist()) == ([0], pytest.approx([45]))
     unlearned = Windows(**{**vars(windows), "others": torch.ones(3)})
-    assert len(found_of(unlearned, estimates)[1].index) == 0
+    assert len(match_sources(unlearned, estimates)[1].index) == 0
 
 
 def test_chance_is_that_of_a_uniform_guess() -> None:
     guesses = np.random.default_rng(0).normal(size=(200_000, 3))
     truth = np.broadcast_to([0.6, 0.0, 0.8], guesses.shape)
     zeros = np.zeros(len(guesses), np.int64)
-    error_deg = localization.Found(truth, guesses, zeros, zeros).error_deg
-    assert error_deg.mean() == pytest.approx(localization.CHANCE_DEG, abs=0.3)
-    assert np.median(error_deg) == pytest.approx(localization.CHANCE_DEG, abs=0.3)
+    error_deg = Estimates(truth, guesses, zeros, zeros).error_deg
+    assert error_deg.mean() == pytest.approx(CHANCE_DEG, abs=0.3)
+    assert np.median(error_deg) == pytest.approx(CHANCE_DEG, abs=0.3)
 
 
 def test_chance_of_being_near_knows_how_high_sounds_are() -> None:
@@ -149,18 +155,18 @@ def test_chance_of_being_near_knows_how_high_sounds_are() -> None:
     anywhere = rng.normal(size=(5000, 3))
     anywhere /= np.linalg.norm(anywhere, axis=-1, keepdims=True)
     cap = (1 - np.cos(np.radians(20))) / 2
-    assert localization.chance_near(anywhere) == pytest.approx(cap, abs=0.002)
+    assert chance_near(anywhere) == pytest.approx(cap, abs=0.002)
     azimuth = rng.uniform(-np.pi, np.pi, 5000)
     horizon = np.stack([np.cos(azimuth), np.sin(azimuth), np.zeros(5000)], axis=-1)
-    assert localization.chance_near(horizon) == pytest.approx(20 / 180, abs=0.003)
+    assert chance_near(horizon) == pytest.approx(20 / 180, abs=0.003)
     # One recording is as good as many: where it lies says nothing.
-    assert localization.chance_near(horizon[:1]) == pytest.approx(20 / 180, abs=0.003)
+    assert chance_near(horizon[:1]) == pytest.approx(20 / 180, abs=0.003)
 
 
 def test_an_interrupted_probe_goes_on(small: Path, tmp_path: Path, monkeypatch: Any) -> None:
     def evaluated(out: Path) -> Result:
-        options = EvalOptions(out=out, checkpoint=None, views=1, windows=1, device="cpu", workers=0)
-        return localization.evaluate(str(small), tiny("avsa"), options, rounds=3)
+        common = EvaluationOptions(str(small), tiny("avsa"), out, device="cpu", workers=0)
+        return evaluate_localization(common, LocalizationOptions(views=1, windows=1, rounds=3))
 
     whole = evaluated(tmp_path / "whole")
     save = Progress.save
@@ -177,7 +183,7 @@ def test_an_interrupted_probe_goes_on(small: Path, tmp_path: Path, monkeypatch: 
     saved: list[int | None] = []
     monkeypatch.setattr(Progress, "save", lambda _, state: saved.append(state.get("rounds")))
     assert evaluated(tmp_path / "parts") == whole
-    forget(tmp_path / "parts", [whole])
+    delete_progress(tmp_path / "parts", [whole])
     assert saved == [3, None]  # one round, and that it is finished
     names = sorted(path.name for path in (tmp_path / "parts").iterdir())
     assert names == ["localization-untrained.png", "localization-untrained.result.json"]

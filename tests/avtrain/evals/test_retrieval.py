@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from avtrain.cli.main import main
 from avtrain.config import Config, tiny
 from avtrain.evals import retrieval
-from avtrain.evals.binary.evaluate import EvalOptions
-from avtrain.evals.progress import Progress, forget
+from avtrain.evals.evaluation import EvaluationOptions
+from avtrain.evals.progress import Progress, delete_progress
 from avtrain.evals.results import Result
-from avtrain.evals.retrieval import ranks_in_gallery, ranks_within
+from avtrain.evals.retrieval import RetrievalOptions, ranks_in_gallery, ranks_within
 from avtrain.networks.models import Embeddings
 from shards.reader import ShardSet
 from tests.support.tiny_set import make_set
@@ -59,8 +59,9 @@ def test_random_embeddings_are_found_by_chance() -> None:
 
 
 def evaluated(root: Path, out: Path, config: Config | None = None) -> Result:
-    options = EvalOptions(out=out, checkpoint=None, views=3, windows=2, device="cpu", workers=0)
-    return retrieval.evaluate(str(root), config or tiny("avsa"), options, gallery=4)
+    common = EvaluationOptions(str(root), config or tiny("avsa"), out, device="cpu", workers=0)
+    options = RetrievalOptions(views=3, windows=2, gallery=4)
+    return retrieval.evaluate_retrieval(common, options)
 
 
 def test_each_embedding_meets_its_own_view(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -120,7 +121,7 @@ def test_an_interrupted_retrieval_goes_on(root: Path, tmp_path: Path, monkeypatc
         retrieval, "embed", lambda networks, batch: (read.append(0), embed(networks, batch))[1]
     )
     assert evaluated(root, tmp_path / "parts") == whole
-    forget(tmp_path / "parts", [whole])
+    delete_progress(tmp_path / "parts", [whole])
     assert len(read) == 2  # one window is left, and no two clips of a source share a batch
     assert [path.name for path in (tmp_path / "parts").iterdir()] == [
         "retrieval-untrained.result.json"

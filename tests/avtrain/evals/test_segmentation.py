@@ -18,21 +18,25 @@ from avtrain.config import AugmentConfig
 from avtrain.config import tiny as tiny_config
 from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION
+from avtrain.data.unreadable import Unreadable
+from avtrain.evals.evaluation import EvaluationOptions
 from avtrain.evals.frozen import load_networks
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import Result
-from avtrain.evals.segmentation import evaluate as segmentation
-from avtrain.evals.segmentation.fpn import FPN, frames_of_stages
-from avtrain.evals.segmentation.labels import VOID, YT360, Classes, LabelledMoments, classes_of
+from avtrain.evals.segmentation import train as segmentation_train
+from avtrain.evals.segmentation.data import VOID, YT360, Classes, LabelledMoments, find_classes
+from avtrain.evals.segmentation.evaluate import SegmentationOptions, evaluate_segmentation
+from avtrain.evals.segmentation.fpn import FPN, frames_per_stage
 from avtrain.evals.segmentation.metrics import (
-    constant,
-    count,
+    count_constant,
+    count_pixels,
     iou,
     mean_iou,
     pixel_accuracy,
-    scores,
+    segmentation_metrics,
 )
-from avtrain.evals.segmentation.segmenter import Segmenter, paper, tiny
+from avtrain.evals.segmentation.model import Segmenter
+from avtrain.evals.segmentation.protocol import paper, tiny
 from shards.reader import ShardSet
 from tests.support.tiny_set import make_set
 
@@ -51,9 +55,11 @@ def avtrain(*arguments: object) -> click.testing.Result:
     return click.testing.CliRunner().invoke(main, [str(word) for word in words])
 
 
-def of(predicted: list[list[int]], truth: list[list[int]], classes: int = 3) -> NDArray[np.int64]:
+def counted(
+    predicted: list[list[int]], truth: list[list[int]], classes: int = 3
+) -> NDArray[np.int64]:
     """Counts (pictures, 3, classes)."""
-    counts = count(torch.tensor(predicted), torch.tensor(truth), classes)
+    counts = count_pixels(torch.tensor(predicted), torch.tensor(truth), classes)
     return np.asarray(counts.numpy())
 
 
@@ -61,7 +67,7 @@ def test_iou_is_of_all_pictures_together() -> None:
     # Class 1: one pixel in the first picture, which is missed; eight in the second, all hit.
     truth = [[0] * 9 + [1], [0, 0] + [1] * 8]
     predicted = [[0] * 10, [0, 1] + [1] * 8]
-    counts = of(predicted, truth)
+    counts = counted(predicted, truth)
     total = counts.sum(axis=0)
     # Class 0: 10 hits of 11 true and 11 predicted; class 1: 8 of 9 and 9; class 2 is nowhere.
     np.testing.assert_allclose(iou(total), [10 / 12, 8 / 10, np.nan])
@@ -76,18 +82,18 @@ def test_iou_is_of_all_pictures_together() -> None:
 
 
 def test_void_counts_nowhere() -> None:
-    seen = of([[0, 1, 1, 2]], [[0, 1, 0, 2]])
-    with_void = of([[0, 1, 1, 2, 2, 0, 1]], [[0, 1, 0, 2, VOID, VOID, VOID]])
+    seen = counted([[0, 1, 1, 2]], [[0, 1, 0, 2]])
+    with_void = counted([[0, 1, 1, 2, 2, 0, 1]], [[0, 1, 0, 2, VOID, VOID, VOID]])
     assert (seen == with_void).all()
-    assert not of([[1, 1]], [[VOID, VOID]]).any()
+    assert not counted([[1, 1]], [[VOID, VOID]]).any()
 
 
 def test_chance_is_the_most_frequent_class() -> None:
-    counts = of([[0, 0, 1, 1, 2, 0]], [[1, 1, 1, 1, 2, VOID]])
-    most, always = constant(counts[0])
+    counts = counted([[0, 0, 1, 1, 2, 0]], [[1, 1, 1, 1, 2, VOID]])
+    most, always = count_constant(counts[0])
     assert most == 1
-    assert (always == of([[1] * 6], [[1, 1, 1, 1, 2, VOID]])[0]).all()
-    metrics, details = scores(counts, Classes((7, 9, 11), ("cat", "sky", "sea")))
+    assert (always == counted([[1] * 6], [[1, 1, 1, 1, 2, VOID]])[0]).all()
+    metrics, details = segmentation_metrics(counts, Classes((7, 9, 11), ("cat", "sky", "sea")))
     assert metrics["pixel accuracy"].chance == 4 / 5
     assert metrics["mIoU"].chance == pytest.approx((4 / 5 + 0) / 2)
     assert details["chance"] == "every pixel sky, the test's most frequent class"
@@ -101,8 +107,8 @@ def test_intervals_are_of_sources() -> None:
     truth = rng.integers(0, 2, (60, 500))
     # Half of the sources are always right, the others guess.
     right = rng.random((60, 500)) < np.where(np.arange(60) < 30, 1.0, 0.5)[:, None]
-    counts = of(np.where(right, truth, 1 - truth).tolist(), truth.tolist(), 2)
-    metrics, details = scores(counts, Classes((0, 1), ("0", "1")))
+    counts = counted(np.where(right, truth, 1 - truth).tolist(), truth.tolist(), 2)
+    metrics, details = segmentation_metrics(counts, Classes((0, 1), ("0", "1")))
     interval = metrics["pixel accuracy"].interval_95
     assert interval is not None
     # Sources are 1 or 0.5: a standard deviation of 0.25, of which 60 were drawn.
@@ -114,8 +120,10 @@ def test_intervals_are_of_sources() -> None:
 def test_a_rare_class_is_in_every_round_of_an_interval() -> None:
     """One source alone has it, and it is never hit: rounds without it would say 100 %."""
     truth = [[0, 0, 1, 1]] * 19 + [[0, 0, 2, 2]]
-    counts = of([[0, 0, 1, 1]] * 20, truth)
-    interval = scores(counts, Classes((0, 1, 2), ("0", "1", "2")))[0]["mIoU"].interval_95
+    counts = counted([[0, 0, 1, 1]] * 20, truth)
+    interval = segmentation_metrics(counts, Classes((0, 1, 2), ("0", "1", "2")))[0][
+        "mIoU"
+    ].interval_95
     assert interval is not None
     assert interval[0] < float(mean_iou(counts.sum(axis=0))) < interval[1] < 2 / 3
 
@@ -124,8 +132,8 @@ def test_classes_of_labels(root: Path) -> None:
     assert len(YT360.ids) == len(set(YT360.ids)) == 32
     assert dict(zip(YT360.ids, YT360.names, strict=True))[120] == "sky"
     labels = np.array([0, 2, 4, 8, 116, 1, 80, 133, 255], dtype=np.uint8)
-    assert YT360.of(labels).tolist() == [0, 1, 2, 3, 31, VOID, VOID, VOID, VOID]
-    assert classes_of(ShardSet(root)).ids == (0, 1, 2, 3, 4)
+    assert YT360.from_labels(labels).tolist() == [0, 1, 2, 3, 31, VOID, VOID, VOID, VOID]
+    assert find_classes(ShardSet(root)).ids == (0, 1, 2, 3, 4)
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -140,8 +148,10 @@ def test_labels_are_of_the_middle_frame_and_of_its_place(root: Path, mirror: boo
         for clips in (Clips(shards, clip, config.sound, augment, seed) for seed in range(20))
         if clips.draw(0, white).mirror == mirror
     )
-    moments = LabelledMoments(clips, classes_of(shards), testing=True)
-    assert moments.test(5, 20) == [[(number, sample) for sample in range(4) for number in range(5)]]
+    moments = LabelledMoments(clips, find_classes(shards), True, Unreadable.in_split(shards))
+    assert moments.test_batches(5, 20) == [
+        [(number, sample) for sample in range(4) for number in range(5)]
+    ]
     for number, time_s in enumerate(TIMES):
         batch = next(moments.load([[(number, white)]], 0, torch.device("cpu")))
         truth = (batch.truth[0, 0] > 0).numpy()  # the first view has the ball in it
@@ -161,10 +171,12 @@ def test_labels_are_of_the_middle_frame_and_of_its_place(root: Path, mirror: boo
 def test_training_shows_random_maps_and_views(root: Path) -> None:
     config = tiny_config("avsa")
     clips = Clips(ShardSet(root), replace(config.clip, views=2), config.sound, config.augment, 0)
-    moments = LabelledMoments(clips, classes_of(clips.shards), testing=False)
+    moments = LabelledMoments(
+        clips, find_classes(clips.shards), False, Unreadable.in_split(clips.shards)
+    )
     sizes = set()
     for epoch in range(4):
-        (places,) = moments.epoch(epoch, 8, None)
+        (places,) = moments.train_batches(epoch, 8, None)
         assert sorted(index for _, index in places) == list(range(8))
         first, again = (next(moments.load([places], 0, torch.device("cpu"))) for _ in range(2))
         assert first.truth.shape == (8, 2, 48, 48)
@@ -179,10 +191,11 @@ def test_context_is_of_as_many_views_as_the_head_learns_from(root: Path) -> None
     config = replace(config, model=replace(config.model, transformer=True))
     shards, device = ShardSet(root), torch.device("cpu")
     networks = load_networks(None, replace(config, batch_size=4), shards, 0, device, 0)
-    classes = classes_of(shards)
+    classes = find_classes(shards)
     # Contrast is of all views together.
     clips = Clips(shards, replace(config.clip, views=2), config.sound, NO_AUGMENTATION, 0)
-    batch = next(LabelledMoments(clips, classes, testing=True).load([[(0, 0)]], 0, device))
+    moments = LabelledMoments(clips, classes, True, Unreadable.in_split(shards))
+    batch = next(moments.load([[(0, 0)]], 0, device))
     assert batch is not None
     segmenter = Segmenter(networks, "audio+context", 2, classes, tiny())
     condition = segmenter.inputs(batch).condition
@@ -197,8 +210,8 @@ def test_context_is_of_as_many_views_as_the_head_learns_from(root: Path) -> None
 
 
 def test_head() -> None:
-    head = FPN([8, 16, 32, 64], frames_of_stages(7, 4), 10, 5, lateral=16, head=8)
-    assert frames_of_stages(7, 4) == [7, 4, 2, 1]
+    head = FPN([8, 16, 32, 64], frames_per_stage(7, 4), 10, 5, lateral=16, head=8)
+    assert frames_per_stage(7, 4) == [7, 4, 2, 1]
     shapes = [(8, 7, 25, 30), (16, 4, 13, 15), (32, 2, 7, 8), (64, 1, 4, 4)]
     maps = [torch.randn(2, *shape) for shape in shapes]
     condition = torch.randn(2, 10)
@@ -244,7 +257,7 @@ def test_it_learns_and_says_how_well(root: Path, tmp_path: Path) -> None:
 def test_what_is_interrupted_goes_on_to_the_same_result(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int | None
 ) -> None:
-    monkeypatch.setattr(segmentation, "SAVE_STEPS", 1)
+    monkeypatch.setattr(segmentation_train, "SAVE_STEPS", 1)
     config = replace(tiny_config("avsa"), batch_size=4)
     protocol = replace(tiny(), epochs=2, batch_size=4, milestones=(1,), lateral=16, head=8)
     protocol = replace(protocol, rounds=rounds)
@@ -259,8 +272,9 @@ def test_what_is_interrupted_goes_on_to_the_same_result(
     monkeypatch.setattr(ShardSet, "label_map", counted)
 
     def run(out: Path) -> Result:
-        options = segmentation.SegmentationOptions(out, None, "audio", views=2, maps=2, workers=0)
-        return segmentation.evaluate(root, config, protocol, options)
+        common = EvaluationOptions(str(root), config, out, workers=0)
+        options = SegmentationOptions(protocol=protocol, condition="audio", views=2, maps=2)
+        return evaluate_segmentation(common, options)
 
     whole = run(tmp_path / "whole")
     # Of a round that comes again, what the networks made of it is kept.
@@ -295,7 +309,7 @@ def test_paper_protocol_is_the_papers() -> None:
     assert (protocol.epochs, protocol.learning_rate, protocol.weight_decay) == (10, 1e-4, 5e-4)
     assert (protocol.lateral, protocol.head, protocol.classes) == (256, 128, "yt360")
     assert protocol.clips_per_source == 16
-    head = FPN([64, 128, 256, 512], frames_of_stages(8, 4), 3 * 512, 32, 256, 128)
+    head = FPN([64, 128, 256, 512], frames_per_stage(8, 4), 3 * 512, 32, 256, 128)
     assert sum(parameter.numel() for parameter in head.parameters()) == 4_628_271
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avtrain.data.unreadable import LeftOut, sentences
+from avtrain.data.unreadable import Unreadable, messages
 from avtrain.errors import TrainingError
-from avtrain.evals.binary import evaluate
+from avtrain.evals.binary import evaluate as binary
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import Result
 from tests.support.runs import avtrain
@@ -64,20 +64,20 @@ def test_too_many_end_it_with_one_sentence(tmp_path: Path) -> None:
     assert f"2 of the 2 clips of split 'test' of {root} cannot be read" in done.output
     assert "`avprep verify` says what is damaged" in done.output
     assert not list((tmp_path / "run").glob("*.result.json"))
-    many = LeftOut("a set", 2000)
+    many = Unreadable("a set", 2000)
     many.add((number, "damaged") for number in range(20))
     with pytest.raises(TrainingError, match="21 of the 2000 clips of a set"):
         many.add([(99, "damaged")])
 
 
 def test_what_was_left_out_before_a_kill_is_said_after_it(tmp_path: Path) -> None:
-    before, after = LeftOut("a set", 9), LeftOut("a set", 9)
+    before, after = Unreadable("a set", 9), Unreadable("a set", 9)
     before.add([(4, "four"), (2, "two")])
     Progress(tmp_path / "x.part", {"seed": 1}, [before]).save({"epoch": 3})
     assert Progress(tmp_path / "x.part", {"seed": 1}, [after]).load() == {"epoch": 3}
-    assert sentences(after) == ["two", "four"]
-    assert after.rest.tolist() == [0, 1, 3, 5, 6, 7, 8]
-    assert after.keeps(np.array([4, 5])).tolist() == [False, True]
+    assert messages(after) == ["two", "four"]
+    assert after.readable_clips.tolist() == [0, 1, 3, 5, 6, 7, 8]
+    assert after.readable(np.array([4, 5])).tolist() == [False, True]
 
 
 def test_of_two_results_a_kill_costs_the_second_alone(
@@ -95,7 +95,7 @@ def test_of_two_results_a_kill_costs_the_second_alone(
     assert whole.exit_code == 0, whole.output
 
     decided: list[object] = []
-    decide = evaluate.decide
+    decide = binary.decide_pairs
 
     def killed_at_the_second(*arguments: Any) -> Any:
         if len(decided) == 1:
@@ -103,11 +103,11 @@ def test_of_two_results_a_kill_costs_the_second_alone(
         decided.append(0)
         return decide(*arguments)
 
-    monkeypatch.setattr(evaluate, "decide", killed_at_the_second)
+    monkeypatch.setattr(binary, "decide_pairs", killed_at_the_second)
     assert avtrain(*command, "--out", tmp_path / "out").exit_code != 0
     first = tmp_path / "out/avsa-bin.result.json"
     written = first.stat().st_mtime_ns
-    monkeypatch.setattr(evaluate, "decide", lambda *a: decided.append(1) or decide(*a))
+    monkeypatch.setattr(binary, "decide_pairs", lambda *a: decided.append(1) or decide(*a))
     again = avtrain(*command, "--out", tmp_path / "out")
     assert again.exit_code == 0, again.output
     assert decided == [0, 1]

@@ -1,4 +1,4 @@
-"""Label maps and the pictures and sounds around their moments."""
+"""Label maps, and the clips around their moments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avtrain.data.batch import Batch, collate
 from avtrain.data.clips import Clips
 from avtrain.data.loader import read_ahead
 from avtrain.data.sampling import pass_batches
-from avtrain.data.unreadable import LeftOut
+from avtrain.data.unreadable import Unreadable
 from avtrain.errors import TrainingError
 from shards.errors import ShardError
 from shards.reader import ShardSet
@@ -26,19 +26,19 @@ SAMPLED_CLIPS = 512
 SAMPLED_MAPS = 8
 
 Place = tuple[int, int]
-"""(turn, sample) in training, (number of the map, sample) in a test."""
+"""(pass, sample) in training, (number of the map, sample) in a test."""
 Sample = tuple[dict[str, NDArray[np.generic]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Classes:
-    """What is told apart: class k are the pixels with the label ``ids[k]``; all others are void."""
+    """Class k has the pixels with the label ``ids[k]``; all other pixels are void."""
 
     ids: tuple[int, ...]
     names: tuple[str, ...]
 
-    def of(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Labels to classes, 255 where there is none."""
+    def from_labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Classes of labels, `VOID` for labels without one."""
         table = np.full(256, VOID, dtype=np.uint8)
         table[list(self.ids)] = np.arange(len(self.ids))
         return np.asarray(table[labels])
@@ -53,15 +53,15 @@ _YT360 = {
     **{103: "sand", 116: "window"},
 }
 YT360 = Classes(tuple(_YT360), tuple(_YT360.values()))
-"""The 32 of COCO's panoptic classes that are evaluated on YT-360, in the published order."""
+"""The 32 panoptic classes of COCO that are evaluated on YT-360, in the published order."""
 
 
-def classes_of(shards: ShardSet) -> Classes:
-    """Every label but 255 in maps that are evenly spread over the split: up to `SAMPLED_MAPS` of
-    each of up to `SAMPLED_CLIPS` clips, in all views. Raises TrainingError if there is none."""
+def find_classes(shards: ShardSet) -> Classes:
+    """Every label but 255 in maps spread evenly over the split: up to `SAMPLED_MAPS` of each of up
+    to `SAMPLED_CLIPS` clips, in all views. Raises TrainingError if there is none."""
     found = np.zeros(256, dtype=bool)
     for sample in spread(len(shards), SAMPLED_CLIPS):
-        with suppress(ShardError):  # where it is to be read, it is said and left out
+        with suppress(ShardError):  # an unreadable clip is reported when it is loaded
             info = shards.info(sample)
             for number in spread(len(info.map_times_s or ()), SAMPLED_MAPS):
                 for view in range(len(info.views)):
@@ -76,15 +76,15 @@ def classes_of(shards: ShardSet) -> Classes:
 
 
 def spread(length: int, count: int) -> list[int]:
-    """Up to ``count`` different numbers below ``length``, evenly spread."""
+    """Up to ``count`` different numbers below ``length``, spread evenly."""
     count = min(length, count)
     return [int((place + 0.5) * length / count) for place in range(count)]
 
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """A batch of one moment and its truth: uint8 (B, V, height, width), classes or 255. The truth
-    is mirrored where the clip is."""
+    """Clips of one moment, and the truth around it: classes or `VOID`, uint8 (B, V, height, width),
+    mirrored where the clip is."""
 
     clips: Batch
     truth: Tensor
@@ -97,25 +97,28 @@ class LabelledBatch:
 
 
 class LabelledMoments(Dataset[Sample]):
-    """Moments of which there are label maps, as clips and their truth; those of ``samples``, which
-    are the clips that have maps (``maps`` of each). What cannot be read is ``left_out``.
+    """Moments with label maps, as clips and their truth.
 
-    In training the map, the views and the augmentation are random; in a test (``testing``) the
-    place says which map, and all views are read.
+    ``samples`` are the clips with label maps, and ``maps`` their numbers of maps. In training the
+    map, the views and the augmentation are random; in a test (``testing``) the place names the map,
+    and all views are read.
     """
 
-    def __init__(self, clips: Clips, classes: Classes, testing: bool) -> None:
+    def __init__(
+        self, clips: Clips, classes: Classes, testing: bool, unreadable: Unreadable
+    ) -> None:
+        """Raises TrainingError for a split without label maps."""
         self.clips = clips
         self.classes = classes
         self.testing = testing
+        self.unreadable = unreadable
         shards = clips.shards
-        self.left_out = LeftOut.of(shards)
         counts = np.zeros(len(shards), dtype=np.int64)
         for sample in range(len(shards)):
             try:
                 counts[sample] = len(shards.info(sample).map_times_s or ())
             except ShardError as error:
-                self.left_out.add([(sample, str(error))])
+                self.unreadable.add([(sample, str(error))])
         self.samples: NDArray[np.int64] = np.nonzero(counts)[0]
         self.maps: NDArray[np.int64] = counts[self.samples]
         if not len(self.samples):
@@ -137,23 +140,25 @@ class LabelledMoments(Dataset[Sample]):
             draw = self.clips.draw(first, index)
         clip = self.clips.read(index, replace(draw, middle_s=times[number]))
         views = [self.clips.shards.label_map(index, int(view), number) for view in draw.views]
-        truth = self.classes.of(np.stack(views))
+        truth = self.classes.from_labels(np.stack(views))
         return clip, np.ascontiguousarray(truth[..., ::-1]) if draw.mirror else truth
 
-    def epoch(self, epoch: int, batch_size: int, clips_per_source: int | None) -> list[list[Place]]:
-        """The places of an epoch's steps, a function of the set, the seed and the epoch alone."""
+    def train_batches(
+        self, epoch: int, batch_size: int, clips_per_source: int | None
+    ) -> list[list[Place]]:
+        """Places of an epoch's batches, a function of the set, the seed and the epoch alone."""
         sources = [self.clips.shards.sources[sample] for sample in self.samples]
         shard_index = self.clips.shards.shard_index[self.samples]
         seed, each = self.clips.seed, clips_per_source is not None
-        turns = clips_per_source or 1
+        passes = clips_per_source or 1
         return [
-            [(turn, int(sample)) for sample in self.samples[step]]
-            for turn in range(epoch * turns, (epoch + 1) * turns)
-            for step in pass_batches(sources, shard_index, seed, turn, batch_size, each)
+            [(number, int(sample)) for sample in self.samples[step]]
+            for number in range(epoch * passes, (epoch + 1) * passes)
+            for step in pass_batches(sources, shard_index, seed, number, batch_size, each)
         ]
 
-    def test(self, maps: int, batch_size: int) -> list[list[Place]]:
-        """Batches of up to ``maps`` evenly spread maps of every clip."""
+    def test_batches(self, maps: int, batch_size: int) -> list[list[Place]]:
+        """Places of batches with up to ``maps`` evenly spread maps of every clip."""
         places = [
             (number, int(sample))
             for sample, count in zip(self.samples, self.maps, strict=True)
@@ -164,9 +169,9 @@ class LabelledMoments(Dataset[Sample]):
     def load(
         self, batches: Sequence[list[Place]], workers: int, device: torch.device
     ) -> Iterator[LabelledBatch | None]:
-        """On the device, see `read_ahead`."""
+        """The batches on the device, None where no sample is readable; see `read_ahead`."""
         pin = device.type == "cuda"
-        for batch in read_ahead(self, batches, _collate, workers, pin, self.left_out):
+        for batch in read_ahead(self, batches, _collate, workers, pin, self.unreadable):
             yield None if batch is None else batch.to(device)
 
 

@@ -1,0 +1,172 @@
+"""Arguments and options that the evaluations share, and how their results are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from avtrain.cli.common import AUDIO, FEATURES
+
+if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
+    from avtrain.config import Config
+    from avtrain.evals.evaluation import EvaluationOptions
+    from avtrain.evals.results import Result
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationArguments:
+    """Values of `evaluation_options`, by name."""
+
+    folder: str
+    checkpoint: str
+    out: Path
+    baseline: bool
+    preset: str | None
+    features: str | None
+    audio: str | None
+    train_split: str
+    test_split: str
+    num_workers: int | None
+    device: str
+    seed: int
+
+    def evaluation(self) -> EvaluationOptions:
+        """Options of every evaluation. Raises TrainingError for options that exclude each other."""
+        from avtrain.evals.evaluation import EvaluationOptions
+
+        checkpoint, config = read_networks(self.checkpoint, self.preset, self.features, self.audio)
+        return EvaluationOptions(
+            root=self.folder,
+            config=config,
+            out=self.out,
+            checkpoint=checkpoint,
+            train_split=self.train_split,
+            test_split=self.test_split,
+            seed=self.seed,
+            device=self.device,
+            workers=self.num_workers,
+        )
+
+    def is_paper(self, config: Config) -> bool:
+        """Whether the protocol is the paper's, as asked for or as the networks' preset."""
+        return (self.preset or config.preset) == "paper"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowArguments(EvaluationArguments):
+    """Values of `evaluation_options` and `window_options`."""
+
+    views: int
+    windows: int
+    keep_features: Path | None
+
+
+def evaluation_options(command: _Command) -> _Command:
+    """Decorate a command with the options of every evaluation."""
+    options = [
+        click.argument("folder", metavar="DIR"),
+        click.option(
+            "--checkpoint",
+            required=True,
+            help="A checkpoint.pt, or 'untrained' for random networks.",
+        ),
+        click.option(
+            "--out",
+            required=True,
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Folder of the result; an earlier one there is replaced.",
+        ),
+        click.option(
+            "--baseline/--no-baseline",
+            default=True,
+            help="Evaluate random networks as well, for comparison.",
+        ),
+        click.option(
+            "--preset",
+            type=click.Choice(["tiny", "paper"]),
+            help="Protocol, and networks if untrained.  [default: the checkpoint's, or tiny]",
+        ),
+        click.option("--features", type=FEATURES, help="If untrained.  [default: logmel]"),
+        click.option("--audio", type=AUDIO, help="If untrained.  [default: foa]"),
+        click.option("--train-split", default="train", help="Split to learn from."),
+        click.option("--test-split", default="test", help="Split to test on."),
+        click.option(
+            "--num-workers", type=click.IntRange(0), help="Loader processes.  [default: auto]"
+        ),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
+        click.option("--seed", type=click.IntRange(0), default=0),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def window_options(views_help: str) -> Callable[[_Command], _Command]:
+    """Decorate a command with the options of evaluations of frozen features in windows."""
+
+    def decorate(command: _Command) -> _Command:
+        options = [
+            click.option("--views", type=click.IntRange(1), default=4, help=views_help),
+            click.option(
+                "--windows", type=click.IntRange(1), default=5, help="Windows per test clip."
+            ),
+            click.option(
+                "--keep-features",
+                type=click.Path(path_type=Path, file_okay=False),
+                metavar="DIR",
+                help="Keep the features of the frozen networks in DIR, and read those that are "
+                "there: shared by avc, avsa, retrieval and localization of the same networks, set "
+                "and seed.",
+            ),
+        ]
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def read_networks(
+    checkpoint: str, preset: str | None, features: str | None, audio: str | None
+) -> tuple[Path | None, Config]:
+    """File and settings of the checkpoint; for random networks None and their settings.
+
+    Raises TrainingError for settings that only random networks can be given.
+    """
+    from avtrain.checkpoint import Checkpoint
+    from avtrain.config import PRESETS, with_options
+    from avtrain.errors import TrainingError
+
+    if checkpoint == "untrained":
+        config = PRESETS[preset or "tiny"]("avsa")
+        return None, with_options(config, features=features, audio=audio)
+    for name, value in (("features", features), ("audio", audio)):
+        if value is not None:
+            raise TrainingError(f"--{name} is the checkpoint's; leave the option out")
+    path = Path(checkpoint)
+    return path, Checkpoint.load(path).settings(path)
+
+
+def print_results(results: Sequence[Result]) -> None:
+    """Print the table, and the clips that were left out; if there are any, exit with status 1."""
+    from avtrain.evals.results import LEARNED_FROM
+    from avtrain.evals.tables import results_table
+
+    click.echo(results_table(results))
+    if known := results[-1].details.get(LEARNED_FROM):
+        click.echo(
+            f"warning: {known} of the test's recordings are in the training split too, so that "
+            "the result also counts what was memorised",
+            err=True,
+        )
+    left_out = list(dict.fromkeys(fault for result in results for fault in result.left_out))
+    for fault in left_out:
+        click.echo(f"left out: {fault}", err=True)
+    if left_out:
+        click.get_current_context().exit(1)

@@ -1,0 +1,77 @@
+"""Matched and mismatched pairs of frozen video and audio features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from avtrain.evals.binary.protocol import BinaryProtocol, BinaryTask
+from avtrain.evals.feature_store import PARTS, FrozenBatch, FrozenFeatures, Part
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Features (N, V, 2 D) of video and audio side by side, matched and mismatched, on the CPU;
+    ``index`` (N,) names the clips."""
+
+    matched: Tensor
+    mismatched: Tensor
+    index: Tensor
+
+    @classmethod
+    def join(cls, parts: Sequence[Pairs]) -> Pairs:
+        columns = ("matched", "mismatched", "index")
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in columns))
+
+    def choose(self, protocol: BinaryProtocol, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Training pairs in random order, and their labels (1: matched)."""
+        count = len(self.index)
+        if protocol.paired:
+            label = torch.arange(2 * count) % 2
+            clip = torch.arange(2 * count) // 2
+        else:
+            label = torch.randint(2, (count,), generator=generator)
+            clip = torch.arange(count)
+        order = torch.randperm(len(label), generator=generator)
+        label, clip = label[order], clip[order]
+        pairs = torch.where(label.view(-1, 1, 1) == 1, self.matched[clip], self.mismatched[clip])
+        return pairs, label
+
+
+@dataclass(frozen=True)
+class PairReader:
+    """Pairs from the frozen features of a split; ``bar`` counts the clips."""
+
+    task: BinaryTask
+    features: FrozenFeatures
+    bar: tqdm[Any]
+
+    def read(self, epochs: range) -> Iterator[Pairs]:
+        """Pairs of these epochs, batch by batch."""
+        parts: tuple[Part, ...] = PARTS if self.task == "avsa" else ("video", "audio")
+        for epoch in epochs:
+            for batch in self.features.batches(epoch, parts):
+                self.bar.update(len(batch.index))
+                # The mismatched audio of AVC is another clip's: a batch of one clip has none.
+                if self.task == "avsa" or len(batch.index) > 1:
+                    yield self._pairs(batch)
+
+    def read_round(self, number: int) -> Pairs:
+        """All pairs of one epoch."""
+        return Pairs.join(list(self.read(range(number, number + 1))))
+
+    def _pairs(self, batch: FrozenBatch) -> Pairs:
+        # If a transformer was trained, the audio that it predicts from the video stands for it.
+        networks = self.features.networks
+        video = networks.predicted_audio(batch.features["video"], batch.directions).cpu()
+        audio = batch.features["audio"]
+        # For AVC the next clip's audio: no batch has two clips of one source.
+        wrong = batch.features["turned"] if self.task == "avsa" else audio.roll(1, dims=0)
+        return Pairs(
+            torch.cat([video, audio], dim=-1), torch.cat([video, wrong], dim=-1), batch.index
+        )

@@ -1,0 +1,23 @@
+"""The classifier on frozen features."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class PairClassifier(nn.Module):
+    """Dropout, then 2 D -> D -> 2, for each view; the logits are averaged over the views."""
+
+    def __init__(self, features: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(2 * features, features),
+            nn.ReLU(inplace=True),
+            nn.Linear(features, 2),
+        )
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """Logits (N, 2), mismatched and matched, of pairs (N, V, 2 D)."""
+        logits: Tensor = self.layers(pairs)
+        return logits.mean(dim=1)
