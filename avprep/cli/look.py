@@ -43,7 +43,7 @@ def inspect(
     from avprep.media.probe import probe
 
     overrides = FormatOverrides(projection, stereo, foa_convention=foa_convention)
-    files = inspection.files_of(paths)
+    files = inspection.find_media_files(paths)
     results = inspection.inspect_all(files, overrides, workers or cores())
     if as_json:
         click.echo(json.dumps(inspection.as_json(results), ensure_ascii=False, indent=1))
@@ -51,7 +51,7 @@ def inspect(
         click.echo(inspection.as_table(results))
     if picture is None:
         return
-    from avprep.look.preview import draw_recording, whole_frame
+    from avprep.look.preview import draw_recording, read_full_frame
 
     video = next((Path(r.file) for r in results if r.video is not None), None)
     if video is None:
@@ -62,10 +62,10 @@ def inspect(
             raise ClipError(f"{(sound or video).name} has no sound")
         seen = decide_video_format(video, media.video, media.duration_s, overrides)
         of = decide_audio_format(sound or video, heard.audio, overrides)
-        field = inspection.excerpt(sound or video, heard, of)
+        field = inspection.read_field_excerpt(sound or video, heard, of)
     except ClipError as error:
         raise UserError(f"{error}; --sound names another file with its sound") from None
-    frame = whole_frame(video, media.duration_s / 2, seen)
+    frame = read_full_frame(video, media.duration_s / 2, seen)
     said = draw_recording(picture, video.name, frame, field, heard.audio.sample_rate)
     click.echo(said, err=as_json)
 
@@ -75,10 +75,10 @@ def inspect(
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def info(shards: str, as_json: bool) -> None:
     """What a shard set holds: clips, hours, bytes, views, options, and leaks between splits."""
-    from avprep.look.info import describe_set, in_words
+    from avprep.look.info import as_text, describe_set
 
     value = describe_set(shards)
-    click.echo(json.dumps(value, indent=1) if as_json else in_words(value))
+    click.echo(json.dumps(value, indent=1) if as_json else as_text(value))
 
 
 @click.command(epilog="Example: avprep verify shards --quick")

@@ -1,4 +1,4 @@
-"""What a shard set holds, in words and numbers."""
+"""Describe a shard set: counts, hours, bytes, views, options and leaks between splits."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from shards.manifest import read_indices, read_manifest
 from shards.reader import ShardSet
 from shards.schema import Manifest, View
 
-_LOOKED_AT = 500
+_MAX_SAMPLES_READ = 500
 
 
-def describe_set(place: Path | str) -> dict[str, Any]:
+def describe_set(location: Path | str) -> dict[str, Any]:
     """Counts, hours, bytes by part, options, views and leaks of a set in a folder or at a URL.
 
-    Raises ShardError, which says how far an unfinished build is.
+    Raises ShardError if there is no finished set; for an unfinished one, the message states its
+    progress.
     """
-    root = open_folder(place)
+    root = open_folder(location)
     try:
         manifest = read_manifest(root)
     except ShardError:
@@ -33,10 +34,10 @@ def describe_set(place: Path | str) -> dict[str, Any]:
             raise
         done = len(state.shards) - len(missing_shards(root, state))
         raise ShardError(
-            f"{root} is unfinished: {done} of {len(state.shards)} shards stand; run the same "
-            "`avprep build-shards` again to finish it"
+            f"{root} is unfinished: {done} of {len(state.shards)} shards are written; run the same "
+            "`avprep build-shards` command again to finish it"
         ) from None
-    splits = {split: _split(root, manifest, split) for split in manifest.splits}
+    splits = {split: _describe_split(root, manifest, split) for split in manifest.splits}
     return {
         "root": str(root),
         "splits": splits,
@@ -46,7 +47,7 @@ def describe_set(place: Path | str) -> dict[str, Any]:
     }
 
 
-def _split(root: Folder, manifest: Manifest, split: str) -> dict[str, Any]:
+def _describe_split(root: Folder, manifest: Manifest, split: str) -> dict[str, Any]:
     shards = manifest.splits[split]
     sources = [source for shard in shards for source in shard.sources]
     parts: defaultdict[str, int] = defaultdict(int)
@@ -56,16 +57,20 @@ def _split(root: Folder, manifest: Manifest, split: str) -> dict[str, Any]:
             if sample.label is not None:
                 labels[sample.label] += 1
             for suffix, (_, size) in sample.members.items():
-                parts[_part_of(suffix)] += size
+                parts[_part_name(suffix)] += size
     reader = ShardSet(root, split)
-    looked = np.unique(np.linspace(0, len(reader) - 1, min(_LOOKED_AT, len(reader))).astype(int))
-    infos = [reader.info(int(sample)) for sample in looked]
-    clips_of = np.unique(sources, return_counts=True)[1]
+    count = min(_MAX_SAMPLES_READ, len(reader))
+    chosen = np.unique(np.linspace(0, len(reader) - 1, count).astype(int))
+    infos = [reader.info(int(sample)) for sample in chosen]
+    clips_per_source = np.unique(sources, return_counts=True)[1]
     views = len(infos[0].views)
     return {
         "clips": len(sources),
-        "sources": len(clips_of),
-        "clips_per_source": {"median": float(np.median(clips_of)), "most": int(clips_of.max())},
+        "sources": len(clips_per_source),
+        "clips_per_source": {
+            "median": float(np.median(clips_per_source)),
+            "most": int(clips_per_source.max()),
+        },
         "hours": round(sum(shard.duration_s for shard in shards) / 3600, 3),
         "labels": dict(sorted(labels.items(), key=lambda item: str(item[0]))),
         "shards": len(shards),
@@ -79,13 +84,13 @@ def _split(root: Folder, manifest: Manifest, split: str) -> dict[str, Any]:
     }
 
 
-def _part_of(suffix: str) -> str:
+def _part_name(suffix: str) -> str:
     kind = suffix.rpartition(".")[2]
     return {"mp4": "video", "flac": "sound", "png": "maps", "json": "json"}.get(kind, kind)
 
 
 def _angles(views: list[View]) -> dict[str, list[float]]:
-    """Least, quartiles and largest of each angle."""
+    """Minimum, quartiles and maximum of each angle."""
     names = ("azimuth_deg", "elevation_deg", "hfov_deg", "vfov_deg")
     return {
         name: np.percentile([getattr(view, name) for view in views], [0, 25, 50, 75, 100])
@@ -97,23 +102,25 @@ def _angles(views: list[View]) -> dict[str, list[float]]:
 
 def _leaks(manifest: Manifest) -> dict[str, list[str]]:
     """Sources that are in more than one split."""
-    splits_of: defaultdict[str, set[str]] = defaultdict(set)
+    splits_by_source: defaultdict[str, set[str]] = defaultdict(set)
     for split, shards in manifest.splits.items():
         for shard in shards:
             for source in shard.sources:
-                splits_of[source].add(split)
-    return {source: sorted(splits) for source, splits in splits_of.items() if len(splits) > 1}
+                splits_by_source[source].add(split)
+    return {
+        source: sorted(splits) for source, splits in splits_by_source.items() if len(splits) > 1
+    }
 
 
-def in_words(value: dict[str, Any]) -> str:
-    """What `describe_set` found, for people."""
+def as_text(value: dict[str, Any]) -> str:
+    """The result of `describe_set` as text for the terminal."""
     lines = []
     for name, split in value["splits"].items():
         parts = ", ".join(f"{part} {_size(size)}" for part, size in split["bytes_of"].items())
         clips = split["clips_per_source"]
         lines += [
             f"{name}: {split['clips']} clips of {split['sources']} sources "
-            f"(median {clips['median']:g} a source, at most {clips['most']}), "
+            f"(median {clips['median']:g} per source, at most {clips['most']}), "
             f"{split['hours']:.2f} h, {split['shards']} shards, {_size(split['bytes'])}",
             f"  {parts}",
         ]
@@ -123,7 +130,7 @@ def in_words(value: dict[str, Any]) -> str:
         if split["saved_by_source_layout"]:
             saved = _size(split["saved_by_source_layout"])
             lines.append(f"  --audio-layout source would save {saved}")
-        lines.append(f"  {split['views']} views a clip; least, quartiles, largest in degrees:")
+        lines.append(f"  {split['views']} views per clip; min, quartiles, max in degrees:")
         for angle, numbers in split["view_angles_deg"].items():
             words = " ".join(f"{number:7.1f}" for number in numbers)
             lines.append(f"    {angle.removesuffix('_deg'):<10}{words}")

@@ -1,4 +1,4 @@
-"""What recordings are, how they will be read, and what is suspicious about them."""
+"""Inspect recordings: their tracks, how they will be read, and anything suspicious."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ from avprep.workers import WorkerPool
 
 _EXCERPT_S = 10.0
 _SILENT_DBFS = -60.0
-_STATIC = 0.5
-_MONO = 0.01
-_SYNC_S = 0.05
-_LENGTHS_S = 0.5
-_UNSURE = 0.5
-_MANY = 10
+_STATIC_CHANGE = 0.5
+_MONO_SPATIALITY = 0.01
+_MAX_DELAY_S = 0.05
+_MAX_LENGTH_DIFFERENCE_S = 0.5
+_LOW_CONFIDENCE = 0.5
+_FILES_FOR_PROGRESS_BAR = 10
 _TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A file, as far as it has picture and sound.
+    """A file's tracks; the fields are the keys of ``avprep inspect --json``.
 
-    ``level_dbfs``: of W, RMS; ``spatiality``: the share of the field's energy that is not one
-    signal from one direction (0: mono); ``change``: mean difference of grey levels between moments;
-    ``late_s``: how much later the sound begins than the picture; ``confidence``: that picture or
-    sound are what they are taken for, 0 to 1: 1 where a container says so, else as the pixels or
-    the share of sounds that are as they should be.
+    ``video`` and ``audio`` are None if the file lacks that track. Among their entries:
+    ``level_dbfs`` is the RMS of W; ``spatiality`` the share of the field's energy that does not
+    belong to a single signal from one direction (0: mono); ``change`` the mean difference of grey
+    levels between sampled frames; ``late_s`` the delay of the audio's start after the video's;
+    ``confidence`` (0 to 1) that a track is what it is read as: 1 if the container says so, else
+    from the pixels, or the share of sounds that fit the convention.
     """
 
     file: str
@@ -58,8 +59,9 @@ class Inspection:
     suspicious: list[str] = field(default_factory=list)
 
 
-def files_of(paths: tuple[Path, ...]) -> list[Path]:
-    """The media files among paths and in folders. Raises UserError where there is none."""
+def find_media_files(paths: tuple[Path, ...]) -> list[Path]:
+    """The files among ``paths``, and the media files in its folders. Raises UserError if there are
+    none."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -76,10 +78,10 @@ def files_of(paths: tuple[Path, ...]) -> list[Path]:
 
 
 def inspect_all(files: list[Path], overrides: FormatOverrides, workers: int) -> list[Inspection]:
-    """Look at files side by side, in processes, since broken ones may end what reads them."""
+    """Inspect files in parallel, in processes, since a broken file may crash its reader."""
     with (
         WorkerPool(min(workers, len(files)), _TIMEOUT_S) as pool,
-        tqdm(total=len(files), unit="file", disable=len(files) < _MANY) as bar,
+        tqdm(total=len(files), unit="file", disable=len(files) < _FILES_FOR_PROGRESS_BAR) as bar,
     ):
         answers = pool.map(partial(inspect, overrides=overrides), files, bar.update)
     return [
@@ -91,165 +93,167 @@ def inspect_all(files: list[Path], overrides: FormatOverrides, workers: int) -> 
 
 
 def inspect(path: Path, overrides: FormatOverrides) -> Inspection:
-    """Look at a file; what cannot be read is said in ``suspicious``."""
+    """Inspect a file; faults are listed in ``suspicious``."""
     result = Inspection(str(path), path.stat().st_size)
     try:
         media = probe(path)
-        result = replace(result, duration_s=round(media.duration_s, 3), **_container(path))
-        late = result.audio.pop("begins_s", 0.0) if result.audio else 0.0
+        result = replace(result, duration_s=round(media.duration_s, 3), **_describe_tracks(path))
+        delay_s = result.audio.pop("begins_s", 0.0) if result.audio else 0.0
         if result.video is not None and media.video is not None:
-            late -= result.video.pop("begins_s", 0.0)
-            result = _with_picture(result, path, media, overrides)
+            delay_s -= result.video.pop("begins_s", 0.0)
+            _add_video(result, path, media, overrides)
         if result.audio is not None:
-            result.audio["late_s"] = round(late, 4) if result.video is not None else 0.0
-            if abs(result.audio["late_s"]) > _SYNC_S:
-                result.suspicious.append(f"its sound begins {late:+.3f} s after its picture")
-            result = _with_sound(result, path, media, overrides)
-        elif result.video is not None and _side_of(path) is None:
+            result.audio["late_s"] = round(delay_s, 4) if result.video is not None else 0.0
+            if abs(result.audio["late_s"]) > _MAX_DELAY_S:
+                result.suspicious.append(f"its sound begins {delay_s:+.3f} s after its picture")
+            _add_audio(result, path, media, overrides)
+        elif result.video is not None and _separate_audio(path) is None:
             result.suspicious.append("it has no sound; a file of the same name must hold it")
     except ClipError as error:
         result.suspicious.append(one_sentence(error))
     return result
 
 
-def _container(path: Path) -> dict[str, Any]:
+def _describe_tracks(path: Path) -> dict[str, Any]:
+    """Container format, and codec and start of the first video and audio tracks."""
     found: dict[str, Any] = {}
     with open_media(path) as container:
         found["container"] = container.format.name.split(",")[0]
         for stream in (*container.streams.video[:1], *container.streams.audio[:1]):
-            begins = float((stream.start_time or 0) * (stream.time_base or 0))
-            codec = getattr(stream.codec_context, "name", "unknown")  # no context: no such codec
-            found[stream.type] = {"codec": codec, "begins_s": begins}
+            start_s = float((stream.start_time or 0) * (stream.time_base or 0))
+            codec = getattr(stream.codec_context, "name", "unknown")  # unknown codec: no context
+            found[stream.type] = {"codec": codec, "begins_s": start_s}
         if container.streams.video:
             rate = container.streams.video[0].average_rate
             found["video"]["fps"] = round(float(rate), 3) if rate else None
     return found
 
 
-def _with_picture(
-    result: Inspection, path: Path, media: Media, overrides: FormatOverrides
-) -> Inspection:
+def _add_video(result: Inspection, path: Path, media: Media, overrides: FormatOverrides) -> None:
+    """Add the entries of ``result.video``."""
     if media.video is None or result.video is None:
-        return result
-    of = decide_video_format(path, media.video, media.duration_s, overrides)
+        return
+    video_format = decide_video_format(path, media.video, media.duration_s, overrides)
     result.video.update(
         width=media.video.width,
         height=media.video.height,
-        projection=of.sphere.projection,
-        stereo=of.stereo,
-        rotation_deg=of.rotation_deg,
-        why=of.reason,
-        sure=of.sure,
-        confidence=of.confidence,
+        projection=video_format.sphere.projection,
+        stereo=video_format.stereo,
+        rotation_deg=video_format.rotation_deg,
+        why=video_format.reason,
+        sure=video_format.sure,
+        confidence=video_format.confidence,
     )
-    if not of.sure:
-        result.suspicious.append(f"its projection is not clear: {of.reason}")
+    if not video_format.sure:
+        result.suspicious.append(f"its projection is not clear: {video_format.reason}")
     try:
         frames = [frame for frame, _ in sample_frames(path, media.duration_s)]
     except (av.FFmpegError, OSError) as error:
         result.suspicious.append(f"its picture does not decode ({error})")
-        return result
+        return
     if len(frames) > 1:
         change = float(np.mean([np.abs(frames[0] - frame).mean() for frame in frames[1:]]))
         result.video["change"] = round(change, 2)
-        if change < _STATIC:
+        if change < _STATIC_CHANGE:
             result.suspicious.append("its picture hardly changes")
-    return result
 
 
-def _with_sound(
-    result: Inspection, path: Path, media: Media, overrides: FormatOverrides
-) -> Inspection:
+def _add_audio(result: Inspection, path: Path, media: Media, overrides: FormatOverrides) -> None:
+    """Add the entries of ``result.audio``."""
     if media.audio is None or result.audio is None:
-        return result
-    side = _side_of(path)
-    if result.video is not None and side is not None:
+        return
+    separate = _separate_audio(path)
+    if result.video is not None and separate is not None:
         result.audio.update(channels=media.audio.channels, sample_rate=media.audio.sample_rate)
-        result.audio["replaced_by"] = str(side)
-        sound_s = probe(side).duration_s
-        if abs(sound_s - result.duration_s) > _LENGTHS_S:
+        result.audio["replaced_by"] = str(separate)
+        audio_s = probe(separate).duration_s
+        if abs(audio_s - result.duration_s) > _MAX_LENGTH_DIFFERENCE_S:
             result.suspicious.append(
-                f"its sound {side.name} lasts {sound_s:.1f} s and its picture "
+                f"its sound {separate.name} lasts {audio_s:.1f} s and its picture "
                 f"{result.duration_s:.1f} s"
             )
-        return result
-    of = decide_audio_format(path, media.audio, overrides)
+        return
+    audio_format = decide_audio_format(path, media.audio, overrides)
     result.audio.update(
         channels=media.audio.channels,
         sample_rate=media.audio.sample_rate,
-        convention=of.convention,
-        why=of.reason,
-        sure=of.sure,
-        confidence=1.0 if of.sure else 0.0,
+        convention=audio_format.convention,
+        why=audio_format.reason,
+        sure=audio_format.sure,
+        confidence=1.0 if audio_format.sure else 0.0,
     )
     raw = _raw_excerpt(path, media)
     try:
-        field = to_ambix(raw, of.convention, of.channels)
+        field = to_ambix(raw, audio_format.convention, audio_format.channels)
     except ClipError as error:
         result.suspicious.append(str(error))
-        heard = analyse_channels(raw[:4]) if len(raw) >= 4 else None
-        if heard is not None:
-            result.audio["heard"] = f"its first four: {_in_words(heard)}"
-        return result
+        analysis = analyse_channels(raw[:4]) if len(raw) >= 4 else None
+        if analysis is not None:
+            result.audio["heard"] = f"its first four: {_summary(analysis)}"
+        return
     level = level_dbfs(field)
     result.audio["level_dbfs"] = round(level, 1)
     if level < _SILENT_DBFS:
         result.suspicious.append(f"it is silent ({level:.0f} dB of full scale)")
-        return result
+        return
     result.audio["spatiality"] = round(spatiality(field), 3)
-    if result.audio["spatiality"] < _MONO:
+    if result.audio["spatiality"] < _MONO_SPATIALITY:
         result.suspicious.append("all its channels hold one signal: it is mono, or a single sound")
-        return result
-    heard = analyse_channels(field)
-    if heard is not None:
-        result.audio["heard"] = _in_words(heard)
-        if not of.sure:
-            result.audio["confidence"] = round(heard.like_sn3d, 2)
-        result.suspicious.extend(_against(heard, of))
-    if not result.suspicious and result.audio["confidence"] < _UNSURE:
+        return
+    analysis = analyse_channels(field)
+    if analysis is not None:
+        result.audio["heard"] = _summary(analysis)
+        if not audio_format.sure:
+            result.audio["confidence"] = round(analysis.like_sn3d, 2)
+        result.suspicious.extend(_contradictions(analysis, audio_format))
+    if not result.suspicious and result.audio["confidence"] < _LOW_CONFIDENCE:
         result.suspicious.append(
-            f"neither its container nor its sound is clear about its being {of.convention}; look "
-            "at where it comes from with --picture"
+            f"neither its container nor its sound confirms that it is {audio_format.convention}; "
+            "look at where it comes from with --picture"
         )
-    return result
 
 
-def _side_of(video: Path) -> Path | None:
-    """The file whose sound a build takes instead of the one inside."""
-    sides = audio_files(video.parent, video.stem)
+def _separate_audio(video: Path) -> Path | None:
+    """The audio file that a build uses instead of the track inside the video."""
+    candidates = audio_files(video.parent, video.stem)
     if video.parent.name == "video":
-        sides += audio_files(video.parent.parent / "audio", video.stem)
-    return sides[0] if len(sides) == 1 else None
+        candidates += audio_files(video.parent.parent / "audio", video.stem)
+    return candidates[0] if len(candidates) == 1 else None
 
 
-def excerpt(path: Path, media: Media, of: AudioFormat) -> NDArray[np.float32]:
-    """Ten seconds of the field (4, samples) from a file's middle. Raises ClipError."""
-    return to_ambix(_raw_excerpt(path, media), of.convention, of.channels)
+def read_field_excerpt(path: Path, media: Media, audio_format: AudioFormat) -> NDArray[np.float32]:
+    """Ten seconds of the field (4, samples) from the middle of a file. Raises ClipError."""
+    return to_ambix(_raw_excerpt(path, media), audio_format.convention, audio_format.channels)
 
 
 def _raw_excerpt(path: Path, media: Media) -> NDArray[np.float32]:
+    """Ten seconds of the decoded channels (channels, samples) from the middle of a file."""
     if media.audio is None:
         raise ClipError(f"{path.name} has no sound")
-    start = max(0.0, media.duration_s / 2 - _EXCERPT_S / 2)
-    raw = read_excerpt(path, media.audio.channels, start, _EXCERPT_S)
+    start_s = max(0.0, media.duration_s / 2 - _EXCERPT_S / 2)
+    raw = read_excerpt(path, media.audio.channels, start_s, _EXCERPT_S)
     if not raw.shape[1]:
         raise ClipError(f"{path.name}: its sound does not decode; download it again")
     return raw
 
 
-def _in_words(heard: ChannelAnalysis) -> str:
-    sure = "clear" if heard.is_sure else "not clear"
+def _summary(analysis: ChannelAnalysis) -> str:
+    sure = "clear" if analysis.is_sure else "not clear"
     return (
-        f"{heard.normalization}, W in channel {heard.w} of W, Y, Z, X ({heard.ratio_db:+.1f} dB "
-        f"± {heard.spread_db:.1f}, {sure})"
+        f"{analysis.normalization}, W in channel {analysis.w} of W, Y, Z, X "
+        f"({analysis.ratio_db:+.1f} dB ± {analysis.spread_db:.1f}, {sure})"
     )
 
 
-def _against(heard: ChannelAnalysis, of: AudioFormat) -> list[str]:
-    if heard.looks_like_capsules:
-        return ["all its channels hear the same, as those of a raw microphone (A-format) do"]
-    if heard.is_sure and (heard.w, heard.normalization) != (0, "SN3D"):
-        return [f"read as {of.convention}, it sounds like {_in_words(heard)}; see --foa-convention"]
+def _contradictions(analysis: ChannelAnalysis, audio_format: AudioFormat) -> list[str]:
+    """Sentences on what in the samples contradicts the format they are read in."""
+    if analysis.looks_like_capsules:
+        return ["all its channels are alike, as those of a raw microphone (A-format) are"]
+    if analysis.is_sure and (analysis.w, analysis.normalization) != (0, "SN3D"):
+        return [
+            f"read as {audio_format.convention}, it sounds like {_summary(analysis)}; see "
+            "--foa-convention"
+        ]
     return []
 
 
@@ -260,7 +264,7 @@ _COLUMNS = (
 
 
 def as_table(results: list[Inspection]) -> str:
-    """For people: a table, and below it why each file is taken so and what should be checked."""
+    """A table for the terminal; below it, for each file, why it is read so and what to check."""
     rows = [_COLUMNS, *(_row(result) for result in results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
@@ -272,8 +276,8 @@ def as_table(results: list[Inspection]) -> str:
             if found is not None and "heard" in found:
                 notes.append(f"{track}: sounds like {found['heard']}")
             if found is not None and "replaced_by" in found:
-                notes.append(f"{track}: that of {found['replaced_by']} is taken instead")
-        notes += [f"CHECK {what}" for what in result.suspicious]
+                notes.append(f"{track}: {found['replaced_by']} is used instead")
+        notes += [f"CHECK {sentence}" for sentence in result.suspicious]
         lines += ["", result.file, *(f"  {note}" for note in notes)]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""A picture of one sample: where its sound comes from on the sphere, its views and their sound."""
+"""Draw a sample: its sound energy on the sphere, its views and their spectrograms."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ _EDGE = (1.0, 1.0, 0.0, 1.0)
 _DYNAMIC_RANGE_DB = 70.0
 _EXTENT = (180.0, -180.0, -90.0, 90.0)  # azimuth grows to the left
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 
 
 def draw_preview(
-    place: Path | str, key: str | None, out: Path, raw: Path | None, at_s: float
+    location: Path | str, key: str | None, out: Path, raw: Path | None, at_s: float
 ) -> str:
-    """Draw a sample (the set's first one without ``key``) into the PNG file ``out``.
+    """Draw a sample (without ``key``, the set's first one) to the PNG file ``out``.
 
-    Above, ``at_s`` seconds into the clip: the crops put back in their places on the sphere, and
-    with ``raw``, the folder the set was built from, the whole frame; over it the direct sound's
-    energy, where the set holds ambisonics. Below, each view's crop, with its label map where there
-    is one, and the spectrogram of what the view hears. Returns what it shows, in one sentence.
-    Raises UserError or ShardError.
+    The upper part shows the time ``at_s`` seconds into the clip: the crops mapped back to the
+    sphere and, with ``raw``, the folder the set was built from, the full frame, overlaid with the
+    energy of direct sound if the set has ambisonics. The lower part shows each view's crop, with
+    the outlines of its label map if there is one, and the spectrogram of its audio. Returns a
+    sentence that describes the drawing. Raises UserError or ShardError.
     """
-    shards, sample = _find(open_folder(place), key)
+    shards, sample = _find_sample(open_folder(location), key)
     info = shards.info(sample)
     if at_s >= info.duration_s:
         raise UserError(
@@ -78,39 +78,43 @@ def draw_preview(
         _draw_sphere(axes, sphere, over, rate, info.views, loudest, title)
     for number, (view, crop) in enumerate(zip(info.views, crops, strict=True)):
         row, column = divmod(number, _COLUMNS)
-        labels = _labels(shards, sample, number, at_s)
+        labels = _latest_label_map(shards, sample, number, at_s)
         _draw_crop(figure.add_subplot(grid[1 + 2 * row, column]), number, view, crop, labels)
-        sound = _heard(shards, sample, number, field)
-        if sound is not None:
-            _draw_spectrogram(figure.add_subplot(grid[2 + 2 * row, column]), sound, rate)
+        audio = _view_audio(shards, sample, number, field)
+        if audio is not None:
+            _draw_spectrogram(figure.add_subplot(grid[2 + 2 * row, column]), audio, rate)
     _save(figure, out)
     if field is None:
         return f"{out}: {info.key}, {' and '.join(info.audio.channels) or 'no'} sound"
-    return f"{out}: {info.key}, {_in_words(loudest)}"
+    return f"{out}: {info.key}, {_describe_loudest(loudest)}"
 
 
-def _heard(
+def _view_audio(
     shards: ShardSet, sample: int, number: int, field: NDArray[np.float32] | None
 ) -> NDArray[np.float32] | None:
-    """What a view hears (samples,): of a field with a cardioid that listens to where it looks."""
+    """A view's audio (samples,): from a field with a cardioid in the view's direction, else the
+    mean of its channels; None if the sample has no audio."""
     info = shards.info(sample)
     if not info.audio.channels:
         return None
     if field is None:
         return np.asarray(shards.audio(sample, 0, info.audio.samples, number).mean(axis=0))
     view = info.views[number]
-    turned = rotate_foa(field, view_foa_matrix(view.azimuth_deg, view.elevation_deg))
-    return np.asarray((turned[0] + turned[3]) / 2)
+    rotated = rotate_foa(field, view_foa_matrix(view.azimuth_deg, view.elevation_deg))
+    return np.asarray((rotated[0] + rotated[3]) / 2)
 
 
-def _labels(shards: ShardSet, sample: int, view: int, at_s: float) -> NDArray[np.uint8] | None:
-    """A view's latest label map at a moment; None where there is none."""
+def _latest_label_map(
+    shards: ShardSet, sample: int, view: int, at_s: float
+) -> NDArray[np.uint8] | None:
+    """A view's last label map at or before a time; None if there is none."""
     times_s = shards.info(sample).map_times_s or ()
     number = sum(time_s <= at_s for time_s in times_s) - 1
     return shards.label_map(sample, view, number) if number >= 0 else None
 
 
-def _find(root: Folder, key: str | None) -> tuple[ShardSet, int]:
+def _find_sample(root: Folder, key: str | None) -> tuple[ShardSet, int]:
+    """The split and number of the sample with a key; without one, the first sample of the set."""
     first = ShardSet(root, next(iter(_splits(root))))
     if key is None:
         return first, 0
@@ -130,8 +134,8 @@ def _splits(root: Folder) -> Iterable[str]:
     return splits
 
 
-def _from_crops(views: tuple[View, ...], crops: list[Picture]) -> Picture:
-    """The crops put back on an equirectangular picture; grey where no view looks."""
+def _from_crops(views: tuple[View, ...], crops: list[Image]) -> Image:
+    """The crops mapped back to an equirectangular image; grey outside all views."""
     directions = equirectangular_directions(_MAP_HEIGHT, 2 * _MAP_HEIGHT)
     sphere = np.full((*directions.shape[:2], 3), 60, dtype=np.uint8)
     for view, crop in zip(views, crops, strict=True):
@@ -142,63 +146,68 @@ def _from_crops(views: tuple[View, ...], crops: list[Picture]) -> Picture:
     return sphere
 
 
-def _from_file(raw: Path, info: SampleInfo, at_s: float) -> Picture:
+def _from_file(raw: Path, info: SampleInfo, at_s: float) -> Image:
+    """The full frame of a sample's source video ``at_s`` seconds into the clip."""
     path = raw / (info.file or "")
     if not info.file or not path.is_file():
-        raise UserError(f"{path} is not there; give --raw the folder that the set was built from")
-    of = dict(info.source_format or {"projection": "equirect", "stereo": "mono"})
+        raise UserError(f"{path} does not exist; give --raw the folder that the set was built from")
+    stored = dict(info.source_format or {"projection": "equirect", "stereo": "mono"})
     sphere = Sphere(
-        of["projection"], tuple(of.get("bounds", (0, 0, 0, 0))), of.get("fov_deg", 180.0)
+        stored["projection"],
+        tuple(stored.get("bounds", (0, 0, 0, 0))),
+        stored.get("fov_deg", 180.0),
     )
-    rotation = of.get("rotation_deg", 0)
-    return whole_frame(path, info.file_start_s + at_s, VideoFormat(sphere, of["stereo"], rotation))
+    video_format = VideoFormat(sphere, stored["stereo"], stored.get("rotation_deg", 0))
+    return read_full_frame(path, info.file_start_s + at_s, video_format)
 
 
-def whole_frame(path: Path, moment_s: float, of: VideoFormat) -> Picture:
-    """The frame on screen at a moment, as an equirectangular RGB picture of 480×960.
+def read_full_frame(path: Path, time_s: float, video_format: VideoFormat) -> Image:
+    """The frame on screen at a time, as an equirectangular RGB image of 480×960 pixels.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
-    picture: Picture | None = None
+    image: Image | None = None
     try:
         with open_media(path) as container:
-            container.seek(int(moment_s * 1_000_000), backward=True)
-            begin = (container.start_time or 0) / 1_000_000
+            container.seek(int(time_s * 1_000_000), backward=True)
+            file_start_s = (container.start_time or 0) / 1_000_000
             for frame in container.decode(video=0):
-                picture = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
-                if frame.time is None or frame.time - begin >= moment_s - 1e-3:
+                image = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+                if frame.time is None or frame.time - file_start_s >= time_s - 1e-3:
                     break
     except av.FFmpegError as error:
         raise UserError(f"{path} cannot be decoded ({error.strerror})") from None
-    if picture is None:
-        raise UserError(f"{path} has no frame at second {moment_s:g}")
-    picture = np.rot90(picture, of.rotation_deg // 90)
-    height, width = picture.shape[:2]
-    if of.stereo == "top-bottom":
-        picture = picture[: height // 2]
-    elif of.stereo == "left-right":
-        picture = picture[:, : width // 2]
-    height, width = picture.shape[:2]
+    if image is None:
+        raise UserError(f"{path} has no frame at second {time_s:g}")
+    image = np.rot90(image, video_format.rotation_deg // 90)
+    height, width = image.shape[:2]
+    if video_format.stereo == "top-bottom":
+        image = image[: height // 2]
+    elif video_format.stereo == "left-right":
+        image = image[:, : width // 2]
+    height, width = image.shape[:2]
     directions = equirectangular_directions(_MAP_HEIGHT, 2 * _MAP_HEIGHT)
-    places = of.sphere.positions(directions, height, width)
-    column, row = np.moveaxis((places.xy * (width, height) - 0.5).astype(np.float32), -1, 0)
-    whole = cv2.remap(
-        np.ascontiguousarray(picture), column, row, cv2.INTER_AREA, borderMode=cv2.BORDER_WRAP
+    positions = video_format.sphere.positions(directions, height, width)
+    column, row = np.moveaxis((positions.xy * (width, height) - 0.5).astype(np.float32), -1, 0)
+    full = cv2.remap(
+        np.ascontiguousarray(image), column, row, cv2.INTER_AREA, borderMode=cv2.BORDER_WRAP
     )
-    return np.where(places.visible[..., None], np.asarray(whole), 0).astype(np.uint8)
+    return np.where(positions.visible[..., None], np.asarray(full), 0).astype(np.uint8)
 
 
 def draw_recording(
-    out: Path, title: str, frame: Picture, field: NDArray[np.float32], sample_rate: int
+    out: Path, title: str, frame: Image, field: NDArray[np.float32], sample_rate: int
 ) -> str:
-    """Draw an equirectangular frame with the sound's energy over it into a PNG file, and say where
-    its loudest direct sound comes from."""
+    """Draw an equirectangular frame, overlaid with the energy of direct sound, to a PNG file.
+
+    Returns a sentence with the direction of the loudest direct sound.
+    """
     figure = Figure(figsize=(12, 6.2), layout="constrained")
     FigureCanvasAgg(figure)
     loudest = loudest_direction(field, sample_rate)
     _draw_sphere(figure.subplots(), frame, field, sample_rate, (), loudest, title)
     _save(figure, out)
-    return f"{out}: {_in_words(loudest)}"
+    return f"{out}: {_describe_loudest(loudest)}"
 
 
 def _save(figure: Figure, out: Path) -> None:
@@ -207,7 +216,7 @@ def _save(figure: Figure, out: Path) -> None:
     write_atomic(out, png.getvalue())
 
 
-def _in_words(loudest: tuple[float, float] | None) -> str:
+def _describe_loudest(loudest: tuple[float, float] | None) -> str:
     if loudest is None:
         return "it is silent"
     return f"loudest direct sound at azimuth {loudest[0]:.1f}°, elevation {loudest[1]:.1f}°"
@@ -215,7 +224,7 @@ def _in_words(loudest: tuple[float, float] | None) -> str:
 
 def _draw_sphere(
     axes: Axes,
-    sphere: Picture,
+    sphere: Image,
     field: NDArray[np.float32] | None,
     sample_rate: int,
     views: tuple[View, ...],
@@ -249,7 +258,7 @@ def _draw_outline(axes: Axes, view: View) -> None:
     x = np.concatenate([side, one, side[::-1], zero])
     y = np.concatenate([zero, side, one, side[::-1]])
     azimuth, elevation = direction_deg(view_directions(view, x, y))
-    breaks = np.flatnonzero(np.abs(np.diff(azimuth)) > 180) + 1  # where it crosses the seam
+    breaks = np.flatnonzero(np.abs(np.diff(azimuth)) > 180) + 1  # the outline crosses the seam
     axes.plot(
         np.insert(azimuth, breaks, np.nan),
         np.insert(elevation, breaks, np.nan),
@@ -259,7 +268,7 @@ def _draw_outline(axes: Axes, view: View) -> None:
 
 
 def _draw_crop(
-    axes: Axes, number: int, view: View, crop: Picture, labels: NDArray[np.uint8] | None
+    axes: Axes, number: int, view: View, crop: Image, labels: NDArray[np.uint8] | None
 ) -> None:
     aspect = np.tan(np.radians(view.vfov_deg) / 2) / np.tan(np.radians(view.hfov_deg) / 2)
     height, width = crop.shape[:2]
@@ -277,8 +286,8 @@ def _draw_crop(
     )
 
 
-def _draw_spectrogram(axes: Axes, sound: NDArray[np.float32], sample_rate: int) -> None:
-    frequency, time, spectrum = signal.stft(sound, sample_rate, nperseg=512, noverlap=256)
+def _draw_spectrogram(axes: Axes, audio: NDArray[np.float32], sample_rate: int) -> None:
+    frequency, time, spectrum = signal.stft(audio, sample_rate, nperseg=512, noverlap=256)
     level = 20 * np.log10(np.maximum(np.abs(spectrum), 1e-9))
     top = float(level.max())
     axes.pcolormesh(

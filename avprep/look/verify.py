@@ -1,4 +1,4 @@
-"""Verifying a whole shard set, its shards side by side."""
+"""Verify all shards of a set in parallel."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from shards.manifest import read_manifest
 from shards.schema import ShardEntry
 
 
-def verify_set(place: Path | str, quick: bool, workers: int) -> tuple[int, list[str]]:
-    """The number of samples, and the faults in sentences. Raises ShardError without a set."""
-    root = open_folder(place)
+def verify_set(location: Path | str, quick: bool, workers: int) -> tuple[int, list[str]]:
+    """The number of samples, and a sentence per fault. Raises ShardError if there is no set."""
+    root = open_folder(location)
     manifest = read_manifest(root)
     entries = [(split, entry) for split, shards in manifest.splits.items() for entry in shards]
     faults: list[str] = []

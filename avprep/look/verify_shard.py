@@ -1,4 +1,4 @@
-"""Whether a shard set holds what it says, to the last frame."""
+"""Verify that a shard agrees with its index, its records and the manifest, to the last frame."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong in a shard, in which sample and member of it (empty: in all of it)."""
+    """A problem in a shard, and the sample and member that have it (empty: the whole shard)."""
 
     shard: str
-    what: str
+    problem: str
     sample: str = ""
     member: str = ""
 
     def __str__(self) -> str:
-        place = " ".join(part for part in (self.shard, self.sample, self.member) if part)
-        return f"{place}: {self.what}"
+        location = " ".join(part for part in (self.shard, self.sample, self.member) if part)
+        return f"{location}: {self.problem}"
 
 
 def verify_shard(root: Folder, split: str, entry: ShardEntry, quick: bool = False) -> list[Fault]:
-    """The faults of one shard: of its bytes, and unless ``quick`` of all that is in it."""
+    """Faults of one shard: of its size and hash and, unless ``quick``, of all its samples."""
     try:
         with root.local_file(entry.file) as path:
             return _verify(root, path, split, entry, quick)
@@ -50,18 +50,18 @@ def _verify(root: Folder, path: Path, split: str, entry: ShardEntry, quick: bool
         return [Fault(entry.file, f"has {size} bytes instead of {entry.bytes}; copy it again")]
     faults = []
     if _sha256(path) != entry.sha256:
-        faults.append(Fault(entry.file, "has other content than it was written with"))
+        faults.append(Fault(entry.file, "has changed since it was written; copy it again"))
     if quick:
         return faults
     try:
         index = read_index(root, entry.index)
     except ShardError as error:
         return [*faults, Fault(entry.file, str(error))]
-    faults += _against_manifest(entry, index)
+    faults += _compare_with_manifest(entry, index)
     try:
-        faults += _content(path, split, entry, index)
+        faults += _check_content(path, split, entry, index)
     except (tarfile.TarError, EOFError, OSError) as error:
-        faults.append(Fault(entry.file, f"is no whole tar ({error})"))
+        faults.append(Fault(entry.file, f"is not a complete tar ({error})"))
     return faults
 
 
@@ -73,20 +73,21 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _against_manifest(entry: ShardEntry, index: ShardIndex) -> list[Fault]:
+def _compare_with_manifest(entry: ShardEntry, index: ShardIndex) -> list[Fault]:
     pairs = {
         "hashes": (index.sha256, entry.sha256),
         "keys": (tuple(sample.key for sample in index.samples), entry.keys),
         "sources": (tuple(sample.source for sample in index.samples), entry.sources),
     }
     return [
-        Fault(entry.index, f"its {name} are not those of the manifest")
-        for name, (here, there) in pairs.items()
-        if here != there
+        Fault(entry.index, f"its {name} differ from the manifest's")
+        for name, (found, expected) in pairs.items()
+        if found != expected
     ]
 
 
-def _content(path: Path, split: str, entry: ShardEntry, index: ShardIndex) -> list[Fault]:
+def _check_content(path: Path, split: str, entry: ShardEntry, index: ShardIndex) -> list[Fault]:
+    """Faults of the tar's members: their order and headers, and each sample."""
     faults: list[Fault] = []
     members: dict[str, dict[str, bytes]] = {}
     with tarfile.open(path, "r:") as tar:
@@ -94,99 +95,101 @@ def _content(path: Path, split: str, entry: ShardEntry, index: ShardIndex) -> li
         for header in tar:
             key, _, suffix = header.name.partition(".")
             if not KEY_PATTERN.fullmatch(key) or not header.isfile():
-                faults.append(Fault(entry.file, "is no member of a sample", key, header.name))
+                faults.append(Fault(entry.file, "is not a member of a sample", key, header.name))
                 continue
             if (header.mtime, header.uid, header.gid) != (0, 0, 0):
                 faults.append(Fault(entry.file, "has a time or an owner", key, suffix))
             if key in members and order[-1] != key:
-                faults.append(Fault(entry.file, "is not beside its sample's others", key, suffix))
+                faults.append(Fault(entry.file, "is apart from its sample's others", key, suffix))
             if members.get(key) and suffix <= max(members[key]):
                 faults.append(Fault(entry.file, "is out of order", key, suffix))
             file = tar.extractfile(header)
             members.setdefault(key, {})[suffix] = b"" if file is None else file.read()
             order.append(key)
-            place = {s.key: s.members for s in index.samples}.get(key, {}).get(suffix)
-            if place != (header.offset_data, header.size):
+            indexed = {s.key: s.members for s in index.samples}.get(key, {}).get(suffix)
+            if indexed != (header.offset_data, header.size):
                 faults.append(Fault(entry.file, "is not where its index says", key, suffix))
     if list(members) != list(entry.keys):
-        faults.append(Fault(entry.file, "holds other samples than its manifest says"))
+        faults.append(Fault(entry.file, "holds other samples than the manifest says"))
     for (key, content), source in zip(members.items(), entry.sources, strict=False):
-        faults += _sample(entry.file, split, key, source, content)
+        faults += _check_sample(entry.file, split, key, source, content)
     return faults
 
 
-def _sample(
+def _check_sample(
     shard: str, split: str, key: str, source: str, content: dict[str, bytes]
 ) -> list[Fault]:
     try:
         info = SampleInfo.from_json(json.loads(content["json"]))
     except (KeyError, TypeError, ValueError) as error:
-        return [Fault(shard, f"is no sample ({error!r})", key, "json")]
+        return [Fault(shard, f"is not a sample record ({error!r})", key, "json")]
     faults = []
     if (info.key, info.source, info.split) != (key, source, split):
-        faults.append(Fault(shard, "is of another sample, source or split", key, "json"))
+        faults.append(Fault(shard, "belongs to another sample, source or split", key, "json"))
     videos = [f"view{number:02d}.mp4" for number in range(len(info.views))]
-    sounds = [f"view{number:02d}.flac" for number in range(len(info.views))]
+    audios = [f"view{number:02d}.flac" for number in range(len(info.views))]
     if info.audio.layout == "source":
-        sounds = ["flac"]
+        audios = ["flac"]
     if not info.audio.channels:
-        sounds = []
+        audios = []
     maps = [
         label_map_suffix(view, number)
         for view in range(len(info.views))
         for number in range(len(info.map_times_s or ()))
     ]
-    for missing in sorted({*videos, *sounds, *maps} - content.keys()):
+    for missing in sorted({*videos, *audios, *maps} - content.keys()):
         faults.append(Fault(shard, "is missing", key, missing))
     for number, name in enumerate(videos):
-        if name in content and (what := _video(content[name], info, number)):
-            faults.append(Fault(shard, what, key, name))
-    for name in sounds:
-        if name in content and (what := _sound(content[name], info)):
-            faults.append(Fault(shard, what, key, name))
+        if name in content and (problem := _video_problem(content[name], info, number)):
+            faults.append(Fault(shard, problem, key, name))
+    for name in audios:
+        if name in content and (problem := _audio_problem(content[name], info)):
+            faults.append(Fault(shard, problem, key, name))
     for name in maps:
-        if name in content and (what := _map(content[name], info)):
-            faults.append(Fault(shard, what, key, name))
+        if name in content and (problem := _label_map_problem(content[name], info)):
+            faults.append(Fault(shard, problem, key, name))
     return faults
 
 
-def _map(content: bytes, info: SampleInfo) -> str:
-    """What is wrong with a label map, empty if nothing is."""
+def _label_map_problem(content: bytes, info: SampleInfo) -> str:
+    """The first problem of a label map; empty if it has none."""
     try:
         height, width = decode_grey_png(content).shape
     except ShardError as error:
         return str(error)
-    here, there = (height, width), (info.video.height, info.video.width)
-    return "" if here == there else f"has (height, width) {here} instead of {there}"
+    found, expected = (height, width), (info.video.height, info.video.width)
+    return "" if found == expected else f"has (height, width) {found} instead of {expected}"
 
 
-def _video(content: bytes, info: SampleInfo, view: int) -> str:
-    """What is wrong with a crop, empty if nothing is."""
-    said = info.video
+def _video_problem(content: bytes, info: SampleInfo, view: int) -> str:
+    """The first problem of a crop; empty if it has none."""
+    video = info.video
     try:
         avcc, gops, frames = index_mp4(content)
-        if (avcc, tuple(gops), frames) != (said.avcc, said.gops[view], said.frames):
-            return "its groups of pictures are not where its sample says"
+        if (avcc, tuple(gops), frames) != (video.avcc, video.gops[view], video.frames):
+            return "its groups of pictures are not where its JSON says"
         with av.open(io.BytesIO(content), "r") as container:
             times = []
             for frame in container.decode(video=0):
-                if (frame.height, frame.width) != (said.height, said.width):
-                    return f"has frames of {frame.width}×{frame.height}"
+                if (frame.height, frame.width) != (video.height, video.width):
+                    return f"has frames of {frame.width}×{frame.height} pixels"
                 times.append(frame.time or 0.0)
     except (ShardError, av.FFmpegError, ValueError, IndexError, KeyError) as error:
         return f"does not decode ({error})"
-    if len(times) != said.frames:
-        return f"has {len(times)} frames instead of {said.frames}"
-    off = max(abs(time - number / said.fps) for number, time in enumerate(times))
-    return f"its frames are up to {off:.3f} s off" if off > 1e-3 else ""
+    if len(times) != video.frames:
+        return f"has {len(times)} frames instead of {video.frames}"
+    deviation_s = max(abs(time - number / video.fps) for number, time in enumerate(times))
+    return f"its frames are up to {deviation_s:.3f} s off" if deviation_s > 1e-3 else ""
 
 
-def _sound(content: bytes, info: SampleInfo) -> str:
-    """What is wrong with a sound, empty if nothing is."""
+def _audio_problem(content: bytes, info: SampleInfo) -> str:
+    """The first problem of a FLAC member; empty if it has none."""
     try:
         samples, sample_rate = soundfile.read(io.BytesIO(content), dtype="int16", always_2d=True)
     except soundfile.LibsndfileError as error:
         return f"does not decode ({error})"
-    here = (sample_rate, *samples.shape)
-    there = (info.audio.sample_rate, info.audio.samples, len(info.audio.channels))
-    return "" if here == there else f"has (rate, samples, channels) {here} instead of {there}"
+    found = (sample_rate, *samples.shape)
+    expected = (info.audio.sample_rate, info.audio.samples, len(info.audio.channels))
+    if found == expected:
+        return ""
+    return f"has (rate, samples, channels) {found} instead of {expected}"

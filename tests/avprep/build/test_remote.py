@@ -176,7 +176,7 @@ def test_a_build_killed_on_its_way_to_a_bucket_is_finished_by_the_same_command(
     assert not store.exists("bucket/killed/manifest.json")
     unfinished = run("info", url)
     assert unfinished.exit_code == 2
-    assert "of 8 shards stand" in unfinished.output
+    assert "of 8 shards are written" in unfinished.output
     done = {path.replace(".index.json", ".tar") for path in store.glob("bucket/killed/train/*.js*")}
     assert done <= stamps.keys(), "an index comes after its tar"
     monkeypatch.setattr(lease, "LIFE_S", 2.0)

@@ -1,4 +1,4 @@
-"""Looking at recordings and at sets: inspect, info, verify."""
+"""The commands that look at recordings and sets: inspect, info, verify."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def changed(built: Path, tmp_path: Path, member: str, hidden: bool) -> tuple[Path, str]:
-    """A copy of a set with some bytes of a member changed, and its hashes too if ``hidden``."""
+def damage(built: Path, tmp_path: Path, member: str, hidden: bool) -> tuple[Path, str]:
+    """A copy of a set with some bytes of a member changed, and its hashes adapted if ``hidden``."""
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(built), str(copy)], check=True)
     tar, index_file = copy / "train/train-000002.tar", copy / "train/train-000002.index.json"
@@ -49,7 +49,7 @@ def changed(built: Path, tmp_path: Path, member: str, hidden: bool) -> tuple[Pat
     return copy, index["samples"][0]["key"]
 
 
-def test_a_good_set_has_no_faults(built: Path) -> None:
+def test_verify_finds_no_faults_in_a_good_set(built: Path) -> None:
     for options in ([], ["--quick"]):
         result = run("verify", built, *options)
         assert result.exit_code == 0, result.output
@@ -58,29 +58,29 @@ def test_a_good_set_has_no_faults(built: Path) -> None:
 
 @pytest.mark.parametrize("member", ["view01.flac", "view02.mp4", "json"])
 def test_verify_names_shard_sample_and_member(built: Path, tmp_path: Path, member: str) -> None:
-    copy, key = changed(built, tmp_path, member, hidden=True)
+    copy, key = damage(built, tmp_path, member, hidden=True)
     assert run("verify", copy, "--quick").exit_code == 0, "its hashes agree"
     result = run("verify", copy)
     assert result.exit_code == 1
     assert f"train/train-000002.tar {key} {member}: " in result.output
 
 
-def test_verify_sees_changed_missing_and_foreign_shards(built: Path, tmp_path: Path) -> None:
-    copy, _ = changed(built, tmp_path, "view00.flac", hidden=False)
+def test_verify_finds_changed_missing_and_unlisted_shards(built: Path, tmp_path: Path) -> None:
+    copy, _ = damage(built, tmp_path, "view00.flac", hidden=False)
     (copy / "train/train-000003.tar").unlink()
     (copy / "train/train-000009.tar").write_bytes(b"")
     tar = copy / "train/train-000004.tar"
     tar.write_bytes(tar.read_bytes()[:-512])
     result = run("verify", copy, "--quick")
     assert result.exit_code == 1
-    assert "train-000002.tar: has other content than it was written with" in result.output
+    assert "train-000002.tar: has changed since it was written" in result.output
     assert "train-000003.tar: cannot be read" in result.output
     assert "train-000004.tar: has " in result.output
     assert "train-000009.tar: is not in the manifest" in result.output
     assert "4 faults" in result.output
 
 
-def test_info_says_what_a_set_holds(built: Path, raw: Path, tmp_path: Path) -> None:
+def test_info_describes_a_set(built: Path, raw: Path, tmp_path: Path) -> None:
     result = run("info", built, "--json")
     assert result.exit_code == 0, result.output
     value = json.loads(result.stdout)
@@ -97,10 +97,10 @@ def test_info_says_what_a_set_holds(built: Path, raw: Path, tmp_path: Path) -> N
     build(raw, "--out", tmp_path / "part", *FAST, "--task-index", 0, "--task-count", 2)
     unfinished = run("info", tmp_path / "part")
     assert unfinished.exit_code == 2
-    assert "is unfinished: 4 of 8 shards stand" in unfinished.output
+    assert "is unfinished: 4 of 8 shards are written" in unfinished.output
 
 
-def test_info_finds_leaks(built: Path, tmp_path: Path) -> None:
+def test_info_reports_sources_in_two_splits(built: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(built), str(copy)], check=True)
     manifest = json.loads((copy / "manifest.json").read_bytes())
@@ -109,7 +109,7 @@ def test_info_finds_leaks(built: Path, tmp_path: Path) -> None:
     assert "LEAK: a is in test and train" in run("info", copy).output
 
 
-def test_inspect_tells_what_is_suspicious(tmp_path: Path) -> None:
+def test_inspect_reports_suspicious_recordings(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     ground = equirectangular_texture(160, 320)
@@ -144,7 +144,7 @@ def test_inspect_tells_what_is_suspicious(tmp_path: Path) -> None:
     assert run("inspect", tmp_path / "nowhere").exit_code == 2
 
 
-def test_inspect_draws_where_the_sound_comes_from(tmp_path: Path) -> None:
+def test_inspect_draws_the_direction_of_sound(tmp_path: Path) -> None:
     write_dot_recording(tmp_path, "a", -70, 20, seconds=4.0)
     out = tmp_path / "where.png"
     result = run("inspect", tmp_path / "a.mp4", "--picture", out, "--sound", tmp_path / "a.wav")
@@ -158,7 +158,7 @@ def test_inspect_draws_where_the_sound_comes_from(tmp_path: Path) -> None:
     assert "--sound names another file" in alone.output
 
 
-def test_inspect_says_which_picture_is_where(tmp_path: Path) -> None:
+def test_inspect_reports_projection_stereo_and_missing_audio(tmp_path: Path) -> None:
     frame = grey_frame(dot_plane(160, 320, 40, 15, 6))
     write_video(tmp_path / "a.mkv", [frame] * 24, metadata={"stereo_mode": "top_bottom"})
     result = run("inspect", tmp_path / "a.mkv", "--json", "--projection", "equirect")
