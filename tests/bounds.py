@@ -74,6 +74,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "avtrain eval avsa": (
         *("avtrain", "eval", "avsa", "set", "--checkpoint", "run/checkpoint.pt", "--out", "run"),
+        "--no-baseline",
     ),
     "avtrain report": ("avtrain", "report", "run", "--out", "report"),
 }
