@@ -23,12 +23,13 @@ from avtrain.report.figures import read_trainings
 from avtrain.report.lines import lines_of
 from benchmarks.study import main as study
 from benchmarks.study.archive import read_archive, write_archive
-from benchmarks.study.claims import CLAIMS, HOLDS, REVERSED, UNDECIDED, findings_of
+from benchmarks.study.claims import CLAIMS, HOLDS, REVERSED, UNDECIDED, compare, findings_of
 from benchmarks.study.jobs import EVALUATIONS, PRETRAININGS, Job, Study, jobs_of
 from benchmarks.study.page import summary, write_page
 from benchmarks.study.run import SETS, TRAINING, Records, locked, run_jobs, select_jobs
 from shards.reader import ShardSet
 from tests.avtrain.report.test_report import write_log
+from tests.support import ROOT
 from tests.support.made_results import FEATURES, result
 from tests.support.tiny_set import make_set
 
@@ -318,6 +319,25 @@ def test_a_study_continues_from_an_archive(tmp_path: Path) -> None:
     shards = make_set(tmp_path / "other", {"train": 4, "test": 3})
     jobs, records = with_sets(tmp_path / "fourth")
     assert read_archive(archive, tmp_path / "fourth", jobs, records) == (0, there)
+
+
+def test_the_archive_of_the_page_continues_and_gives_the_tables_of_the_page(
+    tmp_path: Path,
+) -> None:
+    jobs = jobs_of(Study(bf16=True), tmp_path)
+    records = Records(tmp_path, jobs)
+    with zipfile.ZipFile(ROOT / "docs/study.zip") as archive:
+        archive.extractall(tmp_path)
+    made = [job for job in jobs if not job.kind.endswith(SETS)]
+    assert len(made) == 402
+    for job in made:  # these settings are what a continued study compares
+        record = json.loads((tmp_path / f"jobs/{job.name}.json").read_bytes())
+        assert record["settings"] == records.settings(job), job.name
+    lines = lines_of(read_results([job.output for job in made if job.kind.startswith("eval ")]))
+    page = (ROOT / "docs/results.md").read_text()
+    assert summary(lines) in page
+    assert compare(CLAIMS, lines) in page
+    assert len(read_trainings([tmp_path / "networks"])) == 48  # a curriculum has two each
 
 
 def test_a_file_that_is_not_an_archive_is_refused_before_the_work(
