@@ -119,7 +119,7 @@ def declared_bounds(pyproject: str) -> dict[str, str]:
     requirements += [one for one in extras["test"] if one.startswith(STORE)]
     found = {}
     for requirement in requirements:
-        match = re.fullmatch(r"([\w.-]+(?:\[\w+\])?)>=([\w.]+)(?:,<[\w.]+)?", requirement)
+        match = re.fullmatch(r"([\w.-]+(?:\[\w+\])?)>=([\w.]+)(?:,(?:<|!=)[\w.]+)*", requirement)
         if match is None:
             raise ValueError(f"{requirement} in pyproject.toml names no lowest version")
         found[match[1]] = match[2]

@@ -70,6 +70,15 @@ def test_version_is_known_to_a_checkout_that_is_not_installed(command: str, tmp_
     assert told.stdout == f"{command}, version {__version__}\n", told.stderr
 
 
+@pytest.mark.parametrize("shell", ["bash_source", "zsh_source", "fish_source"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_shells_complete_the_commands(name: str, shell: str) -> None:
+    wanted = {f"_{name.upper()}_COMPLETE": shell}
+    told = CliRunner().invoke(COMMANDS[name], [], prog_name=name, env=wanted)
+    assert told.exit_code == 0
+    assert "COMP_WORDS" in told.output
+
+
 def one_sentence(told: subprocess.CompletedProcess[str]) -> str:
     """The message of a command that cannot run: one line, exit status 2."""
     assert told.returncode == 2, told.stderr
@@ -126,3 +135,9 @@ def test_systems_without_file_locks_are_told_what_is_needed(command: str, tmp_pa
     )
     message = one_sentence(python("-c", code, cwd=tmp_path))
     assert "runs on Linux and macOS" in message
+
+
+def test_reading_shards_without_file_locks_says_what_is_needed(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['fcntl'] = None; import shards.reader"
+    told = python("-c", code, cwd=tmp_path)
+    assert "ImportError: avsa360 runs on Linux and macOS" in told.stderr
