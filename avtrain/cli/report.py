@@ -14,7 +14,7 @@ from avtrain.cli.common import one_sentence
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for report.md, report.json and report.png, the figures.",
+    help="Folder for report.md, report.json and report.png (the figure).",
 )
 @click.option(
     "--json",
@@ -23,10 +23,10 @@ from avtrain.cli.common import one_sentence
     help="JSON file with all numbers of the table.",
 )
 def report(runs: tuple[Path, ...], out: Path | None, numbers: Path | None) -> None:
-    """The results of evaluations in the folders RUNS, in one table.
+    """One table of the results of evaluations in the folders RUNS.
 
-    Runs that differ in the seed alone are one line, with their mean. Figures show every task's
-    first metric, and the training of the runs that have a log.
+    Runs that differ only in the seed are one line, with their mean. The figure shows the first
+    metric of each task, and the training curves of the runs that have a log.
 
     \b
     Example:
@@ -34,13 +34,13 @@ def report(runs: tuple[Path, ...], out: Path | None, numbers: Path | None) -> No
     """
     with one_sentence():
         from avtrain.evals.results import read_results
-        from avtrain.report.lines import lines_of
-        from avtrain.report.page import NOTE, as_markdown, write_numbers, write_report
+        from avtrain.report.lines import make_lines
+        from avtrain.report.page import NOTE, report_table, write_numbers, write_report
 
-        lines = lines_of(read_results(runs))
+        lines = make_lines(read_results(runs))
         if numbers is not None:
             write_numbers(lines, numbers)
         if out is not None:
             write_report(lines, runs, out)
-        click.echo(as_markdown(lines))
+        click.echo(report_table(lines))
         click.echo(NOTE, err=True)

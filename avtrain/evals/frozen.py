@@ -1,4 +1,4 @@
-"""Networks that are evaluated: those of a checkpoint, or random ones."""
+"""Frozen networks to evaluate: those of a checkpoint, or random ones."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ CALIBRATION_CLIPS = 512
 
 @dataclass(frozen=True)
 class Networks:
-    """Networks and features in evaluation mode, on ``device``. ``transformer``: whether there are
-    transformers that were trained; others are left out."""
+    """Networks and features in evaluation mode, on ``device``.
+
+    ``transformer``: whether transformers were trained; untrained ones are not used.
+    """
 
     model: AudioVisual
     features: Features
@@ -40,22 +42,23 @@ class Networks:
 
     @property
     def dim(self) -> int:
+        """Size D of the features."""
         return self.config.model.features
 
     @torch.no_grad()
     def video(self, batch: Batch) -> Tensor:
-        """Features (B, S, D) of the pictures."""
+        """Features (B, S, D) of the video."""
         return self.model.embed_video(batch.video_input(self.config.clip.size))
 
     @torch.no_grad()
     def audio(self, batch: Batch, matrices: Tensor | None = None) -> Tensor:
-        """Features (B, S, D) of the sound under ``matrices`` (by default the batch's own)."""
+        """Features (B, S, D) of the audio under ``matrices`` (default: the batch's own)."""
         matrices = batch.matrices if matrices is None else matrices
         return self.model.embed_audio(batch.audio_input(self.features, matrices))
 
     @torch.no_grad()
     def embeddings(self, video: Tensor, audio: Tensor, directions: Tensor) -> Embeddings:
-        """What pretraining compares, of length 1: of features (B, S, D) of pictures and sound."""
+        """Embeddings of length 1 that pretraining compares, from features (B, S, D)."""
         video, audio, directions = (part.to(self.device) for part in (video, audio, directions))
         across_views = self.config.across_views
         found = self.model.embeddings(video, audio, directions, across_views, self.transformer)
@@ -63,7 +66,7 @@ class Networks:
 
     @torch.no_grad()
     def predicted_audio(self, video: Tensor, directions: Tensor) -> Tensor:
-        """The sound's features as the views' pictures predict them; the pictures' own where no
+        """Audio features predicted from video features; the video features themselves if no
         transformer was trained."""
         if not self.transformer:
             return video
@@ -80,12 +83,12 @@ def load_networks(
     device: torch.device,
     workers: int,
 ) -> Networks:
-    """Those of a checkpoint, whose settings ``config`` holds; None: random ones of ``config``.
+    """Networks of a checkpoint, whose settings are ``config``; None: random networks of ``config``.
 
-    Random networks get statistics for their features and their batch normalisation from clips of
-    the training split: without them their activations would not even have a sensible scale, and a
-    comparison would be with broken networks. A checkpoint without statistics for its features
-    gets them in the same way. Raises TrainingError.
+    Random networks take the statistics of their features and of their batch normalisation from
+    clips of the training split: otherwise their activations would have no sensible scale, and the
+    comparison would be with broken networks. A checkpoint without statistics of its features gets
+    them in the same way. Raises TrainingError.
     """
     torch.manual_seed(seed)
     model, features = AudioVisual(config.model).to(device), Features(config.sound).to(device)
@@ -102,7 +105,7 @@ def load_networks(
         views = min(config.clip.views, len(first_info(train).views))
         clip = replace(config.clip, moments=1, views=views)
         fit_statistics(features, train, clip, seed)
-        batches = _some(train, replace(config, clip=clip), seed, device, workers)
+        batches = _calibration_batches(train, replace(config, clip=clip), seed, device, workers)
         calibrate_batch_norm(
             model,
             (
@@ -156,15 +159,15 @@ def describe_settings(config: Config, transformer: bool) -> Network:
     )
 
 
-def _some(
+def _calibration_batches(
     shards: ShardSet, config: Config, seed: int, device: torch.device, workers: int
 ) -> Iterator[Batch]:
     clips = Clips(shards, config.clip, config.sound, NO_AUGMENTATION, seed)
     plan = Plan(shards, seed, config.batch_size)
-    left = CALIBRATION_CLIPS
-    pin, unread = device.type == "cuda", Unreadable.in_split(shards)
-    for _, batch in load(clips, plan, range(1), 0, workers, pin, unreadable=unread):
+    remaining = CALIBRATION_CLIPS
+    pin, unreadable = device.type == "cuda", Unreadable.in_split(shards)
+    for _, batch in load(clips, plan, range(1), 0, workers, pin, unreadable=unreadable):
         yield batch.to(device)
-        left -= len(batch.index)
-        if left <= 0:
+        remaining -= len(batch.index)
+        if remaining <= 0:
             break

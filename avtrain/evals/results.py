@@ -14,14 +14,14 @@ from shards.files import dump_json, write_atomic
 
 UNTRAINED = "untrained"
 LEARNED_FROM = "test_sources_learned_from"
-"""Among the details: how many of the test's recordings the classifier or head has learned from."""
+"""Key in the details: number of the test's sources that are in the training split too."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number with its 95 % interval (None where there is only one source) and what guessing
-    gives (None where that has no number). Shares are 0 to 1 and have the unit ``%``; others are
-    shown as they are."""
+    """A value with its 95 % interval (None with only one source) and the value of guessing,
+    ``chance`` (None if it has none). Shares are 0 to 1 with the unit ``%``; ``better`` is
+    ``higher`` or ``lower``."""
 
     value: float
     interval_95: tuple[float, float] | None
@@ -32,11 +32,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Network:
-    """What was evaluated: ``pretraining`` in words (none for random networks), and how.
+    """Record of the evaluated networks. ``pretraining`` is ``none`` for random networks.
 
-    ``seed`` is that of the pretraining, or of the random networks; ``settings`` the `digest` of all
-    the pretraining's other settings and ``weights`` the SHA-256 of its weights, empty for random
-    ones.
+    ``seed`` is that of the pretraining, or of the random networks. ``settings`` is the
+    `Config.digest` of the pretraining, and ``weights`` the SHA-256 of its weights; both are empty
+    for random networks.
     """
 
     pretraining: str
@@ -56,12 +56,12 @@ class Network:
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluation. The first metric is the one that tables show first.
+    """Result of one evaluation. The first metric is the one that summaries show.
 
-    ``test`` says, beside the task, the views and the set, what test it is (its splits, what a
-    classifier was trained on and how, …): only results of one test compare. ``details`` hold what
-    else is worth keeping, ``left_out`` what is wrong with clips that could not be read, which the
-    test (or the training before it) was made without."""
+    ``test`` defines the test together with the task, the views and the set (its splits, the
+    training of a classifier, …): only results of the same test compare. ``left_out`` are sentences
+    about unreadable clips, which test and training left out.
+    """
 
     task: str
     network: Network
@@ -77,11 +77,11 @@ class Result:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of its file, without the ending."""
         return file_name(self.task, self.network.checkpoint)
 
     def write(self, out: Path) -> Path:
-        """Atomically, in place of an earlier one."""
+        """Write the file atomically, replacing an earlier one, and return its path."""
         out.mkdir(parents=True, exist_ok=True)
         path = result_path(out, self.name)
         write_atomic(path, dump_json(asdict(self), indent=2))
@@ -89,7 +89,7 @@ class Result:
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        """Raises TrainingError for a file that is no result."""
+        """Read a file; raises TrainingError if it is no result."""
         try:
             content = json.loads(path.read_bytes())
             metrics = {name: _metric(value) for name, value in content["metrics"].items()}
@@ -102,11 +102,12 @@ class Result:
 
 
 def file_name(task: str, checkpoint: object | None) -> str:
-    """The task, and whether the networks were random."""
+    """Name of a result's file without the ending: the task, and whether networks were random."""
     return f"{task}-{UNTRAINED}" if checkpoint is None else task
 
 
 def result_path(out: Path, name: str) -> Path:
+    """Path of the result ``name``, see `file_name`."""
     return out / f"{name}{RESULT_ENDING}"
 
 
@@ -116,9 +117,9 @@ def _metric(content: dict[str, Any]) -> Metric:
 
 
 def read_results(runs: Sequence[Path]) -> list[Result]:
-    """The results that evaluations left in these folders, and in folders in them.
+    """All results in these folders and their subfolders.
 
-    Raises TrainingError for a folder without one, or with a damaged one.
+    Raises TrainingError for a folder without a result, or with a damaged one.
     """
     results: list[Result] = []
     for run in runs:

@@ -18,7 +18,7 @@ from avtrain.config import Config
 from avtrain.errors import TrainingError
 from avtrain.evals.frozen import describe_settings
 from avtrain.evals.tables import name_network
-from avtrain.report.lines import Line, order_of
+from avtrain.report.lines import Line, network_order
 from avtrain.run_folder import CONFIG, FIRST_STAGE, LOG
 from shards.files import atomic_file
 
@@ -137,7 +137,7 @@ def _networks(lines: Sequence[Line]) -> dict[tuple[Any, ...], str]:
 
 
 def _row(line: Line) -> tuple[Any, ...]:
-    return (*order_of(line), line.name.label)
+    return (*network_order(line), line.name.label)
 
 
 def _results_inches(lines: Sequence[Line]) -> float:

@@ -15,16 +15,16 @@ from avtrain.evals.results import Network, Result
 from avtrain.evals.tables import NetworkName, name_network
 
 Interval = tuple[float, float]
-# Student's t beyond which 2.5 % lie, for 1, 2, … degrees of freedom: of few seeds the interval is
-# much wider than a normal distribution's.
+# 97.5th percentile of Student's t for 1, 2, … degrees of freedom: for few seeds the interval is
+# much wider than that of a normal distribution.
 _T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 _T_975_BEYOND = 2.2
 
 
 @dataclass(frozen=True)
 class Line:
-    """One metric of one network in one test, over all its seeds; ``first``: it is the task's first
-    metric. ``mark`` and ``variant`` tell apart networks and tests that look the same otherwise."""
+    """One metric of one network in one test, over all its seeds. ``first``: the first metric of the
+    task. ``mark`` and ``variant`` tell apart networks and tests with otherwise equal names."""
 
     task: str
     variant: str
@@ -43,6 +43,7 @@ class Line:
 
     @property
     def mean(self) -> float:
+        """Mean over the seeds."""
         return float(np.mean(list(self.by_seed.values())))
 
     @property
@@ -52,6 +53,7 @@ class Line:
 
     @property
     def untrained(self) -> bool:
+        """Whether the networks are random."""
         return self.network.checkpoint is None
 
     @property
@@ -60,6 +62,7 @@ class Line:
         return name_network(self.network, self.mark)
 
     def to_dict(self) -> dict[str, Any]:
+        """All fields and what follows from them, for JSON."""
         return asdict(self) | {
             "mean": self.mean,
             "seeds": len(self.by_seed),
@@ -69,7 +72,7 @@ class Line:
 
 
 def over_seeds(values: Sequence[float]) -> Interval | None:
-    """The 95 % interval of the mean from three values on, the range of two, None for one."""
+    """95 % interval of the mean from three values on, the range of two, None for one."""
     count = len(values)
     if count < 3:
         return (min(values), max(values)) if count == 2 else None
@@ -79,38 +82,41 @@ def over_seeds(values: Sequence[float]) -> Interval | None:
     return mean - half, mean + half
 
 
-def lines_of(results: Sequence[Result]) -> list[Line]:
-    """By task, views, metric and network. Results of one seed twice (as of random networks, which
-    stand beside every checkpoint) count once, with their mean."""
-    results = _with_their_transformers(results)
+def make_lines(results: Sequence[Result]) -> list[Line]:
+    """Lines sorted by task, views, test, metric and network.
+
+    Several results of the same seed count once, with their mean: random networks are evaluated
+    beside every checkpoint.
+    """
+    results = _restore_transformers(results)
     groups: defaultdict[tuple[Any, ...], list[Result]] = defaultdict(list)
     for result in results:
         test = (result.task, result.views, result.data, json.dumps(result.test, sort_keys=True))
-        groups[_network(result), test].append(result)
+        groups[_network_key(result.network), test].append(result)
     marks = _marks(result.network for result in results)
     tests: defaultdict[tuple[str, int], list[tuple[Any, ...]]] = defaultdict(list)
     for _, test in groups:
         if test not in tests[test[:2]]:
             tests[test[:2]].append(test)
     lines = [
-        _line(group, name, marks[network], _said(test, tests[test[:2]]))
+        _line(group, name, marks[network], _describe_test(test, tests[test[:2]]))
         for (network, test), group in groups.items()
         for name in group[0].metrics
     ]
-    places: dict[tuple[str, str], int] = {}
+    order: dict[tuple[str, str], int] = {}
     for line in lines:
-        places.setdefault((line.task, line.metric), len(places))
+        order.setdefault((line.task, line.metric), len(order))
     return sorted(
         lines,
         key=lambda line: (
-            *(line.task, line.views, line.variant, places[line.task, line.metric]),
-            *order_of(line),
+            *(line.task, line.views, line.variant, order[line.task, line.metric]),
+            *network_order(line),
         ),
     )
 
 
-def order_of(line: Line) -> tuple[Any, ...]:
-    """Random networks, AVC, AVTS, AVSA, curricula."""
+def network_order(line: Line) -> tuple[Any, ...]:
+    """Sort key of the network: random networks, AVC, AVTS, AVSA, curricula."""
     network = line.network
     first = network.pretraining.replace(",", "").split()[0]
     known = ("none", "AVC", "AVTS", "AVSA")
@@ -120,8 +126,9 @@ def order_of(line: Line) -> tuple[Any, ...]:
     return rank, network.pretraining, features, transformer, network.steps, line.mark
 
 
-def _with_their_transformers(results: Sequence[Result]) -> list[Result]:
-    """A test may leave out a network's transformers; it is the same network in all tests."""
+def _restore_transformers(results: Sequence[Result]) -> list[Result]:
+    """Results whose networks have transformers wherever other results of the same settings have:
+    some tests do not use them, and it is the same network all the same."""
     trained = {result.network.settings for result in results if result.network.transformer} - {""}
     return [
         replace(result, network=replace(result.network, transformer=True))
@@ -131,15 +138,13 @@ def _with_their_transformers(results: Sequence[Result]) -> list[Result]:
     ]
 
 
-def _network(result: Result) -> tuple[Network, bool]:
-    """Equal for networks that differ in the seed alone."""
-    return _unseeded(result.network), result.network.checkpoint is not None
-
-
-def _unseeded(network: Network) -> Network:
+def _network_key(network: Network) -> tuple[Network, bool]:
+    """Equal for networks that differ only in their seed."""
+    trained = network.checkpoint is not None
     network = replace(network, seed=0, checkpoint=None, weights="")
-    # Nothing of transformers matters where there are none.
-    return network if network.transformer else replace(network, positions="none", norm_first=False)
+    if not network.transformer:  # their settings do not matter then
+        network = replace(network, positions="none", norm_first=False)
+    return network, trained
 
 
 def _marks(networks: Iterable[Network]) -> dict[tuple[Network, bool], str]:
@@ -147,23 +152,22 @@ def _marks(networks: Iterable[Network]) -> dict[tuple[Network, bool], str]:
     have the same name."""
     alike: defaultdict[NetworkName, dict[tuple[Network, bool], str]] = defaultdict(dict)
     for network in sorted(networks, key=lambda network: network.seed):
-        trained = network.checkpoint
-        folder = f"preset {network.preset}" if trained is None else str(Path(trained).parent)
-        kind = (_unseeded(network), trained is not None)
-        alike[name_network(network)].setdefault(kind, folder)
+        path = network.checkpoint
+        folder = f"preset {network.preset}" if path is None else str(Path(path).parent)
+        alike[name_network(network)].setdefault(_network_key(network), folder)
     return {
-        kind: folder if len(kinds) > 1 else ""
-        for kinds in alike.values()
-        for kind, folder in kinds.items()
+        key: folder if len(folders) > 1 else ""
+        for folders in alike.values()
+        for key, folder in folders.items()
     }
 
 
-def _said(test: tuple[Any, ...], tests: list[tuple[Any, ...]]) -> str:
-    """What tells a test from others of its task and views: its set, and what else differs."""
+def _describe_test(test: tuple[Any, ...], tests: list[tuple[Any, ...]]) -> str:
+    """Words that tell a test from others of its task and views: its set, and other differences."""
     words = []
     if len({data for _, _, data, _ in tests}) > 1:
         words.append(f"set {test[2][:8]}")
-    settings = [_flat(json.loads(setting)) for _, _, _, setting in tests]
+    settings = [_flatten(json.loads(setting)) for _, _, _, setting in tests]
     names = dict.fromkeys(name for setting in settings for name in setting)
     mine = settings[tests.index(test)]
     for name in names:
@@ -172,11 +176,11 @@ def _said(test: tuple[Any, ...], tests: list[tuple[Any, ...]]) -> str:
     return ", ".join(words)
 
 
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """By the last names of all that is in them."""
+def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
+    """All values in nested settings, by their last names."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        flat |= _flat(value) if isinstance(value, dict) else {name.replace("_", " "): value}
+        flat |= _flatten(value) if isinstance(value, dict) else {name.replace("_", " "): value}
     return flat
 
 

@@ -1,4 +1,4 @@
-"""The report that is written: a page with a table, its numbers as JSON, and a figure."""
+"""A report: a page with a table, its numbers as JSON, and a figure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from shards.files import dump_json, write_atomic
 PAGE, NUMBERS, FIGURES = "report.md", "report.json", "report.png"
 NOTE = """\
 `over sources`: the 95 % interval by bootstrap over the test recordings, its ends averaged over the
-seeds; it says how much the choice of recordings matters. `over seeds`: the 95 % interval of the
-mean by Student's t from three seeds on, the range of two; it says how much the pretraining's luck
-matters. Neither holds the other."""
+seeds; it shows how much the choice of recordings matters. `over seeds`: the 95 % interval of the
+mean by Student's t from three seeds on, the range for two; it shows how much the random seed of the
+pretraining matters. Neither includes the other."""
 
 
-def as_markdown(lines: Sequence[Line]) -> str:
-    """The table."""
+def report_table(lines: Sequence[Line]) -> str:
+    """Markdown table with one row per line."""
     return markdown([_cells(line) for line in lines])
 
 
@@ -36,7 +36,7 @@ def _cells(line: Line) -> dict[str, str]:
 
 
 def value_cells(line: Line) -> dict[str, str]:
-    """The columns of the mean, its intervals and the number of seeds."""
+    """Columns of the mean, its intervals and the number of seeds."""
     seeds = format_interval(line.over_seeds, line.unit)
     return {
         "mean": format_value(line.mean, line.unit),
@@ -47,20 +47,20 @@ def value_cells(line: Line) -> dict[str, str]:
 
 
 def write_numbers(lines: Sequence[Line], path: Path) -> None:
-    """The lines with all their numbers, as JSON."""
+    """Write the lines with all their numbers, as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, dump_json({"lines": [line.to_dict() for line in lines]}, indent=2))
 
 
 def write_report(lines: Sequence[Line], runs: Sequence[Path], out: Path) -> None:
-    """The table, its numbers, and a page of figures with the runs' training curves.
+    """Write table, numbers, and a figure of the results with the training curves of the runs.
 
     Raises TrainingError for a log that cannot be read.
     """
-    from avtrain.report.figures import draw_report, read_trainings  # they import matplotlib, torch
+    from avtrain.report.figures import draw_report, read_trainings  # slow: PyTorch
 
     trainings = read_trainings(runs)
     write_numbers(lines, out / NUMBERS)
     draw_report(lines, trainings, out / FIGURES)
-    text = f"# Results\n\n{as_markdown(lines)}\n\n{NOTE}\n\n![Results and training]({FIGURES})\n"
+    text = f"# Results\n\n{report_table(lines)}\n\n{NOTE}\n\n![Results and training]({FIGURES})\n"
     write_atomic(out / PAGE, text.encode())

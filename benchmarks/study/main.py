@@ -207,11 +207,11 @@ def _report(
     # These import torch, which takes seconds.
     from avtrain.evals.results import read_results
     from avtrain.report.figures import read_trainings
-    from avtrain.report.lines import lines_of
+    from avtrain.report.lines import make_lines
     from benchmarks.study.page import write_page
 
     facts = _facts(study, out, missing, len(all_jobs), len(unfinished))
-    lines = lines_of(read_results(results))
+    lines = make_lines(read_results(results))
     write_page(page, lines, read_trainings(trained), out / "world", facts)
     print(f"{page} and {out / 'report'} are written")
     return {}

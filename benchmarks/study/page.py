@@ -14,7 +14,7 @@ import numpy as np
 from avprep.world.scene import CLIPS_PER_PLACE, DURATION_S, KINDS, VARIATION
 from avtrain.evals.tables import format_value, markdown
 from avtrain.report.figures import Training, draw_curves, draw_results
-from avtrain.report.lines import Line, order_of
+from avtrain.report.lines import Line, network_order
 from avtrain.report.page import NOTE, value_cells
 from benchmarks.study.claims import CLAIMS, SECOND_METRIC, compare
 from shards.files import write_atomic
@@ -135,7 +135,8 @@ _COLUMNS: dict[tuple[str | int, ...], str] = {
 def summary(lines: Sequence[Line]) -> str:
     """Markdown with one row per kind of network: the mean over its seeds and, from three seeds on,
     its 95 % interval; else the number of seeds."""
-    shown = {(order_of(line), _column(line)): line for line in lines if _column(line) in _COLUMNS}
+    in_summary = [line for line in lines if _column(line) in _COLUMNS]
+    shown = {(network_order(line), _column(line)): line for line in in_summary}
     measured = {column for _, column in shown}
     columns = {key: title for key, title in _COLUMNS.items() if key in measured}
     rows = []

@@ -20,7 +20,7 @@ from avprep.world.write import clip_truth
 from avtrain.evals.results import Result, read_results
 from avtrain.pretrain.run_log import read_log
 from avtrain.report.figures import read_trainings
-from avtrain.report.lines import lines_of
+from avtrain.report.lines import make_lines
 from benchmarks.study import main as study
 from benchmarks.study.archive import read_archive, write_archive
 from benchmarks.study.claims import CLAIMS, HOLDS, REVERSED, UNDECIDED, compare, findings_of
@@ -58,7 +58,7 @@ def accuracy(pretraining: str, features: str, transformer: bool, views: int) -> 
 
 
 def test_verdicts_follow_the_numbers() -> None:
-    lines = lines_of(grid(accuracy))
+    lines = make_lines(grid(accuracy))
     verdicts = {
         claim.words: {finding.task: finding.verdict for finding in findings_of(claim, lines)}
         for claim in CLAIMS
@@ -79,7 +79,7 @@ def test_verdicts_follow_the_numbers() -> None:
     curriculum = "a curriculum (AVC first) beats AVSA alone"
     assert set(verdicts[curriculum].values()) == {UNDECIDED}
     # Differences over one or two seeds decide nothing, however large they are.
-    few = lines_of(grid(accuracy, seeds=2))
+    few = make_lines(grid(accuracy, seeds=2))
     assert {finding.verdict for finding in findings_of(CLAIMS[0], few)} == {UNDECIDED}
 
 
@@ -91,7 +91,7 @@ def test_a_curriculum_is_compared_with_avc() -> None:
     words = "AVC followed by AVSA, 1.5 times as many steps, beats AVC"
     claim = next(claim for claim in CLAIMS if claim.words == words)
     for value, verdict in ((accuracy, HOLDS), (worse, REVERSED)):
-        findings = findings_of(claim, lines_of(grid(value)))
+        findings = findings_of(claim, make_lines(grid(value)))
         assert {finding.verdict for finding in findings} == {verdict}
 
 
@@ -101,7 +101,7 @@ def test_a_lower_error_counts_as_better() -> None:
         for seed in range(3)
         for one in (result("AVSA", 0.7 + 0.01 * seed, seed), result("AVC", 0.6, seed))
     ]
-    (finding,) = findings_of(CLAIMS[0], lines_of(pairs))
+    (finding,) = findings_of(CLAIMS[0], make_lines(pairs))
     assert finding.verdict == HOLDS
     assert finding.settings[0].by_seed[0] == pytest.approx(9)
 
@@ -117,7 +117,7 @@ def test_the_error_for_a_single_source_has_a_verdict_of_its_own() -> None:
             metrics = {"mean error": error, single: error_of_one}
             pairs.append(replace(result(name, 0.5, seed), task="localization", metrics=metrics))
     findings = {
-        finding.task: finding.verdict for finding in findings_of(CLAIMS[0], lines_of(pairs))
+        finding.task: finding.verdict for finding in findings_of(CLAIMS[0], make_lines(pairs))
     }
     assert findings == {
         "localization": REVERSED,
@@ -133,7 +133,7 @@ def test_segmentation_with_audio_is_compared_with_segmentation_without() -> None
         for seed in range(3)
     ]
     verdicts = {
-        claim.words: [finding.verdict for finding in findings_of(claim, lines_of(results))]
+        claim.words: [finding.verdict for finding in findings_of(claim, make_lines(results))]
         for claim in CLAIMS
     }
     assert verdicts["the view's audio improves segmentation"] == [REVERSED]
@@ -151,16 +151,16 @@ def test_the_summary_shows_means_with_intervals_or_the_number_of_seeds() -> None
         for name, by_seed in values.items()
         for seed, value in enumerate(by_seed)
     ]
-    text = summary(lines_of(results))
+    text = summary(make_lines(results))
     assert text.count("62.0 (57.0 to 67.0)") == 1
     assert re.search(r"\| chance .* 50.0 +\|$", text)
     results = [one for one in results if one.network.seed < 2]
-    assert "61.0 (n=2)" in summary(lines_of(results))
+    assert "61.0 (n=2)" in summary(make_lines(results))
 
 
 def test_the_page_begins_with_the_command_and_the_summary(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
-    write_page(page, lines_of([result("AVC", 0.6)]), [], tmp_path / "none", FACTS)
+    write_page(page, make_lines([result("AVC", 0.6)]), [], tmp_path / "none", FACTS)
     text = page.read_text()
     assert re.match(r"# Results\n\n```bash\nmake study ", text)
     assert "60.0 (n=1)" in text
@@ -178,7 +178,7 @@ def test_the_page_holds_all_results_and_verdicts(tmp_path: Path) -> None:
     run = write_log(tmp_path / "run")
     (run / "log.jsonl").write_text((run / "log.jsonl").read_text().removesuffix('{"st'))
     facts = {**FACTS, "clips": "8"}
-    write_page(page, lines_of(grid(accuracy)), read_trainings([run]), tmp_path / "world", facts)
+    write_page(page, make_lines(grid(accuracy)), read_trainings([run]), tmp_path / "world", facts)
     text = page.read_text()
     for name in ("study-results.png", "study-curves.png"):
         assert f"]({name})" in text
@@ -189,7 +189,7 @@ def test_the_page_holds_all_results_and_verdicts(tmp_path: Path) -> None:
     assert "| places" in text
     assert re.search(r"\| AVSA beats AVC +\| localization .*\*\*holds\*\*", text)
     # With the numbers the other way round, the verdict is the opposite.
-    write_page(page, lines_of(grid(lambda *a: 1 - accuracy(*a))), [], tmp_path / "none", facts)
+    write_page(page, make_lines(grid(lambda *a: 1 - accuracy(*a))), [], tmp_path / "none", facts)
     text = page.read_text()
     assert re.search(r"\| AVSA beats AVC +\| localization .*\*\*reversed\*\*", text)
 
@@ -333,7 +333,8 @@ def test_the_archive_of_the_page_continues_and_gives_the_tables_of_the_page(
     for job in made:  # these settings are what a continued study compares
         record = json.loads((tmp_path / f"jobs/{job.name}.json").read_bytes())
         assert record["settings"] == records.settings(job), job.name
-    lines = lines_of(read_results([job.output for job in made if job.kind.startswith("eval ")]))
+    outputs = [job.output for job in made if job.kind.startswith("eval ")]
+    lines = make_lines(read_results(outputs))
     page = (ROOT / "docs/results.md").read_text()
     assert summary(lines) in page
     assert compare(CLAIMS, lines) in page

@@ -238,6 +238,42 @@ def test_a_killed_run_goes_on_to_the_same_result(
     assert results(tmp_path / "other") == results(tmp_path / "fresh")
 
 
+SETTINGS_BEFORE = (
+    "[('clip', {'views': 4, 'moments': 1, 'margin_s': 0.5, 'frames': 4, 'fps': 8.0, 'size': 32}), "
+    "('data', 'SET'), ('fold', ['fold 1', TRAIN, TEST]), "
+    "('networks', {'pretraining': 'none', 'steps': 0, 'features': 'log-mel', 'audio': 'foa', "
+    "'transformer': False, 'positions': 'none', 'checkpoint': None, 'data': None, "
+    "'preset': 'tiny', 'seed': 0, 'settings': '', 'weights': '', 'norm_first': False}), "
+    "('protocol', {'name': 'tiny', 'probe': True, 'epochs': 100, 'learning_rate': 0.01, "
+    "'milestones': (60, 80, 90), 'batch_size': 16, "
+    "'augment': {'jitter': (0.2, 0.2, 0.2, 0.0), 'volume': 0.0, 'mirror': False}, 'gamma': 0.3, "
+    "'dropout': 0.1, 'windows': 2, 'turns': 1, 'rounds': 8, 'smallest_part': None, "
+    "'middle': 1.0}), ('seed', 0)]"
+)
+"""Settings that the version before stored, see tests/avtrain/evals/test_progress.py."""
+
+
+def test_a_state_of_the_version_before_is_continued(root: Path, tmp_path: Path) -> None:
+    videos = LabelledSet(root)
+    (fold,) = videos.folds((1,), "train", "test")
+    settings = SETTINGS_BEFORE.replace("SET", videos.manifest.sha256)
+    settings = settings.replace("TRAIN", str(fold.train.tolist()))
+    state = {
+        "settings": settings.replace("TEST", str(fold.test.tolist())),
+        "left_out": [{}],
+        "positions": torch.from_numpy(fold.test),
+        "windows": torch.zeros(len(fold.test), 2, dtype=torch.int64),
+        "videos": torch.from_numpy(videos.labels[fold.test]),
+    }
+    torch.save(state, tmp_path / "action-probe-untrained-fold1.part")
+    given = ["--checkpoint", "untrained", "--out", tmp_path, "--probe", "--folds", 1]
+    result = run(avtrain, "eval", "action", root, *given, "--windows", 2, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    written = Result.read(tmp_path / "action-probe-untrained.result.json")
+    values = [written.metrics[name].value for name in ("Video@1", "Clip@1")]
+    assert values == pytest.approx([1.0, 0.1])
+
+
 def test_videos_that_cannot_be_read_are_left_out(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "set")
     keys = [damage(tmp_path / "set", 1, split, "mp4") for split in ("train", "test")]

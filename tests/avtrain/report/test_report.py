@@ -14,7 +14,7 @@ from avtrain.cli.main import main
 from avtrain.config import tiny, with_options
 from avtrain.evals.results import read_results
 from avtrain.report.figures import read_trainings
-from avtrain.report.lines import lines_of, over_seeds
+from avtrain.report.lines import make_lines, over_seeds
 from shards.files import dump_json
 from tests.support.made_results import result, write
 
@@ -61,7 +61,8 @@ def test_what_differs_in_more_than_the_seed_is_told_apart(tmp_path: Path) -> Non
     slow = [result("AVSA", 0.6, seed, settings="slow") for seed in (0, 1)]
     fast = [result("AVSA", 0.7, seed, settings="fast") for seed in (0, 1)]
     other_set = replace(result("AVC", 0.6), data="another")
-    lines = [line for line in lines_of([*slow, *fast, result("AVC", 0.6), other_set]) if line.first]
+    results = [*slow, *fast, result("AVC", 0.6), other_set]
+    lines = [line for line in make_lines(results) if line.first]
     assert [(line.mark, line.variant, len(line.by_seed)) for line in lines] == [
         ("", "set another", 1),
         ("", "set set", 1),
@@ -76,7 +77,7 @@ def test_different_tests_are_different_lines() -> None:
     two_folds = {"folds": ["fold 1", "fold 2"], "protocol": {"batch_size": 9, "epochs": 2}}
     more = replace(one, test=two_folds, metrics=one.metrics | {"fold 1": one.metrics["error"]})
     other = replace(one, test=two_folds | {"protocol": {"batch_size": 9, "epochs": 5}})
-    lines = [line for line in lines_of([one, more, other]) if line.first]
+    lines = [line for line in make_lines([one, more, other]) if line.first]
     assert [line.variant for line in lines] == [
         "windows -, folds ['fold 1', 'fold 2'], batch size 9, epochs 2",
         "windows -, folds ['fold 1', 'fold 2'], batch size 9, epochs 5",
@@ -97,7 +98,7 @@ def test_what_a_run_began_with_tells_it_apart() -> None:
 def test_a_test_without_the_transformers_is_of_the_same_network() -> None:
     with_it = result("AVSA", 0.7, transformer=True, settings="same")
     without = result("AVSA", 0.6, task="segmentation-none", settings="same")
-    assert {line.name.label for line in lines_of([with_it, without])} == {
+    assert {line.name.label for line in make_lines([with_it, without])} == {
         "AVSA: log-mel, transformer"
     }
 
@@ -107,7 +108,7 @@ def test_how_transformers_normalise_is_said() -> None:
     last = result("AVSA", 0.7, transformer=True)
     first = replace(last, network=replace(last.network, norm_first=True, settings="first"))
     without = replace(first, network=replace(first.network, transformer=False, settings="without"))
-    names = {line.name.label for line in lines_of([last, first, without])}
+    names = {line.name.label for line in make_lines([last, first, without])}
     transformer = "AVSA: log-mel, transformer"
     assert names == {"AVSA: log-mel", transformer, f"{transformer}, norm first"}
     config = with_options(tiny("avsa"), transformer=True)
