@@ -1,4 +1,4 @@
-"""The options of ``avprep build-shards``, and the build that they ask for."""
+"""The options of ``avprep build-shards``, checked and turned into those of a build."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _DEFAULT_VIEWS = 8
 
 @dataclass(frozen=True)
 class BuildShardsOptions:
-    """The options under their names on the command line, parsed but not yet checked together."""
+    """The options under their names on the command line, parsed but not yet checked together.
+
+    A test holds that names and types are those that click delivers.
+    """
 
     layout: str
     splits: Path | None
@@ -52,12 +55,12 @@ class BuildShardsOptions:
     scheduler: str | None
 
     def run(self) -> RunOptions:
-        """How the build is run. Raises UserError for options that exclude each other."""
+        """How to run the build. Raises UserError for options that exclude each other."""
         from avprep.build.options import RunOptions
 
         task = self._task()
         if task is not None and self.scheduler is not None:
-            raise UserError("--scheduler spreads the work by itself; leave out --task-index")
+            raise UserError("--scheduler distributes the work itself; leave out --task-index")
         return RunOptions(self.workers or cores(), task, self.append, self.scheduler)
 
     def lists(self) -> ListFiles:
@@ -72,11 +75,10 @@ class BuildShardsOptions:
         from avprep.sample.options import Cleaning, ClipOptions
 
         if self.size % 2:
-            raise UserError(f"--size {self.size} is odd; H.264 needs an even one")
+            raise UserError(f"--size {self.size} is odd; H.264 needs an even size")
         if self.audio != "foa" and self.audio_layout == "source":
             raise UserError(
-                f"--audio {self.audio} is another sound for each view; leave out "
-                "--audio-layout source"
+                f"--audio {self.audio} differs from view to view; leave out --audio-layout source"
             )
         clip = ClipOptions(
             views=self._viewpoints(),
@@ -112,7 +114,7 @@ class BuildShardsOptions:
         return views
 
     def _task(self) -> Task | None:
-        """The part of a job array to make: as given, else as Slurm says, else None."""
+        """The task given by options, otherwise by Slurm's variables; None without either."""
         from avprep.build.options import Task
 
         index, count = self.task_index, self.task_count

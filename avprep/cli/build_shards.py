@@ -1,4 +1,4 @@
-"""The commands of ``avprep`` that build shard sets."""
+"""``avprep build-shards`` and ``avprep merge``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:  # importing the build takes a while, which --help should not
     from avprep.build.build_shards import BuildResult
 
 _PATH = click.Path(path_type=Path)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
-def _angles(_: click.Context, __: click.Parameter, value: str) -> tuple[float, float]:
-    """One angle or MIN:MAX, in degrees."""
+def _parse_angles(_: click.Context, __: click.Parameter, value: str) -> tuple[float, float]:
+    """Parse one angle or MIN:MAX, in degrees."""
     from avprep.sphere.viewpoints import MAX_FOV_DEG
 
     try:
@@ -29,18 +30,17 @@ def _angles(_: click.Context, __: click.Parameter, value: str) -> tuple[float, f
         numbers *= 2
     if len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] <= MAX_FOV_DEG:
         raise click.BadParameter(
-            f"{value!r} is no angle or MIN:MAX of up to {MAX_FOV_DEG:g} degrees"
+            f"{value!r} is not an angle or MIN:MAX of at most {MAX_FOV_DEG:g} degrees"
         )
     return numbers[0], numbers[1]
 
 
-def _bytes(_: click.Context, __: click.Parameter, value: str) -> int:
-    """A size such as 256MB."""
+def _parse_size(_: click.Context, __: click.Parameter, value: str) -> int:
+    """Parse a size such as 256MB, in bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", value.strip(), re.IGNORECASE)
-    powers = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-    size = int(float(match[1]) * 1000 ** powers[match[2].upper()]) if match else 0
+    size = int(float(match[1]) * 1000 ** _POWERS[match[2].upper()]) if match else 0
     if size < 1:
-        raise click.BadParameter(f"{value!r} is no size such as 256MB")
+        raise click.BadParameter(f"{value!r} is not a size such as 256MB")
     return size
 
 
@@ -53,124 +53,150 @@ def _bytes(_: click.Context, __: click.Parameter, value: str) -> int:
     "--layout",
     default="auto",
     type=LAYOUTS,
-    help="How RAW is laid out; auto sees it by the folders and names.",
+    help="Layout of RAW; auto detects it by folder and file names.",
 )
 @click.option(
     "--splits",
     type=_PATH,
-    help="Folder of train.txt, test.txt, … with a recording a line, or of a data set's official "
-    "lists; by default those in RAW.",
+    help="Folder with train.txt, test.txt, …, which list one recording per line, or with a "
+    "dataset's official lists; by default those in RAW are used.",
 )
 @click.option(
     "--segments",
     type=_PATH,
     metavar="FILE",
-    help="Lines `ID t1,t2,…`: the seconds at which clips of 10 s begin in whole recordings; by "
+    help="Lines `ID t1,t2,…`: the seconds at which clips of 10 s start in whole recordings; by "
     "default segments.txt of YT-360.",
 )
-@click.option("--views", type=click.IntRange(1, 99), help="Viewpoints a clip.  [default: 8]")
+@click.option("--views", type=click.IntRange(1, 99), help="Viewpoints per clip.  [default: 8]")
 @click.option(
     "--viewpoints",
     default="random",
     metavar="random|grid|energy|FILE",
-    help="Drawn at random; even, round the horizon; half of them where the sound comes from; or a "
-    "JSON file of views.",
+    help="Random; evenly spaced on the horizon; half of them where sound comes from; or a JSON "
+    "file of views.",
 )
 @click.option(
     "--hfov",
-    callback=_angles,
+    callback=_parse_angles,
     default="25.5:90",
     metavar="MIN:MAX",
-    help="Horizontal field of view of views that are drawn, degrees; a grid takes the larger.",
+    help="Range of the horizontal field of view of random views, degrees; a grid uses MAX.",
 )
 @click.option(
     "--min-separation",
     type=click.FloatRange(0, 180),
     default=36.0,
-    help="Least arc between the centres of random views, degrees.",
+    help="Minimum angle between the centres of random views, degrees.",
 )
-@click.option("--size", type=click.IntRange(16, 2048), default=112, help="Crop size, pixels.")
-@click.option("--fps", type=click.FloatRange(0, 240, min_open=True), default=16.0)
-@click.option("--clip-duration", type=click.FloatRange(1, 600), default=10.0, help="Seconds.")
+@click.option(
+    "--size", type=click.IntRange(16, 2048), default=112, help="Height and width of crops, pixels."
+)
+@click.option(
+    "--fps", type=click.FloatRange(0, 240, min_open=True), default=16.0, help="Frames per second."
+)
+@click.option(
+    "--clip-duration", type=click.FloatRange(1, 600), default=10.0, help="Clip length, seconds."
+)
 @click.option("--sample-rate", type=click.IntRange(8000, 192000), default=24000, help="Hz.")
 @click.option(
     "--audio",
     type=click.Choice(("foa", "mono", "stereo")),
     default="foa",
-    help="Ambisonics turned to each view; or what a beam to it hears, or a pair of ears.",
+    help="Ambisonics; a mono beam towards each view; or stereo as heard by a pair of ears.",
 )
 @click.option(
     "--audio-layout",
     type=click.Choice(("rotated", "source")),
     default="rotated",
-    help="Sound of each view, or one unrotated sound a clip that readers rotate (much smaller).",
+    help="Rotated audio for each view; or one unrotated track per clip, which readers rotate (much "
+    "smaller).",
 )
 @click.option(
     "--foa-convention",
     type=FOA_CONVENTIONS,
     default="auto",
-    help="Order and weights of the ambisonic channels; auto asks each file.",
+    help="Order and normalization of the ambisonic channels; auto decides for each file.",
 )
 @click.option(
     "--projection",
     type=PROJECTIONS,
     default="auto",
-    help="How frames show the sphere; auto asks each file, and then its pixels.",
+    help="Projection of the sphere in frames; auto decides for each file, from pixels if need be.",
 )
 @click.option(
     "--stereo",
     type=STEREO_MODES,
     default="auto",
-    help="Where a frame holds two eyes' pictures, of which the left eye's is taken.",
+    help="Arrangement of the two eyes in a frame; the left eye is used.",
 )
 @click.option(
-    "--fisheye-fov", type=click.FloatRange(90, 280), default=180.0, help="Of its circle, degrees."
+    "--fisheye-fov",
+    type=click.FloatRange(90, 280),
+    default=180.0,
+    help="Angle across the fisheye circle, degrees.",
 )
 @click.option(
     "--drop-silent",
     type=click.FloatRange(-120, 0),
     metavar="DBFS",
-    help="Leave out clips with a lower level, e.g. -60.",
+    help="Drop clips with a lower level, e.g. -60.",
 )
 @click.option(
     "--drop-static",
     type=click.FloatRange(0, 255),
     metavar="LEVELS",
-    help="Leave out clips whose grey levels change less from second to second, e.g. 0.5.",
+    help="Drop clips whose grey levels change less from second to second, e.g. 0.5.",
 )
 @click.option(
     "--drop-mono",
     type=click.FloatRange(0, 0.75),
     metavar="SHARE",
-    help="Leave out clips with a smaller share of energy beside their main signal, e.g. 0.01.",
+    help="Drop clips with a smaller share of energy outside their main signal, e.g. 0.01.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one on each core.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
 @click.option(
-    "--shard-size", callback=_bytes, default="256MB", metavar="SIZE", help="About, for each shard."
+    "--shard-size",
+    callback=_parse_size,
+    default="256MB",
+    metavar="SIZE",
+    help="Approximate size of a shard.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of viewpoints and shards.")
 @click.option(
-    "--clip-timeout", type=click.FloatRange(1), default=600.0, help="Seconds to decode a clip."
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    help="Seed of random viewpoints and of the order of clips.",
 )
 @click.option(
-    "--append", is_flag=True, help="Add to a finished set what it does not hold yet; no rebuilding."
+    "--clip-timeout",
+    type=click.FloatRange(1),
+    default=600.0,
+    help="Time limit for decoding a clip, seconds.",
+)
+@click.option(
+    "--append", is_flag=True, help="Add new recordings to a finished set without rebuilding it."
 )
 @click.option(
     "--task-index",
     type=click.IntRange(0),
-    help="Make one part of the shards, in a job array.  [default: from Slurm]",
+    help="This task's number in a job array; it makes a part of the shards.  [default: from Slurm]",
 )
 @click.option(
-    "--task-count", type=click.IntRange(1), help="Parts of the job array.  [default: from Slurm]"
+    "--task-count",
+    type=click.IntRange(1),
+    help="Number of tasks in the job array.  [default: from Slurm]",
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers build.")
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers make the shards."
+)
 @click.pass_context
 def build_shards(ctx: click.Context, /, raw: Path, out: str, **given: Any) -> None:
-    """Make a shard set in --out of the 360° recordings in RAW.
+    """Build a shard set in --out from the 360° recordings in RAW.
 
-    An interrupted build is finished by the same command. Exit status 0: all went in; 1: some
-    recordings failed, OUT/failures.jsonl lists them, and the rest is complete; 2: nothing could
-    be built as asked.
+    Run the same command again to finish an interrupted build. Exit status 0: all recordings are in
+    the set; 1: some failed, OUT/failures.jsonl lists them, and the others are in the set; 2: the
+    set could not be built.
     """
     from avprep.build.build_shards import build_shards
 
@@ -178,36 +204,36 @@ def build_shards(ctx: click.Context, /, raw: Path, out: str, **given: Any) -> No
     run = options.run()
     if run.task is not None:
         click.echo(f"task {run.task.index} of {run.task.count}")
-    _report(ctx, out, build_shards(raw, out, options.build_options(), options.lists(), run))
+    _show_result(ctx, out, build_shards(raw, out, options.build_options(), options.lists(), run))
 
 
 @click.command(epilog="Example: avprep merge shards")
 @click.argument("out", metavar="DIR")
 @click.pass_context
 def merge(ctx: click.Context, out: str) -> None:
-    """End a build by a job array: write DIR's manifest once all its tasks are done.
+    """Finish a job array's build: write DIR's manifest after all tasks are done.
 
-    The last task does so by itself; this is for a last task that was killed.
+    The last task does this itself; use this command if it was killed.
     """
     from avprep.build.build_shards import merge
 
-    _report(ctx, out, merge(out))
+    _show_result(ctx, out, merge(out))
 
 
-def _report(ctx: click.Context, out: str, result: BuildResult) -> None:
+def _show_result(ctx: click.Context, out: str, result: BuildResult) -> None:
     from avprep.build.finish import DROPPED_NAME, FAILURES_NAME
     from shards.folders import open_folder
 
     folder = open_folder(out)
     if result.manifest is None:
         click.echo(
-            f"{result.missing} shards of other tasks are missing; the last task ends the set"
+            f"{result.missing} shards of other tasks are missing; the last task finishes the set"
         )
     else:
         if result.was_complete:
-            click.echo(f"{folder} is complete already")
+            click.echo(f"{folder} is already complete")
             if result.failures:
-                click.echo("(--append takes in recordings that were mended since)")
+                click.echo("(--append adds recordings that were repaired since)")
         for split, shards in result.manifest.splits.items():
             clips = sum(len(shard.keys) for shard in shards)
             sources = len({source for shard in shards for source in shard.sources})

@@ -1,4 +1,4 @@
-"""What several commands let their users choose, and what they choose themselves."""
+"""Choices and defaults that several commands share."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ STEREO_MODES = click.Choice(("auto", "mono", "top-bottom", "left-right"))
 
 
 def cores() -> int:
-    """Cores that this process may use, which on a cluster are fewer than the node has."""
+    """Number of cores that this process may use; on a cluster, fewer than the node has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,20 +14,22 @@ DEFAULT_CLIPS = 40
 @click.command(epilog="Example: avprep demo world --clips 24")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--clips", type=int, help="Clips of 10 s; four are of one place.  [default: 40; 360 videos]"
+    "--clips",
+    type=int,
+    help="Number of 10 s clips, four per place, or of videos.  [default: 40; 360 videos]",
 )
-@click.option("--seed", default=0, help="The same seed makes the same files.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one on each core.")
+@click.option("--seed", default=0, help="The same seed gives the same files.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
 @click.option(
     "--actions",
     is_flag=True,
-    help="Ordinary videos of ten actions instead, labelled as UCF101, for `avtrain eval action`.",
+    help="Write ordinary videos of ten actions, in UCF101's layout, for `avtrain eval action`.",
 )
 def demo(out: Path, clips: int | None, seed: int, workers: int | None, actions: bool) -> None:
-    """Write a generated world of 360° videos with ambisonics, and its ground truth, to OUT.
+    """Generate 360° videos with ambisonics and ground truth in OUT.
 
-    With --actions: videos of 2 to 4 s in the layout of UCF101, with the lists of three folds, in
-    which an object of any kind blinks, bounces, circles, crosses, grows, shakes, spins or swings.
+    With --actions: videos of 2 to 4 s in UCF101's layout, with lists of three folds, in which an
+    object of any kind blinks, bounces, circles, crosses, grows, shakes, spins or swings.
     """
     if actions:
         from avprep.world.write_actions import DEFAULT_VIDEOS, make_actions

@@ -1,4 +1,4 @@
-"""The commands of ``avprep`` that look: at recordings and at shard sets."""
+"""``avprep inspect``, ``info``, ``verify`` and ``preview``: look at recordings and shard sets."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _PATH = click.Path(path_type=Path)
 
 @click.command(epilog="Example: avprep inspect /raw --picture where.png")
 @click.argument("paths", nargs=-1, required=True, type=_PATH)
-@click.option("--json", "as_json", is_flag=True, help="A JSON list instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of text.")
 @click.option(
     "--picture",
     type=_PATH,
     metavar="FILE.png",
-    help="Draw the first video's frame with its sound's energy over it.",
+    help="Draw a frame of the first video with the energy of its audio over it.",
 )
-@click.option("--sound", type=_PATH, help="With --picture: the file that holds the sound.")
+@click.option("--sound", type=_PATH, help="With --picture: the file that holds the audio.")
 @click.option("--foa-convention", type=FOA_CONVENTIONS, default="auto", help="As in build-shards.")
 @click.option("--projection", type=PROJECTIONS, default="auto", help="As in build-shards.")
 @click.option("--stereo", type=STEREO_MODES, default="auto", help="As in build-shards.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one on each core.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
 def inspect(
     paths: tuple[Path, ...],
     as_json: bool,
@@ -36,7 +36,7 @@ def inspect(
     stereo: str,
     workers: int | None,
 ) -> None:
-    """What each file is, how it will be read and why, and what is suspicious about it."""
+    """Show what each file holds, how and why it will be read so, and what is suspicious."""
     from avprep.errors import ClipError, UserError
     from avprep.formats.decide import FormatOverrides, decide_audio_format, decide_video_format
     from avprep.look import inspect as inspection
@@ -57,24 +57,25 @@ def inspect(
     if video is None:
         raise UserError("--picture needs a video among the files")
     try:
-        media, heard = probe(video), probe(sound or video)
-        if media.video is None or heard.audio is None:
-            raise ClipError(f"{(sound or video).name} has no sound")
-        seen = decide_video_format(video, media.video, media.duration_s, overrides)
-        of = decide_audio_format(sound or video, heard.audio, overrides)
-        field = inspection.read_field_excerpt(sound or video, heard, of)
+        audio = sound or video
+        media, audio_media = probe(video), probe(audio)
+        if media.video is None or audio_media.audio is None:
+            raise ClipError(f"{audio.name} has no audio track")
+        video_format = decide_video_format(video, media.video, media.duration_s, overrides)
+        audio_format = decide_audio_format(audio, audio_media.audio, overrides)
+        field = inspection.read_field_excerpt(audio, audio_media, audio_format)
     except ClipError as error:
-        raise UserError(f"{error}; --sound names another file with its sound") from None
-    frame = read_full_frame(video, media.duration_s / 2, seen)
-    said = draw_recording(picture, video.name, frame, field, heard.audio.sample_rate)
-    click.echo(said, err=as_json)
+        raise UserError(f"{error}; name the file with its audio with --sound") from None
+    frame = read_full_frame(video, media.duration_s / 2, video_format)
+    sample_rate = audio_media.audio.sample_rate
+    click.echo(draw_recording(picture, video.name, frame, field, sample_rate), err=as_json)
 
 
 @click.command(epilog="Example: avprep info shards")
 @click.argument("shards", metavar="DIR")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def info(shards: str, as_json: bool) -> None:
-    """What a shard set holds: clips, hours, bytes, views, options, and leaks between splits."""
+    """Show what a shard set holds: clips, hours, bytes, views, options, leaks between splits."""
     from avprep.look.info import as_text, describe_set
 
     value = describe_set(shards)
@@ -83,13 +84,13 @@ def info(shards: str, as_json: bool) -> None:
 
 @click.command(epilog="Example: avprep verify shards --quick")
 @click.argument("shards", metavar="DIR")
-@click.option("--quick", is_flag=True, help="Hashes only.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one on each core.")
+@click.option("--quick", is_flag=True, help="Check hashes only.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
 @click.pass_context
 def verify(ctx: click.Context, shards: str, quick: bool, workers: int | None) -> None:
-    """Check a shard set: hashes, structure, and that every sample decodes and agrees with its JSON.
+    """Check a shard set: hashes, structure, and that each sample decodes and matches its JSON.
 
-    Names shard, sample and member of each fault. Exit status 1 if there are any.
+    Prints shard, sample and member of each fault. Exit status 1 if there are any.
     """
     from avprep.look.verify import verify_set
 
@@ -101,7 +102,7 @@ def verify(ctx: click.Context, shards: str, quick: bool, workers: int | None) ->
         ctx.exit(1)
 
 
-# Unknown options are taken for keys: ids of YouTube may begin with a dash.
+# Unknown options are read as keys: YouTube ids may begin with a dash.
 @click.command(
     epilog="Example: avprep preview shards --raw /raw --out clip.png",
     context_settings={"ignore_unknown_options": True},
@@ -109,10 +110,12 @@ def verify(ctx: click.Context, shards: str, quick: bool, workers: int | None) ->
 @click.argument("shards")
 @click.argument("key", required=False)
 @click.option("--out", type=_PATH, default=Path("preview.png"), help="PNG file to write.")
-@click.option("--raw", type=_PATH, help="Folder the set was built from: shows its whole frame.")
-@click.option("--at", "at_s", type=click.FloatRange(0), default=0.0, help="Second of the clip.")
+@click.option("--raw", type=_PATH, help="Folder the set was built from, to draw the whole frame.")
+@click.option(
+    "--at", "at_s", type=click.FloatRange(0), default=0.0, help="Time in the clip, seconds."
+)
 def preview(shards: str, key: str | None, out: Path, raw: Path | None, at_s: float) -> None:
-    """Draw the clip KEY (by default the first) of a shard set: views, sound and its directions."""
+    """Draw clip KEY (by default the first) of a shard set: views, audio and its directions."""
     from avprep.look.preview import draw_preview
 
     click.echo(draw_preview(shards, key, out, raw, at_s))

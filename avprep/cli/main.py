@@ -15,7 +15,7 @@ from shards.errors import ShardError
 
 
 class _Group(click.Group):
-    """Shows a user's mistake as one sentence with exit status 2."""
+    """Reports expected errors as one sentence, with exit status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

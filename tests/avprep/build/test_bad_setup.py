@@ -148,10 +148,10 @@ def test_a_folder_with_another_set_is_left_alone(tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["--views", "40"], "40 views do not fit with their centres 36° apart"),
-        (["--hfov", "90:30"], "is no angle or MIN:MAX"),
-        (["--hfov", "60:170"], "of up to 150 degrees"),
+        (["--hfov", "90:30"], "is not an angle or MIN:MAX"),
+        (["--hfov", "60:170"], "of at most 150 degrees"),
         (["--size", "111"], "--size 111 is odd"),
-        (["--shard-size", "many"], "is no size such as 256MB"),
+        (["--shard-size", "many"], "is not a size such as 256MB"),
         (["--viewpoints", "nowhere.json"], "cannot be read"),
         (["--layout", "yt360"], "holds no video"),
     ],

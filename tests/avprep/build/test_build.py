@@ -154,7 +154,7 @@ def test_the_same_command_again_says_complete_and_another_one_is_refused(
     before = contents(built)
     again = build(raw, "--out", built, *FAST)
     assert again.exit_code == 0
-    assert "complete already" in again.output
+    assert "already complete" in again.output
     other = build(raw, "--out", built, *FAST, "--seed", 5, "--size", 64)
     assert other.exit_code == 2
     assert "seed 0 there, 5 now" in other.output
@@ -170,7 +170,7 @@ def test_a_complete_set_that_lost_a_shard_is_made_whole(
     (out / "train" / "train-000003.tar").unlink()
     result = build(raw, "--out", out, *FAST)
     assert result.exit_code == 0, result.output
-    assert "complete already" not in result.output
+    assert "already complete" not in result.output
     assert contents(out) == contents(built)
 
 

@@ -105,7 +105,7 @@ def test_a_bucket_holds_the_bytes_of_a_local_build_and_gives_the_same(
     assert there(store, "bucket/some/set") == contents(built)
     again = build(raw, "--out", url, *FAST, "--workers", 1)
     assert again.exit_code == 0, again.output
-    assert f"{url} is complete already" in again.output
+    assert f"{url} is already complete" in again.output
 
     said = [json.loads(run("info", place, "--json").output) for place in (url, built)]
     assert [value.pop("root") for value in said] == [url, str(built)]
@@ -235,7 +235,7 @@ def test_a_job_array_fills_a_bucket(raw: Path, built: Path, store: s3fs.S3FileSy
     assert there(store, "bucket/array") == contents(built)
     merged = run("merge", url)
     assert merged.exit_code == 0
-    assert "complete already" in merged.output
+    assert "already complete" in merged.output
 
 
 def test_a_set_in_a_bucket_grows_as_a_local_one_does(

@@ -147,7 +147,7 @@ def test_new_recordings_are_appended_without_touching_old_shards(tmp_path: Path)
     assert sorted(ShardSet(out).keys) == ["a-0", "b-0", "broken-0", "c-0", "d-0"]
     again = build(raw, "--out", out, *FAST, "--append")
     assert again.exit_code == 0
-    assert "complete already" in again.output
+    assert "already complete" in again.output
     assert contents(out) == after
     # A recording stays in its split.
     (raw / "train.txt").write_text("d\n")

@@ -155,7 +155,7 @@ def test_inspect_draws_the_direction_of_sound(tmp_path: Path) -> None:
     assert out.stat().st_size > 10_000
     alone = run("inspect", tmp_path / "a.mp4", "--picture", out)
     assert alone.exit_code == 2
-    assert "--sound names another file" in alone.output
+    assert "name the file with its audio with --sound" in alone.output
 
 
 def test_inspect_reports_projection_stereo_and_missing_audio(tmp_path: Path) -> None:
