@@ -29,10 +29,10 @@ class Batch:
     """float32 (B, M, stored, samples): FOA (ACN, SN3D) as stored for one view, or the channels of
     all views."""
     matrices: Tensor
-    """float32 (B, M, V, heard, stored): from the stored audio to that of each view."""
+    """float32 (B, M, V, channels, stored): from the stored audio to that of each view."""
     misaligned: Tensor
-    """float32 (B, M, V, heard, stored): the same after the recording's sound field was rotated by a
-    random yaw (negatives of AVSA-Bin); without ambisonics equal to ``matrices``."""
+    """float32 (B, M, V, channels, stored): the same after the recording's sound field was rotated
+    by a random yaw (negatives of AVSA-Bin); without ambisonics equal to ``matrices``."""
     directions: Tensor
     """float32 (B, S, 3): unit vectors of the viewing directions, counted from a random azimuth."""
     jitter: Tensor

@@ -117,7 +117,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
             matrices, misaligned = self._rotations(index, draw, read[0][1])
         else:
             audio = np.stack([self._audio_of_all_views(index, draw, start) for start in starts])
-            matrices = misaligned = _own_channels(draw, self.sound.heard)
+            matrices = misaligned = _own_channels(draw, self.sound.view_channels)
         times = (len(starts), 1, 1, 1)
         starts_s = [start / info.audio.sample_rate for start in starts]
         return starts_s, audio, np.tile(matrices, times), np.tile(misaligned, times)
@@ -139,7 +139,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
     def _rotations(
         self, index: int, draw: Draw, stored: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """``matrices`` and ``misaligned`` (V, heard, 4) of ``Batch``.
+        """``matrices`` and ``misaligned`` (V, channels, 4) of ``Batch``.
 
         With R_v the rotation to view v and S the rotation already applied to the stored audio, the
         audio of view v is R_v S^T times the stored one. Mirroring is the same for all views: the
@@ -251,9 +251,10 @@ def _duration_s(info: SampleInfo) -> float:
     return min(info.audio.samples / info.audio.sample_rate, info.video.frames / info.video.fps)
 
 
-def _own_channels(draw: Draw, heard: int) -> NDArray[np.float32]:
-    """Matrices (V, heard, V * heard) that select each view's own channels; mirrored, left and right
-    are exchanged."""
+def _own_channels(draw: Draw, channels: int) -> NDArray[np.float32]:
+    """Matrices (V, channels, V * channels) that select each view's own channels; mirrored, left and
+    right are exchanged."""
     views = len(draw.views)
-    matrices = np.eye(views * heard, dtype=np.float32).reshape(views, heard, views * heard)
+    every = np.eye(views * channels, dtype=np.float32)
+    matrices = every.reshape(views, channels, views * channels)
     return matrices[:, ::-1].copy() if draw.mirror else matrices

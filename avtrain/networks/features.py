@@ -1,8 +1,8 @@
-"""Sound to network input: one short-time Fourier transform per clip, then all its viewpoints.
+"""Audio to network input: one short-time Fourier transform per clip, then all its views.
 
 Rotating a sound field is linear, so rotating the complex spectra is exact and replaces a
-transform per viewpoint. Log-mels follow librosa's definitions (McFee et al., 2015). They are
-blind to the signs of Y, Z and X; the mel-band intensity vectors (Perotin et al., 2018; Wang,
+transform per view. Log-mels follow librosa's definitions (McFee et al., 2015). They do
+not see the signs of Y, Z and X; the mel-band intensity vectors (Perotin et al., 2018; Wang,
 Politis and Virtanen, 2022), which rotate like directions, restore them.
 """
 
@@ -19,19 +19,19 @@ from torch import Tensor, nn
 from shards.geometry import BEAMS
 
 AMIN = 1e-10
-"""Smallest mel magnitude, as librosa's ``power_to_db``."""
+"""Smallest mel magnitude, as in librosa's ``power_to_db``."""
 SILENCE = 1e-9
-"""Added to a mel band's energy: that of 16-bit rounding noise, 60 dB or more below any sound."""
+"""Energy of 16-bit rounding noise, added to that of a mel band; at least 60 dB below any sound."""
 CLIPS_AT_ONCE = 4
-"""On a CPU: the spectra of more do not stay in its cache, and take twice as long."""
+"""Clips per call on a CPU: the spectra of more do not fit its cache, and take twice as long."""
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """How sound (24 kHz) becomes features. ``top_db`` is below each view's own maximum;
-    ``audio`` is what a view hears: the field, or one or two beams (`shards.geometry.BEAMS`).
-    ``conventions``: ``published`` feeds what the paper's published code fed, for its weights
-    (`avtrain.data.published_conventions`)."""
+    """How audio (24 kHz) becomes features. ``top_db`` is relative to each view's own maximum.
+    ``audio`` is the format of a view: the sound field, or one or two beams
+    (`shards.geometry.BEAMS`). ``conventions``: ``published`` gives the networks what the paper's
+    published code gave them, for its weights (`avtrain.data.published_conventions`)."""
 
     sample_rate: int = 24_000
     duration_s: float = 1.0
@@ -45,9 +45,11 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         if self.conventions == "published" and (self.intensity or self.audio != "foa"):
-            raise ValueError("networks of the published code heard log-mels of ambisonics alone")
+            raise ValueError(
+                "the published conventions are defined for log-mels of ambisonics alone"
+            )
         if self.intensity and self.audio != "foa":
-            raise ValueError(f"intensity is of ambisonics, and the sound is {self.audio}")
+            raise ValueError(f"intensity needs ambisonics, but the audio is {self.audio}")
 
     @property
     def samples(self) -> int:
@@ -58,13 +60,14 @@ class FeatureConfig:
         return self.samples // self.hop_length
 
     @property
-    def heard(self) -> int:
-        """Channels of sound that a view hears."""
+    def view_channels(self) -> int:
+        """Audio channels of a view."""
         return len(BEAMS[self.audio])
 
     @property
     def channels(self) -> int:
-        return self.heard + 3 * self.intensity
+        """Feature channels of a view."""
+        return self.view_channels + 3 * self.intensity
 
 
 def mel_filters(sample_rate: int, n_fft: int, mels: int) -> NDArray[np.float32]:
@@ -101,10 +104,10 @@ def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class Features(nn.Module):
-    """Sound of a clip and its viewpoints' matrices to the audio network's input.
+    """Audio of a clip, and a matrix for each view, to the input of the audio network.
 
-    ``mean`` and ``std`` (mels,) in dB are those of the log-mels of the training split; they are
-    buffers, so that a checkpoint holds them. Before ``fit`` they are 0 and 1.
+    ``mean`` and ``std`` (mels,) in dB are statistics of the log-mels of the training split; they
+    are buffers, so that a checkpoint holds them. Before ``fit`` they are 0 and 1.
     """
 
     window: Tensor
@@ -122,31 +125,31 @@ class Features(nn.Module):
         self.register_buffer("std", torch.ones(config.mels))
 
     @torch.no_grad()
-    def forward(self, sound: Tensor, matrices: Tensor) -> Tensor:
+    def forward(self, audio: Tensor, matrices: Tensor) -> Tensor:
         """Normalised log-mels, then intensities if configured: (B, V, C, frames, mels).
 
-        ``matrices`` (B, V, heard, stored) take ``sound`` (B, stored, samples) to what every view
-        hears. Where that is ambisonics they are rotations, mirrored or not, of FOA (ACN, SN3D),
-        unless by the published conventions.
+        ``matrices`` (B, V, channels, stored) map ``audio`` (B, stored, samples) to that of every
+        view. For ambisonics they are rotations, mirrored or not, of FOA (ACN, SN3D), except by the
+        published conventions.
         """
-        if sound.device.type == "cpu" and len(sound) > CLIPS_AT_ONCE:
-            parts = (torch.split(whole, CLIPS_AT_ONCE) for whole in (sound, matrices))
+        if audio.device.type == "cpu" and len(audio) > CLIPS_AT_ONCE:
+            parts = (torch.split(whole, CLIPS_AT_ONCE) for whole in (audio, matrices))
             return torch.cat([self(*part) for part in zip(*parts, strict=True)])
-        spectra = self.spectra(sound)
+        spectra = self.spectra(audio)
         features = self.log_mel(spectra, matrices).sub_(self.mean).div_(self.std)
         if self.config.intensity:
             features = torch.cat([features, self.intensity(spectra, matrices)], dim=2)
         return features
 
-    def spectra(self, sound: Tensor) -> Tensor:
+    def spectra(self, audio: Tensor) -> Tensor:
         """Real and imaginary parts (2, B, stored, frames, bins) without the half empty last frame.
 
-        Frames before bins is how the transform leaves them in memory: no copy, and mels are one
-        matrix product. Parts apart from each other make the rest plain real arithmetic.
+        The transform leaves frames before bins in memory: no copy is needed, and mels are one
+        matrix product. With real and imaginary parts apart, the rest is plain real arithmetic.
         """
         config = self.config
         spectra = torch.stft(
-            sound.flatten(0, 1),
+            audio.flatten(0, 1),
             config.n_fft,
             config.hop_length,
             window=self.window,
@@ -155,23 +158,24 @@ class Features(nn.Module):
         )
         spectra = spectra.transpose(1, 2)[:, : config.frames]
         parts = torch.stack([spectra.real, spectra.imag])
-        return parts.view(2, *sound.shape[:2], *spectra.shape[1:])
+        return parts.view(2, *audio.shape[:2], *spectra.shape[1:])
 
     def log_mel(self, spectra: Tensor, matrices: Tensor) -> Tensor:
-        """Mel magnitudes of every view in dB: (B, V, heard, frames, mels)."""
-        decibel = self._field(spectra, matrices)
+        """Mel magnitudes of every view in dB: (B, V, channels, frames, mels)."""
+        decibel = self._field_mels(spectra, matrices)
         channels_together = self.config.conventions == "avsa360"
         loudest = decibel.amax(dim=(2, 3, 4) if channels_together else (3, 4), keepdim=True)
         return torch.maximum(decibel, loudest - self.config.top_db, out=decibel)
 
-    def _field(self, spectra: Tensor, matrices: Tensor) -> Tensor:
+    def _field_mels(self, spectra: Tensor, matrices: Tensor) -> Tensor:
+        """Mel magnitudes in dB, without the limit of ``top_db``."""
         clips, views = matrices.shape[:2]
         frames, bins = spectra.shape[-2:]
         if self.config.audio != "foa" or self.config.conventions == "published":
             re, im = matrices.flatten(1, 2) @ spectra.flatten(3)
-            heard = _squared(re, im).sqrt_().view(clips, views, -1, frames, bins)
-            return self._decibel(heard)
-        # Rotations leave W alone, so its mel is made once for all views.
+            magnitude = _squared(re, im).sqrt_().view(clips, views, -1, frames, bins)
+            return self._decibel(magnitude)
+        # Rotations do not change W, so its mel is computed once for all views.
         rotation = matrices[:, :, 1:, 1:].flatten(1, 2)  # (B, 3 V, 3)
         re, im = rotation @ spectra[:, :, 1:].flatten(3)
         directional = _squared(re, im).sqrt_().view(clips, 3 * views, frames, bins)
@@ -180,26 +184,26 @@ class Features(nn.Module):
         return torch.cat([omni[:, None].expand(-1, views, -1, -1, -1), directional], dim=2)
 
     def intensity(self, spectra: Tensor, matrices: Tensor) -> Tensor:
-        """Intensity over energy of mel bands, towards Y, Z, X: (B, V, 3, frames, mels).
+        """Intensity divided by energy per mel band, towards Y, Z, X: (B, V, 3, frames, mels).
 
         Re(conj(W) (Y, Z, X)) / ((|W|^2 + |Y|^2 + |Z|^2 + |X|^2) / 2), both summed over the band:
-        the direction (y, z, x) of a single plane wave, shorter the more diffuse the sound.
+        the direction (y, z, x) of a single plane wave, shorter for more diffuse sound.
         """
         re, im = spectra
         active = (re[:, :1] * re[:, 1:]).addcmul_(im[:, :1], im[:, 1:])
         energy = _squared(re, im).sum(dim=1, keepdim=True).mul_(0.5)
         direction = (active @ self.filters.T) / (energy @ self.filters.T + SILENCE)
-        # A vector per band and frame: it turns with the view as any direction does.
+        # A vector per band and frame, which a rotation to a view rotates as any direction.
         rotation = matrices[:, :, 1:, 1:].flatten(1, 2)
-        turned: Tensor = rotation @ direction.flatten(2)
-        return turned.view(*matrices.shape[:2], 3, *direction.shape[2:])
+        rotated: Tensor = rotation @ direction.flatten(2)
+        return rotated.view(*matrices.shape[:2], 3, *direction.shape[2:])
 
     def _decibel(self, magnitude: Tensor) -> Tensor:
         return (magnitude @ self.filters.T).clamp_(min=AMIN).log10_().mul_(10.0)
 
     @torch.no_grad()
     def fit(self, log_mels: Tensor) -> None:
-        """Take ``mean`` and ``std`` per mel band from log-mels (..., mels) in dB."""
+        """Set ``mean`` and ``std`` per mel band from log-mels (..., mels) in dB."""
         std, mean = torch.std_mean(log_mels.double().flatten(0, -2), dim=0, correction=0)
         self.mean.copy_(mean)
         self.std.copy_(std + 1e-5)

@@ -1,7 +1,7 @@
-"""The contrastive loss: InfoNCE (van den Oord et al., 2018) over clips, and over their viewpoints.
+"""The contrastive loss: InfoNCE (van den Oord et al., 2018) over clips, and over their views.
 
 Morgado, Li and Vasconcelos (NeurIPS 2020): cosine similarities, divided by a temperature, are
-the logits of a classifier that has to find the right partner among candidates.
+the logits of a classifier that has to find the right target among candidates.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ TEMPERATURE = 0.07
 
 @dataclass(frozen=True)
 class ContrastiveLoss:
-    """A loss (scalar, with gradient) and the accuracies (scalars, without) it was reached with.
+    """A loss (scalar, with gradient) and its accuracies (scalars, without gradient).
 
-    ``clip_accuracy``: how often the right partner beats those of all other clips.
-    ``view_accuracy``: how often it beats the same clip's other views (or moments); None with one.
-    A tie is a miss, so that a collapsed network scores 0.
+    ``clip_accuracy``: share of queries whose target beats those of all other clips.
+    ``view_accuracy``: share whose target beats the same clip's other views (or moments); None with
+    one. A tie is a miss, so that a collapsed network scores 0.
     """
 
     loss: Tensor
@@ -31,7 +31,7 @@ class ContrastiveLoss:
     view_accuracy: Tensor | None = None
 
     def mean(self, other: ContrastiveLoss) -> ContrastiveLoss:
-        """The average of the two directions, video from audio and audio from video."""
+        """Average with the loss of the other direction: video from audio, audio from video."""
         views = None
         if self.view_accuracy is not None and other.view_accuracy is not None:
             views = (self.view_accuracy + other.view_accuracy) / 2
@@ -46,20 +46,24 @@ def info_nce(
     temperature: float = TEMPERATURE,
     negatives: Negatives = "easy+hard",
 ) -> ContrastiveLoss:
-    """Find the target of view (or moment) j of clip i among candidates. Both (B, V, D).
+    """Loss of finding the target of view (or moment) j of clip i among candidates. ``query`` and
+    ``target`` (B, V, D).
 
-    ``hard``: the V targets of clip i; ``easy``: its own and, of every other clip, the target at
-    the same index j, which with one view is InfoNCE over clips; ``easy+hard``: both, V + B - 1
-    candidates.
+    Candidates with ``hard``: the V targets of clip i; with ``easy``: its own target and that of
+    every other clip at the same index j, which with one view is InfoNCE over clips; with
+    ``easy+hard``: both, V + B - 1 candidates.
     """
     clips, views, _ = query.shape
     query, target = F.normalize(query, dim=-1), F.normalize(target, dim=-1)
     own = query @ target.transpose(1, 2)  # (B, V, V)
-    across = (query.transpose(0, 1) @ target.permute(1, 2, 0)).transpose(0, 1)  # (B, V, B)
+    across_clips = (query.transpose(0, 1) @ target.permute(1, 2, 0)).transpose(0, 1)  # (B, V, B)
     same_clip = torch.eye(clips, device=query.device).bool()
-    others = across.masked_fill(same_clip[:, None], -torch.inf)  # its own target is in `own`
+    others = across_clips.masked_fill(same_clip[:, None], -torch.inf)  # its own target is in `own`
     if negatives == "easy":
-        logits, label = across, torch.arange(clips, device=query.device).repeat_interleave(views)
+        logits, label = (
+            across_clips,
+            torch.arange(clips, device=query.device).repeat_interleave(views),
+        )
     else:
         label = torch.arange(views, device=query.device).repeat(clips)
         logits = own if negatives == "hard" else torch.cat([own, others], dim=-1)

@@ -1,4 +1,4 @@
-"""The networks: two backbones, two transformers over the viewpoints and four heads.
+"""The networks: two backbones, two transformers over the views, four heads.
 
 Morgado, Li and Vasconcelos, "Learning Representations from Audio-Visual Spatial Alignment"
 (NeurIPS 2020). With the base width w = 64 every feature has 8 w = 512 dimensions.
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 class ModelConfig:
     """Sizes of the networks. ``width`` is that of the first stage; features have 8 * width.
 
-    ``positions``: whether the transformers are told where views look; ``norm_first``: whether they
-    normalise before each of their parts, not after; ``head``: what takes features to embeddings.
+    ``positions``: positional encoding of the views in the transformers; ``norm_first``: layer
+    normalisation before attention and MLP instead of after; ``head``: projection from features to
+    embeddings.
     """
 
     width: int = 64
@@ -92,7 +93,7 @@ class VideoBlock(nn.Module):
 
 
 class VideoNet(nn.Module):
-    """R(2+1)D of depth 18: pictures (N, 3, frames, height, width) to features (N, 8 * width)."""
+    """R(2+1)D of depth 18: video (N, 3, frames, height, width) to features (N, 8 * width)."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -113,8 +114,8 @@ class VideoNet(nn.Module):
         return self.maps(x)[-1].amax(dim=(2, 3, 4))
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """What each of the four stages gives: (N, channels, frames, height, width), with 1, 2, 4
-        and 8 times the base width as channels."""
+        """Outputs of the four stages: (N, channels, frames, height, width), with 1, 2, 4 and 8
+        times the base width as channels."""
         x = self.stem(x)
         maps = []
         for stage in self.stages:
@@ -154,8 +155,8 @@ def _conv2d(cin: int, cout: int, kernel: int, stride: int) -> nn.Sequential:
 class TransformerLayer(nn.Module):
     """Single-head attention and an MLP, each with dropout, a residual and LayerNorm; then ReLU.
 
-    ``norm_first``: LayerNorm comes before attention and MLP and not after the sums, and there is
-    no ReLU, so that the input passes through as it is (Xiong et al., ICML 2020).
+    With ``norm_first``, LayerNorm comes before attention and MLP instead of after the sums, and
+    there is no ReLU, so that the input passes through unchanged (Xiong et al., ICML 2020).
     """
 
     def __init__(self, dim: int, dropout: float, norm_first: bool) -> None:
@@ -187,10 +188,10 @@ class TransformerLayer(nn.Module):
 
 
 class ViewTransformer(nn.Module):
-    """Views' features (B, V, features) to the same shape; as they are if there is none configured.
+    """Features of views (B, V, features) to the same shape; unchanged without a transformer.
 
-    The views are a set without order. With positions, what each looks at is added to its token: a
-    linear map of the spherical harmonics of its direction (B, V, 3) up to the second order.
+    The views are an unordered set. With positions, each token gets an encoding of its view's
+    direction (B, V, 3): a linear map of the spherical harmonics up to the second order.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -205,13 +206,13 @@ class ViewTransformer(nn.Module):
 
     def forward(self, x: Tensor, directions: Tensor) -> Tensor:
         if self.place is not None:
-            x = x + self.place(_harmonics(directions))
+            x = x + self.place(_spherical_harmonics(directions))
         for layer in self.layers:
             x = layer(x)
         return x
 
 
-def _harmonics(directions: Tensor) -> Tensor:
+def _spherical_harmonics(directions: Tensor) -> Tensor:
     """Real spherical harmonics of orders 1 and 2 (..., 8) of unit vectors (..., 3), each with a
     mean square of 1 over the sphere."""
     x, y, z = directions.unbind(-1)
@@ -232,8 +233,8 @@ def _head(config: ModelConfig) -> nn.Module:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Of N clips' V views, all (N, V, E): what is asked for and what there is, of sounds and of
-    pictures. ``predicted_audio`` is compared with ``audio``, ``predicted_video`` with ``video``."""
+    """Embeddings of V views of N clips, all (N, V, E). The loss compares ``predicted_audio`` with
+    ``audio`` and ``predicted_video`` with ``video``."""
 
     predicted_audio: Tensor
     audio: Tensor
@@ -241,17 +242,17 @@ class Embeddings:
     video: Tensor
 
     def unit(self) -> Embeddings:
-        """The same, of length 1."""
+        """The same, scaled to length 1."""
         parts = (self.predicted_audio, self.audio, self.predicted_video, self.video)
         return Embeddings(*(nn.functional.normalize(part.float(), dim=-1) for part in parts))
 
 
 class AudioVisual(nn.Module):
-    """Everything that is trained: backbones, transformers over the views, heads.
+    """All trained networks: backbones, transformers over the views, heads.
 
-    ``embed`` gives the features of both backbones; ``predict_audio`` and ``predict_video`` carry
-    those of one modality, all views of a clip together, over to the other. Without transformers
-    a prediction is the feature itself, and only its head is its own.
+    ``embed`` returns the features of both backbones; ``predict_audio`` and ``predict_video``
+    predict those of one modality from the other, for all views of a clip together. Without
+    transformers the prediction is the feature itself, and only its head differs.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -267,8 +268,8 @@ class AudioVisual(nn.Module):
         self.predicted_audio_head = _head(config)
 
     def channels_last(self) -> AudioVisual:
-        """The same networks in the layout that trains faster: convolutions follow their weights.
-        Outputs differ in their rounding."""
+        """The same networks in the memory layout that trains faster: convolutions follow their
+        weights. Outputs differ by rounding."""
         self.video.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.audio.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
@@ -285,12 +286,12 @@ class AudioVisual(nn.Module):
         across_views: bool,
         transformers: bool = True,
     ) -> Embeddings:
-        """What is compared, of features (N, V, features). ``across_views``: each modality's views
-        are predicted from the other's, by the ``transformers``; else each is its own prediction of
-        the other."""
-        wanted_video, wanted_audio = self.video_head(video), self.audio_head(audio)
+        """Embeddings that the loss compares, from features (N, V, features). With ``across_views``,
+        each modality's views are predicted from the other's by the ``transformers``; otherwise
+        each embedding is itself the prediction of the other."""
+        video_target, audio_target = self.video_head(video), self.audio_head(audio)
         if not across_views:
-            return Embeddings(wanted_video, wanted_audio, wanted_audio, wanted_video)
+            return Embeddings(video_target, audio_target, audio_target, video_target)
         if transformers:
             video, audio = (
                 self.predict_audio(video, directions),
@@ -298,9 +299,9 @@ class AudioVisual(nn.Module):
             )
         return Embeddings(
             self.predicted_audio_head(video),
-            wanted_audio,
+            audio_target,
             self.predicted_video_head(audio),
-            wanted_video,
+            video_target,
         )
 
     def embed_video(self, video: Tensor) -> Tensor:
@@ -313,7 +314,7 @@ class AudioVisual(nn.Module):
 
 
 def calibrate_batch_norm(model: AudioVisual, inputs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Set the running statistics of both backbones to their means over batches of input."""
+    """Set the running statistics of both backbones to their means over input batches."""
     with calibrating_batch_norm(model):
         for video, audio in inputs:
             model.embed(video, audio)
@@ -321,8 +322,8 @@ def calibrate_batch_norm(model: AudioVisual, inputs: Iterable[tuple[Tensor, Tens
 
 @contextmanager
 def calibrating_batch_norm(network: nn.Module) -> Iterator[None]:
-    """What passes through inside sets running statistics to their means over it. Leaves the
-    network in training mode."""
+    """Forward passes inside set the running statistics to their means over these passes. Leaves
+    the network in training mode."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

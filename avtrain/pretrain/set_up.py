@@ -133,7 +133,7 @@ def prepare(root: Path | str, config: Config, options: RunOptions, world: World)
         uncached = ShardSet(root, options.split)
         fit_statistics(trainer.features, uncached, config.clip, config.seed)
     # Whatever each rank has read, all start from the same state.
-    world.share([*trainer.features.buffers(), *trainer.model.state_dict().values()])
+    world.broadcast([*trainer.features.buffers(), *trainer.model.state_dict().values()])
     last_total = plan.steps_per_epoch * config.epochs
     if options.steps is not None:
         last_total = min(last_total, options.steps)

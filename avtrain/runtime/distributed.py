@@ -1,8 +1,8 @@
-"""Several processes that train the same networks, as torchrun starts them.
+"""Several processes (ranks) that train the same networks, as torchrun starts them.
 
-A run does not depend on how many there are: a global batch is dealt to the processes, which embed
-their part and then compute the loss of the whole, from the features of all. Batch normalisation is
-over the global batch. So the gradients are those of one process, but for rounding.
+A run does not depend on their number: every rank embeds its part of a global batch, then computes
+the loss of the whole batch from the features of all ranks. Batch normalisation is over the global
+batch. So the gradients are those of one process, except for rounding.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
@@ -34,17 +32,17 @@ from avtrain.runtime.device import pick_device
 from avtrain.runtime.signals import Stopped, ignore_signals
 
 TIMEOUT = timedelta(minutes=10)
-"""Without a word of another process for so long, the run ends."""
+"""A rank that waits longer for another one ends the run."""
 
 
 def restarts() -> int:
-    """How often torchrun has started this run again, since a process had died."""
+    """Number of times that torchrun has restarted this run because a process died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run; ``rank`` is the number of this one, of ``size``."""
+    """The processes of a run: this one is number ``rank`` of ``size``."""
 
     device: torch.device
     rank: int = 0
@@ -52,7 +50,7 @@ class World:
 
     @classmethod
     def join(cls, device: str) -> World:
-        """Meet the other processes, if torchrun has started several.
+        """Join the other processes if torchrun has started several.
 
         Each has a GPU of its own, or all compute on CPUs.
         """
@@ -65,17 +63,17 @@ class World:
             if local >= torch.cuda.device_count():
                 raise TrainingError(
                     f"process {local} of this machine has no GPU: there are "
-                    f"{torch.cuda.device_count()}; start as many with --nproc-per-node"
+                    f"{torch.cuda.device_count()}; start that number with --nproc-per-node"
                 )
             chosen = torch.device("cuda", local)
             torch.cuda.set_device(chosen)
-        # Imported later, as PyTorch itself does, it keeps hold of the group and so of its threads;
-        # one that ends its work while the interpreter does aborts the process.
+        # If imported later, as PyTorch itself does, it keeps the group and its threads alive, and a
+        # thread that ends its work while the interpreter shuts down aborts the process.
         importlib.import_module("torch._dynamo")
         try:
             store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-            # torchrun keeps the store over restarts, and the addresses of the dead in it.
-            store = PrefixStore(_name_of_meeting(store, rank, size), store)
+            # torchrun keeps the store over restarts, with the addresses of dead processes in it.
+            store = PrefixStore(_agree_on_prefix(store, rank, size), store)
             backend = "nccl" if chosen.type == "cuda" else "gloo"
             dist.init_process_group(
                 backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size
@@ -86,29 +84,24 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether it is this process that writes files and speaks to the user."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
-    def part(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process' part of a global batch; parts differ in size by one at most."""
-        return np.array_split(samples, self.size)[self.rank]
-
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The same module, whose gradients are averaged over all processes."""
+        """The same module, with gradients averaged over all ranks."""
         if self.size == 1:
             return module
-        # Buffers are equal in all processes, since batch statistics are of the global batch.
+        # Buffers are equal on all ranks, since batch statistics are over the global batch.
         known = inspect.signature(DistributedDataParallel.__init__).parameters
         name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         options: dict[str, Any] = {name: False}  # PyTorch 2.13 renamed it
         return DistributedDataParallel(module, **options)
 
     def gather(self, part: Tensor) -> Tensor:
-        """The parts of all processes, one after the other, as `part` deals them: (n, …) to (N, …).
+        """Concatenate the parts of all ranks: (n, …) to (N, …).
 
-        What is computed from it must be the same in all processes, so that each knows the whole
-        gradient of its part; it is multiplied with the number of processes, by which averaging
-        divides it.
+        All ranks must compute the same from the result, so that each knows the whole gradient of
+        its part. That gradient is multiplied by the number of ranks, since averaging divides by it.
         """
         if self.size == 1:
             return part
@@ -116,7 +109,7 @@ class World:
         return gathered
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
-        """Of each flag whether it is set in any process."""
+        """For each flag, whether it is set on any rank."""
         if self.size == 1:
             return list(flags)
         counts = torch.tensor(flags, dtype=torch.int32, device=self.device)
@@ -124,7 +117,7 @@ class World:
         return [count > 0 for count in counts.tolist()]
 
     def agree(self, text: str) -> bool:
-        """Whether all processes say the same."""
+        """Whether ``text`` is the same on all ranks."""
         if self.size == 1:
             return True
         number = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
@@ -132,8 +125,8 @@ class World:
         dist.all_reduce(ends, dist.ReduceOp.MAX)
         return bool(ends.sum() == 0)
 
-    def share(self, values: Iterable[Tensor]) -> None:
-        """Set tensors to those of the first process."""
+    def broadcast(self, values: Iterable[Tensor]) -> None:
+        """Set tensors to those of the first rank."""
         if self.size > 1:
             for value in values:
                 dist.broadcast(value, src=0)
@@ -141,9 +134,9 @@ class World:
 
 @contextmanager
 def joined(device: str) -> Iterator[World]:
-    """The processes of this run, while the block lasts.
+    """The processes of this run, joined for the duration of the block.
 
-    Raises TrainingError where others are gone.
+    Raises TrainingError if others are lost.
     """
     world = World.join(device)
     ended = False
@@ -156,23 +149,24 @@ def joined(device: str) -> Iterator[World]:
     except RuntimeError as error:
         if world.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        ignore_signals()  # the launcher ends who is left: not before it has said why
+        ignore_signals()  # the launcher ends the remaining processes: not before this message
         raise TrainingError(
-            f"process {world.rank} of {world.size} has lost the others, so that the job ends; "
-            f"what the first to end said tells why ({str(error).strip().splitlines()[0]:.120})"
+            f"process {world.rank} of {world.size} has lost the others, so the job ends; the "
+            "message of the first process that ended tells why "
+            f"({str(error).strip().splitlines()[0]:.120})"
         ) from None
     finally:
-        # NCCL would wait for what this process owes the others, and they for it: what went wrong
-        # could not be said.
+        # After an error NCCL would wait for operations that this process owes the others, and they
+        # for it: the error could not be reported.
         if world.size > 1 and (ended or world.device.type == "cpu"):
-            gc.collect()  # what still holds the group, so that its threads end here
+            gc.collect()  # objects that still hold the group, so that its threads end here
             dist.destroy_process_group()
 
 
-def _name_of_meeting(store: Store, rank: int, size: int) -> str:
-    """A name that the processes which are there now agree on, in a store where everything may be
-    of earlier ones: the first process invents it and tells it to each that shows itself, with the
-    word by which it did, until all have repeated it."""
+def _agree_on_prefix(store: Store, rank: int, size: int) -> str:
+    """A prefix that the present processes agree on, in a store that may still hold everything of
+    earlier ones. Rank 0 invents it. Every other rank writes a random word of its own; rank 0
+    answers each word with the prefix, until all ranks have repeated the prefix."""
     own, polled_s = secrets.token_hex(8), 0.05
     deadline = time.monotonic() + TIMEOUT.total_seconds()
 
@@ -198,7 +192,7 @@ def _name_of_meeting(store: Store, rank: int, size: int) -> str:
                 return own
         time.sleep(polled_s)
     lacking = sorted(set(range(size)) - repeated) if rank == 0 else [0]
-    raise TrainingError(f"the processes did not meet: nothing was heard of {lacking}")
+    raise TrainingError(f"the processes did not meet: no answer from {lacking}")
 
 
 class _Gather(torch.autograd.Function):
@@ -208,13 +202,13 @@ class _Gather(torch.autograd.Function):
         sizes[world.rank] = len(part)
         dist.all_reduce(sizes)
         counts = sizes.tolist()
-        # Parts must be of one size on the way.
+        # all_gather needs parts of one size.
         padded = part.new_zeros(max(counts), *part.shape[1:])
         padded[: len(part)] = part
         parts = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(parts, padded)
         ctx.start, ctx.count, ctx.size = sum(counts[: world.rank]), len(part), world.size
-        return torch.cat([of[:count] for of, count in zip(parts, counts, strict=True)])
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -222,7 +216,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; so is its gradient, since each has computed a part of it."""
+    """The sum over all ranks; its gradient is such a sum too, since each rank computes a part."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -238,8 +232,8 @@ class _Sum(torch.autograd.Function):
 
 
 class GlobalBatchNorm(nn.BatchNorm3d):
-    """Batch normalisation by the statistics of all processes' batches together, in two passes as
-    that of one process; for CPUs, where PyTorch has none."""
+    """Batch normalisation over the batches of all ranks, in two passes as in one process; for CPUs,
+    where PyTorch has none."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 3:
@@ -273,7 +267,7 @@ def _sum(value: Tensor) -> Tensor:
 
 
 def make_batch_norm_global(module: nn.Module, world: World) -> None:
-    """Make batch normalisation inside be over all processes; weights and names stay."""
+    """Make all batch normalisation in ``module`` global; weights and names stay."""
     if world.size == 1:
         return
     if world.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it saves, and goes on when it is started again."""
+"""Signals that ask a run to stop: it saves, and continues when it is started again."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import threading
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""What schedulers send before they end a job; Slurm's ``--signal`` names one of them."""
+"""Sent by schedulers before they end a job; Slurm's ``--signal`` names one of them."""
 
 
 class StopRequest:
-    """While it is open, one of `SIGNALS` sets ``name`` and nothing else."""
+    """Context in which one of `SIGNALS` sets ``name`` and does nothing else."""
 
     def __init__(self) -> None:
         self.name: str | None = None
@@ -37,7 +37,7 @@ class StopRequest:
 
 
 def ignore_signals() -> None:
-    """From now on `SIGNALS` do nothing: this process ends by itself, or with its parent."""
+    """Ignore `SIGNALS` from now on: this process ends by itself, or with its parent."""
     if _may_set_handlers():
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
@@ -48,10 +48,10 @@ def _may_set_handlers() -> bool:
 
 
 class Stopped(Exception):
-    """A run has stopped because it was asked to, and can go on."""
+    """A run has stopped because of a signal, and can continue."""
 
     def __init__(self, signal_name: str, steps: int, out: object) -> None:
         super().__init__(
-            f"stopped by {signal_name} after step {steps}, which is saved in {out}; the same "
-            "command with --resume goes on"
+            f"stopped by {signal_name} after step {steps}, which is saved in {out}; run the same "
+            "command with --resume to continue"
         )

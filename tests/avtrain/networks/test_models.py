@@ -17,7 +17,7 @@ from avtrain.networks.models import (
     TemporalConv,
     TransformerLayer,
     VideoNet,
-    _harmonics,
+    _spherical_harmonics,
     calibrate_batch_norm,
 )
 
@@ -141,7 +141,7 @@ def test_transformer_treats_the_views_as_a_set(
 def test_positions_are_harmonics_of_equal_weight() -> None:
     """Means over the sphere: none of them, and none of their products; squares 1."""
     torch.manual_seed(0)
-    values = _harmonics(directions(200_000).double())
+    values = _spherical_harmonics(directions(200_000).double())
     torch.testing.assert_close(values.mean(dim=0), torch.zeros(8).double(), atol=0.02, rtol=0)
     gram = values.T @ values / len(values)
     torch.testing.assert_close(gram, torch.eye(8).double(), atol=0.03, rtol=0)

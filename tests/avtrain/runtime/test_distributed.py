@@ -20,6 +20,7 @@ import torch
 from avtrain.checkpoint import Checkpoint
 from avtrain.cli.main import main
 from avtrain.config import Config, tiny, with_options
+from avtrain.data.plan import Share
 from avtrain.networks.models import AudioVisual
 from avtrain.pretrain.objective import Objective
 from avtrain.pretrain.set_up import RunOptions, prepare
@@ -84,7 +85,7 @@ def _save_step(world: World, inputs: Path, gradients: Path) -> None:
     make_batch_norm_global(model, world)
     # In double precision, so that rounding is not all there is to see.
     objective = world.wrap(Objective(model, config, world).double())
-    rows = world.part(torch.arange(len(content["pictures"])).numpy())
+    (rows,) = Share(world.rank, world.size).micro_batches(np.arange(len(content["pictures"])))
     contrast = objective(*(content[name][rows] for name in ("pictures", "sound", "directions")))
     contrast.loss.backward()
     if world.first:
@@ -252,7 +253,7 @@ def test_who_is_left_says_that_others_are_gone(root: Path, tmp_path: Path) -> No
     os.kill(int(children(job.pid)[-1]), signal.SIGKILL)
     _, errors = job.communicate(timeout=60)
     assert job.returncode != 0
-    assert "Error: process 0 of 2 has lost the others, so that the job ends" in errors
+    assert "Error: process 0 of 2 has lost the others, so the job ends" in errors
     assert "avtrain/" not in errors  # no traceback of ours
 
 
