@@ -127,7 +127,7 @@ def compare_networks(differences: Differences, checkout: Path, task: str) -> Non
             their_video, their_audio = (part.view(_CLIPS, views, -1) for part in flat)
             total, _ = criterion(their_video, their_audio, directions)
             our_loss = objective(video, audio, directions)
-            differences.add(f"{task}, {mode}: loss", our_loss.loss, total)
+            differences.add(f"{task}, {mode}: loss", our_loss.value, total)
             if mode == "training":
                 continue
             our_video, our_audio = ours.embed(video, audio)

@@ -52,12 +52,12 @@ def published_loss(checkout: Path) -> Callable[[Tensor, Tensor], Tensor]:
     sys.path.insert(0, str(checkout))
     from criterions.video2audio_seq import Video2AudioSeq  # type: ignore[import-not-found]
 
-    criterion = Video2AudioSeq(use_seq2seq_transformer=False, contrast="easy+hard")
+    criterion = Video2AudioSeq(use_seq2seq_transformer=False, loss="easy+hard")
     return lambda query, target: criterion.contrastive_joint_loss(query, target)[0]
 
 
 def our_loss(query: Tensor, target: Tensor) -> Tensor:
-    return info_nce(query, target).loss
+    return info_nce(query, target).value
 
 
 def one_loss(checkout: Path, who: str, clips: int, device: torch.device) -> dict[str, float]:
@@ -135,7 +135,7 @@ def our_step(config: Config, device: torch.device, compiled: bool) -> Callable[.
     trainer = Trainer(config, World(device), compiled)
 
     def step(*inputs: Tensor) -> None:
-        trainer.backward_and_step(trainer.objective(*inputs), last_piece=True)
+        trainer.backward_and_step(trainer.objective(*inputs), last=True)
 
     return step
 

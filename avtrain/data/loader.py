@@ -1,4 +1,4 @@
-"""The steps of a run and their batches, read ahead by loader workers."""
+"""Batches of a run's steps, read ahead by loader workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from avtrain.data.batch import Batch, collate
 from avtrain.data.clips import Clips
 from avtrain.data.plan import ALL, Plan, Share, Step
-from avtrain.data.unreadable import JoinRest, Tolerant, Unreadable
+from avtrain.data.unreadable import CatchUnreadable, CollateReadable, Unreadable
 from avtrain.runtime.signals import ignore_signals
 
 _Item = TypeVar("_Item")
@@ -30,11 +30,11 @@ def load(
     share: Share = ALL,
     unreadable: Unreadable | None = None,
 ) -> Iterator[tuple[Step, Batch]]:
-    """Steps with the batches of a share of them, see `read_ahead`. A step of several pieces comes
-    several times; one of which nothing is left, not at all."""
-    places = PlanSampler(plan, epochs, first_step, share)
+    """Steps with this rank's batches, see `read_ahead`. A step comes once per micro-batch; a
+    micro-batch without readable clips is skipped."""
+    sampler = PlanSampler(plan, epochs, first_step, share)
     steps = (step for step in plan.steps(epochs, first_step) for _ in range(share.pieces))
-    batches = read_ahead(clips, places, collate, workers, pin, unreadable)
+    batches = read_ahead(clips, sampler, collate, workers, pin, unreadable)
     for step, batch in zip(steps, batches, strict=True):
         if batch is not None:
             yield step, batch
@@ -48,20 +48,20 @@ def read_ahead(
     pin: bool,
     unreadable: Unreadable | None = None,
 ) -> Iterator[_Batch | None]:
-    """What ``dataset`` has at the places of each of ``batches``, joined to one batch; read ahead by
-    ``workers`` processes (0: in this one).
+    """Items of ``dataset``, joined to batches, read ahead by ``workers`` processes (0: this one).
 
-    PlanSampler are (turn, number of the clip, …). With ``unreadable``, clips that cannot be read go
-    there, and the batch has the others (None: there is no other). Else what is wrong is raised.
+    Each of ``batches`` lists places (pass, number of the clip, …) in ``dataset``. With
+    ``unreadable``, clips that cannot be read are added there and left out of the batch (None: none
+    is left). Without it their errors are raised.
     """
     tolerant = unreadable is not None
     loader: DataLoader[Any] = DataLoader(
-        Tolerant(dataset) if tolerant else dataset,
+        CatchUnreadable(dataset) if tolerant else dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=JoinRest(join) if tolerant else join,
+        collate_fn=CollateReadable(join) if tolerant else join,
         pin_memory=pin,
-        generator=torch.Generator(),  # else it would draw from the model's random numbers
+        generator=torch.Generator(),  # the default would draw from the model's generator
         worker_init_fn=_begin_worker,
     )
     for found in loader:
@@ -75,7 +75,7 @@ def read_ahead(
 
 @dataclass(frozen=True)
 class PlanSampler:
-    """The plan as a DataLoader wants it: lists of (turn, sample index, spare indices…)."""
+    """Batch sampler for a DataLoader: lists of (pass, clip, replacement candidates…)."""
 
     plan: Plan
     epochs: range
@@ -92,6 +92,6 @@ class PlanSampler:
 
 
 def _begin_worker(number: int) -> None:
-    # Launchers and schedulers signal whole groups of processes; this one ends with the trainer,
-    # which has a step to finish.
+    # Launchers and schedulers signal whole process groups; workers end with the trainer, which has
+    # a step to finish.
     ignore_signals()

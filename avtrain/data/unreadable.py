@@ -23,7 +23,7 @@ Fault = tuple[int, str]
 class Unreadable:
     """Clips of a set that could not be read: ``faults``, by their numbers.
 
-    Up to ten clips, or 1 %, are tolerated: without more than that it would be another test, on
+    Up to ten clips, or 1 %, are tolerated: without more of them it would be a different test, on
     whatever happens to be left.
     """
 
@@ -67,14 +67,14 @@ def messages(*parts: Unreadable) -> list[str]:
 
 @dataclass(frozen=True)
 class UnreadableItem:
-    """In the place of an item."""
+    """Stands in for a clip that could not be read."""
 
     fault: Fault
 
 
 @dataclass(frozen=True)
-class Tolerant(Dataset[Any]):
-    """The items of a dataset, and `UnreadableItem` where it raises what is wrong with one."""
+class CatchUnreadable(Dataset[Any]):
+    """The items of ``dataset``, and an `UnreadableItem` for each that raises an error."""
 
     dataset: Dataset[Any]
 
@@ -86,12 +86,12 @@ class Tolerant(Dataset[Any]):
 
 
 @dataclass(frozen=True)
-class JoinRest:
-    """Joins the readable items (None: there is none), and hands on what is wrong with the rest."""
+class CollateReadable:
+    """Joins the readable items to a batch (None: there is none), and returns the faults with it."""
 
     join: Callable[[list[Any]], Any]
 
     def __call__(self, items: list[Any]) -> tuple[Any, list[Fault]]:
         faults = [item.fault for item in items if isinstance(item, UnreadableItem)]
-        rest = [item for item in items if not isinstance(item, UnreadableItem)]
-        return self.join(rest) if rest else None, faults
+        readable = [item for item in items if not isinstance(item, UnreadableItem)]
+        return self.join(readable) if readable else None, faults

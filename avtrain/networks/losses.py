@@ -19,14 +19,14 @@ TEMPERATURE = 0.07
 
 @dataclass(frozen=True)
 class ContrastiveLoss:
-    """A loss (scalar, with gradient) and its accuracies (scalars, without gradient).
+    """A loss (``value``: scalar, with gradient) and its accuracies (scalars, without gradient).
 
     ``clip_accuracy``: share of queries whose target beats those of all other clips.
     ``view_accuracy``: share whose target beats the same clip's other views (or moments); None with
     one. A tie is a miss, so that a collapsed network scores 0.
     """
 
-    loss: Tensor
+    value: Tensor
     clip_accuracy: Tensor
     view_accuracy: Tensor | None = None
 
@@ -36,7 +36,7 @@ class ContrastiveLoss:
         if self.view_accuracy is not None and other.view_accuracy is not None:
             views = (self.view_accuracy + other.view_accuracy) / 2
         return ContrastiveLoss(
-            (self.loss + other.loss) / 2, (self.clip_accuracy + other.clip_accuracy) / 2, views
+            (self.value + other.value) / 2, (self.clip_accuracy + other.clip_accuracy) / 2, views
         )
 
 

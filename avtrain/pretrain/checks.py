@@ -24,32 +24,32 @@ def too_many_faults(faults: int, clips: int, max_share: float) -> bool:
 
 
 def check_loss(
-    contrast: ContrastiveLoss, shards: ShardSet, samples: NDArray[np.int64], step: int
+    loss: ContrastiveLoss, shards: ShardSet, samples: NDArray[np.int64], step: int
 ) -> None:
-    """``samples``: what the loss of ``step`` is of."""
-    loss = contrast.loss.detach()
-    if not torch.isfinite(loss):
+    """The loss of ``step`` must be finite; ``samples`` are the clips that it is computed from."""
+    value = loss.value.detach()
+    if not torch.isfinite(value):
         keys = ", ".join(shards.keys[index] for index in samples.tolist())
         raise TrainingError(
-            f"the loss of step {step} is {loss.item()}; its clips: {keys}. Nothing of this "
-            "step was saved; a lower --lr may help, or leaving out a damaged clip"
+            f"the loss of step {step} is {value.item()}; its clips: {keys}. Nothing of this step "
+            "was saved; lower --lr, or remove a damaged clip"
         )
 
 
 def check_weights(model: nn.Module, step: int, path: Path) -> None:
-    """Of what would be saved to ``path`` after ``step``; gradients can overflow where the loss does
-    not."""
+    """Weights to be saved to ``path`` after ``step`` must be finite: gradients can overflow where
+    the loss does not."""
     if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
         raise TrainingError(
-            f"after step {step} weights are not finite, though the loss was; {path} is left as it "
-            "was. A lower --lr may help"
+            f"after step {step} weights are not finite, though the loss was; {path} is unchanged. "
+            "Lower --lr"
         )
 
 
 def check_agreed(world: World, out: Path, root: Path | str, found: str) -> None:
-    """``found``: what each process has in the run's folder and the set."""
+    """All ranks must have found the same (``found``) in the run's folder and in the set."""
     if not world.agree(found):
         raise TrainingError(
-            f"the processes do not find the same run in {out}, or not the same set in "
-            f"{root}: both must lie on storage that all machines share"
+            f"the processes found different runs in {out}, or different sets in {root}: put both "
+            "on storage that all machines share"
         )

@@ -12,7 +12,7 @@ from shards.files import atomic_file
 
 
 def plot_curves(log: list[dict[str, Any]], config: Config, path: Path) -> None:
-    """Loss and accuracies over the steps: every step thin, running means thick."""
+    """Plot loss and accuracies over the steps: single steps thin, running means thick."""
     from matplotlib.figure import Figure  # slow to import, and needed only here
 
     steps = np.array([line["step"] for line in log])

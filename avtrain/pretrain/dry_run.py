@@ -1,4 +1,4 @@
-"""A few steps of a run that leave nothing behind: what a step costs, and what it waits for."""
+"""A few steps of a run that save nothing, to measure what a step costs and what it waits for."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from avtrain.run_folder import TRACE
 from avtrain.runtime.distributed import joined
 from shards.files import atomic_file
 
-_PARTS = {"data": "waiting for data", "features": "features and pictures"}
-_PARTS |= {"networks": "networks, forward and back", "optimiser": "optimiser"}
+_PARTS = {"data": "waiting for data", "features": "features and augmentation"}
+_PARTS |= {"networks": "networks, forward and backward", "optimiser": "optimiser"}
 WARM_UP = 3
 
 
 def rehearse(
     root: Path | str, config: Config, options: RunOptions, steps: int, trace: bool
 ) -> list[str]:
-    """Take ``steps`` steps after some to warm up, save nothing, and say in lines what they cost.
+    """Take ``steps`` steps after a warm-up, save nothing, and return lines that tell their cost.
 
-    ``trace``: write what happened in them to ``OUT/trace.json``, for https://ui.perfetto.dev; else
-    data are read in this process, so that what a step reads can be counted.
+    ``trace``: write a trace of them to ``OUT/trace.json``, for https://ui.perfetto.dev. Without it,
+    data are read in this process, so that reads can be counted.
     """
     out = options.out
-    if not options.resume:  # where nothing is: that a run is there already does not matter
+    if not options.resume:  # an empty place, since an existing run in OUT does not matter
         options = replace(options, out=out / "rehearsal")
     with joined(options.device) as world:
         if not trace:
@@ -45,7 +45,7 @@ def rehearse(
         left = run.plan.steps_per_epoch * (config.epochs - run.epoch) - run.step
         if left < WARM_UP + steps:
             raise TrainingError(
-                f"a rehearsal takes {WARM_UP + steps} steps and {left} are left; raise --epochs"
+                f"a rehearsal takes {WARM_UP + steps} steps, but {left} are left; raise --epochs"
             )
         run.trainer.exact_times = True
         batches = run.batches()
@@ -60,21 +60,21 @@ def rehearse(
                 began = time.perf_counter()
                 _step(run, batches)
                 durations.append(time.perf_counter() - began)
-        shares = _verdict(run.trainer.seconds, sum(durations), run.workers)
+        shares = _time_shares(run.trainer.seconds, sum(durations), run.workers)
         if path is not None:
-            return [f"{steps} steps: {shares}", f"what happened in them: {path}"]
+            return [f"{steps} steps: {shares}", f"trace: {path}"]
         read = [now - then for now, then in zip(run.shards.root.io_counts(), before, strict=True)]
         step_s = statistics.median(durations)
-        return [*_plan(run), *_costs(run, step_s, shares, read, steps)]
+        return [*_plan_lines(run), *_cost_lines(run, step_s, shares, read, steps)]
 
 
 def _step(run: Run, batches: Iterator[tuple[Step, Batch]]) -> None:
     trainer = run.trainer
-    for piece in range(run.config.pieces):
+    for number in range(run.config.pieces):
         with trainer.timed("data"):
             _, batch = next(batches)
-        last_piece = piece == run.config.pieces - 1
-        trainer.backward_and_step(trainer.forward(batch, last_piece), last_piece)
+        last = number == run.config.pieces - 1
+        trainer.backward_and_step(trainer.forward(batch, last), last)
 
 
 @contextmanager
@@ -89,31 +89,31 @@ def _traced(path: Path | None) -> Iterator[None]:
         profiler.export_chrome_trace(file.name)
 
 
-def _verdict(seconds: Mapping[str, float], total: float, workers: int) -> str:
+def _time_shares(seconds: Mapping[str, float], total: float, workers: int) -> str:
     parts = [f"{seconds.get(name, 0) / total:.0%} {words}" for name, words in _PARTS.items()]
-    how = f"{workers} loader processes decode" if workers else "decoding is a part of the waiting"
+    how = f"{workers} loader processes decode" if workers else "waiting includes decoding"
     return f"{', '.join(parts)} ({how})"
 
 
-def _plan(run: Run) -> list[str]:
+def _plan_lines(run: Run) -> list[str]:
     config, shards, world = run.config, run.shards, run.trainer.world
     entries = shards.manifest.splits[shards.split]
     gigabytes = sum(entry.bytes for entry in entries) / 1e9
     slots = config.clip.moments if config.task == "avts" else config.clip.views
     kind = "moments" if config.task == "avts" else "views"
-    pieces = f" in {config.pieces} pieces" * (config.pieces > 1)
-    ranks = f" by {world.size} processes" * (world.size > 1)
+    micro_batches = f" in {config.pieces} micro-batches" * (config.pieces > 1)
+    ranks = f" on {world.size} processes" * (world.size > 1)
     return [
         f"data: {len(shards)} clips of {len(set(shards.sources))} sources in {len(entries)} "
         f"shards, {gigabytes:.2f} GB: split {shards.split!r} of {shards.root}",
         f"plan: an epoch shows {run.plan.clips_per_epoch} clips in {run.plan.steps_per_epoch} "
         f"steps, {config.epochs} epochs; "
-        f"{config.batch_size} clips x {slots} {kind} a step{pieces}{ranks}; "
-        f"steps {run.total + 1} to {run.last_total} are left",
+        f"{config.batch_size} clips x {slots} {kind} per step{micro_batches}{ranks}; "
+        f"steps {run.total + 1} to {run.last_total} remain",
     ]
 
 
-def _costs(run: Run, step_s: float, shares: str, read: list[int], steps: int) -> list[str]:
+def _cost_lines(run: Run, step_s: float, shares: str, read: list[int], steps: int) -> list[str]:
     trainer = run.trainer
     counts = {
         name: sum(parameter.numel() for parameter in part.parameters()) / 1e6
@@ -131,12 +131,12 @@ def _costs(run: Run, step_s: float, shares: str, read: list[int], steps: int) ->
     opens, reads, content = (value / steps for value in read)
     return [
         f"networks: {every:.2f} million parameters (video {counts['video']:.2f}, audio "
-        f"{counts['audio']:.2f}); a checkpoint has {size:.1f} MB",
+        f"{counts['audio']:.2f}); a checkpoint takes {size:.1f} MB",
         f"memory: {memory}",
         f"a step: {step_s:.3f} s: {shares}",
         f"a step reads: {content / 1e6:.2f} MB in {reads:.0f} reads, and opens {opens:.1f} files "
         "(each process opens a shard, and reads its index, once)",
-        f"what is left at this speed: {_in_words(left)}",
+        f"remaining time at this speed: {_in_words(left)}",
     ]
 
 

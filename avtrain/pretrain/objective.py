@@ -1,4 +1,4 @@
-"""What a step of pretraining computes: both modalities' embeddings, and how well they match."""
+"""The pretext task of a step: embeddings of both modalities, and their contrastive loss."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Objective(nn.Module):
-    """The task's loss, averaged over video from audio and audio from video.
+    """Loss of the task, averaged over video from audio and audio from video.
 
-    The views of a clip are predicted from each other's modality by the transformers; what has one
-    view, or several moments, is compared as it is.
+    The transformers predict the views of a clip in one modality from those in the other; a single
+    view, or several moments, are compared without them.
     """
 
     def __init__(self, model: AudioVisual, config: Config, world: World) -> None:
@@ -25,7 +25,7 @@ class Objective(nn.Module):
         self.model = model
         self.config = config
         self.world = world
-        if not config.across_views:  # what the task does not use learns nothing
+        if not config.across_views:  # networks that the task does not use are not trained
             for part in (
                 model.predict_audio,
                 model.predict_video,
@@ -34,24 +34,24 @@ class Objective(nn.Module):
             ):
                 part.requires_grad_(False)
 
-    def forward(self, pictures: Tensor, sound: Tensor, directions: Tensor) -> ContrastiveLoss:
-        """Inputs are this process' part of a `Batch`; the contrast is that of the whole."""
+    def forward(self, video: Tensor, audio: Tensor, directions: Tensor) -> ContrastiveLoss:
+        """Loss of the global batch; inputs are this rank's part of a `Batch`."""
         model, config = self.model, self.config
         if config.precision == "fp32":
-            video, audio = model.embed(pictures, sound)
+            video, audio = model.embed(video, audio)
         else:
-            with torch.autocast(pictures.device.type, AMP[config.precision]):
-                video, audio = model.embed(pictures, sound)
-            # Embeddings begin nearly alike: in 8 bits their differences are lost, and learning
-            # starts late.
+            with torch.autocast(video.device.type, AMP[config.precision]):
+                video, audio = model.embed(video, audio)
+            # Initial embeddings are nearly equal: the 8 bits of bfloat16 would lose their
+            # differences, and learning would start late.
             video, audio = video.float(), audio.float()
         video, audio = self.world.gather(video), self.world.gather(audio)
         if config.across_views:
             directions = self.world.gather(directions)
-        found = model.embeddings(video, audio, directions, config.across_views)
+        embeddings = model.embeddings(video, audio, directions, config.across_views)
 
         def compare(query: Tensor, target: Tensor) -> ContrastiveLoss:
             return info_nce(query, target, config.temperature, config.negatives)
 
-        heard = compare(found.predicted_audio, found.audio)
-        return heard.mean(compare(found.predicted_video, found.video))
+        audio_loss = compare(embeddings.predicted_audio, embeddings.audio)
+        return audio_loss.mean(compare(embeddings.predicted_video, embeddings.video))

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a line for every step, a bar, and what could not be read."""
+"""Log of a run: a line per step, a progress bar, and the clips that could not be read."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from shards.reader import ShardSet
 
 
 class RunLog:
-    """``OUT/log.jsonl`` from step ``total`` on, and the bar. ``last`` is the newest line, None
-    before the first; ``clips`` and ``faults`` are counted in this process, since this start."""
+    """``OUT/log.jsonl`` after step ``total``, and the progress bar. ``last`` is the newest line,
+    None before the first; ``clips`` and ``faults`` count this rank's clips since this start."""
 
     def __init__(self, out: Path, total: int, last_total: int, world: World) -> None:
         self.path = out / LOG
@@ -33,10 +33,10 @@ class RunLog:
         self.world = world
         if world.first and self.path.exists():
             with self.path.open("a") as file:
-                _hold(file)  # which another run that writes there has
+                _lock(file)  # refused if another run writes there
                 let_go(file)
-        before = _cut(self.path, total, write=world.first)
-        _cut(self.faults_path, total, write=True)
+        before = _truncate(self.path, total, write=world.first)
+        _truncate(self.faults_path, total, write=True)
         self.last: dict[str, Any] | None = json.loads(before[-1]) if before else None
         self.clips = self.faults = 0
         self._all_clips = 0
@@ -55,7 +55,7 @@ class RunLog:
     def __enter__(self) -> RunLog:
         if self.world.first:
             self._file = self.path.open("a")
-            _hold(self._file)
+            _lock(self._file)
         return self
 
     def __exit__(
@@ -70,7 +70,7 @@ class RunLog:
             self._file.close()
 
     def note_faults(self, batch: Batch, shards: ShardSet) -> None:
-        """Count a batch's clips, and write down those of ``shards`` that could not be read."""
+        """Count a batch's clips, and write those of ``shards`` that could not be read to a file."""
         self.clips += len(batch.index) + len(batch.faults)
         self.faults += len(batch.faults)
         if batch.faults:
@@ -82,27 +82,27 @@ class RunLog:
     def add(
         self,
         total: int,
-        place: Step,
-        contrasts: Sequence[ContrastiveLoss],
+        step: Step,
+        losses: Sequence[ContrastiveLoss],
         seconds: Mapping[str, float],
     ) -> dict[str, Any]:
-        """Write and return the line of a step, of the means over its pieces."""
+        """Write and return the line of a step: means over its micro-batches."""
         self._step = total + 1
-        self._all_clips += len(place.samples)
+        self._all_clips += len(step.samples)
         elapsed = time.monotonic() - self._began
-        views = [contrast.view_accuracy for contrast in contrasts]
+        views = [loss.view_accuracy for loss in losses]
         line = {
             "step": total,
-            "epoch": place.epoch,
-            "loss": _mean([contrast.loss for contrast in contrasts]),
-            "clip_accuracy": _mean([contrast.clip_accuracy for contrast in contrasts]),
+            "epoch": step.epoch,
+            "loss": _mean([loss.value for loss in losses]),
+            "clip_accuracy": _mean([loss.clip_accuracy for loss in losses]),
             "view_accuracy": None if None in views else _mean(views),
-            "clips": len(place.samples),
+            "clips": len(step.samples),
             "clips_per_s": round(self._all_clips / elapsed, 2),
             "data_wait_s": round(seconds["data"] - self._waited, 4),
         }
         self._waited = seconds["data"]
-        self.last = line  # not all: they would grow for as long as the run lasts
+        self.last = line  # not all lines: they would take ever more memory
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")
         accuracy = "clip_accuracy" if line["view_accuracy"] is None else "view_accuracy"
@@ -124,13 +124,13 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """All lines that a run has written."""
+    """All lines of a run's log."""
     return [json.loads(text) for text in path.read_text().splitlines()]
 
 
-def _cut(path: Path, total: int, write: bool) -> list[str]:
-    """The lines of the first ``total`` steps, up to one that is not whole; ``write``: and the file
-    cut to them."""
+def _truncate(path: Path, total: int, write: bool) -> list[str]:
+    """Lines of the first ``total`` steps, up to the first incomplete one. With ``write``, the
+    file is truncated to them."""
     if not path.exists():
         return []
     lines = []
@@ -138,7 +138,7 @@ def _cut(path: Path, total: int, write: bool) -> list[str]:
         try:
             if json.loads(text)["step"] > total:
                 break
-        except (ValueError, KeyError, TypeError):  # a machine that failed had not written all
+        except (ValueError, KeyError, TypeError):  # a machine failed while writing
             break
         lines.append(text)
     if write:
@@ -146,8 +146,8 @@ def _cut(path: Path, total: int, write: bool) -> list[str]:
     return lines
 
 
-def _hold(file: IO[str]) -> None:
-    """Keep other runs away, while the file is open. Raises TrainingError where one is there."""
+def _lock(file: IO[str]) -> None:
+    """Keep other runs from writing the file while it is open. Raises TrainingError if one does."""
     if not hold(file):
         raise TrainingError(
             f"{file.name} is being written by another run; wait for it, or choose another --out"

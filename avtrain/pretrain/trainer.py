@@ -1,4 +1,4 @@
-"""Networks in training: a step, and all that a checkpoint keeps of them."""
+"""Networks in training: forward, backward, optimiser, and their state in a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from avtrain.runtime.distributed import World, make_batch_norm_global
 
 
 class Trainer:
-    """Networks, features and optimiser of a run, on this process' device. ``seconds`` is what
-    parts of the steps took; of a GPU's work only where ``exact_times`` waits for it."""
+    """Networks, features and optimiser of a run, on this rank's device. ``seconds`` are the times
+    spent in parts of the steps; they include the GPU's work only with ``exact_times``, which waits
+    for it."""
 
     def __init__(self, config: Config, world: World, compiled: bool = False) -> None:
         self.config, self.world = config, world
@@ -48,12 +49,12 @@ class Trainer:
         self.exact_times = False
 
     def init_from(self, start: Checkpoint) -> None:
-        """Take networks and features of another run; of one without statistics the networks."""
+        """Take networks and, if it has statistics, features from another run."""
         self.model.load_state_dict(start.model)
         self.features.load_state_dict(start.features or self.features.state_dict())
 
     def resume_from(self, earlier: Checkpoint) -> None:
-        """Take the whole state of an earlier start of this run."""
+        """Take the whole state from an earlier start of this run."""
         self.model.load_state_dict(earlier.model)
         self.features.load_state_dict(earlier.features)
         self.optimiser.load_state_dict(earlier.optimiser)
@@ -76,23 +77,23 @@ class Trainer:
             scaler=self.scaler.state_dict(),
         )
 
-    def forward(self, batch: Batch, last_piece: bool = True) -> ContrastiveLoss:
-        """Of one of a step's pieces, of which ``batch`` is this process' part."""
+    def forward(self, batch: Batch, last: bool = True) -> ContrastiveLoss:
+        """Loss of one micro-batch; ``batch`` is this rank's part of it."""
         with self.timed("features"):
             batch = batch.to(self.world.device)
-            pictures = batch.video_input(self.config.clip.size)
-            sound = batch.audio_input(self.features, batch.matrices)
-        # That gradients stay here is decided by the forward pass.
-        with self.timed("networks"), nullcontext() if last_piece else self._alone():
-            contrast: ContrastiveLoss = self.objective(pictures, sound, batch.directions)
-        return contrast
+            video = batch.video_input(self.config.clip.size)
+            audio = batch.audio_input(self.features, batch.matrices)
+        # The forward pass decides whether the backward pass averages gradients over ranks.
+        with self.timed("networks"), nullcontext() if last else self._without_averaging():
+            loss: ContrastiveLoss = self.objective(video, audio, batch.directions)
+        return loss
 
-    def backward_and_step(self, contrast: ContrastiveLoss, last_piece: bool) -> None:
-        """Add the gradients of one of the step's pieces, and after the last one take the step."""
-        loss = contrast.loss / self.config.pieces
+    def backward_and_step(self, loss: ContrastiveLoss, last: bool) -> None:
+        """Add the gradients of a micro-batch; after the ``last`` one, take the optimiser step."""
+        mean = loss.value / self.config.pieces
         with self.timed("networks"):
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if last_piece:
+            self.scaler.scale(mean).backward()  # type: ignore[no-untyped-call]
+        if last:
             with self.timed("optimiser"):
                 self.scaler.step(self.optimiser)
                 self.scaler.update()
@@ -100,7 +101,7 @@ class Trainer:
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """Count the block's time to a part of the steps."""
+        """Add the block's time to that of ``part``."""
         began = time.perf_counter()
         with torch.profiler.record_function(part):
             yield
@@ -109,8 +110,8 @@ class Trainer:
         self.seconds[part] += time.perf_counter() - began
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Gradients stay in this process, to be averaged with those of the last piece."""
+    def _without_averaging(self) -> Iterator[None]:
+        """Gradients stay on this rank, to be averaged with those of the last micro-batch."""
         wrapped = self.objective
         with wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext():
             yield

@@ -40,14 +40,14 @@ def test_view_contrast_equals_the_double_loop(clips: int, views: int) -> None:
     target = torch.randn(clips, views, 8, dtype=torch.float64)
     query = target + torch.randn_like(target)
     loss, clip_accuracy, view_accuracy = loop_view_contrast(query, target, 0.07)
-    contrast = info_nce(query, target)
-    assert contrast.loss.item() == pytest.approx(loss, rel=1e-9)
-    assert contrast.clip_accuracy.item() == pytest.approx(clip_accuracy)
+    found = info_nce(query, target)
+    assert found.value.item() == pytest.approx(loss, rel=1e-9)
+    assert found.clip_accuracy.item() == pytest.approx(clip_accuracy)
     if views == 1:
-        assert contrast.view_accuracy is None
+        assert found.view_accuracy is None
     else:
-        assert contrast.view_accuracy is not None
-        assert contrast.view_accuracy.item() == pytest.approx(view_accuracy)
+        assert found.view_accuracy is not None
+        assert found.view_accuracy.item() == pytest.approx(view_accuracy)
 
 
 def test_view_contrast_by_hand() -> None:
@@ -63,9 +63,9 @@ def test_view_contrast_by_hand() -> None:
     expected = sum(
         -math.log(math.exp(r) / (math.exp(r) + math.exp(v) + math.exp(c))) for r, v, c in scores
     )
-    contrast = info_nce(query, target, temperature=1.0)
-    assert contrast.loss.item() == pytest.approx(expected / 4, rel=1e-12)
-    assert contrast.clip_accuracy.item() == contrast.view_accuracy.item() == 0.75
+    found = info_nce(query, target, temperature=1.0)
+    assert found.value.item() == pytest.approx(expected / 4, rel=1e-12)
+    assert found.clip_accuracy.item() == found.view_accuracy.item() == 0.75
 
 
 @pytest.mark.parametrize("negatives", ["easy", "easy+hard"])
@@ -79,7 +79,7 @@ def test_with_one_view_it_is_infonce_over_clips(negatives: Negatives) -> None:
         )
         for i in range(5)
     ]
-    loss = info_nce(query[:, None], target[:, None], negatives=negatives).loss
+    loss = info_nce(query[:, None], target[:, None], negatives=negatives).value
     assert loss.item() == pytest.approx(sum(expected) / 5, rel=1e-9)
 
 
@@ -91,23 +91,23 @@ def test_negatives_are_those_asked_for() -> None:
     right = math.log(1 + math.exp(-1))  # against one candidate that is at a right angle
     wrong = math.log(1 + math.exp(1))
     for negatives in ("hard", "easy"):
-        loss = info_nce(query, target, 1.0, negatives).loss
+        loss = info_nce(query, target, 1.0, negatives).value
         assert loss.item() == pytest.approx((3 * right + wrong) / 4, rel=1e-12)
     # Clips that are alike: only other views can be told apart.
     target = torch.tensor([[x, y], [x, y]], dtype=torch.float64)
-    assert info_nce(target, target, 1.0, "hard").loss.item() == pytest.approx(right)
-    assert info_nce(target, target, 1.0, "easy").loss.item() == pytest.approx(math.log(2))
+    assert info_nce(target, target, 1.0, "hard").value.item() == pytest.approx(right)
+    assert info_nce(target, target, 1.0, "easy").value.item() == pytest.approx(math.log(2))
 
 
 def test_perfect_and_collapsed_embeddings() -> None:
     perfect = torch.eye(12).view(4, 3, 12)
-    contrast = info_nce(perfect, perfect)
-    assert contrast.clip_accuracy == contrast.view_accuracy == 1.0
-    assert contrast.loss.item() < 1e-4
+    found = info_nce(perfect, perfect)
+    assert found.clip_accuracy == found.view_accuracy == 1.0
+    assert found.value.item() < 1e-4
     collapsed = torch.ones(4, 3, 12)
-    contrast = info_nce(collapsed, collapsed)
-    assert contrast.clip_accuracy == contrast.view_accuracy == 0.0
-    assert contrast.loss.item() == pytest.approx(math.log(3 + 4 - 1), rel=1e-5)
+    found = info_nce(collapsed, collapsed)
+    assert found.clip_accuracy == found.view_accuracy == 0.0
+    assert found.value.item() == pytest.approx(math.log(3 + 4 - 1), rel=1e-5)
 
 
 def test_gradients() -> None:
@@ -116,7 +116,7 @@ def test_gradients() -> None:
     target = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
     for negatives in ("easy", "hard", "easy+hard"):
         assert torch.autograd.gradcheck(
-            lambda q, t, n=negatives: info_nce(q, t, 0.5, n).loss, (query, target)
+            lambda q, t, n=negatives: info_nce(q, t, 0.5, n).value, (query, target)
         )
 
 
@@ -124,7 +124,7 @@ def test_both_directions_are_averaged() -> None:
     a, b = torch.randn(2, 3, 2, 4)
     one, other = info_nce(a, b), info_nce(b, a)
     both = one.mean(other)
-    assert both.loss.item() == pytest.approx((one.loss + other.loss).item() / 2)
+    assert both.value.item() == pytest.approx((one.value + other.value).item() / 2)
     assert both.view_accuracy.item() == pytest.approx(
         (one.view_accuracy + other.view_accuracy).item() / 2
     )

@@ -1,4 +1,4 @@
-"""`--dry-run` and `--profile`: what a step costs, and nothing left behind."""
+"""`--dry-run` and `--profile` measure what a step costs and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -19,38 +19,40 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_set(tmp_path_factory.mktemp("set"), {"train": 8}, clips_per_source=5)
 
 
-def test_a_dry_run_tells_the_plan_and_writes_nothing(root: Path, tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_plan_and_writes_nothing(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = avtrain("pretrain", root, "--dry-run", "--out", out, "--epochs", 7, *SMALL)
     assert result.exit_code == 0, result.output
     assert not out.exists()
     assert "40 clips of 8 sources in 1 shards" in result.output
-    plan = "an epoch shows 40 clips in 10 steps, 7 epochs; 4 clips x 2 views a step; steps 1 to 70"
+    plan = (
+        "an epoch shows 40 clips in 10 steps, 7 epochs; 4 clips x 2 views per step; steps 1 to 70"
+    )
     assert plan in result.output
-    megabytes, reads = re.findall(r"reads: ([\d.]+) MB in (\d+) reads", result.output)[0]
-    sound = 48_000  # bytes of a second of four channels, at 4 bits a sample
-    assert 4 * sound < 1e6 * float(megabytes) < (root / "train" / "train-000000.tar").stat().st_size
-    assert int(reads) >= 4 * 3  # a clip's pictures of two views, and its sound
+    megabytes, reads = re.findall(r"a step reads: ([\d.]+) MB in (\d+) reads", result.output)[0]
+    audio = 48_000  # bytes of a second of four channels, at 4 bits per sample
+    assert 4 * audio < 1e6 * float(megabytes) < (root / "train" / "train-000000.tar").stat().st_size
+    assert int(reads) >= 4 * 3  # per clip the video of two views, and the audio
     shares = [int(share) for share in re.findall(r"(\d+)% ", result.output)]
     assert 95 <= sum(shares) <= 103
 
 
-def test_a_dry_run_does_not_mind_a_run_that_is_there(root: Path, tmp_path: Path) -> None:
+def test_a_dry_run_ignores_an_existing_run(root: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     result = avtrain("pretrain", root, "--dry-run", "--out", tmp_path, "--epochs", 7, *SMALL)
     assert result.exit_code == 0, result.output
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_a_curriculum_that_is_there_can_be_rehearsed(root: Path, tmp_path: Path) -> None:
+def test_an_existing_curriculum_can_be_rehearsed(root: Path, tmp_path: Path) -> None:
     run = ["pretrain", root, "--curriculum", "--out", tmp_path / "run", "--epochs", 7, *SMALL]
     assert avtrain(*run, "--curriculum-steps", 1, "--steps", 1).exit_code == 0
     result = avtrain(*run, "--resume", "--dry-run")
     assert result.exit_code == 0, result.output
-    assert "steps 2 to 70 are left" in result.output
+    assert "steps 2 to 70 remain" in result.output
 
 
-def test_a_profile_is_a_trace_and_a_verdict(root: Path, tmp_path: Path) -> None:
+def test_a_profile_writes_a_trace_and_prints_shares_of_time(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ["--batch-size", 4, "--views", 2, "--device", "cpu", "--epochs", 9]
     result = avtrain("pretrain", root, "--profile", "--num-workers", 1, "--out", out, *options)

@@ -234,7 +234,7 @@ def test_pieces_add_up_to_a_batch(root: Path) -> None:
     for pieces in (1, 2):
         trainer = Trainer(with_options(tiny("avsa"), pieces=pieces), World(torch.device("cpu")))
         for piece in range(pieces):
-            trainer.backward_and_step(trainer.forward(batch), last_piece=piece == pieces - 1)
+            trainer.backward_and_step(trainer.forward(batch), last=piece == pieces - 1)
         states.append({name: value.detach() for name, value in trainer.model.named_parameters()})
     torch.testing.assert_close(states[1], states[0])
 

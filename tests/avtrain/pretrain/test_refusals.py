@@ -1,4 +1,4 @@
-"""What ends a run, or does not begin it, and what the user is told."""
+"""Errors that end a run or refuse to start it, and their messages."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def test_mistakes_are_one_sentence(root: Path, tmp_path: Path) -> None:
     out = ["--out", tmp_path / "run", "--device", "cpu"]
     assert "no finished shard set" in refused("pretrain", tmp_path, *out)
     assert "no split 'valid'" in refused("pretrain", root, "--split", "valid", *out)
-    for wrong, what in (
+    for wrong, message in (
         (["--task", "avts", "--views", 2], "avts uses one view"),
         (["--task", "avts", "--moments", 1], "at least 2"),
         (["--views", 1, "--negatives", "hard"], "use at least 2"),
         (["--no-transformer", "--positions", "direction"], "add --transformer"),
-        (["--audio", "mono", "--features", "logmel+intensity"], "intensity is of ambisonics"),
+        (["--audio", "mono", "--features", "logmel+intensity"], "intensity needs ambisonics"),
         (["--task", "avc", "--curriculum"], "a curriculum begins with avc"),
         (["--curriculum-steps", 3], "add --curriculum"),
         (["--task", "avts", "--moments", 3], "4 s are needed"),
         (["--sampling", "clip", "--clips-per-source", 2], "leave out --clips-per-source"),
     ):
-        assert what in refused("pretrain", root, *wrong, *out)
+        assert message in refused("pretrain", root, *wrong, *out)
     assert "fewer than the 6" in refused("pretrain", root, "--views", 6, *out)
     assert "no multiple of the 16" in refused("pretrain", root, "--preset", "paper", *out)
     lone = make_set(tmp_path / "lone", {"train": 1}, clips_per_source=3)
@@ -68,9 +68,7 @@ def test_a_run_is_neither_overwritten_nor_continued_with_other_settings(
     assert "data was" in refused("pretrain", other, "--resume", *run)
 
 
-def test_settings_newer_than_a_run_were_what_they_are_by_default(
-    root: Path, tmp_path: Path
-) -> None:
+def test_settings_newer_than_a_run_had_their_defaults(root: Path, tmp_path: Path) -> None:
     run = ["pretrain", root, "--out", tmp_path / "run", *SMALL]
     assert avtrain(*run, "--steps", 1).exit_code == 0
     path = tmp_path / "run/checkpoint.pt"
@@ -98,7 +96,7 @@ def test_a_loss_that_is_not_finite_names_the_clips(root: Path, tmp_path: Path) -
     assert "train0" in output
 
 
-def test_too_little_memory_is_said(
+def test_too_little_memory_is_explained(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def backward(*arguments: object) -> None:
@@ -127,8 +125,8 @@ def test_weights_that_are_not_finite_are_not_saved(
     assert Checkpoint.load(out / "checkpoint.pt").total_steps == 1
 
 
-def test_a_log_that_was_not_written_whole_is_gone_on_with(root: Path, tmp_path: Path) -> None:
-    """As after a failure of the machine: steps are taken again from the checkpoint on."""
+def test_a_run_with_an_incomplete_log_resumes(root: Path, tmp_path: Path) -> None:
+    """After a failure of the machine, steps are repeated from the checkpoint on."""
     out = tmp_path / "run"
     run = ("pretrain", root, "--out", out, *SMALL)
     assert avtrain(*run, "--steps", 2).exit_code == 0
@@ -140,7 +138,7 @@ def test_a_log_that_was_not_written_whole_is_gone_on_with(root: Path, tmp_path: 
     assert (out / "faults.jsonl").read_text() == '{"step": 2}\n'
 
 
-def test_a_run_that_is_going_on_is_left_alone(root: Path, tmp_path: Path) -> None:
+def test_a_run_in_progress_is_left_alone(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert avtrain("pretrain", root, "--out", out, "--steps", 1, *SMALL).exit_code == 0
     before = (out / "log.jsonl").read_bytes()
@@ -151,15 +149,16 @@ def test_a_run_that_is_going_on_is_left_alone(root: Path, tmp_path: Path) -> Non
     assert (out / "log.jsonl").read_bytes() == before
 
 
-def test_what_a_worker_could_not_read_is_said_whole() -> None:
-    said = "a.tar cannot be read: ClientError: An error occurred (403): Forbidden"
-    text = f"Original Traceback (most recent call last):\n  x\nshards.errors.ShardError: {said}\n"
+def test_a_workers_error_is_printed_whole() -> None:
+    message = "a.tar cannot be read: ClientError: An error occurred (403): Forbidden"
+    text = "Original Traceback (most recent call last):\n  x\n"
+    text += f"shards.errors.ShardError: {message}\n"
     with pytest.raises(UserErrorExit) as shown, one_sentence():
         raise ShardError(f"Caught ShardError in DataLoader worker process 0.\n{text}")
-    assert shown.value.message == said
+    assert shown.value.message == message
 
 
-def test_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
     gpu = torch.device("cuda")
     assert default_workers(gpu) == MOST_WORKERS
