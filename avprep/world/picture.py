@@ -1,7 +1,7 @@
-"""The picture of the generated world: a still panorama and objects drawn on the sphere.
+"""Render the video of the generated world: a still panorama with objects drawn on the sphere.
 
-Frames are YUV 4:2:0 (BT.709, limited range). Shapes are worked out in the tangent plane of each
-object's centre, so that a view looking at an object shows it without distortion, wherever it is.
+Frames are YUV 4:2:0 (BT.709, limited range). Shapes are computed in the tangent plane at each
+object's centre, so that a view centred on an object shows it undistorted anywhere on the sphere.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from scipy import ndimage
 from avprep.world.scene import FPS, FRAMES, Clip, Place, SceneObject, frame_times
 from shards.geometry import direction_deg, unit_vector, view_rotation
 
-# float32 in what is done for every pixel of every frame, by NumPy's rules of promotion.
+# Per-pixel work on frames is done in float32, by NumPy's rules of promotion.
 Floats = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
 
 WIDTH, HEIGHT = 960, 480
 MAPS_PER_SECOND = 4
-# Map k (from 1) is the scene at (k - 1/2) / 4 s, which is the time of frame 6 k - 3.
+# Map k (from 1) shows the scene at (k - 1/2) / 4 s, the time of frame 6 k - 3.
 FRAMES_PER_MAP = FPS // MAPS_PER_SECOND
-# BT.709: Y, Cb, Cr of R, G, B in 0 to 1, in steps of 8-bit limited range without the offsets.
-YUV_OF_RGB = np.array(
+# BT.709: from R, G, B in 0 to 1 to Y, Cb, Cr in 8-bit limited range, without the offsets.
+YUV_FROM_RGB = np.array(
     [[46.559, 156.629, 15.812], [-25.664, -86.336, 112.0], [112.0, -101.730, -10.270]]
 )
 
 
 def render_frames(clip: Clip) -> Iterator[tuple[Bytes, Bytes | None]]:
-    """Each frame of a clip as I420 (HEIGHT * 3 / 2, WIDTH), and its label map if it has one.
+    """Yield each frame of a clip as I420 (HEIGHT * 3 / 2, WIDTH), with its label map if it has one.
 
-    Label maps (HEIGHT / 2, WIDTH / 2) hold the kind that is in front, 0 for the background.
+    Label maps (HEIGHT / 2, WIDTH / 2) hold the kind in front, 0 for the background.
     """
     background = panorama(clip.place)
     objects = [Drawing(scene_object) for scene_object in clip.objects if scene_object.visible]
@@ -48,7 +48,7 @@ def render_frames(clip: Clip) -> Iterator[tuple[Bytes, Bytes | None]]:
 
 
 class Drawing:
-    """An object with all that its picture needs, worked out for all frames at once."""
+    """An object with everything needed to draw it, precomputed for all frames."""
 
     def __init__(self, scene_object: SceneObject) -> None:
         times = frame_times()
@@ -61,28 +61,30 @@ class Drawing:
         self.level = scene_object.animation(times)
         self.beat = scene_object.beat_count(times)
         roll_deg = scene_object.roll_deg + self.kind.spin_deg_s * times
-        if self.kind.name == "string":  # it trembles when plucked
+        if self.kind.name == "string":  # trembles when plucked
             roll_deg = roll_deg + 14 * self.level * np.sin(2 * np.pi * 7 * times)
         self.roll = np.radians(roll_deg)
         rng = np.random.default_rng([scene_object.seed, 1])
         bright = hsv_to_rgb(scene_object.hue_deg, rng.uniform(0.75, 1.0), scene_object.brightness)
         second_hue = scene_object.hue_deg + self.kind.second_hue_deg + rng.uniform(-8, 8)
         dark = hsv_to_rgb(second_hue, rng.uniform(0.6, 0.9), 0.5 * scene_object.brightness)
-        self.bright_yuv, self.dark_yuv = YUV_OF_RGB @ bright, YUV_OF_RGB @ dark
-        # At rest so dark that the flash of a beat does not leave the range of the video.
+        self.bright_yuv, self.dark_yuv = YUV_FROM_RGB @ bright, YUV_FROM_RGB @ dark
+        # Dark enough at rest that the flash of a beat stays within the video's range.
         self.light = (1 + self.kind.flash * self.level) / (1 + self.kind.flash)
 
     def draw(self, frame: int, picture: Bytes, labels: Bytes) -> None:
-        """Draw the object into an I420 picture and a label map."""
+        """Draw the object into an I420 frame and a label map."""
         azimuth_deg, elevation_deg = self.azimuth_deg[frame], self.elevation_deg[frame]
         radius = np.radians(self.radius_deg[frame])
-        top, bottom, columns = window(azimuth_deg, elevation_deg, self.radius_deg[frame] + 0.5)
+        top, bottom, columns = pixels_within(
+            azimuth_deg, elevation_deg, self.radius_deg[frame] + 0.5
+        )
         right, up = tangent_plane(top, bottom, columns, azimuth_deg, elevation_deg)
         size = np.float32(1 / np.tan(radius))
-        edge, pattern = self.look(right * size, up * size, frame)
+        edge, pattern = self.shape(right * size, up * size, frame)
         pixel = np.pi / HEIGHT * size
         cover = np.clip(edge / pixel + 0.5, 0, 1)
-        # A dark outline of a fourteenth of the radius sets the object off from any background.
+        # A dark outline of 1/14 of the radius separates the object from any background.
         ink = self.light[frame] * np.clip(edge * 14, 0.2, 1)
         bright, dark = cover * ink * pattern, cover * ink * (1 - pattern)
         luma = picture[top:bottom, columns].astype(np.float32) - 16
@@ -99,10 +101,11 @@ class Drawing:
         inside = labels[rows, half_columns]
         labels[rows, half_columns] = np.where(half_cover > 0.5, self.kind_index, inside)
 
-    def look(self, x: Floats, y: Floats, frame: int) -> tuple[Floats, Floats]:
-        """Distance inside the outline and pattern (0 dark, 1 bright) at x, y in units of radius.
+    def shape(self, x: Floats, y: Floats, frame: int) -> tuple[Floats, Floats]:
+        """Distance to the outline (positive inside) and pattern (0 dark, 1 bright) at x, y in units
+        of the radius.
 
-        Outlines lie within the unit circle, with their centroid in the middle.
+        Outlines lie within the unit circle, with their centroid at its centre.
         """
         cos, sin = np.float32(np.cos(self.roll[frame])), np.float32(np.sin(self.roll[frame]))
         x, y = (cos * x + sin * y) / np.float32(self.aspect), cos * y - sin * x
@@ -133,7 +136,7 @@ class Drawing:
                 hand = _step(np.minimum(0.13 - np.abs(across), along + 0.1))
                 r = np.hypot(x, y)
                 return 1 - r, np.maximum(1 - hand, _step(r - 0.78)) * _step(0.95 - r)
-            case "siren":  # a triangle; its two halves change places with the sweep
+            case "siren":  # a triangle whose two halves swap colours with the sweep
                 a, b = 0.866 * x + 0.5 * y, -0.866 * x + 0.5 * y
                 corner = np.maximum(np.maximum(a, b), -y)
                 swap = np.float32(np.cos(turn + np.pi * level))
@@ -148,7 +151,7 @@ class Drawing:
                 eyes = np.hypot(np.abs(x) - 0.36, y - 0.3) - 0.14
                 mouth = np.hypot(0.6 * x, (y + 0.35) / (0.25 + 0.9 * level)) - 0.3
                 return 1 - np.hypot(x, y), _step(np.minimum(eyes, mouth))
-        raise ValueError(f"no look for the kind {self.kind.name}")
+        raise ValueError(f"no shape for the kind {self.kind.name}")
 
 
 def _wave(phase: Floats) -> Floats:
@@ -156,14 +159,17 @@ def _wave(phase: Floats) -> Floats:
 
 
 def _step(distance: Floats) -> Floats:
-    """Soft step at distance 0, about a pixel wide for an object of 10 degrees."""
+    """Soft step at distance 0, about one pixel wide for an object of 10 degrees."""
     return np.asarray(np.clip(0.5 + 16 * distance, 0, 1), dtype=np.float32)
 
 
-def window(
+def pixels_within(
     azimuth_deg: float, elevation_deg: float, reach_deg: float
 ) -> tuple[int, int, NDArray[np.intp]]:
-    """Rows [top, bottom) and columns of the pixels within reach: on an even grid, over the seam."""
+    """Rows [top, bottom) and columns that cover all pixels within ``reach_deg`` of a direction.
+
+    Both are aligned to even numbers; columns wrap around the seam.
+    """
     top = max(int((90 - elevation_deg - reach_deg) * HEIGHT / 180) // 2 * 2, 0)
     bottom = min(-(-int((90 - elevation_deg + reach_deg) * HEIGHT / 180 + 1) // 2) * 2, HEIGHT)
     if abs(elevation_deg) + reach_deg >= 90:
@@ -178,7 +184,7 @@ def window(
 def tangent_plane(
     top: int, bottom: int, columns: NDArray[np.intp], azimuth_deg: float, elevation_deg: float
 ) -> tuple[Floats, Floats]:
-    """Coordinates (right, up) of pixels in the plane that touches the sphere at a direction."""
+    """Coordinates (right, up) of pixels in the plane tangent to the sphere at a direction."""
     azimuth = np.pi * (1 - 2 * (columns + 0.5) / WIDTH)
     elevation = np.pi * (0.5 - (np.arange(top, bottom) + 0.5) / HEIGHT)
     rotation = view_rotation(azimuth_deg, elevation_deg)
@@ -187,12 +193,12 @@ def tangent_plane(
     ahead, left, up = (
         (cos * flat[axis] + sin * rotation[axis, 2]).astype(np.float32) for axis in range(3)
     )
-    ahead = np.maximum(ahead, np.float32(0.05))  # what is behind lands far outside
+    ahead = np.maximum(ahead, np.float32(0.05))  # pixels behind the plane land far outside
     return -left / ahead, up / ahead
 
 
 def chroma_planes(picture: Bytes) -> tuple[Bytes, Bytes]:
-    """Views of U and V, each (HEIGHT / 2, WIDTH / 2), in an I420 picture."""
+    """Array views of U and V, each (HEIGHT / 2, WIDTH / 2), in an I420 frame."""
     chroma = picture[HEIGHT:].reshape(2, HEIGHT // 2, WIDTH // 2)
     return chroma[0], chroma[1]
 
@@ -204,7 +210,7 @@ def halve(plane: Floats) -> Floats:
 
 
 def hsv_to_rgb(hue_deg: float, saturation: float, value: float) -> NDArray[np.float64]:
-    """Red, green and blue (3,) in 0 to 1."""
+    """Red, green and blue (3,) in 0 to 1, from hue in degrees, saturation and value in 0 to 1."""
     sector = (np.array([5.0, 3.0, 1.0]) + hue_deg / 60) % 6
     away = np.clip(np.minimum(sector, 4 - sector), 0, 1)
     return value * (1 - saturation * away)
@@ -212,7 +218,7 @@ def hsv_to_rgb(hue_deg: float, saturation: float, value: float) -> NDArray[np.fl
 
 @lru_cache(maxsize=1)
 def panorama(place: Place) -> Bytes:
-    """The empty place as I420 (HEIGHT * 3 / 2, WIDTH); it is read-only."""
+    """The empty place as I420 (HEIGHT * 3 / 2, WIDTH), read-only."""
     rng = np.random.default_rng(place.seed)
     azimuth_deg = 180 * (1 - 2 * (np.arange(WIDTH) + 0.5) / WIDTH)
     elevation_deg = 90 - 180 * (np.arange(HEIGHT)[:, None] + 0.5) / HEIGHT
@@ -231,7 +237,7 @@ def panorama(place: Place) -> Bytes:
     rgb = ground + above_ground * (wall - ground)
     rgb = rgb + above_wall * (sky - rgb)
 
-    # Tiles of the floor, fading towards the horizon where they would be finer than a pixel.
+    # Floor tiles, which fade towards the horizon where they would be finer than a pixel.
     depth = np.maximum(-sphere[..., 2], 0.02)
     tiles = np.cos(sphere[..., 0] / depth * 4) * np.cos(sphere[..., 1] / depth * 4)
     fade = np.clip((-elevation_deg - 14) / 15, 0, 1) * rng.uniform(0.0, 0.25)
@@ -246,7 +252,7 @@ def panorama(place: Place) -> Bytes:
         rgb += 0.8 * pane[..., None] * (tint - rgb)
     rgb = np.clip(rgb * np.maximum(light, 0.2)[..., None], 0, 1)
 
-    yuv = np.moveaxis(rgb @ YUV_OF_RGB.T, -1, 0).astype(np.float32)
+    yuv = np.moveaxis(rgb @ YUV_FROM_RGB.T, -1, 0).astype(np.float32)
     chroma = np.stack([halve(yuv[1]), halve(yuv[2])]).reshape(HEIGHT // 2, WIDTH)
     picture = np.concatenate([yuv[0] + 16.5, chroma + 128.5]).astype(np.uint8)
     picture.flags.writeable = False
@@ -254,14 +260,17 @@ def panorama(place: Place) -> Bytes:
 
 
 def _noise(rng: Generator, sphere: Floats, cells: list[float]) -> Floats:
-    """Noise over directions (..., 3), RMS about 1, of some sizes (cells in a radius): no seam."""
+    """Seamless noise over directions (..., 3), RMS about 1; ``cells`` are lattice cells per
+    radius, one per octave."""
     total = np.zeros(sphere.shape[:-1], dtype=np.float32)
     for frequency in cells:
         lattice = rng.standard_normal((16, 16, 16)).astype(np.float32)
-        # Turned at random, so that the axes of the lattices do not show.
-        turn = np.linalg.qr(rng.standard_normal((3, 3)))[0].astype(np.float32)
-        places = np.moveaxis(sphere @ turn * np.float32(frequency) + rng.uniform(0, 16), -1, 0)
-        octave = ndimage.map_coordinates(lattice, places, order=1, mode="grid-wrap")
+        # Random rotations, so that the lattices' axes do not show.
+        rotation = np.linalg.qr(rng.standard_normal((3, 3)))[0].astype(np.float32)
+        points = sphere @ rotation * np.float32(frequency) + rng.uniform(0, 16)
+        octave = ndimage.map_coordinates(
+            lattice, np.moveaxis(points, -1, 0), order=1, mode="grid-wrap"
+        )
         total += octave * np.float32(frequency**-0.5)
     return np.asarray(total / total.std())
 
@@ -274,7 +283,7 @@ def _panel(
     foot_deg: tuple[float, float],
     head_deg: tuple[float, float],
 ) -> NDArray[np.float64]:
-    """Cover (HEIGHT, WIDTH), 0 to 1, of an upright rectangle on a wall."""
+    """Coverage (HEIGHT, WIDTH), 0 to 1, of an upright rectangle on a wall."""
     away = np.abs((azimuth_deg - rng.uniform(-180, 180) + 180) % 360 - 180)
     across = np.clip((rng.uniform(*half_width_deg) - away) / 0.5 + 0.5, 0, 1)
     above = np.clip((elevation_deg - rng.uniform(*foot_deg)) / 0.5 + 0.5, 0, 1)

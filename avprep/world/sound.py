@@ -1,4 +1,4 @@
-"""The sound of the generated world: notes of ten kinds in a noisy, slightly reverberant room."""
+"""Render the audio of the generated world: notes of ten kinds in a noisy, reverberant room."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ Floats = NDArray[np.float64]
 
 SAMPLE_RATE = 48000
 SAMPLES = int(DURATION_S * SAMPLE_RATE)
-# A source of 0 dB has this RMS while it sounds, before the whole field is scaled to its peak.
+# RMS of a sounding source of 0 dB, before the field is scaled to the clip's peak.
 SOURCE_RMS = 0.1
-# Directions are worked out this often and interpolated in between: moving sources do not zip.
+# Directions per second; linear interpolation between them keeps moving sources free of clicks.
 PATH_RATE = 480
-# W, Y, Z, X of an isotropic diffuse field in SN3D: independent, each axis a third of the energy.
+# W, Y, Z, X of an isotropic diffuse field in SN3D: independent, each axis with 1/3 of the energy.
 DIFFUSE_WEIGHTS = np.sqrt([1, 1 / 3, 1 / 3, 1 / 3]).astype(np.float32)[:, None]
-# Mirrors of the room (signs of W, Y, Z, X): floor, side wall, front wall, corner, side and floor.
+# Mirror images in the room, as signs of W, Y, Z, X: floor, side wall, front wall, corner, side wall
+# and floor.
 MIRRORS = np.array(
     [[1, 1, -1, 1], [1, -1, 1, 1], [1, 1, 1, -1], [1, -1, 1, -1], [1, -1, -1, 1]], dtype=np.float32
 )
 
 
-def render_sound(clip: Clip) -> tuple[NDArray[np.float32], dict[int, Floats], float]:
-    """Sound of a clip: FOA (4, SAMPLES), the level of each source, and that of the diffuse noise.
+def render_audio(clip: Clip) -> tuple[NDArray[np.float32], dict[int, Floats], float]:
+    """A clip's FOA (4, SAMPLES), the level of each source, and the level of the diffuse noise.
 
-    Levels are RMS values of W (full scale 1): per video frame (FRAMES,) and by object id, of the
-    direct sound only.
+    Levels are RMS values of W (full scale 1). The sources' levels are those of the direct sound per
+    video frame (FRAMES,), by object id.
     """
     foa = np.zeros((4, SAMPLES), dtype=np.float32)
     levels: dict[int, Floats] = {}
@@ -46,12 +47,12 @@ def render_sound(clip: Clip) -> tuple[NDArray[np.float32], dict[int, Floats], fl
         direction = np.stack([np.interp(times, knots, path[:, axis]) for axis in range(3)], axis=1)
         foa += encode_foa(dry, direction)
         levels[source.id] = frame_rms(dry)
-    foa = _in_room(foa, clip.place)
+    foa = _add_reverberation(foa, clip.place)
     noise_rms = SOURCE_RMS * 10 ** (clip.place.noise_db / 20)
     if noise_rms > 0:
         colour = np.random.default_rng([clip.place.seed, 1])
         foa += noise_rms * diffuse_noise(np.random.default_rng([clip.seed, 1]), colour)
-    # No view of the field, however it is turned, can then be louder than this peak.
+    # No rotation of the field exceeds this peak.
     peak = max(float(np.abs(foa[0]).max()), float(np.sqrt((foa[1:] ** 2).sum(axis=0).max())))
     scale = 10 ** (clip.peak_dbfs / 20) / max(peak, 1e-9)
     return (
@@ -67,7 +68,7 @@ def frame_rms(sound: Floats) -> Floats:
 
 
 def object_signal(source: SceneObject) -> Floats:
-    """Dry mono sound (SAMPLES,) of an object: one of its three notes at every beat."""
+    """Dry mono signal (SAMPLES,) of an object: one of its three notes on each beat."""
     rng = np.random.default_rng(source.seed)
     notes = [_note(source, variant, rng) for variant in range(3)]
     notes = [note / _loudness(note) for note in notes]
@@ -80,7 +81,7 @@ def object_signal(source: SceneObject) -> Floats:
 
 
 def diffuse_noise(rng: Generator, colour: Generator) -> NDArray[np.float32]:
-    """Isotropic diffuse noise, FOA (4, SAMPLES), W of RMS 1; ``colour`` draws its spectrum."""
+    """Isotropic diffuse noise, FOA (4, SAMPLES), RMS of W 1; ``colour`` draws its spectrum."""
     slope, centre_hz, width = colour.uniform([0.2, 300, 0.5], [0.7, 3000, 1.2])
     frequency = fft.rfftfreq(SAMPLES, 1 / SAMPLE_RATE)[1:]
     bump = 1 + 1.5 * np.exp(-((np.log(frequency / centre_hz) / width) ** 2))
@@ -88,12 +89,12 @@ def diffuse_noise(rng: Generator, colour: Generator) -> NDArray[np.float32]:
     gain[1:] = bump * np.maximum(frequency, 60) ** -slope
     spectrum = rng.standard_normal((4, len(gain), 2), dtype=np.float32).view(np.complex64)[..., 0]
     noise = fft.irfft(spectrum * gain, n=SAMPLES)
-    # E|spectrum|^2 = 2 gain^2 in each bin and its mirror: scale by expectation, not by this draw.
+    # E|spectrum|^2 = 2 gain^2 in each bin and its mirror: scaled by expectation, not by the sample.
     expected = 2 * np.sqrt(np.square(gain, dtype=np.float64).sum()) / SAMPLES
     return np.asarray(DIFFUSE_WEIGHTS * noise / np.float32(expected), dtype=np.float32)
 
 
-def _in_room(direct: NDArray[np.float32], place: Place) -> NDArray[np.float32]:
+def _add_reverberation(direct: NDArray[np.float32], place: Place) -> NDArray[np.float32]:
     """Add early reflections from mirrored directions and a diffuse tail to a field (4, SAMPLES)."""
     if place.reverb_db == -np.inf:
         return direct
@@ -121,7 +122,7 @@ def _loudness(note: Floats) -> float:
 
 
 def _note(source: SceneObject, variant: int, rng: Generator) -> Floats:
-    """One note of a kind, of any length and loudness, with the object's pitch and timbre."""
+    """A note of the object's kind, with its pitch and timbre; length and loudness are free."""
     pitch, timbre = 2 ** (source.semitones / 12), source.timbre
     hold = source.kind.hold_s
     match source.kind.name:
@@ -196,7 +197,7 @@ def _note(source: SceneObject, variant: int, rng: Generator) -> Floats:
             peaks = np.exp(-(((harmonics[:, None] - formants_hz) / 160) ** 2))
             weights = (peaks @ [1.0, 0.6, 0.25] + 0.02) * np.arange(1, 24) ** -0.3
             return _harmonics(_phase(f0 * glide), weights) * _envelope(time_s, 0.025, hold, 0.05)
-    raise ValueError(f"no sound for the kind {source.kind.name}")
+    raise ValueError(f"no note for the kind {source.kind.name}")
 
 
 def _time(seconds: float) -> Floats:
@@ -212,7 +213,7 @@ def _sine(frequency_hz: float, time_s: Floats) -> Floats:
 
 
 def _harmonics(phase: Floats, weights: NDArray[np.floating[Any]]) -> Floats:
-    """Sum of weights[k] sin((k + 1) phase), by repeated rotation of one complex tone."""
+    """Sum of weights[k] sin((k + 1) phase), from powers of one complex tone."""
     tone = np.exp(1j * phase)
     power, out = tone.copy(), np.zeros_like(phase)
     for weight in weights:
@@ -222,7 +223,7 @@ def _harmonics(phase: Floats, weights: NDArray[np.floating[Any]]) -> Floats:
 
 
 def _envelope(time_s: Floats, attack_s: float, hold_s: float, decay_s: float) -> Floats:
-    """Rise, hold and exponential decay, brought to nought in the last 5 ms."""
+    """Attack, hold and exponential decay, faded to zero in the last 5 ms."""
     decay = np.exp(-np.clip(time_s - hold_s, 0, None) / decay_s)
     end = np.clip((time_s[-1] - time_s) / 0.005, 0, 1)
     return np.asarray(np.clip(time_s / attack_s, 0, 1) * decay * end)
@@ -230,7 +231,7 @@ def _envelope(time_s: Floats, attack_s: float, hold_s: float, decay_s: float) ->
 
 def _band_noise(rng: Generator, samples: int, low_hz: float, high_hz: float) -> Floats:
     bands = signal.butter(2, [low_hz, high_hz], "bandpass", fs=SAMPLE_RATE, output="sos")
-    # The filter starts cold: its first 480 samples are thrown away.
+    # The filter starts from zero: its first 480 samples are discarded.
     noise = signal.sosfilt(bands, rng.standard_normal(samples + 480))[480:]
     return np.asarray(noise / noise.std())
 

@@ -1,4 +1,4 @@
-"""``avprep demo``: writes a generated world of 360° videos with FOA sound and its ground truth."""
+"""``avprep demo``: write a generated world of 360° videos with FOA audio and ground truth."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from avprep.errors import UserError
 from avprep.processes import exit_with_parent
 from avprep.recordings.events import WORLD_FORMAT
 from avprep.world import picture as world_picture
+from avprep.world.generate import make_clip, make_place
 from avprep.world.scene import (
     CLIPS_PER_PLACE,
     DURATION_S,
@@ -31,27 +32,25 @@ from avprep.world.scene import (
     KINDS,
     Clip,
     frame_times,
-    make_clip,
-    make_place,
 )
-from avprep.world.sound import SAMPLE_RATE, render_sound
+from avprep.world.sound import SAMPLE_RATE, render_audio
 from shards.files import write_atomic
 from shards.geometry import direction_deg
 
 Bytes = NDArray[np.uint8]
 
-# An object is said to sound in a frame whose level is within this of its loudest frame.
+# An object is active in frames whose level is within this of its loudest frame.
 ACTIVE_BELOW_PEAK_DB = 26.0
 FLOOR_DBFS = -120.0
 
 
 def make_world(out: Path, clips: int, seed: int, workers: int, progress: bool = True) -> None:
-    """Write a world of ``clips`` clips, four from each place, into the new or empty folder ``out``.
+    """Write a world of ``clips`` clips, four per place, to the new or empty folder ``out``.
 
-    The files are those of the README that it writes. They depend on the seed only, not on the
-    number of worker processes, and a larger world begins with the clips of a smaller one.
+    The README that it writes describes the files. They depend on the seed only, not on the number
+    of worker processes, and a larger world begins with the clips of a smaller one.
     """
-    prepare(out, clips, 1, seed, workers, ("video", "audio", "segmentation", "truth"))
+    prepare_folder(out, clips, 1, seed, workers, ("video", "audio", "segmentation", "truth"))
     done = _write_clips(out, clips, seed, workers)
     for _ in tqdm(done, total=clips, desc="demo clips", unit="clip", disable=not progress):
         pass
@@ -63,18 +62,18 @@ def make_world(out: Path, clips: int, seed: int, workers: int, progress: bool = 
     write_atomic(out / "README.md", _readme(clips, seed).encode())
 
 
-def prepare(
-    out: Path, clips: int, least: int, seed: int, workers: int, folders: Iterable[str]
+def prepare_folder(
+    out: Path, clips: int, min_clips: int, seed: int, workers: int, folders: Iterable[str]
 ) -> None:
-    """Make ``folders`` in the new or empty folder ``out``; raises UserError where a world cannot be
-    made as asked."""
-    for name, value, lowest in (
-        ("clips", clips, least),
+    """Create ``folders`` in the new or empty folder ``out``; raises UserError if ``out`` cannot be
+    used or a number is too small."""
+    for name, value, minimum in (
+        ("clips", clips, min_clips),
         ("workers", workers, 1),
         ("seed", seed, 0),
     ):
-        if value < lowest:
-            raise UserError(f"The number for {name} must be {lowest} or more, not {value}.")
+        if value < minimum:
+            raise UserError(f"The number for {name} must be {minimum} or more, not {value}.")
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(
@@ -83,7 +82,7 @@ def prepare(
         for folder in folders:
             (out / folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"The folder {out} cannot be made: {error.strerror}.") from error
+        raise UserError(f"The folder {out} cannot be created: {error.strerror}.") from error
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
@@ -91,12 +90,12 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _write_clips(out: Path, clips: int, seed: int, workers: int) -> Iterator[None]:
-    """Write all clips, here or in worker processes; yields once for each."""
+    """Write all clips, in this process or in workers; yields once per clip."""
     job = partial(_make_and_write_clip, out, seed)
     if workers == 1:
         yield from map(job, range(clips))
         return
-    # The clips of a place go to one worker, which then paints their panorama only once.
+    # The clips of a place go to one worker, which then renders their panorama only once.
     chunk = min(CLIPS_PER_PLACE, -(-clips // workers))
     with worker_pool(workers) as pool:
         yield from pool.map(job, range(clips), chunksize=chunk)
@@ -107,19 +106,19 @@ def _make_and_write_clip(out: Path, seed: int, index: int) -> None:
 
 
 def write_clip(out: Path, clip: Clip) -> None:
-    """Render a clip and write its video, audio, label maps and truth into ``out``."""
-    foa, levels, noise_rms = render_sound(clip)
+    """Render a clip and write its video, audio, label maps and truth to ``out``."""
+    foa, levels, noise_rms = render_audio(clip)
     write_atomic(out / "audio" / f"{clip.name}.wav", encode_wav(foa))
 
     maps: list[Bytes] = []
 
-    def pictures() -> Iterator[Bytes]:
+    def frames() -> Iterator[Bytes]:
         for picture, labels in world_picture.render_frames(clip):
             if labels is not None:
                 maps.append(labels)
             yield picture
 
-    write_mp4(out / "video" / f"{clip.name}.mp4", pictures())
+    write_mp4(out / "video" / f"{clip.name}.mp4", frames())
     folder = out / "segmentation" / f".{clip.name}.part"
     folder.mkdir()
     for number, labels in enumerate(maps, start=1):
@@ -130,7 +129,8 @@ def write_clip(out: Path, clip: Clip) -> None:
 
 
 def write_mp4(path: Path, pictures: Iterable[Bytes]) -> None:
-    """H.264 in MP4, without sound or times of day, of I420 pictures (height * 3 / 2, width)."""
+    """Encode I420 frames (height * 3 / 2, width) as H.264 in MP4, without audio or creation
+    time."""
     part = path.with_name(f".{path.name}.part")
     options = {"movflags": "faststart", "fflags": "bitexact"}
     with av.open(str(part), "w", format="mp4", options=options) as container:
@@ -138,12 +138,12 @@ def write_mp4(path: Path, pictures: Iterable[Bytes]) -> None:
             "libx264",
             rate=FPS,
             options={
-                # Half the time of superfast, and baseline profile: anything plays it, and fast.
+                # Half the time of superfast; baseline profile, which all players decode quickly.
                 "preset": "ultrafast",
                 "crf": "22",
-                # One thread: the bytes must not depend on the machine's cores.
+                # One thread: the bytes must not depend on the number of cores.
                 "threads": "1",
-                # Our chroma is the mean of 2 x 2 pixels, hence in their middle (type 1).
+                # Our chroma is the mean of 2 x 2 pixels, hence sited at their centre (type 1).
                 "x264-params": "keyint=24:chromaloc=1",
             },
         )
@@ -161,7 +161,7 @@ def write_mp4(path: Path, pictures: Iterable[Bytes]) -> None:
 
 
 def encode_wav(foa: NDArray[np.float32]) -> bytes:
-    """PCM16 WAV of FOA (4, samples), within -1 to 1."""
+    """16-bit PCM WAV of FOA (4, samples) within -1 to 1."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(len(foa))
@@ -174,7 +174,8 @@ def encode_wav(foa: NDArray[np.float32]) -> bytes:
 def clip_truth(
     clip: Clip, levels: dict[int, NDArray[np.float64]], noise_rms: float
 ) -> dict[str, Any]:
-    """What the README says of ``truth/``; levels and noise as ``render_sound`` returns them."""
+    """Content of a file in ``truth/``, which the world's README describes; levels and noise as
+    `render_audio` returns them."""
     times = frame_times()
     objects = []
     for item in clip.objects:
@@ -225,32 +226,32 @@ def _readme(clips: int, seed: int) -> str:
     return f"""# A generated world of 360° videos
 
 {clips} clips of 10 s, seed {seed}, four from each place. A place (`place-00003`) stands for a
-source recording: its clips share the panorama, the noise and the room, and hold different objects.
-In a clip, one to three objects are seen and heard, up to two more are seen but silent, and
-sometimes something is heard that is not seen. Objects beat in the rhythm of their sound; half of
-the silent ones have a rhythm too, the others are still.
+source recording: its clips share the panorama, the noise and the room, and have different objects.
+In a clip, one to three objects are visible and audible, up to two more are visible but silent, and
+sometimes an invisible object is audible. Objects pulse in the rhythm of their sound; half of the
+silent ones have a rhythm too, the others are still.
 
-- `video/ID-START.mp4`: equirectangular picture, {width} x {height}, {FPS} frames per second, H.264,
+- `video/ID-START.mp4`: equirectangular, {width} x {height}, {FPS} frames per second, H.264,
   no sound.
 - `audio/ID-START.wav`: first-order ambisonics, ambiX (ACN order W, Y, Z, X; SN3D),
   {SAMPLE_RATE} Hz, 16 bit.
-- `segmentation/ID-START/0001.png` to `0040.png`: label maps, four a second, equirectangular,
-  {width // 2} x {height // 2}, one byte a pixel: the kind of object in front, 0 for the background.
-  Map k (from 1) is the scene at (k - 1/2) / 4 s, which is video frame 6 k - 3 (from 0).
-- `truth/ID-START.json`: what is in the clip. All lists have one value for each video frame n, at
-  time n / {FPS} s. `avprep build-shards` makes `events` of it.
-  - `format`: says that it is such a file.
+- `segmentation/ID-START/0001.png` to `0040.png`: label maps, four per second, equirectangular,
+  {width // 2} x {height // 2}, one byte per pixel: the kind of object in front, 0 for the
+  background. Map k (from 1) is the scene at (k - 1/2) / 4 s, which is video frame 6 k - 3 (from 0).
+- `truth/ID-START.json`: the clip's contents. Lists have one value per video frame n, at time
+  n / {FPS} s. `avprep build-shards` turns it into `events`.
+  - `format`: identifies the file format.
   - `source`, `start_s`, `split`: the place, the start in it, and `train` or `test`.
   - `diffuse_noise_dbfs`: RMS of W of the diffuse noise. `reverberation_db`: energy of the diffuse
     tail against the direct sound. `reverberation_rt60_s`: time in which it falls by 60 dB.
   - `objects`: `id`, `kind`, `kind_index` (value in the label maps), `silent`, `visible`;
     `azimuth_deg` (positive to the left), `elevation_deg` (positive up), `angular_radius_deg` of
-    the circle round the object's outline (null if not visible), `animation` (how far the picture is
-    into a beat, 0 to 1), `level_dbfs` (RMS of W of the direct sound from this frame to the next;
-    {FLOOR_DBFS:g} is silence) and `active` (level within {ACTIVE_BELOW_PEAK_DB:g} dB of the
+    the circle around the object's outline (null if not visible), `animation` (how strongly a beat
+    shows in the image, 0 to 1), `level_dbfs` (RMS of W of the direct sound from this frame to the
+    next; {FLOOR_DBFS:g} is silence) and `active` (level within {ACTIVE_BELOW_PEAK_DB:g} dB of the
     object's loudest frame). Later objects are in front of earlier ones.
-- `train.txt`, `test.txt`: the places of each split, one a line. They are disjoint: every fifth
-  place is for the test, and its objects vary in colour, size, pitch, tempo and timbre over ranges
+- `train.txt`, `test.txt`: the places of each split, one per line. They are disjoint: every fifth
+  place is a test place, and its objects vary in colour, size, pitch, tempo and timbre over ranges
   that overlap with those of training only in part.
 
 | value | kind |

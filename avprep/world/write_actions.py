@@ -1,4 +1,4 @@
-"""``avprep demo --actions``: writes the generated world of actions in the layout of UCF101."""
+"""``avprep demo --actions``: write the generated world of actions in the layout of UCF101."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from avprep.world.actions import ACTIONS, FOLDS, GROUPS, ActionVideo, render_video
 from avprep.world.picture import Bytes
-from avprep.world.write import prepare, worker_pool
+from avprep.world.write import prepare_folder, worker_pool
 from shards.files import write_atomic
 
 DEFAULT_VIDEOS = 360
@@ -20,14 +20,16 @@ _VIDEOS, _LISTS = "UCF-101", "ucfTrainTestlist"
 
 
 def make_actions(out: Path, videos: int, seed: int, workers: int, progress: bool = True) -> None:
-    """Write ``videos`` videos with the official lists of three folds into the new or empty folder
-    ``out``. They depend on the seed only; more videos begin with those of fewer."""
+    """Write ``videos`` videos and the lists of three folds to the new or empty folder ``out``.
+
+    The files depend on the seed only, and a larger world begins with the videos of a smaller one.
+    """
     folders = [_LISTS, *(f"{_VIDEOS}/{action}" for action in ACTIONS)]
-    # Three groups of all actions, so that each fold has something to train on and to test.
-    prepare(out, videos, FOLDS * len(ACTIONS), seed, workers, folders)
-    every = [ActionVideo(seed, number) for number in range(videos)]
+    # At least three groups of all actions, so that each fold has videos to train and to test on.
+    prepare_folder(out, videos, FOLDS * len(ACTIONS), seed, workers, folders)
+    all_videos = [ActionVideo(seed, number) for number in range(videos)]
     with tqdm(total=videos, desc="demo videos", unit="video", disable=not progress) as bar:
-        for count in _write_groups(out, every, workers):
+        for count in _write_groups(out, all_videos, workers):
             bar.update(count)
     lists = out / _LISTS
     numbers = {action: number for number, action in enumerate(ACTIONS, start=1)}
@@ -35,7 +37,7 @@ def make_actions(out: Path, videos: int, seed: int, workers: int, progress: bool
     write_atomic(lists / "classInd.txt", classes.encode())
     for fold in range(1, FOLDS + 1):
         lines: dict[str, list[str]] = {"train": [], "test": []}
-        for video in sorted(every, key=lambda video: video.name):
+        for video in sorted(all_videos, key=lambda video: video.name):
             label = f" {numbers[video.action]}" if video.role(fold) == "train" else ""
             lines[video.role(fold)].append(f"{_file(video)}{label}\n")
         for role, text in lines.items():
@@ -43,12 +45,13 @@ def make_actions(out: Path, videos: int, seed: int, workers: int, progress: bool
     write_atomic(out / "README.md", _readme(videos, seed).encode())
 
 
-def _write_groups(out: Path, every: list[ActionVideo], workers: int) -> Iterator[int]:
-    """The videos of a group are made in a row, so that its place is painted once."""
-    groups = [
-        list(videos)
-        for _, videos in groupby(sorted(every, key=lambda v: v.group), lambda v: v.group)
-    ]
+def _write_groups(out: Path, videos: list[ActionVideo], workers: int) -> Iterator[int]:
+    """Write the videos; yields the number of videos of each finished group.
+
+    A group's videos are written one after another, so that its panorama is rendered once.
+    """
+    by_group = sorted(videos, key=lambda video: video.group)
+    groups = [list(group) for _, group in groupby(by_group, lambda video: video.group)]
     job = partial(_write_group, out)
     if workers == 1:
         yield from map(job, groups)
@@ -69,7 +72,7 @@ def _file(video: ActionVideo) -> str:
 
 
 def write_avi(path: Path, pictures: Iterator[Bytes], rate: int) -> None:
-    """MPEG-4 in AVI, as UCF101's own, of I420 pictures (height * 3 / 2, width); no sound."""
+    """Encode I420 frames (height * 3 / 2, width) as MPEG-4 in AVI, as UCF101's, without audio."""
     part = path.with_name(f".{path.name}.part")
     with av.open(str(part), "w", format="avi", options={"fflags": "bitexact"}) as container:
         options = {"flags": "qscale+bitexact", "global_quality": str(4 * 118), "threads": "1"}
@@ -95,9 +98,9 @@ object does one of these:
 
 {actions}
 
-What it does is its class, and nothing else tells it: videos whose names differ in the class alone
-show the same object before the same background, with the same tremor of the camera, frame rate and
-size of the picture, and in four of ten a second object that does nothing. The videos of a group
-(`g01` to `g{GROUPS}`) are of one place, and no fold trains and tests on one group. Left and right,
-and the sense of a turn, make classes: do not mirror these videos to augment them.
+The action is the class, and nothing else reveals it: videos whose names differ only in the class
+show the same object in front of the same background, with the same camera shake, frame rate and
+frame size, and in four of ten a second object that does nothing. The videos of a group (`g01` to
+`g{GROUPS}`) share a place, and no fold trains and tests on the same group. Left and right, and the
+sense of rotation, distinguish classes: do not mirror these videos to augment them.
 """

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avprep.world.scene import FRAMES, make_clip
+from avprep.world.generate import make_clip
+from avprep.world.scene import FRAMES
 from avprep.world.write import clip_truth
 from avtrain.evals.results import Result, read_results
 from avtrain.pretrain.run_log import read_log

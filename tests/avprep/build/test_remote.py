@@ -143,7 +143,7 @@ def test_damage_in_a_bucket_is_found(built: Path, store: s3fs.S3FileSystem) -> N
     store.pipe_file("bucket/damaged/train/other.tar", b"x")
     result = run("verify", "s3://bucket/damaged", "--quick", "--workers", 1)
     assert result.exit_code == 1
-    assert "train/train-000002.tar: has other content" in result.output
+    assert "train/train-000002.tar: has changed since it was written" in result.output
     assert "train/train-000004.tar: cannot be read: No such file" in result.output
     assert "train/other.tar: is not in the manifest" in result.output
     assert "3 faults" in result.output

@@ -10,7 +10,7 @@ import pytest
 
 from avprep.foa.energy_map import intensity_direction
 from avprep.recordings.layouts import find_recordings
-from avprep.world.scene import make_clip
+from avprep.world.generate import make_clip
 from avprep.world.write import clip_truth
 from shards.geometry import angle_between_deg, encode_foa, rotate_foa, unit_vector
 from shards.reader import ShardSet

@@ -1,4 +1,4 @@
-"""The generated world: its files, and that picture, sound and truth agree with the conventions."""
+"""The generated world: its files, and agreement of video, audio and truth with the conventions."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from avprep.errors import UserError
+from avprep.world import generate
 from avprep.world import picture as world_picture
 from avprep.world import scene as world
 from avprep.world import sound as world_sound
@@ -35,7 +36,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def tree(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
@@ -57,14 +58,14 @@ def decode_luma(path: Path) -> NDArray[np.uint8]:
 
 
 def pixel_directions(width: int) -> NDArray[np.float64]:
-    """Unit vectors of all pixels, by the formula of the conventions."""
+    """Unit vectors of all pixels, by the conventions' formula."""
     azimuth = 180 * (1 - 2 * (np.arange(width) + 0.5) / width)
     elevation = 90 - 180 * (np.arange(width // 2)[:, None] + 0.5) / (width // 2)
     return unit_vector(azimuth, elevation)
 
 
 def solid_angles(width: int) -> NDArray[np.float64]:
-    """Area on the unit sphere of each pixel (height, 1)."""
+    """Solid angle of each pixel (height, 1)."""
     elevation = np.pi * (0.5 - (np.arange(width // 2)[:, None] + 0.5) / (width // 2))
     return np.asarray(np.cos(elevation) * (2 * np.pi / width) ** 2)
 
@@ -75,11 +76,11 @@ def centroid(weight: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(weighted.sum(axis=(0, 1)))
 
 
-def lone_clip(kind_name: str, path: world.Path, quiet: bool = True) -> world.Clip:
-    """A clip with one sounding object, without noise and reflections if quiet."""
+def single_object_clip(kind_name: str, path: world.Path, quiet: bool = True) -> world.Clip:
+    """A clip with one sounding object; without noise and reflections if ``quiet``."""
     kinds = [kind.name for kind in world.KINDS]
     for index in range(400):
-        clip = world.make_clip(SEED, index)
+        clip = generate.make_clip(SEED, index)
         first = clip.objects[0]
         if first.kind_index == kinds.index(kind_name) + 1:
             place = clip.place
@@ -91,13 +92,13 @@ def lone_clip(kind_name: str, path: world.Path, quiet: bool = True) -> world.Cli
 
 def test_bytes_do_not_depend_on_workers(small_world: Path, tmp_path: Path) -> None:
     make_world(tmp_path / "again", clips=2, seed=SEED, workers=2, progress=False)
-    first, second = tree(small_world), tree(tmp_path / "again")
+    first, second = read_files(small_world), read_files(tmp_path / "again")
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
 
 
-def test_files_of_a_world(small_world: Path) -> None:
-    names = set(tree(small_world))
+def test_a_world_has_the_files_that_its_readme_lists(small_world: Path) -> None:
+    names = set(read_files(small_world))
     clips = ("place-00000-0", "place-00000-10")
     expected = {"README.md", "train.txt", "test.txt"}
     for clip in clips:
@@ -108,7 +109,7 @@ def test_files_of_a_world(small_world: Path) -> None:
     assert (small_world / "test.txt").read_text() == ""
 
 
-def test_video_plays_anywhere(small_world: Path) -> None:
+def test_videos_have_a_format_that_all_players_support(small_world: Path) -> None:
     with av.open(str(small_world / "video" / "place-00000-0.mp4")) as container:
         assert [stream.type for stream in container.streams] == ["video"]
         stream = container.streams.video[0]
@@ -123,7 +124,7 @@ def test_video_plays_anywhere(small_world: Path) -> None:
         assert "creation_time" not in container.metadata
 
 
-def test_sound_never_clips(small_world: Path) -> None:
+def test_audio_peaks_stay_below_full_scale(small_world: Path) -> None:
     for path in (small_world / "audio").iterdir():
         foa = read_wav(path)
         assert foa.shape == (4, 480000)
@@ -131,7 +132,7 @@ def test_sound_never_clips(small_world: Path) -> None:
         assert 10 ** (-10.1 / 20) < peak <= 10 ** (-3 / 20) + 1e-4
 
 
-def test_truth_has_a_value_per_frame(small_world: Path) -> None:
+def test_truth_has_one_value_per_frame(small_world: Path) -> None:
     truth = json.loads((small_world / "truth" / "place-00000-0.json").read_text())
     assert (truth["source"], truth["split"], truth["frames"]) == ("place-00000", "train", 240)
     assert -60 < truth["diffuse_noise_dbfs"] < -20
@@ -153,8 +154,8 @@ def test_truth_has_a_value_per_frame(small_world: Path) -> None:
         ("voice", world.Path(70.0, 75.0)),  # near the pole
     ],
 )
-def test_picture_sound_and_truth_agree(kind_name: str, path: world.Path, tmp_path: Path) -> None:
-    clip = lone_clip(kind_name, path)
+def test_video_audio_and_truth_agree(kind_name: str, path: world.Path, tmp_path: Path) -> None:
+    clip = single_object_clip(kind_name, path)
     for folder in ("video", "audio", "segmentation", "truth"):
         (tmp_path / folder).mkdir()
     write_clip(tmp_path, clip)
@@ -178,7 +179,7 @@ def test_picture_sound_and_truth_agree(kind_name: str, path: world.Path, tmp_pat
     luma = decode_luma(tmp_path / "video" / f"{clip.name}.mp4")
     empty = world_picture.panorama(clip.place)[: world_picture.HEIGHT]
     for frame in (30, 200):
-        # By the outline, where the dark ink and the shape differ from the panorama.
+        # Pixels that differ from the panorama: the object with its dark outline.
         changed = np.abs(luma[frame].astype(float) - empty) > 12
         away = angle_between_deg(pixel_directions(960)[changed], directions[frame])
         assert away.max() < item["angular_radius_deg"][frame] + 1
@@ -187,7 +188,7 @@ def test_picture_sound_and_truth_agree(kind_name: str, path: world.Path, tmp_pat
     foa = read_wav(tmp_path / "audio" / f"{clip.name}.wav").reshape(4, 240, 2000)
     intensity = np.einsum("ft,cft->fc", foa[0], foa[[3, 1, 2]])
     sounding = np.flatnonzero(item["active"])[:-1]
-    # The sound of a frame lasts until the next one.
+    # A frame's audio lasts until the next frame.
     middle = directions[sounding] + directions[sounding + 1]
     tolerance = 1 + clip.objects[0].kind.bounce_deg / 2
     assert np.median(angle_between_deg(intensity[sounding], middle)) < 0.2
@@ -197,8 +198,8 @@ def test_picture_sound_and_truth_agree(kind_name: str, path: world.Path, tmp_pat
 @pytest.mark.parametrize(
     ("azimuth_deg", "elevation_deg"), [(40.0, 30.0), (179.0, -35.0), (-100.0, 84.0)]
 )
-def test_disc_is_a_cap_of_the_sphere(azimuth_deg: float, elevation_deg: float) -> None:
-    clip = lone_clip("bell", world.Path(azimuth_deg, elevation_deg))
+def test_a_disc_covers_a_spherical_cap(azimuth_deg: float, elevation_deg: float) -> None:
+    clip = single_object_clip("bell", world.Path(azimuth_deg, elevation_deg))
     disc = replace(clip.objects[0], aspect=1.0, radius_deg=10.0, animated=False)
     picture = world_picture.panorama(clip.place).copy()
     labels = np.zeros((240, 480), dtype=np.uint8)
@@ -212,18 +213,18 @@ def test_disc_is_a_cap_of_the_sphere(azimuth_deg: float, elevation_deg: float) -
 
 
 @pytest.mark.parametrize("kind", world.KINDS, ids=lambda kind: kind.name)
-def test_picture_follows_the_rhythm_of_the_sound(kind: world.Kind) -> None:
-    source = lone_clip(kind.name, world.Path(0, 0)).objects[0]
+def test_animation_follows_the_rhythm_of_the_audio(kind: world.Kind) -> None:
+    source = single_object_clip(kind.name, world.Path(0, 0)).objects[0]
     level = world_sound.frame_rms(world_sound.object_signal(source))
     animation = source.animation(world.frame_times())
     correlations = [np.corrcoef(np.roll(level, lag), animation)[0, 1] for lag in range(-48, 49)]
     best = int(np.argmax(correlations)) - 48
-    assert 0 <= best <= 1  # a frame shows what was heard just before it
+    assert 0 <= best <= 1  # a frame shows the audio just before it
     assert correlations[best + 48] > 0.45
 
 
 def test_drawn_brightness_follows_the_rhythm() -> None:
-    clip = lone_clip("drum", world.Path(20, 10))
+    clip = single_object_clip("drum", world.Path(20, 10))
     frames = [picture for picture, _ in world_picture.render_frames(clip)]
     empty = world_picture.panorama(clip.place).astype(float)
     change = np.array(
@@ -234,21 +235,21 @@ def test_drawn_brightness_follows_the_rhythm() -> None:
 
 
 def test_diffuse_noise_is_isotropic() -> None:
-    place = replace(world.make_place(SEED, 0), noise_db=-20.0, reverb_db=-np.inf)
-    clip = replace(world.make_clip(SEED, 0), place=place, objects=())
-    foa, levels, noise_rms = world_sound.render_sound(clip)
+    place = replace(generate.make_place(SEED, 0), noise_db=-20.0, reverb_db=-np.inf)
+    clip = replace(generate.make_clip(SEED, 0), place=place, objects=())
+    foa, levels, noise_rms = world_sound.render_audio(clip)
     assert levels == {}
     covariance = np.cov(foa.astype(np.float64)) / noise_rms**2
-    # Coloured noise has fewer independent samples than its length.
+    # Coloured noise has fewer independent samples than its length, hence the tolerance.
     np.testing.assert_allclose(covariance, np.diag([1, 1 / 3, 1 / 3, 1 / 3]), atol=0.04)
 
 
 def test_reverberation_is_moderate() -> None:
-    clip = lone_clip("string", world.Path(60, 10), quiet=False)
+    clip = single_object_clip("string", world.Path(60, 10), quiet=False)
     place = replace(clip.place, noise_db=-np.inf)
     dry = replace(place, reverb_db=-np.inf)
-    wet_foa, wet_levels, _ = world_sound.render_sound(replace(clip, place=place))
-    dry_foa, dry_levels, _ = world_sound.render_sound(replace(clip, place=dry))
+    wet_foa, wet_levels, _ = world_sound.render_audio(replace(clip, place=place))
+    dry_foa, dry_levels, _ = world_sound.render_audio(replace(clip, place=dry))
     item = clip.objects[0].id
     scale = wet_levels[item].max() / dry_levels[item].max()
     added = 10 * np.log10(np.var(wet_foa[0] - scale * dry_foa[0]) / np.var(scale * dry_foa[0]))
@@ -257,8 +258,8 @@ def test_reverberation_is_moderate() -> None:
     assert angle_between_deg(intensity, unit_vector(60, 10)) < 25
 
 
-def test_what_is_in_a_world() -> None:
-    clips = [world.make_clip(SEED, index) for index in range(400)]
+def test_worlds_vary_as_described() -> None:
+    clips = [generate.make_clip(SEED, index) for index in range(400)]
     objects = [item for clip in clips for item in clip.objects]
     assert {item.kind_index for item in objects} == set(range(1, 11))
     unseen = np.mean([any(not item.visible for item in clip.objects) for clip in clips])
@@ -288,23 +289,23 @@ def test_what_is_in_a_world() -> None:
 
 
 def test_places_are_split_by_index() -> None:
-    places = [world.make_place(SEED, index) for index in range(10)]
+    places = [generate.make_place(SEED, index) for index in range(10)]
     assert [place.index for place in places if place.split == "test"] == [1, 6]
     assert {len(place.name) for place in places} == {11}
-    clip = world.make_clip(SEED, 7)
+    clip = generate.make_clip(SEED, 7)
     assert (clip.place, clip.start_s, clip.name) == (places[1], 30, "place-00001-30")
-    assert world.make_clip(SEED + 1, 7) != clip
+    assert generate.make_clip(SEED + 1, 7) != clip
 
 
-@pytest.mark.parametrize("what", [[], ["--actions"]])
-def test_what_is_killed_ends_in_all_its_processes(tmp_path: Path, what: list[str]) -> None:
-    command = [sys.executable, "-m", "avprep", "demo", str(tmp_path / "world"), *what]
+@pytest.mark.parametrize("options", [[], ["--actions"]])
+def test_a_killed_demo_ends_all_its_processes(tmp_path: Path, options: list[str]) -> None:
+    command = [sys.executable, "-m", "avprep", "demo", str(tmp_path / "world"), *options]
     command += ["--clips", "60", "--workers", "2"]
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    # Two workers, and the process with which Python tracks what they share.
+    # Two workers, and the process in which Python tracks shared resources.
     while len(workers := children(killed.pid)) < 3:
-        assert time.monotonic() < deadline, "it did not begin"
+        assert time.monotonic() < deadline, "it did not start"
         time.sleep(0.02)
     time.sleep(1)
     killed.terminate()
@@ -314,7 +315,7 @@ def test_what_is_killed_ends_in_all_its_processes(tmp_path: Path, what: list[str
         time.sleep(0.05)
 
 
-def test_errors_of_the_user(tmp_path: Path) -> None:
+def test_user_errors_are_reported_and_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="clips"):
         make_world(tmp_path / "new", clips=0, seed=0, workers=1)
     with pytest.raises(UserError, match="seed"):
@@ -325,6 +326,6 @@ def test_errors_of_the_user(tmp_path: Path) -> None:
         make_world(tmp_path, clips=1, seed=0, workers=1)
     with pytest.raises(UserError, match="not an empty folder"):
         make_world(tmp_path / "notes.txt", clips=1, seed=0, workers=1)
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be created"):
         make_world(tmp_path / "notes.txt" / "below", clips=1, seed=0, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
