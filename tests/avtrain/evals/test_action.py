@@ -84,7 +84,7 @@ def test_actions_are_what_their_names_say() -> None:
         for name, sense in (("CircleClockwise", -1), ("CircleCounterclockwise", 1)):
             dx, dy = np.diff(done[name].right), np.diff(done[name].up)
             assert (sense * (dx[:-1] * dy[1:] - dy[:-1] * dx[1:]) > 0).all()
-        assert set(done["Blink"].seen) == {0.0, 1.0}
+        assert set(done["Blink"].visible) == {0.0, 1.0}
         assert np.median(np.diff(done["Grow"].size)) > 0
         assert np.ptp(done["Bounce"].right) == 0 < np.ptp(done["Bounce"].up)
         assert np.ptp(done["Spin"].roll) > np.pi
