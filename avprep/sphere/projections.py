@@ -164,7 +164,7 @@ class Sphere:
         return FramePositions(np.stack([x, y], axis=-1), box, off_axis <= 1)
 
 
-def _faces_of(
+def _project_on_faces(
     directions: Floats, faces: list[tuple[Floats, Floats, Floats]]
 ) -> tuple[NDArray[np.intp], Floats, Floats]:
     """The face that shows each direction, and the tangents to its right and downward, -1 to 1."""
@@ -177,7 +177,7 @@ def _faces_of(
 
 
 def _cube(directions: Floats, rows: int, columns: int) -> FramePositions:
-    face, u, v = _faces_of(directions, _CUBE)
+    face, u, v = _project_on_faces(directions, _CUBE)
     row, column = np.divmod(face, columns)
     xy = np.stack([(column + (1 + u) / 2) / columns, (row + (1 + v) / 2) / rows], axis=-1)
     left, top = column / columns, row / rows
@@ -188,7 +188,7 @@ def _cube(directions: Floats, rows: int, columns: int) -> FramePositions:
 def _eac(directions: Floats, height: int, width: int) -> FramePositions:
     """Equi-angular: positions linear in the angle, not in its tangent (Google, "Bringing pixels
     front and center in VR video", 2017)."""
-    face, u, v = _faces_of(directions, _EAC)
+    face, u, v = _project_on_faces(directions, _EAC)
     row, column = np.divmod(face, 3)
     across, down = (0.5 + np.arctan(t) * (2 / np.pi) for t in (u, v))
     pad_x, pad_y = _EAC_PADDING / width, _EAC_PADDING / height

@@ -173,11 +173,11 @@ class _Figure:
         )
         self._drawing.roll = motion.roll
 
-    def draw(self, number: int, picture: Floats, shift: Floats) -> None:
+    def draw(self, number: int, image: Floats, shift: Floats) -> None:
         """Draw frame ``number`` into YUV (height, width, 3) without offsets, from a camera that is
         displaced by ``shift`` (right, up) frame heights."""
         motion, drawing = self.motion, self._drawing
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         radius = self.radius * motion.size[number]
         # Outlines lie within the unit circle: pixels outside need no drawing.
         column = (motion.right[number] - shift[0]) * height + width / 2
@@ -192,7 +192,7 @@ class _Figure:
         bright = pattern[..., None]
         colour = bright * drawing.bright_yuv + (1 - bright) * drawing.dark_yuv
         area = np.ix_(rows, columns)
-        picture[area] += cover * (ink * colour - picture[area])
+        image[area] += cover * (ink * colour - image[area])
 
 
 def _near(centre: float, reach: float, end: int) -> NDArray[np.intp]:
@@ -224,20 +224,20 @@ class _Background:
         return np.asarray(warped, dtype=np.float32)
 
 
-def _planes(picture: Bytes) -> Floats:
+def _planes(image: Bytes) -> Floats:
     """An I420 frame as YUV (height, width, 3) without the offsets of limited range."""
-    chroma = picture[HEIGHT:].reshape(2, HEIGHT // 2, WIDTH // 2).repeat(2, 1).repeat(2, 2)
-    yuv = np.stack([picture[:HEIGHT], *chroma], axis=-1).astype(np.float32)
+    chroma = image[HEIGHT:].reshape(2, HEIGHT // 2, WIDTH // 2).repeat(2, 1).repeat(2, 2)
+    yuv = np.stack([image[:HEIGHT], *chroma], axis=-1).astype(np.float32)
     return yuv - np.array([16, 128, 128], dtype=np.float32)
 
 
 def _frame(background: _Background, objects: list[_Figure], number: int, shift: Floats) -> Bytes:
-    picture = background.frame(shift)
+    image = background.frame(shift)
     for figure in objects:
-        figure.draw(number, picture, shift)
-    height, width = picture.shape[:2]
-    chroma = np.concatenate([halve(picture[..., 1]), halve(picture[..., 2])])
-    full = np.concatenate([picture[..., 0] + 16.5, chroma.reshape(height // 2, width) + 128.5])
+        figure.draw(number, image, shift)
+    height, width = image.shape[:2]
+    chroma = np.concatenate([halve(image[..., 1]), halve(image[..., 2])])
+    full = np.concatenate([image[..., 0] + 16.5, chroma.reshape(height // 2, width) + 128.5])
     return np.asarray(np.clip(full, 0, 255), dtype=np.uint8)
 
 

@@ -40,11 +40,11 @@ def render_frames(clip: Clip) -> Iterator[tuple[Bytes, Bytes | None]]:
     background = panorama(clip.place)
     objects = [Drawing(scene_object) for scene_object in clip.objects if scene_object.visible]
     for frame in range(FRAMES):
-        picture = background.copy()
+        image = background.copy()
         labels = np.zeros((HEIGHT // 2, WIDTH // 2), dtype=np.uint8)
         for drawing in objects:
-            drawing.draw(frame, picture, labels)
-        yield picture, labels if frame % FRAMES_PER_MAP == FRAMES_PER_MAP // 2 else None
+            drawing.draw(frame, image, labels)
+        yield image, labels if frame % FRAMES_PER_MAP == FRAMES_PER_MAP // 2 else None
 
 
 class Drawing:
@@ -72,7 +72,7 @@ class Drawing:
         # Dark enough at rest that the flash of a beat stays within the video's range.
         self.light = (1 + self.kind.flash * self.level) / (1 + self.kind.flash)
 
-    def draw(self, frame: int, picture: Bytes, labels: Bytes) -> None:
+    def draw(self, frame: int, image: Bytes, labels: Bytes) -> None:
         """Draw the object into an I420 frame and a label map."""
         azimuth_deg, elevation_deg = self.azimuth_deg[frame], self.elevation_deg[frame]
         radius = np.radians(self.radius_deg[frame])
@@ -87,13 +87,13 @@ class Drawing:
         # A dark outline of 1/14 of the radius separates the object from any background.
         ink = self.light[frame] * np.clip(edge * 14, 0.2, 1)
         bright, dark = cover * ink * pattern, cover * ink * (1 - pattern)
-        luma = picture[top:bottom, columns].astype(np.float32) - 16
+        luma = image[top:bottom, columns].astype(np.float32) - 16
         luma += self.bright_yuv[0] * bright + self.dark_yuv[0] * dark - cover * luma
-        picture[top:bottom, columns] = luma + 16.5
+        image[top:bottom, columns] = luma + 16.5
 
         half_cover, bright, dark = halve(cover), halve(bright), halve(dark)
         rows, half_columns = slice(top // 2, bottom // 2), columns[::2] // 2
-        for number, plane in enumerate(chroma_planes(picture), start=1):
+        for number, plane in enumerate(chroma_planes(image), start=1):
             chroma = plane[rows, half_columns].astype(np.float32) - 128
             chroma += self.bright_yuv[number] * bright + self.dark_yuv[number] * dark
             chroma -= half_cover * (plane[rows, half_columns].astype(np.float32) - 128)
@@ -197,9 +197,9 @@ def tangent_plane(
     return -left / ahead, up / ahead
 
 
-def chroma_planes(picture: Bytes) -> tuple[Bytes, Bytes]:
+def chroma_planes(image: Bytes) -> tuple[Bytes, Bytes]:
     """Array views of U and V, each (HEIGHT / 2, WIDTH / 2), in an I420 frame."""
-    chroma = picture[HEIGHT:].reshape(2, HEIGHT // 2, WIDTH // 2)
+    chroma = image[HEIGHT:].reshape(2, HEIGHT // 2, WIDTH // 2)
     return chroma[0], chroma[1]
 
 
@@ -254,9 +254,9 @@ def panorama(place: Place) -> Bytes:
 
     yuv = np.moveaxis(rgb @ YUV_FROM_RGB.T, -1, 0).astype(np.float32)
     chroma = np.stack([halve(yuv[1]), halve(yuv[2])]).reshape(HEIGHT // 2, WIDTH)
-    picture = np.concatenate([yuv[0] + 16.5, chroma + 128.5]).astype(np.uint8)
-    picture.flags.writeable = False
-    return picture
+    image = np.concatenate([yuv[0] + 16.5, chroma + 128.5]).astype(np.uint8)
+    image.flags.writeable = False
+    return image
 
 
 def _noise(rng: Generator, sphere: Floats, cells: list[float]) -> Floats:

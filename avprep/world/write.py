@@ -112,13 +112,13 @@ def write_clip(out: Path, clip: Clip) -> None:
 
     maps: list[Bytes] = []
 
-    def frames() -> Iterator[Bytes]:
-        for picture, labels in world_picture.render_frames(clip):
+    def images() -> Iterator[Bytes]:
+        for image, labels in world_picture.render_frames(clip):
             if labels is not None:
                 maps.append(labels)
-            yield picture
+            yield image
 
-    write_mp4(out / "video" / f"{clip.name}.mp4", frames())
+    write_mp4(out / "video" / f"{clip.name}.mp4", images())
     folder = out / "segmentation" / f".{clip.name}.part"
     folder.mkdir()
     for number, labels in enumerate(maps, start=1):
@@ -128,7 +128,7 @@ def write_clip(out: Path, clip: Clip) -> None:
     write_atomic(out / "truth" / f"{clip.name}.json", (json.dumps(truth) + "\n").encode())
 
 
-def write_mp4(path: Path, pictures: Iterable[Bytes]) -> None:
+def write_mp4(path: Path, images: Iterable[Bytes]) -> None:
     """Encode I420 frames (height * 3 / 2, width) as H.264 in MP4, without audio or creation
     time."""
     part = path.with_name(f".{path.name}.part")
@@ -152,8 +152,8 @@ def write_mp4(path: Path, pictures: Iterable[Bytes]) -> None:
         context = stream.codec_context
         context.color_range = ColorRange.MPEG
         context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
-        for number, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="yuv420p")
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -62,8 +62,8 @@ def _write_groups(out: Path, videos: list[ActionVideo], workers: int) -> Iterato
 
 def _write_group(out: Path, videos: list[ActionVideo]) -> int:
     for video in videos:
-        rate, pictures = render_video(video)
-        write_avi(out / _VIDEOS / _file(video), pictures, rate)
+        rate, images = render_video(video)
+        write_avi(out / _VIDEOS / _file(video), images, rate)
     return len(videos)
 
 
@@ -71,17 +71,17 @@ def _file(video: ActionVideo) -> str:
     return f"{video.action}/{video.name}.avi"
 
 
-def write_avi(path: Path, pictures: Iterator[Bytes], rate: int) -> None:
+def write_avi(path: Path, images: Iterator[Bytes], rate: int) -> None:
     """Encode I420 frames (height * 3 / 2, width) as MPEG-4 in AVI, as UCF101's, without audio."""
     part = path.with_name(f".{path.name}.part")
     with av.open(str(part), "w", format="avi", options={"fflags": "bitexact"}) as container:
         options = {"flags": "qscale+bitexact", "global_quality": str(4 * 118), "threads": "1"}
         stream = container.add_stream("mpeg4", rate=rate, options=options)
         stream.pix_fmt = "yuv420p"
-        for number, picture in enumerate(pictures):
+        for number, image in enumerate(images):
             if number == 0:
-                stream.height, stream.width = picture.shape[0] * 2 // 3, picture.shape[1]
-            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+                stream.height, stream.width = image.shape[0] * 2 // 3, image.shape[1]
+            frame = av.VideoFrame.from_ndarray(image, format="yuv420p")
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
