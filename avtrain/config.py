@@ -130,7 +130,7 @@ class Config:
             return words
         return f"{words}, {self.clip.views} view{'s' * (self.clip.views > 1)}"
 
-    def after(self, other: Config, steps: int) -> Config:
+    def initialised_from(self, other: Config, steps: int) -> Config:
         """This run, initialised with the networks that ``other`` had after ``steps``."""
         return replace(self, begun_with=f"{steps} steps of {other.title} {other.digest}")
 
@@ -232,7 +232,7 @@ class Changes(TypedDict, total=False):
     head: str | None
     dropout: float | None
     epochs: int | None
-    """Of each stage; a preset's are halved for each stage of a ``curriculum``."""
+    """Epochs per stage; by default the preset's, halved for each stage of a ``curriculum``."""
     batch_size: int | None
     views: int | None
     moments: int | None

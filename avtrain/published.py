@@ -1,8 +1,8 @@
-"""Checkpoints of the paper's published code become checkpoints of ours.
+"""Import of checkpoints of the paper's published code.
 
 Such a file (``.pth.tar``) holds the state dicts ``model`` (both backbones) and
-``train_criterion`` (transformers and heads for AVSA, two heads for AVC), and besides ``epoch`` and
-``optimizer``, of which only the numbers of epochs and steps are kept.
+``train_criterion`` (transformers and heads for AVSA, two heads for AVC). Of its ``epoch`` and
+``optimizer`` only the numbers of epochs and steps are kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from avtrain.networks.models import AudioVisual, ModelConfig
 
 _SECTIONS = ("model", "train_criterion")
 _LOSS = "train_criterion.losses.0"
-# In a residual block, and in a layer of a transformer: ours, theirs.
+# Names of modules in a residual block and in a transformer layer: ours to theirs.
 _VIDEO_BLOCK = {
     "residual.0": "spt_conv1",
     "residual.1": "spt_bn1",
@@ -55,12 +55,12 @@ def import_checkpoint(
     conventions: Literal["avsa360", "published"] = "published",
     statistics: Path | None = None,
 ) -> Checkpoint:
-    """The networks of a published file with the paper's settings.
+    """A checkpoint with the networks of a published file and the paper's settings.
 
-    ``statistics``: an ``.npz`` with ``mean`` and ``std`` of the log-mels, which the published code
-    keeps in its assets; without it the result holds none. What AVC does not train (transformers
-    and their heads) is random. Raises TrainingError, naming what is missing, left over or of
-    another shape.
+    ``statistics``: an ``.npz`` with ``mean`` and ``std`` of the log-mels, found in the assets of
+    the published code; without it the result holds none. Networks that AVC does not train
+    (transformers and their heads) are random. Raises TrainingError, naming tensors that are
+    missing, left over or of another shape.
     """
     content = _load(path)
     tensors = _tensors(path, content)
@@ -68,7 +68,7 @@ def import_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = AudioVisual(config.model)
-    model.load_state_dict(_translated(path, config, model.state_dict(), tensors))
+    model.load_state_dict(_translate_state(path, config, model.state_dict(), tensors))
     epoch = content.get("epoch")
     return Checkpoint(
         config=config.to_dict(),
@@ -90,13 +90,13 @@ def _load(path: Path) -> Mapping[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise TrainingError(f"{path}: {error.strerror or error}") from None
-    except Exception as error:  # torch has no common error for files it cannot read
+    except Exception as error:  # torch has many errors for bad files
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign is None:
             raise TrainingError(f"{path} is no checkpoint, or is damaged") from None
         raise TrainingError(
             f"{path} holds {foreign[1]} beside tensors and numbers; such objects can run code and "
-            f"are not loaded: where you trust the file, save its {' and '.join(_SECTIONS)} alone"
+            f"are not loaded: if you trust the file, save only its {' and '.join(_SECTIONS)}"
         ) from None
     if not isinstance(content, dict):
         raise TrainingError(f"{path} is no checkpoint of the published code")
@@ -104,7 +104,7 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 
 def _tensors(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """All tensors of both sections by ``section.name``, without the prefix of data parallelism."""
+    """All tensors of both sections by ``section.name``, without the prefix of DataParallel."""
     tensors = {}
     for section in _SECTIONS:
         state = content.get(section)
@@ -122,7 +122,7 @@ def _tensors(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
 def _config(
     path: Path, tensors: dict[str, Tensor], conventions: Literal["avsa360", "published"]
 ) -> Config:
-    """The paper's settings for the task that the names of the heads tell."""
+    """The paper's settings for the task, which the names of the heads identify."""
     if f"{_LOSS}.video_projection.projection.0.weight" in tensors:
         config = paper("avc")
     elif f"{_LOSS}.video_head.projection.0.weight" in tensors:
@@ -144,7 +144,7 @@ def _config(
 
 
 def _modules(task: str, config: ModelConfig) -> dict[str, str]:
-    """Names of modules with parameters of their own: ours to theirs."""
+    """Names of the modules that have parameters: ours to theirs."""
     video, audio = "model.video_model", "model.audio_model"
     names = {f"video.stem.{part}": f"{video}.conv1.{part}" for part in (0, 1)}
     names |= {f"audio.stem.{part}": f"{audio}.conv1.{part}" for part in (0, 1)}
@@ -173,10 +173,10 @@ def _modules(task: str, config: ModelConfig) -> dict[str, str]:
     return names | {ours: f"{_LOSS}.{theirs}.projection.0" for ours, theirs in heads.items()}
 
 
-def _translated(
+def _translate_state(
     path: Path, config: Config, own: dict[str, Tensor], tensors: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Our state dict with the published tensors in their places; ``own`` where there are none."""
+    """Our state dict with the published tensors; ``own`` where the file has none."""
     modules = _modules(config.task, config.model)
     names = {}
     for name in own:
@@ -185,32 +185,34 @@ def _translated(
             names[name] = f"{modules[module]}.{leaf}"
     missing = [name for name in names.values() if name not in tensors]
     if missing:
-        raise TrainingError(f"{path} lacks {_some(missing)}")
+        raise TrainingError(f"{path} lacks {_first_and_count(missing)}")
     for ours, theirs in names.items():
         here, there = tuple(own[ours].shape), tuple(tensors[theirs].shape)
         if here != there:
             raise TrainingError(f"{theirs} in {path} has the shape {there}, not {here}")
     left_over = sorted(tensors.keys() - names.values())
     if left_over:
-        raise TrainingError(f"{path} holds {_some(left_over)}, which our networks do not have")
+        raise TrainingError(
+            f"{path} holds {_first_and_count(left_over)}, which our networks do not have"
+        )
     return own | {ours: tensors[theirs] for ours, theirs in names.items()}
 
 
-def _some(names: list[str]) -> str:
+def _first_and_count(names: list[str]) -> str:
     more = len(names) - 1
     return names[0] + (f" and {more} more tensor{'s' * (more > 1)}" if more else "")
 
 
 def _steps(content: Mapping[str, Any]) -> int:
-    """Steps that the optimiser counted; 0 if it did not."""
+    """Steps counted by the optimiser; 0 if there is no count."""
     try:
-        return max(int(of_tensor["step"]) for of_tensor in content["optimizer"]["state"].values())
+        return max(int(state["step"]) for state in content["optimizer"]["state"].values())
     except (KeyError, TypeError, ValueError, AttributeError):
         return 0
 
 
 def _statistics(path: Path, sound: FeatureConfig) -> dict[str, Tensor]:
-    """State of ``Features`` with mean and std from a file; the code adds 1e-5 to the std."""
+    """State of ``Features`` with mean and std from a file; 1e-5 is added to std as published."""
     try:
         with np.load(path, allow_pickle=False) as file:
             mean, std = (torch.from_numpy(file[name]).float() for name in ("mean", "std"))

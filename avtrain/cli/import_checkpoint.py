@@ -13,21 +13,23 @@ from avtrain.cli.common import one_sentence
 @click.command("import-checkpoint")
 @click.argument("published", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Our checkpoint."
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Checkpoint to write.",
 )
 @click.option(
     "--conventions",
     type=click.Choice(["published", "avsa360"]),
     default="published",
-    help="What its networks are fed from now on: channels and rotations of sound as the published "
-    "code had them, with its mistakes, or ours. Crops are as a set holds them, cut with true "
-    "angles, in any case.",
+    help="Input of the networks from now on: channels and rotations of audio as in the published "
+    "code, including its mistakes, or ours. Crops always come from the set, with true angles.",
 )
 @click.option(
     "--statistics",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Mean and std of the log-mels: MelSpectDB-24khz-257fft-128mels-norm-stats.npz among the "
-    "published code's datasets/assets.  [default: those of the split that is trained on]",
+    help="Mean and std of the log-mels: MelSpectDB-24khz-257fft-128mels-norm-stats.npz in the "
+    "published code's datasets/assets.  [default: computed from the training split]",
 )
 def import_checkpoint(
     published: Path,
@@ -35,9 +37,9 @@ def import_checkpoint(
     conventions: Literal["published", "avsa360"],
     statistics: Path | None,
 ) -> None:
-    """Take over the weights in PUBLISHED, a .pth.tar of the paper's own code (AVC or AVSA).
+    """Convert PUBLISHED, a .pth.tar of the paper's own code (AVC or AVSA), to a checkpoint.
 
-    The result goes where checkpoints of avtrain pretrain go: --checkpoint, --init-from.
+    Use the result like a checkpoint of avtrain pretrain: --checkpoint, --init-from.
 
     \b
     Example:
@@ -58,6 +60,6 @@ def import_checkpoint(
     )
     if statistics is None:
         click.echo(
-            "It holds no mean and std of log-mels: they will be those of the split that is "
-            "trained on; the published ones come with --statistics"
+            "It holds no mean and std of log-mels: they will be computed from the training split; "
+            "--statistics adds the published ones"
         )

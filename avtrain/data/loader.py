@@ -33,7 +33,7 @@ def load(
     """Steps with this rank's batches, see `read_ahead`. A step comes once per micro-batch; a
     micro-batch without readable clips is skipped."""
     sampler = PlanSampler(plan, epochs, first_step, share)
-    steps = (step for step in plan.steps(epochs, first_step) for _ in range(share.pieces))
+    steps = (step for step in plan.steps(epochs, first_step) for _ in range(share.micro_batches))
     batches = read_ahead(clips, sampler, collate, workers, pin, unreadable)
     for step, batch in zip(steps, batches, strict=True):
         if batch is not None:
@@ -87,7 +87,7 @@ class PlanSampler:
             rows = step.samples[:, None]
             if self.share.replace:
                 rows = np.concatenate([rows, self.plan.spares(step)], axis=1)
-            for part in self.share.micro_batches(rows):
+            for part in self.share.parts(rows):
                 yield [(step.pass_index, *row) for row in part.tolist()]
 
 

@@ -31,17 +31,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Share:
-    """What this rank, number ``rank`` of ``size``, reads of a step: its part of each of ``pieces``
-    micro-batches. ``replace``: others replace clips that cannot be read."""
+    """What this rank, number ``rank`` of ``size``, reads of a step: its part of each of
+    ``micro_batches``. ``replace``: others replace clips that cannot be read."""
 
     rank: int = 0
     size: int = 1
-    pieces: int = 1
+    micro_batches: int = 1
     replace: bool = False
 
-    def micro_batches(self, samples: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def parts(self, samples: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """This rank's part of each micro-batch; sizes of parts differ by at most one."""
-        whole = np.array_split(samples, self.pieces)
+        whole = np.array_split(samples, self.micro_batches)
         return [np.array_split(part, self.size)[self.rank] for part in whole]
 
 
@@ -101,7 +101,7 @@ class Plan:
     def check_batches(self, share: Share = ALL) -> None:
         """Raise TrainingError unless every micro-batch has clips of at least two sources, and every
         rank gets a clip of each."""
-        smallest = min(len(part) for part in self.batches_of_pass(0)) // share.pieces
+        smallest = min(len(part) for part in self.batches_of_pass(0)) // share.micro_batches
         if smallest < 2:
             shards = self.shards
             raise TrainingError(

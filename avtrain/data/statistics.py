@@ -30,11 +30,11 @@ def fit_statistics(features: Features, shards: ShardSet, clip: ClipConfig, seed:
     fault: ShardError | TrainingError | None = None
     for index in np.linspace(0, len(shards) - 1, count).round().astype(int).tolist():
         try:
-            _, sound, matrices, _ = clips.read_audio(index, clips.draw(0, index))
+            _, audio, matrices, _ = clips.read_audio(index, clips.draw(0, index))
         except (ShardError, TrainingError) as error:
             fault = error
             continue
-        spectra = features.spectra(torch.from_numpy(sound).to(device))
+        spectra = features.spectra(torch.from_numpy(audio).to(device))
         log_mels.append(features.log_mel(spectra, torch.from_numpy(matrices).to(device)))
     if not log_mels and fault is not None:
         raise fault

@@ -166,11 +166,11 @@ class _Start:
         checkpoint = self.resumed or self.initial
         if checkpoint is None:
             return config
-        config = _with_conventions_of(checkpoint, config)
+        config = _take_conventions(checkpoint, config)
         earlier = checkpoint.settings(self.path)
         if self.resumed is not None:
             return replace(config, begun_with=earlier.begun_with)
-        return config.after(earlier, checkpoint.total_steps)
+        return config.initialised_from(earlier, checkpoint.total_steps)
 
     @property
     def has_statistics(self) -> bool:
@@ -205,7 +205,7 @@ def _find_own_checkpoint(options: RunOptions) -> Checkpoint | None:
     return None
 
 
-def _with_conventions_of(checkpoint: Checkpoint, config: Config) -> Config:
+def _take_conventions(checkpoint: Checkpoint, config: Config) -> Config:
     """Conventions belong to the weights: those of the checkpoint that a run starts from."""
     conventions = checkpoint.config["sound"].get("conventions")
     if conventions is None:

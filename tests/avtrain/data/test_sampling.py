@@ -96,7 +96,7 @@ def test_ranks_and_micro_batches_divide_a_batch(count: int, size: int, pieces: i
     """Every clip once, in the order of micro-batches and ranks; sizes of the parts of a micro-batch
     differ by at most one."""
     samples = np.arange(count) * 7
-    shares = [Share(rank, size, pieces).micro_batches(samples) for rank in range(size)]
+    shares = [Share(rank, size, pieces).parts(samples) for rank in range(size)]
     assert {len(share) for share in shares} == {pieces}
     for number in range(pieces):
         sizes = [len(share[number]) for share in shares]
@@ -154,8 +154,7 @@ def test_any_number_of_workers_delivers_the_plan(
     shards: Any = SimpleNamespace(sources=sources, shard_index=shard_index)
     plan, clips, share = Plan(shards, seed, batch_size), cast("Clips", Numbers()), Share(0, size)
     expected = [
-        (s.epoch, s.step, share.micro_batches(s.samples)[0].tolist())
-        for s in plan.steps(range(2), 1)
+        (s.epoch, s.step, share.parts(s.samples)[0].tolist()) for s in plan.steps(range(2), 1)
     ]
     assume(all(part for _, _, part in expected))  # a process without clips is refused
     batches = load(clips, plan, range(2), 1, workers, False, share)

@@ -101,7 +101,7 @@ def test_replacements_do_not_depend_on_workers_or_ranks(root: Path) -> None:
     assert alone == shown(2, Share(replace=True))
     parts = [shown(0, Share(rank, 2, replace=True)) for rank in range(2)]
     assert alone == [a + b for a, b in zip(*parts, strict=True)]
-    pieces = shown(0, Share(pieces=2, replace=True))
+    pieces = shown(0, Share(micro_batches=2, replace=True))
     assert alone == [a + b for a, b in zip(pieces[::2], pieces[1::2], strict=True)]
     sources = np.array(shards.sources)
     for batch in alone:

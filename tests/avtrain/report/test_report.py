@@ -88,11 +88,11 @@ def test_different_tests_are_different_lines() -> None:
 
 def test_what_a_run_began_with_tells_it_apart() -> None:
     alone, avc = tiny("avsa"), tiny("avc")
-    after = alone.after(replace(avc, seed=1), 500)
+    after = alone.initialised_from(replace(avc, seed=1), 500)
     assert after.title == "AVSA after 500 steps of AVC"
-    assert after == alone.after(replace(avc, seed=2), 500)
-    digests = {alone.digest, after.digest, alone.after(avc, 501).digest}
-    assert len(digests | {alone.after(replace(avc, temperature=0.2), 500).digest}) == 4
+    assert after == alone.initialised_from(replace(avc, seed=2), 500)
+    digests = {alone.digest, after.digest, alone.initialised_from(avc, 501).digest}
+    assert len(digests | {alone.initialised_from(replace(avc, temperature=0.2), 500).digest}) == 4
 
 
 def test_a_test_without_the_transformers_is_of_the_same_network() -> None:

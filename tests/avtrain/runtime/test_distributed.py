@@ -85,7 +85,7 @@ def _save_step(world: World, inputs: Path, gradients: Path) -> None:
     make_batch_norm_global(model, world)
     # In double precision, so that rounding is not all there is to see.
     objective = world.wrap(Objective(model, config, world).double())
-    (rows,) = Share(world.rank, world.size).micro_batches(np.arange(len(content["pictures"])))
+    (rows,) = Share(world.rank, world.size).parts(np.arange(len(content["pictures"])))
     loss = objective(*(content[name][rows] for name in ("pictures", "sound", "directions")))
     loss.value.backward()
     if world.first:
