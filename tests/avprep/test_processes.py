@@ -1,4 +1,4 @@
-"""What hangs costs itself alone, and takes what it started with it."""
+"""A task that hangs or fails in a worker process loses only itself."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from shards.schema import View
 from tests.support.media import write_dot_recording
 
 
-def _hang_of_three(number: int, report_step: ReportStep) -> int:
+def _hang_at_three(number: int, report_step: ReportStep) -> int:
     report_step(1)
     if number == 3:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # as deaf as a decoder's loop
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # as a decoder hanging in C
         time.sleep(1000)
     return -number
 
 
-def test_what_hangs_is_lost_and_the_rest_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_that_hangs_is_lost_and_the_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avprep.processes._TERMINATE_S", 0.5)
     pool = ProcessPool(2)
-    results = dict(pool.run(_hang_of_three, range(8), 1.0))
+    results = dict(pool.run(_hang_at_three, range(8), 1.0))
     pool.close()
     assert results == {n: Lost(1, timed_out=True) if n == 3 else -n for n in range(8)}
 
@@ -53,7 +53,7 @@ def _wait_for_a_child(folder: Path, number: int, _: ReportStep) -> None:
         child.wait()
 
 
-def test_what_hangs_ends_with_the_processes_that_it_started(tmp_path: Path) -> None:
+def test_a_stopped_worker_ends_the_processes_that_it_started(tmp_path: Path) -> None:
     pool = ProcessPool(1)
     results = list(pool.run(partial(_wait_for_a_child, tmp_path), [7], 1.0))
     pool.close()
@@ -66,7 +66,7 @@ def _fail(number: int, _: ReportStep) -> None:
     raise ValueError(f"number {number}")
 
 
-def test_what_a_function_raises_is_raised() -> None:
+def test_exceptions_in_a_worker_are_raised_in_the_parent() -> None:
     pool = ProcessPool(1)
     with pytest.raises(ValueError, match="number 5"):
         list(pool.run(_fail, [5], 60.0))
@@ -75,7 +75,7 @@ def test_what_a_function_raises_is_raised() -> None:
 
 @dataclass(frozen=True)
 class SlowViews(RandomViews):
-    """Views of which one clip's are never drawn."""
+    """Views that hang for one clip."""
 
     def draw(
         self, key: str, seed: int, energy: NDArray[np.float64] | None = None
@@ -85,7 +85,7 @@ class SlowViews(RandomViews):
         return super().draw(key, seed, energy)
 
 
-def test_a_clip_that_hangs_costs_itself_alone(
+def test_a_clip_that_hangs_loses_only_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "_GRACE_S", 1.0)

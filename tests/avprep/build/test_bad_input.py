@@ -1,4 +1,4 @@
-"""Bad input: one sentence naming the file and the remedy, and everything else goes in."""
+"""Bad input: one sentence names the file and the remedy, and all other recordings are built."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def wave(channels: int = 4) -> np.ndarray:
 
 def truncated_index(raw: Path) -> str:
     video = write_dot_recording(raw, "bad")
-    video.write_bytes(video.read_bytes()[:-400])  # the moov box stands at the end
+    video.write_bytes(video.read_bytes()[:-400])  # the moov box is at the end
     return "truncated"
 
 
 def truncated_content(raw: Path) -> str:
-    """The index is whole and stands first, but half of the frames are missing."""
+    """The index is complete, but two thirds of the file are missing."""
     raw.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     frames = [rng.integers(30, 220, FRAME.shape, dtype=np.uint8) for _ in range(48)]
@@ -57,7 +57,7 @@ def truncated_content(raw: Path) -> str:
     return "truncated or damaged: download it again"
 
 
-def no_sound(raw: Path) -> str:
+def no_audio(raw: Path) -> str:
     write_video(raw / "bad.mp4", [FRAME] * 48)
     return "has no audio track; put its ambisonics beside it"
 
@@ -95,7 +95,7 @@ def playlist(raw: Path) -> str:
     return "not the kind of file its name says"
 
 
-def not_a_number(raw: Path) -> str:
+def nan_samples(raw: Path) -> str:
     write_dot_recording(raw, "bad")
     sound = wave()
     sound[2, 100:200] = np.nan
@@ -108,19 +108,19 @@ def too_short(raw: Path) -> str:
     return "at least 1 s"
 
 
-def short_sound(raw: Path) -> str:
+def short_audio(raw: Path) -> str:
     write_dot_recording(raw, "bad")
     write_wav(raw / "bad.wav", wave()[:, :24_000])
     return "has only 0.50 s of video with audio"
 
 
-def two_side_files(raw: Path) -> str:
+def two_audio_files(raw: Path) -> str:
     write_dot_recording(raw, "bad")
     write_wav(raw / "bad.flac", wave())
     return "several audio files beside it (bad.wav, bad.flac)"
 
 
-def picture_only_in_name(raw: Path) -> str:
+def audio_named_as_video(raw: Path) -> str:
     write_wav(raw / "bad.mp4", wave())
     return "no video track"
 
@@ -132,14 +132,14 @@ def speech_in_surround(raw: Path) -> str:
     return "probably speech in a 5.1 track"
 
 
-def no_sound_at_all(raw: Path) -> str:
+def impossibly_loud(raw: Path) -> str:
     write_dot_recording(raw, "bad")
     write_wav(raw / "bad.wav", 1e20 * wave())
     return "peaks at"
 
 
-def endless(raw: Path) -> str:
-    """A length that would make billions of clips."""
+def impossible_duration(raw: Path) -> str:
+    """A duration that would give millions of clips."""
     raw.mkdir(exist_ok=True)
     write_video(raw / "bad.mkv", [FRAME] * 48, audio=wave())
     content = bytearray((raw / "bad.mkv").read_bytes())
@@ -148,7 +148,7 @@ def endless(raw: Path) -> str:
     return "bytes cannot hold"
 
 
-def one_sample_a_second(raw: Path) -> str:
+def one_sample_per_second(raw: Path) -> str:
     write_dot_recording(raw, "bad")
     content = bytearray((raw / "bad.wav").read_bytes())
     struct.pack_into("<I", content, 24, 1)
@@ -156,8 +156,8 @@ def one_sample_a_second(raw: Path) -> str:
     return "its sound has 1 samples a second"
 
 
-def huge_picture(raw: Path) -> str:
-    """A file of some kilobytes whose frames would take gigabytes."""
+def huge_frames(raw: Path) -> str:
+    """A file of a few kilobytes whose frames would take gigabytes."""
     video = write_dot_recording(raw, "bad")
     content = bytearray(video.read_bytes())
     assert claim_size(content, 16_000, 10_240) == "H.264 parameter set of 16000×10240"
@@ -174,31 +174,31 @@ def unknown_codec(raw: Path) -> str:
 
 
 CASES = [
-    endless,
-    one_sample_a_second,
-    huge_picture,
+    impossible_duration,
+    one_sample_per_second,
+    huge_frames,
     unknown_codec,
     truncated_index,
     truncated_content,
-    no_sound,
+    no_audio,
     two_channels,
     surround,
     stereo_in_surround,
     empty,
     text,
     playlist,
-    not_a_number,
+    nan_samples,
     too_short,
-    short_sound,
-    two_side_files,
-    picture_only_in_name,
+    short_audio,
+    two_audio_files,
+    audio_named_as_video,
     speech_in_surround,
-    no_sound_at_all,
+    impossibly_loud,
 ]
 
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
-def test_a_bad_recording_is_named_and_the_others_go_in(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_bad_recording_is_reported_and_the_others_are_built(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     raw, out = tmp_path / "raw", tmp_path / "set"
     write_dot_recording(raw, "good")
     expected = make(raw)
@@ -215,11 +215,11 @@ def test_a_bad_recording_is_named_and_the_others_go_in(make, tmp_path: Path) -> 
     assert ShardSet(out).keys == ["good-0"]
     assert not list(out.rglob("*.partial"))
     again = build(raw, "--out", out)
-    assert again.exit_code == 1, "the same command says the same"
+    assert again.exit_code == 1, "the same command reports the same"
     assert "failures.jsonl" in again.output
 
 
-def test_recordings_of_one_name_cost_all_but_the_first(tmp_path: Path) -> None:
+def test_of_recordings_with_the_same_id_the_first_is_built(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "set"
     for name in ("a", "b"):
         write_dot_recording(raw, name)
@@ -233,22 +233,22 @@ def test_recordings_of_one_name_cost_all_but_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", ["nan,1,0,10,5", "0,inf,0,10,5", "0,1,0,1e999,5", "0,1", "é"])
-def test_labels_that_are_none_are_said(row: str, tmp_path: Path) -> None:
+def test_an_invalid_label_file_is_reported(row: str, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"0,1,0,10,5\n{row}\n")
     with pytest.raises(ClipError, match=r"a\.csv is not a STARSS label file"):
         read_starss_events(path, 0.0, 10.0)
 
 
-def test_every_clip_bad_makes_no_set(tmp_path: Path) -> None:
+def test_without_a_single_good_clip_no_set_is_made(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "set"
     raw.mkdir()
-    no_sound(raw)
+    no_audio(raw)
     result = build(raw, "--out", out)
     assert result.exit_code == 2
     assert "no clip could be put into the set" in result.output
     assert not (out / "manifest.json").exists()
-    # Mended, the same command builds it.
+    # After a repair, the same command builds the set.
     write_wav(raw / "bad.wav", wave())
     assert build(raw, "--out", out).exit_code == 0
 
@@ -256,7 +256,7 @@ def test_every_clip_bad_makes_no_set(tmp_path: Path) -> None:
 NAMES = ["a b.c", "ünï — 音", 'it\'s "quoted"', "-rf", "a;b|c$(d)", "%04d", "x" * 120, "file:y"]
 
 
-def test_names_of_any_kind_go_in(tmp_path: Path) -> None:
+def test_file_names_may_hold_any_character(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "set"
     for name in NAMES:
         write_dot_recording(raw, name)
@@ -270,7 +270,7 @@ def test_names_of_any_kind_go_in(tmp_path: Path) -> None:
     assert shards.frames(0, 1, 0, 8).shape == (8, 112, 112, 3)
 
 
-def test_a_name_that_is_no_utf8_is_said_and_the_others_go_in(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_reported_and_the_others_are_built(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "set"
     write_dot_recording(raw, "good")
     write_dot_recording(raw, "bad").rename(raw / os.fsdecode(b"caf\xe9.mp4"))

@@ -1,4 +1,4 @@
-"""Full and read-only disks, wrong options, other sets: one sentence, and nothing is broken."""
+"""Full and read-only disks, wrong options, other sets: one sentence, and nothing is damaged."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def build(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["build-shards", *map(str, arguments), *FAST])
 
 
-def test_a_file_that_cannot_grow_is_said_and_leaves_nothing_half_written(tmp_path: Path) -> None:
-    """A limit on files' sizes, as a full disk is, but for everybody."""
+def test_a_file_size_limit_is_reported_and_leaves_no_partial_files(tmp_path: Path) -> None:
+    """Acts like a full disk, and needs no root."""
     raw, out = tmp_path / "raw", tmp_path / "set"
     for name in "abc":
         write_dot_recording(raw, name)
@@ -49,7 +49,7 @@ def test_a_file_that_cannot_grow_is_said_and_leaves_nothing_half_written(tmp_pat
 
 
 @pytest.mark.parametrize("command", ["demo", "preview"])
-def test_other_commands_say_what_they_cannot_write(command: str, tmp_path: Path) -> None:
+def test_demo_and_preview_report_what_they_cannot_write(command: str, tmp_path: Path) -> None:
     write_dot_recording(tmp_path / "raw", "-a")
     assert build(tmp_path / "raw", "--out", tmp_path / "set").exit_code == 0
     (tmp_path / "file").write_text("")
@@ -68,7 +68,7 @@ def test_other_commands_say_what_they_cannot_write(command: str, tmp_path: Path)
     assert "cannot be decoded" in result.output
 
 
-def test_a_missing_package_is_named_with_its_remedy() -> None:
+def test_a_missing_package_is_reported_with_the_command_that_installs_it() -> None:
     for command, package, extra in (("avprep", "ffmpeg", "prep"), ("avtrain", "torch", "train")):
         arguments = {"avprep": ["build-shards", "x", "--out", "y"], "avtrain": ["pretrain", "x"]}
         code = (
@@ -92,7 +92,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_half_written(
+def test_a_full_disk_is_reported_and_leaves_no_partial_shards(
     small_disk: Path, tmp_path: Path
 ) -> None:
     raw, out = tmp_path / "raw", small_disk / "set"
@@ -110,7 +110,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(
     assert len(ShardSet(out)) == 5
 
 
-def test_a_read_only_folder_is_said(small_disk: Path, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_reported(small_disk: Path, tmp_path: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     write_dot_recording(tmp_path / "raw", "a")
     result = build(tmp_path / "raw", "--out", small_disk / "set")
@@ -118,7 +118,7 @@ def test_a_read_only_folder_is_said(small_disk: Path, tmp_path: Path) -> None:
     assert "cannot be written: Read-only file system" in result.output
 
 
-def test_an_output_that_is_no_folder_is_said(tmp_path: Path) -> None:
+def test_an_output_below_a_file_is_reported(tmp_path: Path) -> None:
     write_dot_recording(tmp_path / "raw", "a")
     (tmp_path / "file").write_text("")
     result = build(tmp_path / "raw", "--out", tmp_path / "file" / "set")
@@ -127,7 +127,7 @@ def test_an_output_that_is_no_folder_is_said(tmp_path: Path) -> None:
     assert "cannot be written" in result.output
 
 
-def test_a_folder_with_another_set_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_another_set_is_not_changed(tmp_path: Path) -> None:
     write_dot_recording(tmp_path / "raw", "a")
     write_dot_recording(tmp_path / "other", "b")
     assert build(tmp_path / "raw", "--out", tmp_path / "set").exit_code == 0
@@ -156,7 +156,7 @@ def test_a_folder_with_another_set_is_left_alone(tmp_path: Path) -> None:
         (["--layout", "yt360"], "holds no video"),
     ],
 )
-def test_a_wrong_option_is_said_before_any_work(
+def test_a_wrong_option_is_reported_before_anything_is_written(
     arguments: list[str], sentence: str, tmp_path: Path
 ) -> None:
     write_dot_recording(tmp_path / "raw", "a")
@@ -167,7 +167,7 @@ def test_a_wrong_option_is_said_before_any_work(
     assert not (tmp_path / "set").exists()
 
 
-def test_no_recordings_are_said(tmp_path: Path) -> None:
+def test_missing_recordings_are_reported(tmp_path: Path) -> None:
     missing = build(tmp_path / "nowhere", "--out", tmp_path / "set")
     assert missing.exit_code == 2
     assert "is not a folder" in missing.output
@@ -191,7 +191,9 @@ def test_no_recordings_are_said(tmp_path: Path) -> None:
         ('[{"azimuth_deg": 0, "elevation_deg": 0, "hfov_deg": 160}]', "is wider than 150"),
     ],
 )
-def test_a_wrong_viewpoints_file_is_said(content: str, sentence: str, tmp_path: Path) -> None:
+def test_an_invalid_viewpoints_file_is_reported(
+    content: str, sentence: str, tmp_path: Path
+) -> None:
     write_dot_recording(tmp_path / "raw", "a")
     (tmp_path / "views.json").write_text(content)
     arguments = ["--out", str(tmp_path / "set"), "--viewpoints", str(tmp_path / "views.json")]

@@ -1,4 +1,4 @@
-"""Builds as a user runs them: from recordings to shards that say and hold the same."""
+"""Builds as a user runs them, from recordings to shards."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from tests.support.media import (
 )
 
 
-def test_a_set_is_what_the_format_says(built: Path) -> None:
+def test_a_set_has_the_documented_format(built: Path) -> None:
     manifest = json.loads((built / "manifest.json").read_bytes())
     shards = manifest["splits"]["train"]["shards"]
     keys = [key for shard in shards for key in shard["keys"]]
     assert sorted(keys) == sorted(f"{name}-{start}" for name in DIRECTIONS for start in (0, 2))
     assert len(shards) == 8
     for shard in shards:
-        assert len(set(shard["sources"])) == len(shard["sources"]), "clips of one source are spread"
+        assert len(set(shard["sources"])) == len(shard["sources"]), "clips of a source are spread"
         content = (built / shard["file"]).read_bytes()
         assert len(content) == shard["bytes"]
         assert hashlib.sha256(content).hexdigest() == shard["sha256"]
@@ -75,8 +75,8 @@ def test_webdataset_reads_the_tars_without_our_code(built: Path) -> None:
             assert (rate, sound.shape) == (24000, (48000, 4))
 
 
-def test_picture_and_sound_agree_in_every_crop_of_a_build(tmp_path: Path) -> None:
-    """A dot and a plane wave from the same place: within 1° in each crop, mirrored ones too."""
+def test_video_and_audio_agree_in_every_crop(tmp_path: Path) -> None:
+    """A dot and a plane wave from one direction: within 1° in each crop, also when mirrored."""
     raw = tmp_path / "raw"
     size, sigma = (480, 960), 2.5
     views = []
@@ -100,9 +100,8 @@ def test_picture_and_sound_agree_in_every_crop_of_a_build(tmp_path: Path) -> Non
     checked = 0
     for sample, source in enumerate(shards.sources):
         for number, view in enumerate(shards.info(sample).views):
-            there = unit_vector(*DIRECTIONS[source])
-            looking = unit_vector(view.azimuth_deg, view.elevation_deg)
-            if angle_between_deg(there, looking) > 25:
+            centre = unit_vector(view.azimuth_deg, view.elevation_deg)
+            if angle_between_deg(unit_vector(*DIRECTIONS[source]), centre) > 25:
                 continue
             picture = shards.frames(sample, number, 4, 1)[0, :, :, 1]
             sound, _ = shards.foa(sample, 0, 24_000, number)
@@ -118,15 +117,15 @@ def test_picture_and_sound_agree_in_every_crop_of_a_build(tmp_path: Path) -> Non
     assert checked == 12
 
 
-def test_workers_do_not_change_a_byte(raw: Path, built: Path, tmp_path: Path) -> None:
+def test_the_number_of_workers_does_not_change_a_byte(
+    raw: Path, built: Path, tmp_path: Path
+) -> None:
     result = build(raw, "--out", tmp_path / "set", *FAST, "--workers", 3)
     assert result.exit_code == 0, result.output
     assert contents(tmp_path / "set") == contents(built)
 
 
-def test_a_killed_build_is_finished_by_the_same_command(
-    raw: Path, built: Path, tmp_path: Path
-) -> None:
+def test_the_same_command_finishes_a_killed_build(raw: Path, built: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     command = [sys.executable, "-m", "avprep", "build-shards", str(raw), "--out", str(out)]
     killed = subprocess.Popen([*command, *FAST, "--workers", "1"], stderr=subprocess.DEVNULL)
@@ -148,7 +147,7 @@ def test_a_killed_build_is_finished_by_the_same_command(
     assert {path: path.stat().st_mtime_ns for path in kept} == stamps, "finished shards are kept"
 
 
-def test_the_same_command_again_says_complete_and_another_one_is_refused(
+def test_a_finished_set_is_reported_as_complete_and_other_options_are_refused(
     raw: Path, built: Path
 ) -> None:
     before = contents(built)
@@ -162,9 +161,7 @@ def test_the_same_command_again_says_complete_and_another_one_is_refused(
     assert contents(built) == before
 
 
-def test_a_complete_set_that_lost_a_shard_is_made_whole(
-    built: Path, raw: Path, tmp_path: Path
-) -> None:
+def test_a_lost_shard_is_made_again(built: Path, raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     subprocess.run(["cp", "-r", str(built), str(out)], check=True)
     (out / "train" / "train-000003.tar").unlink()
@@ -174,7 +171,9 @@ def test_a_complete_set_that_lost_a_shard_is_made_whole(
     assert contents(out) == contents(built)
 
 
-def test_preview_draws_the_set_and_the_whole_frame(raw: Path, built: Path, tmp_path: Path) -> None:
+def test_preview_draws_the_views_and_the_whole_frame(
+    raw: Path, built: Path, tmp_path: Path
+) -> None:
     for arguments in ([], ["c-2", "--raw", str(raw)]):
         out = tmp_path / f"{len(arguments)}.png"
         result = CliRunner().invoke(main, ["preview", str(built), *arguments, "--out", str(out)])

@@ -1,4 +1,4 @@
-"""What a plan is a function of, and how it is recorded."""
+"""Plans and options are recorded as in sets that exist already."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ OPTIONS = BuildOptions(
 )
 
 
-def test_options_are_recorded_as_in_sets_that_were_built_before() -> None:
-    """The manifests of all sets that exist hold these names; --append compares them."""
+def test_recorded_options_keep_their_names() -> None:
+    """Manifests of existing sets hold these names, and --append compares them."""
     assert dump_json(OPTIONS.record()).decode().rstrip() == (
         '{"clip":{"views":{"count":2,"hfov_deg":[30.0,90.0],"min_separation_deg":36.0,'
         '"by_energy":false},"size":64,"fps":16,"sample_rate":24000,"audio_layout":"source",'
@@ -42,8 +42,8 @@ def test_options_are_recorded_as_in_sets_that_were_built_before() -> None:
     )
 
 
-def test_a_plan_has_the_digest_that_it_had_in_builds_before() -> None:
-    """Otherwise an unfinished build could not be finished, nor a finished one be recognised."""
+def test_the_digest_of_a_plan_does_not_change() -> None:
+    """Otherwise unfinished builds could not be finished, nor finished sets be recognised."""
     found = FoundClips((CLIP,), (), 0, "folder", ())
     plan = plan_build(found, OPTIONS.record(), 0, 1000, OPTIONS.clip_bytes())
     assert plan.digest == "9102f19fdb4a9246ee2abed868bf4166f4b79a90d8e56f2175e5822246e31878"

@@ -1,4 +1,4 @@
-"""Real recordings, where they are at hand: see ``AVPREP_REAL_DATA`` in the README."""
+"""Real recordings, in the folder that the variable ``AVPREP_REAL_DATA`` names."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build(*arguments: object) -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_the_yt360_clip_builds_and_its_loudest_sound_is_where_it_is_seen(tmp_path: Path) -> None:
+def test_the_loudest_sound_of_the_yt360_clip_comes_from_where_it_is_seen(tmp_path: Path) -> None:
     build(REAL / "yt360", "--layout", "yt360", "--out", tmp_path / "set")
     shards = ShardSet(tmp_path / "set")
     info = shards.info(0)
@@ -53,7 +53,7 @@ def test_the_yt360_clip_builds_and_its_loudest_sound_is_where_it_is_seen(tmp_pat
     assert abs(direction[1]) < 15
 
 
-def test_a_view_aimed_at_the_amplifier_has_it_in_front(tmp_path: Path) -> None:
+def test_a_view_of_the_amplifier_hears_it_in_front(tmp_path: Path) -> None:
     views = [{"azimuth_deg": GUITAR_AMPLIFIER_AZIMUTH_DEG, "elevation_deg": 8, "hfov_deg": 60}]
     (tmp_path / "views.json").write_text(json.dumps(views))
     build(REAL / "yt360", "--out", tmp_path / "set", "--viewpoints", tmp_path / "views.json")
@@ -63,8 +63,8 @@ def test_a_view_aimed_at_the_amplifier_has_it_in_front(tmp_path: Path) -> None:
     assert angle_between_deg(unit_vector(*direction), unit_vector(0, 0)) < 10
 
 
-def test_the_videos_own_stereo_is_no_ambisonics(tmp_path: Path) -> None:
-    """Without the audio folder the clip's own two channels are refused, not taken for FOA."""
+def test_stereo_inside_the_video_is_not_read_as_ambisonics(tmp_path: Path) -> None:
+    """Without the audio folder, the clip's own two channels are refused."""
     (tmp_path / "raw").mkdir()
     shutil.copy(REAL / "yt360" / "video" / "kqAZkf5Odyw-80.mp4", tmp_path / "raw")
     arguments = ["build-shards", str(tmp_path / "raw"), "--out", str(tmp_path / "set")]
@@ -74,8 +74,8 @@ def test_the_videos_own_stereo_is_no_ambisonics(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["m4a", "opus", "ogg", "flac", "wav"])
-def test_side_files_of_every_kind(suffix: str, tmp_path: Path) -> None:
-    """The clip's ambisonics as four channels in each kind of file leads to the same directions."""
+def test_audio_files_of_every_format(suffix: str, tmp_path: Path) -> None:
+    """The clip's ambisonics, as four channels in each format, gives the same direction."""
     raw = tmp_path / "raw"
     raw.mkdir()
     shutil.copy(REAL / "yt360" / "video" / "kqAZkf5Odyw-80.mp4", raw / "clip.mp4")
@@ -84,7 +84,7 @@ def test_side_files_of_every_kind(suffix: str, tmp_path: Path) -> None:
     foa = np.ascontiguousarray(to_ambix(np.concatenate(parts, axis=1), "auto"))
     path = raw / f"clip.{suffix}"
     if suffix in ("m4a", "opus"):
-        # Opus as YouTube has it: channel mapping family 2, ambisonics.
+        # Opus as on YouTube: channel mapping family 2, ambisonics.
         opus = suffix == "opus"
         layout, options = ("ambisonic 1", {"mapping_family": "2"}) if opus else ("quad", {})
         write_audio(path, "libopus" if opus else "aac", foa, layout, options)
@@ -98,34 +98,34 @@ def test_side_files_of_every_kind(suffix: str, tmp_path: Path) -> None:
     assert angle_between_deg(unit_vector(*direction), unit_vector(-24.5, 8.5)) < 4
 
 
-def test_inspect_tells_the_truth_about_every_file() -> None:
+def test_inspect_describes_every_file_correctly() -> None:
     result = CliRunner().invoke(main, ["inspect", str(REAL), "--json"])
     assert result.exit_code == 0, result.output
-    of = {Path(found["file"]).name: found for found in json.loads(result.stdout)}
-    video = of["kqAZkf5Odyw-80.mp4"]
+    by_name = {Path(found["file"]).name: found for found in json.loads(result.stdout)}
+    video = by_name["kqAZkf5Odyw-80.mp4"]
     assert (video["video"]["projection"], video["video"]["stereo"]) == ("equirect", "mono")
     assert (video["video"]["width"], video["video"]["height"]) == (640, 360)
     assert video["video"]["confidence"] > 0.5
     assert Path(video["audio"]["replaced_by"]).name == "kqAZkf5Odyw-80.m4a"
     assert video["suspicious"] == []
-    youtube = of["kqAZkf5Odyw-80.m4a"]["audio"]
+    youtube = by_name["kqAZkf5Odyw-80.m4a"]["audio"]
     assert (youtube["convention"], youtube["channels"], youtube["sample_rate"]) == (
         *("youtube", 6),
         48_000,
     )
     assert youtube["spatiality"] > 0.2
     # FuMa, and read as ambiX unless the user says otherwise: low confidence, and the reason.
-    speech = of["4ch_B_FuMaNorm_FuMaOrd_speech.mp4"]
+    speech = by_name["4ch_B_FuMaNorm_FuMaOrd_speech.mp4"]
     assert speech["audio"]["confidence"] < 0.1
     assert "it sounds like FuMa, W in channel 0" in speech["suspicious"][0]
-    assert of["BF_rec1.ogg"]["audio"]["confidence"] < 0.5
-    assert "neither its container nor its sound is clear" in of["BF_rec1.ogg"]["suspicious"][0]
-    third = of["3oa_example_ch0-ch7.wav"]
+    assert by_name["BF_rec1.ogg"]["audio"]["confidence"] < 0.5
+    assert "neither its container nor its sound is clear" in by_name["BF_rec1.ogg"]["suspicious"][0]
+    third = by_name["3oa_example_ch0-ch7.wav"]
     assert third["audio"]["heard"].startswith("its first four: SN3D, W in channel 0")
     assert "8 channels, which is no full order of ambisonics" in third["suspicious"][0]
 
 
-def test_conventions_of_real_files_are_heard_once_they_are_named() -> None:
+def test_real_files_sound_right_once_their_convention_is_named() -> None:
     def named(name: str, convention: str) -> dict[str, Any]:
         arguments = ["inspect", str(REAL / "foa" / name), "--json", "--foa-convention", convention]
         (found,) = json.loads(CliRunner().invoke(main, arguments).stdout)

@@ -1,4 +1,4 @@
-"""Sets in an object store: a real S3 server on the loopback, and nothing else is contacted."""
+"""Sets in an object store: a real S3 server on this machine, and no other host is contacted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ moto_server = pytest.importorskip("moto.server")
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[s3fs.S3FileSystem]:
-    """A server with an empty bucket, and an environment in which S3 means that server."""
+    """A server with an empty bucket, and environment variables that point S3 to it."""
     server = moto_server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -65,8 +65,8 @@ def quick_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEW_S", 0.2)
 
 
-def there(store: s3fs.S3FileSystem, root: str) -> dict[str, str]:
-    """The hash of every object of a set, locks included."""
+def stored_hashes(store: s3fs.S3FileSystem, root: str) -> dict[str, str]:
+    """The hash of every object in a set's folder, locks included."""
     return {
         path.removeprefix(f"{root}/"): hashlib.sha256(store.cat_file(path)).hexdigest()
         for path in sorted(store.find(root))
@@ -84,7 +84,7 @@ def start_build(raw: Path, out: str, *arguments: object) -> subprocess.Popen[str
     )
 
 
-def _take_for_dead(store: s3fs.S3FileSystem, root: str, check: Callable[[], None]) -> None:
+def _steal_lock(store: s3fs.S3FileSystem, root: str, check: Callable[[], None]) -> None:
     for _ in range(300):
         for path in store.glob(f"{root}/.build.lock.*"):
             store.rm_file(path)
@@ -96,13 +96,13 @@ def _window(shards: ShardSet) -> tuple[np.ndarray, np.ndarray]:
     return shards.frames(3, 1, 5, 8), shards.foa(3, 12_345, 24_000, view=2)[0]
 
 
-def test_a_bucket_holds_the_bytes_of_a_local_build_and_gives_the_same(
+def test_a_set_in_a_bucket_has_the_bytes_of_a_local_one_and_reads_the_same(
     raw: Path, built: Path, store: s3fs.S3FileSystem, tmp_path: Path
 ) -> None:
     url = "s3://bucket/some/set"
     result = build(raw, "--out", f"{url}/", *FAST, "--workers", 2)
     assert result.exit_code == 0, result.output
-    assert there(store, "bucket/some/set") == contents(built)
+    assert stored_hashes(store, "bucket/some/set") == contents(built)
     again = build(raw, "--out", url, *FAST, "--workers", 1)
     assert again.exit_code == 0, again.output
     assert f"{url} is already complete" in again.output
@@ -133,7 +133,7 @@ def test_a_bucket_holds_the_bytes_of_a_local_build_and_gives_the_same(
         assert remote.member(7, suffix) == local.member(7, suffix)
 
 
-def test_damage_in_a_bucket_is_found(built: Path, store: s3fs.S3FileSystem) -> None:
+def test_verify_finds_damage_in_a_bucket(built: Path, store: s3fs.S3FileSystem) -> None:
     store.put(f"{built}/", "bucket/damaged/", recursive=True)
     tar = "bucket/damaged/train/train-000002.tar"
     content = bytearray(store.cat_file(tar))
@@ -150,7 +150,7 @@ def test_damage_in_a_bucket_is_found(built: Path, store: s3fs.S3FileSystem) -> N
 
 
 @pytest.mark.usefixtures("quick_locks")
-def test_a_build_killed_on_its_way_to_a_bucket_is_finished_by_the_same_command(
+def test_the_same_command_finishes_a_killed_build_into_a_bucket(
     raw: Path,
     built: Path,
     store: s3fs.S3FileSystem,
@@ -169,7 +169,7 @@ def test_a_build_killed_on_its_way_to_a_bucket_is_finished_by_the_same_command(
     while any(map(lives, workers)):
         assert time.monotonic() < deadline, "its workers end with it"
         time.sleep(0.05)
-    assert list(tmp_path.iterdir()) == [], "no unfinished shard is left here"
+    assert list(tmp_path.iterdir()) == [], "no partial shard is left on this machine"
     stamps = {path: store.modified(path) for path in store.glob("bucket/killed/train/*.tar")}
     assert stamps
     assert store.glob("bucket/killed/.build.lock.*"), "the lock outlives its holder"
@@ -182,13 +182,13 @@ def test_a_build_killed_on_its_way_to_a_bucket_is_finished_by_the_same_command(
     monkeypatch.setattr(lease, "LIFE_S", 2.0)
     result = build(raw, "--out", url, *FAST, "--workers", 1)
     assert result.exit_code == 0, result.output
-    assert there(store, "bucket/killed") == contents(built)
+    assert stored_hashes(store, "bucket/killed") == contents(built)
     for path in done:
         assert store.modified(path) == stamps[path], "finished shards are kept"
 
 
 @pytest.mark.usefixtures("quick_locks")
-def test_two_builds_into_one_bucket_the_second_is_refused(
+def test_a_second_build_into_the_same_bucket_is_refused(
     raw: Path, store: s3fs.S3FileSystem
 ) -> None:
     out = open_folder("s3://bucket/locked")
@@ -199,32 +199,32 @@ def test_two_builds_into_one_bucket_the_second_is_refused(
             assert "another build is running in s3://bucket/locked" in second.output
         check()
         with pytest.raises(UserError, match="disconnected from s3://bucket/locked"):
-            _take_for_dead(store, "bucket/locked", check)
+            _steal_lock(store, "bucket/locked", check)
     assert store.find("bucket/locked") == []
 
 
 @pytest.mark.usefixtures("quick_locks", "store")
-def test_of_many_that_want_a_lock_at_once_one_has_it_at_a_time() -> None:
+def test_a_lock_is_held_by_one_thread_at_a_time() -> None:
     out = open_folder("s3://bucket/crowd")
-    inside, most = 0, []
+    inside, counts = 0, []
 
     def enter() -> None:
         nonlocal inside
         with lease.lease(out, "end", ("end.",), "here", wait=True):
             inside += 1
-            most.append(inside)
+            counts.append(inside)
             time.sleep(0.1)
             inside -= 1
 
-    crowd = [threading.Thread(target=enter) for _ in range(4)]
-    for one in crowd:
-        one.start()
-    for one in crowd:
-        one.join()
-    assert most == [1, 1, 1, 1]
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [1, 1, 1, 1]
 
 
-def test_a_job_array_fills_a_bucket(raw: Path, built: Path, store: s3fs.S3FileSystem) -> None:
+def test_a_job_array_builds_into_a_bucket(raw: Path, built: Path, store: s3fs.S3FileSystem) -> None:
     url = "s3://bucket/array"
     tasks = [
         start_build(raw, url, "--workers", 1, "--task-index", index, "--task-count", 2)
@@ -232,13 +232,13 @@ def test_a_job_array_fills_a_bucket(raw: Path, built: Path, store: s3fs.S3FileSy
     ]
     said = [task.communicate() for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], said
-    assert there(store, "bucket/array") == contents(built)
+    assert stored_hashes(store, "bucket/array") == contents(built)
     merged = run("merge", url)
     assert merged.exit_code == 0
     assert "already complete" in merged.output
 
 
-def test_a_set_in_a_bucket_grows_as_a_local_one_does(
+def test_append_works_in_a_bucket_as_in_a_folder(
     raw: Path, built: Path, store: s3fs.S3FileSystem, tmp_path: Path
 ) -> None:
     more, local = tmp_path / "raw", tmp_path / "set"
@@ -251,10 +251,12 @@ def test_a_set_in_a_bucket_grows_as_a_local_one_does(
         result = build(more, "--out", out, *FAST, "--append", "--workers", 1)
         assert result.exit_code == 1, result.output
         assert f"{out}/failures.jsonl says why" in result.output
-    assert there(store, "bucket/grown") == contents(local)
+    assert stored_hashes(store, "bucket/grown") == contents(local)
 
 
-def test_training_reads_a_bucket(store: s3fs.S3FileSystem, tmp_path: Path) -> None:
+def test_training_from_a_bucket_gives_the_same_losses(
+    store: s3fs.S3FileSystem, tmp_path: Path
+) -> None:
     from avtrain.cli.main import main as avtrain
 
     local = make_set(tmp_path / "set", {"train": 4}, views=2)
@@ -288,7 +290,9 @@ def test_training_reads_a_bucket(store: s3fs.S3FileSystem, tmp_path: Path) -> No
     ],
 )
 @pytest.mark.usefixtures("store")
-def test_a_missing_bucket_is_one_sentence(raw: Path, program: str, arguments: list[str]) -> None:
+def test_a_missing_bucket_is_reported_in_one_sentence(
+    raw: Path, program: str, arguments: list[str]
+) -> None:
     import importlib
 
     command = importlib.import_module(f"{program}.cli.main").main
@@ -311,7 +315,9 @@ def test_a_missing_bucket_is_one_sentence(raw: Path, program: str, arguments: li
     ],
 )
 @pytest.mark.usefixtures("store")
-def test_what_is_missing_for_a_url_is_one_sentence(prelude: str, place: str, sentence: str) -> None:
+def test_missing_packages_and_credentials_are_reported_in_one_sentence(
+    prelude: str, place: str, sentence: str
+) -> None:
     code = f"import os, sys; {prelude}; from avprep.cli.main import main; main(['info', {place!r}])"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
@@ -321,7 +327,7 @@ def test_what_is_missing_for_a_url_is_one_sentence(prelude: str, place: str, sen
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_names_of_places_are_taken_as_meant(tmp_path: Path) -> None:
+def test_urls_and_local_paths_are_told_apart(tmp_path: Path) -> None:
     assert isinstance(open_folder(f"file://{tmp_path}"), LocalFolder)
     assert str(open_folder(f"file://{tmp_path}")) == str(tmp_path)
     assert isinstance(open_folder("a/b://c"), LocalFolder)

@@ -1,4 +1,4 @@
-"""Builds in parts, on clusters, killed, twice at once, and grown: always the same bytes."""
+"""Job arrays, clusters, kills, concurrent builds and --append: always the same bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from avprep.formats.decide import FormatOverrides
 from avprep.recordings.find_clips import ListFiles
 from avprep.sample.options import ClipOptions
 from avprep.sphere.viewpoints import RandomViews
-from avprep.workers import CRASHED, WorkerPool
+from avprep.workers import CRASHED
 from shards.folders import open_folder
 from shards.reader import ShardSet
 from shards.schema import View
@@ -37,10 +37,10 @@ def command(raw: Path, out: Path, *arguments: object) -> list[str]:
     return [*start, *FAST, *map(str, arguments)]
 
 
-def test_a_job_array_makes_the_same_set_and_its_last_task_ends_it(
+def test_a_job_array_makes_the_same_set_and_its_last_task_finishes_it(
     raw: Path, built: Path, tmp_path: Path
 ) -> None:
-    """Three tasks at once, numbered as Slurm numbers an array of 4-8:2."""
+    """Three concurrent tasks, numbered as Slurm numbers an array of 4-8:2."""
     out = tmp_path / "set"
     array = {"SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "4"}
     tasks = [
@@ -62,7 +62,9 @@ def test_a_job_array_makes_the_same_set_and_its_last_task_ends_it(
     assert contents(out) == contents(built)
 
 
-def test_merge_ends_what_the_last_task_could_not(raw: Path, built: Path, tmp_path: Path) -> None:
+def test_merge_finishes_a_build_whose_last_task_was_killed(
+    raw: Path, built: Path, tmp_path: Path
+) -> None:
     from click.testing import CliRunner
 
     from avprep.cli.main import main
@@ -74,7 +76,7 @@ def test_merge_ends_what_the_last_task_could_not(raw: Path, built: Path, tmp_pat
     early = CliRunner().invoke(main, ["merge", str(out)])
     assert early.exit_code == 2
     assert "4 of 8 shards" in early.output
-    # The second task is killed after its last shard and before the manifest.
+    # As if the second task had been killed between its last shard and the manifest.
     second = build(raw, "--out", out, *FAST, "--task-index", 1, "--task-count", 2)
     assert "train: 8 clips" in second.output
     state = tmp_path / "other"
@@ -88,11 +90,11 @@ def test_merge_ends_what_the_last_task_could_not(raw: Path, built: Path, tmp_pat
     assert build(raw, "--out", out, *FAST, "--task-index", 3, "--task-count", 3).exit_code == 2
 
 
-def test_a_build_killed_again_and_again_ends_with_the_same_bytes(
+def test_a_build_that_is_killed_repeatedly_gives_the_same_bytes(
     raw: Path, built: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "set"
-    moments = random.Random(0)
+    rng = random.Random(0)
     for kill in range(KILLS):
         if kill % 4 == 3:
             subprocess.run(["rm", "-rf", str(out)], check=True)
@@ -102,17 +104,17 @@ def test_a_build_killed_again_and_again_ends_with_the_same_bytes(
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        time.sleep(moments.uniform(0.3, 2.5))
+        time.sleep(rng.uniform(0.3, 2.5))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         for tar in out.glob("*/*.tar"):
-            assert (tar.read_bytes()[-1024:]) == bytes(1024), "a tar under its name is whole"
+            assert (tar.read_bytes()[-1024:]) == bytes(1024), "tars are renamed when complete"
     result = build(raw, "--out", out, *FAST)
     assert result.exit_code == 0, result.output
     assert contents(out) == contents(built)
 
 
-def test_two_builds_in_one_folder_the_second_is_refused(raw: Path, tmp_path: Path) -> None:
+def test_a_second_build_in_the_same_folder_is_refused(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     with lock_output(open_folder(out), None):
         for arguments in ((), ("--task-index", 0, "--task-count", 2)):
@@ -122,7 +124,7 @@ def test_two_builds_in_one_folder_the_second_is_refused(raw: Path, tmp_path: Pat
     assert build(raw, "--out", out, *FAST, "--workers", 2).exit_code == 0
 
 
-def test_new_recordings_are_appended_without_touching_old_shards(tmp_path: Path) -> None:
+def test_append_adds_new_recordings_and_keeps_old_shards(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "set"
     for name in "abc":
         write_dot_recording(raw, name)
@@ -162,7 +164,7 @@ def test_new_recordings_are_appended_without_touching_old_shards(tmp_path: Path)
     assert "clips of a are in split train of the set" in moved.output
 
 
-def test_a_dask_cluster_makes_the_same_set_though_a_worker_is_killed(
+def test_a_dask_cluster_makes_the_same_set_when_a_worker_is_killed(
     raw: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distributed = pytest.importorskip("distributed")
@@ -188,21 +190,9 @@ def test_a_dask_cluster_makes_the_same_set_though_a_worker_is_killed(
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in nobody.output
 
 
-def _die_of_three(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return -number
-
-
-def test_a_question_that_ends_its_process_is_answered_so() -> None:
-    with WorkerPool(2) as pool:
-        answers = pool.map(_die_of_three, list(range(8)))
-    assert answers == [0, -1, -2, CRASHED, -4, -5, -6, -7]
-
-
 @dataclass(frozen=True)
-class DeadlyViews(RandomViews):
-    """Views of which one clip's end the process, as a decoder does that crashes."""
+class CrashingViews(RandomViews):
+    """Views that kill the process for one clip, as a crash in a decoder does."""
 
     def draw(
         self, key: str, seed: int, energy: NDArray[np.float64] | None = None
@@ -212,8 +202,8 @@ class DeadlyViews(RandomViews):
         return super().draw(key, seed, energy)
 
 
-def test_a_clip_that_ends_its_process_costs_itself_alone(raw: Path, tmp_path: Path) -> None:
-    clip = ClipOptions(DeadlyViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60)
+def test_a_clip_that_crashes_its_process_loses_only_itself(raw: Path, tmp_path: Path) -> None:
+    clip = ClipOptions(CrashingViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60)
     options = BuildOptions(clip, FormatOverrides(), "folder", 2.0, 256_000_000)
     result = build_shards(
         raw, tmp_path / "set", options, ListFiles(), RunOptions(2, show_progress=False)
@@ -222,9 +212,9 @@ def test_a_clip_that_ends_its_process_costs_itself_alone(raw: Path, tmp_path: Pa
     assert len(ShardSet(tmp_path / "set")) == 7
 
 
-def test_a_clip_that_ends_dask_workers_costs_itself_alone(raw: Path, tmp_path: Path) -> None:
+def test_a_clip_that_crashes_dask_workers_loses_only_itself(raw: Path, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
-    clip = ClipOptions(DeadlyViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60)
+    clip = ClipOptions(CrashingViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60)
     options = BuildOptions(clip, FormatOverrides(), "folder", 2.0, 256_000_000)
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None

@@ -1,4 +1,4 @@
-"""Action recognition sets of ordinary videos, and YT-360's label maps and whole recordings."""
+"""Action recognition datasets, and YT-360's label maps and whole recordings."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.support.media import (
     write_wav,
 )
 
-ONE = ["--workers", "1"]
+ONE_WORKER = ["--workers", "1"]
 
 
 def write_flat(path: Path, seconds: float = 1.5, sound: bool = False) -> None:
-    """An ordinary 4:3 video: dark, with a bright square centre of its full height."""
+    """An ordinary 4:3 video: dark, with a bright square of full height in the centre."""
     path.parent.mkdir(parents=True, exist_ok=True)
     luma = np.full((120, 160), 40, dtype=np.uint8)
     luma[:, 20:140] = np.tile(np.linspace(60, 220, 120).astype(np.uint8), (120, 1))
@@ -37,8 +37,8 @@ def write_flat(path: Path, seconds: float = 1.5, sound: bool = False) -> None:
     write_video(path, [grey_frame(luma)] * round(seconds * 25), 25, audio=tone, layout="mono")
 
 
-def verified(root: Path) -> ShardSet:
-    """The first split of a set without faults."""
+def open_verified(root: Path) -> ShardSet:
+    """The first split of a set; fails if the set has faults."""
     shards = ShardSet(root)
     for split, entries in shards.manifest.splits.items():
         for entry in entries:
@@ -60,22 +60,22 @@ def test_ucf101_with_its_official_folds(tmp_path: Path) -> None:
     names.append("YoYo/v_YoYo_g01_c02.avi")
     (lists / "classInd.txt").write_text("1 ApplyEyeMakeup\n2 YoYo\n")
     for fold, group in enumerate(("_g01_", "_g08_"), 1):
-        of = {
+        names_by_role = {
             role: [n for n in names if (group in n) == (role == "test")]
             for role in ("train", "test")
         }
-        lines = [f"{name} {1 + ('YoYo' in name)}\r\n" for name in of["train"]]
+        lines = [f"{name} {1 + ('YoYo' in name)}\r\n" for name in names_by_role["train"]]
         (lists / f"trainlist0{fold}.txt").write_text("".join(lines))
-        (lists / f"testlist0{fold}.txt").write_text("\n".join(of["test"]) + "\n")
-    result = build(tmp_path, "--out", tmp_path / "set", *ONE, "--audio-layout", "source")
+        (lists / f"testlist0{fold}.txt").write_text("\n".join(names_by_role["test"]) + "\n")
+    result = build(tmp_path, "--out", tmp_path / "set", *ONE_WORKER, "--audio-layout", "source")
     assert result.exit_code == 0, result.output
-    train = verified(tmp_path / "set")
+    train = open_verified(tmp_path / "set")
     assert train.manifest.options["layout"] == "ucf101"
     test = ShardSet(tmp_path / "set", "test")
     assert sorted(test.sources) == [
         "v_ApplyEyeMakeup_g01_c01",
         "v_YoYo_g01_c01",
-        "v_YoYo_g01_c02",  # twelve seconds, and one sample
+        "v_YoYo_g01_c02",  # twelve seconds, but one sample
     ]
     assert len(train) == 4
     infos = {shards.keys[i]: shards.info(i) for shards in (train, test) for i in range(len(shards))}
@@ -85,23 +85,23 @@ def test_ucf101_with_its_official_folds(tmp_path: Path) -> None:
     assert eighth.audio.channels == ()
     assert infos["v_YoYo_g01_c02-0"].video.frames == 12 * 16
     assert infos["v_YoYo_g08_c01-0"].audio.channels == ("M",)
-    # The middle of the picture, whole: grey rises from its left edge to its right edge.
+    # The whole centre square: grey levels rise from its left edge to its right edge.
     frame = train.frames(0, 0, 0, 1)[0, :, :, 1].astype(float)
     assert frame[5:-5].std(axis=0).max() < 4
     edges = frame.mean(axis=0)[[0, 56, -1]] * 219 / 255 + 16
     assert edges == pytest.approx([60, 140, 220], abs=4)
     index = read_index(train.root, "train/train-000000.index.json").samples[0]
     assert (index.label, index.folds) == (train.info(0).label, train.info(0).folds)
-    # Lists that stand elsewhere, a video that is missing, and one that no list has.
+    # Lists in another folder, a missing video, and a video that no list names.
     (raw / names[0]).rename(raw / "YoYo" / "v_YoYo_g26_c01.avi")
     first = lists / "trainlist01.txt"
-    first.write_text("\ufeff" + first.read_text())  # as some editors begin their files
-    result = build(raw, "--out", tmp_path / "b", *ONE, "--splits", lists)
+    first.write_text("\ufeff" + first.read_text())  # some editors write a byte order mark
+    result = build(raw, "--out", tmp_path / "b", *ONE_WORKER, "--splits", lists)
     assert result.exit_code == 1
     assert f"{names[0]} is in the split lists, but not among the videos" in result.output
     assert result.output.count("left out: ") == 1
     assert "1 clips are in no split list and were left out" in result.output
-    without = build(raw, "--out", tmp_path / "c", *ONE)
+    without = build(raw, "--out", tmp_path / "c", *ONE_WORKER)
     assert without.exit_code == 2
     assert "holds no official split lists" in without.output
 
@@ -115,13 +115,13 @@ def test_hmdb51_with_its_official_folds(tmp_path: Path) -> None:
     splits = raw / "testTrainMulti_7030_splits"
     splits.mkdir()
     roles = {1: "120", 2: "210", 3: "100"}
-    for fold, of in roles.items():
-        lines = [f"{name} {role} " for name, role in zip(names, of, strict=True)]
+    for fold, fold_roles in roles.items():
+        lines = [f"{name} {role} " for name, role in zip(names, fold_roles, strict=True)]
         (splits / f"brush_hair_test_split{fold}.txt").write_text("\n".join(lines) + "\n")
         (splits / f"wave_test_split{fold}.txt").write_text("d_wave.avi 1\n")
-    result = build(raw, "--out", tmp_path / "set", *ONE)
+    result = build(raw, "--out", tmp_path / "set", *ONE_WORKER)
     assert result.exit_code == 0, result.output
-    train, test = verified(tmp_path / "set"), ShardSet(tmp_path / "set", "test")
+    train, test = open_verified(tmp_path / "set"), ShardSet(tmp_path / "set", "test")
     assert train.manifest.options["layout"] == "hmdb51"
     assert sorted(train.sources) == ["A!&[x](1)_brush_hair_u_cm_np1", "d_wave"]
     assert test.sources == ["b_brush_hair"]
@@ -130,18 +130,18 @@ def test_hmdb51_with_its_official_folds(tmp_path: Path) -> None:
     assert test.info(0).video.frames == 10
 
 
-def test_kinetics_class_folders(tmp_path: Path) -> None:
+def test_kinetics_folders_are_classes(tmp_path: Path) -> None:
     raw = tmp_path / "k400"
     write_flat(raw / "train" / "air drumming" / "-abcdefghij_000010_000020.avi", sound=True)
     write_flat(raw / "val" / "zumba" / "kbcdefghijk_000100_000110.avi")
     write_flat(raw / "val" / "lbcdefghijk_000100_000110.avi")
-    result = build(raw, "--out", tmp_path / "set", *ONE, "--layout", "kinetics")
+    result = build(raw, "--out", tmp_path / "set", *ONE_WORKER, "--layout", "kinetics")
     assert result.exit_code == 1
     assert "does not lie in a folder named after its class" in result.output
     cleaned = build(raw, "--out", tmp_path / "b", "--layout", "kinetics", "--drop-silent", -60)
     assert cleaned.exit_code == 2
     assert "--drop-mono are for 360° recordings; kinetics holds" in cleaned.output
-    train, val = verified(tmp_path / "set"), ShardSet(tmp_path / "set", "val")
+    train, val = open_verified(tmp_path / "set"), ShardSet(tmp_path / "set", "val")
     assert (train.keys, val.keys) == (["-abcdefghij-10"], ["kbcdefghijk-100"])
     assert train.info(0).label == "air drumming"
     assert train.audio(0, 0, 24_000).shape == (1, 24_000)
@@ -149,8 +149,8 @@ def test_kinetics_class_folders(tmp_path: Path) -> None:
 
 
 def yt360_maps(folder: Path, count: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Label maps in two halves: a thing in a cap around azimuth 40°, elevation 15°, stuff around
-    it that changes from map to map, and nothing in the back. Returns the thing's mask."""
+    """Write label maps as things and stuff: a thing within 8° of azimuth 40°, elevation 15°, stuff
+    around it that changes from map to map, and void at the back. Returns the thing's mask."""
     folder.mkdir(parents=True)
     directions = equirectangular_directions(height, width)
     thing = directions @ unit_vector(40, 15) > np.cos(np.radians(8))
@@ -158,26 +158,26 @@ def yt360_maps(folder: Path, count: int, height: int, width: int) -> NDArray[np.
     for number in range(count):
         things = np.where(thing, 7, 80).astype(np.uint8)
         stuff = np.where(back | thing, 54, number).astype(np.uint8)
-        for kind, picture in (("things", things), ("stuff", stuff)):
-            cv2.imwrite(str(folder / f"{kind}-{number:04d}.png"), np.dstack([picture] * 3))
+        for kind, labels in (("things", things), ("stuff", stuff)):
+            cv2.imwrite(str(folder / f"{kind}-{number:04d}.png"), np.dstack([labels] * 3))
     return thing
 
 
-def test_label_maps_follow_the_picture_and_its_time(tmp_path: Path) -> None:
+def test_label_maps_match_the_video_in_space_and_time(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     (raw / "video").mkdir(parents=True)
     (raw / "audio").mkdir()
-    frame = grey_frame(dot_plane(180, 320, 40, 15, 3))  # stored at 16:9, as YT-360 has it
+    frame = grey_frame(dot_plane(180, 320, 40, 15, 3))  # stored at 16:9, as in YT-360
     write_video(raw / "video" / "abcdefghijk-7.mp4", [frame] * 240)
     w, y, z, x = encode_foa(noise(10.0), unit_vector(40, 15))
     six = np.stack([x, y, w, 0 * w, z, 0 * w])
     write_audio(raw / "audio" / "abcdefghijk-7.m4a", "aac", six, "5.1")
     yt360_maps(raw / "segmentation" / "abcdefghijk-7", 40, 200, 500)
     (raw / "segmentation" / "abcdefghijk-7" / "stuff-0021.png").unlink()
-    options = [*ONE, "--clip-duration", 5, "--views", 3, "--hfov", "80:90"]
+    options = [*ONE_WORKER, "--clip-duration", 5, "--views", 3, "--hfov", "80:90"]
     result = build(raw, "--out", tmp_path / "set", *options)
     assert result.exit_code == 0, result.output
-    shards = verified(tmp_path / "set")
+    shards = open_verified(tmp_path / "set")
     second = shards.keys.index("abcdefghijk-12")
     info = shards.info(second)
     times = [n / 4 for n in range(20) if n != 1]
@@ -198,23 +198,23 @@ def test_label_maps_follow_the_picture_and_its_time(tmp_path: Path) -> None:
             luma = shards.frames(second, view_number, 0, 1)[0, :, :, 1].astype(float)
             assert first[np.unravel_index(luma.argmax(), luma.shape)] == 7
     assert seen >= 1
-    # One map of both, and one that is none.
+    # A single map of things and stuff, and an invalid one.
     folder = raw / "segmentation" / "abcdefghijk-7"
     for path in folder.iterdir():
         path.unlink()
     cv2.imwrite(str(folder / "0003.png"), np.full((100, 200), 83, dtype=np.uint8))
-    result = build(raw, "--out", tmp_path / "b", *ONE, "--views", 1)
+    result = build(raw, "--out", tmp_path / "b", *ONE_WORKER, "--views", 1)
     assert result.exit_code == 0, result.output
-    single = verified(tmp_path / "b")
+    single = open_verified(tmp_path / "b")
     assert single.info(0).map_times_s == (0.625,)  # numbered from 1
     assert (single.label_map(0, 0, 0) == 83).all()
     (folder / "0004.png").write_bytes(b"no picture")
-    result = build(raw, "--out", tmp_path / "c", *ONE, "--views", 1)
+    result = build(raw, "--out", tmp_path / "c", *ONE_WORKER, "--views", 1)
     assert result.exit_code == 2
     assert "abcdefghijk-7/0004.png is not a label map" in result.output
 
 
-def test_whole_recordings_are_cut_at_their_listed_moments(tmp_path: Path) -> None:
+def test_whole_recordings_are_cut_at_the_listed_seconds(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     (raw / "video").mkdir(parents=True)
     (raw / "audio").mkdir()
@@ -226,12 +226,12 @@ def test_whole_recordings_are_cut_at_their_listed_moments(tmp_path: Path) -> Non
         write_wav(raw / "audio" / f"{name}.wav", encode_foa(noise(32.0), unit_vector(0, 0)))
     (raw / "segments.txt").write_text("abcdefgh-12 2,20.5,40\n")
     yt360_maps(raw / "segmentation" / "abcdefgh-12-2", 3, 100, 200)
-    options = [*ONE, "--views", 1, "--projection", "equirect"]
+    options = [*ONE_WORKER, "--views", 1, "--projection", "equirect"]
     result = build(raw, "--out", tmp_path / "set", *options)
     assert result.exit_code == 1
     assert "video/zbcdefghijk.mp4 is not listed in segments.txt" in result.output
     assert "second 40 of video/abcdefgh-12.mp4 is listed, which ends at 32.0 s" in result.output
-    shards = verified(tmp_path / "set")
+    shards = open_verified(tmp_path / "set")
     assert sorted(shards.keys) == ["abcdefgh-12-2", "abcdefgh-12-20500ms"]
     assert set(shards.sources) == {"abcdefgh-12"}
     for sample, key in enumerate(shards.keys):
@@ -240,17 +240,17 @@ def test_whole_recordings_are_cut_at_their_listed_moments(tmp_path: Path) -> Non
         assert luma == pytest.approx(16 + 5 * int(info.start_s + 0.5), abs=1.5), key
         assert info.duration_s == 10
         assert info.map_times_s == ((0.0, 0.25, 0.5) if info.start_s == 2 else ())
-    # The same list for a folder of recordings.
+    # A list for recordings in a plain folder.
     (raw / "video" / "zbcdefghijk.mp4").rename(raw / "video" / "x.mp4")
     (raw / "audio" / "zbcdefghijk.wav").rename(raw / "video" / "x.wav")
     (tmp_path / "moments").write_text("x 0,11\n")
     options += ["--segments", tmp_path / "moments", "--clip-duration", 5]
     result = build(raw / "video", "--out", tmp_path / "b", *options)
     assert result.exit_code == 1
-    assert sorted(verified(tmp_path / "b").keys) == ["x-0", "x-11", "x-16", "x-5"]
+    assert sorted(open_verified(tmp_path / "b").keys) == ["x-0", "x-11", "x-16", "x-5"]
     (tmp_path / "moments").write_text("\ufeffx\t0, 5 ,11\n")  # overlapping
     result = build(raw / "video", "--out", tmp_path / "c", *options)
-    assert sorted(verified(tmp_path / "c").keys) == ["x-0", "x-10", "x-11", "x-16", "x-5"]
+    assert sorted(open_verified(tmp_path / "c").keys) == ["x-0", "x-10", "x-11", "x-16", "x-5"]
     for line in ("x one,two", "x nan,3", "x -5,3", "x"):
         (tmp_path / "moments").write_text(f"x 1\n{line}\n")
         result = build(raw / "video", "--out", tmp_path / "d", *options)

@@ -1,4 +1,4 @@
-"""Folders as datasets are distributed, each recognised by itself."""
+"""Folder layouts of datasets, each detected automatically."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ FOA = encode_foa(noise(2.0), unit_vector(130, 20))
 SHORT = ["--clip-duration", "2", "--views", "2", "--workers", "1"]
 
 
-def heard(shards: ShardSet) -> tuple[float, float]:
+def audio_direction(shards: ShardSet) -> tuple[float, float]:
     sound, matrix = shards.foa(0, 0, 36_000)
     return intensity_direction(rotate_foa(sound, matrix.T))
 
 
-def test_sphere360(tmp_path: Path) -> None:
+def test_sphere360_clips_are_named_by_id_and_start(tmp_path: Path) -> None:
     raw = tmp_path / "raw" / "videos"
     raw.mkdir(parents=True)
     video = raw / "-bcDEF_1234_57.webm"
@@ -47,7 +47,7 @@ def test_sphere360(tmp_path: Path) -> None:
     assert shards.manifest.options["layout"] == "sphere360"
     assert (shards.sources, shards.keys) == (["-bcDEF_1234"], ["-bcDEF_1234-57"])
     assert shards.info(0).start_s == 57
-    assert heard(shards) == pytest.approx((130, 20), abs=1)
+    assert audio_direction(shards) == pytest.approx((130, 20), abs=1)
 
 
 def test_yt_ambigen_with_its_csv_lists(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_yt_ambigen_with_its_csv_lists(tmp_path: Path) -> None:
     for split, key in (("train", "abcdefghij1-5"), ("test", "abcdefghij2-10")):
         shards = ShardSet(tmp_path / "set", split)
         assert shards.keys == [key]
-        assert heard(shards) == pytest.approx((130, 20), abs=1)
+        assert audio_direction(shards) == pytest.approx((130, 20), abs=1)
 
 
 def test_starss_with_its_labels_and_splits(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_starss_with_its_labels_and_splits(tmp_path: Path) -> None:
     ]
 
 
-def test_the_generated_worlds_truth_becomes_events(tmp_path: Path) -> None:
+def test_truth_of_the_generated_world_becomes_events(tmp_path: Path) -> None:
     raw, names = tmp_path / "raw", ("place-00000-0", "abcdefghijk-7", "abcdefghijk-17")
     for folder in ("video", "audio", "truth"):
         (raw / folder).mkdir(parents=True)
@@ -115,7 +115,7 @@ def test_the_generated_worlds_truth_becomes_events(tmp_path: Path) -> None:
     truth = clip_truth(clip, levels, 0.1)
     truth["objects"][0]["visible"] = False
     (raw / "truth" / "place-00000-0.json").write_text(json.dumps(truth))
-    # What others keep in a folder of this name is not ours, and torn truth costs its clip.
+    # Other files in a folder of this name are ignored; a truncated truth file loses its clip.
     (raw / "truth" / "abcdefghijk-7.json").write_text('{"objects": [{"azimuth_deg": 3}]}')
     (raw / "truth" / "abcdefghijk-17.json").write_text(json.dumps(truth)[:300])
     options = ["--clip-duration", "5", "--views", "1", "--workers", "1"]
@@ -129,7 +129,8 @@ def test_the_generated_worlds_truth_becomes_events(tmp_path: Path) -> None:
     first, second = (infos[f"place-00000-{start}"].events or [] for start in (0, 5))
     step_s = infos["place-00000-0"].event_step_s
     assert step_s == 0.2
-    # All sound for 25 steps of the first half; in the second until frame 130, in two steps.
+    # All objects sound in the 25 steps of the first clip, and in the first two of the second
+    # (until frame 130).
     assert len(first) == 25 * len(sounding)
     assert [event["time_s"] for event in second] == [0.0] * len(sounding) + [0.2] * len(sounding)
     assert {event["source"] for event in first} == {item.id for item in sounding}
@@ -159,17 +160,17 @@ def test_yt_dlp_downloads_are_named_by_their_ids(tmp_path: Path) -> None:
     assert shards.info(0).source_format["projection"] == "eac"
 
 
-def test_a_folder_is_recognised_by_what_it_holds(tmp_path: Path) -> None:
-    def layout_of(*files: str) -> str:
+def test_the_layout_is_detected_by_folder_and_file_names(tmp_path: Path) -> None:
+    def detect(*files: str) -> str:
         folder = tmp_path / str(abs(hash(files)))
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(b"x")
         return find_recordings(folder, "auto")[2]
 
-    assert layout_of("a.mp4", "b/c.webm") == "folder"
-    assert layout_of("abcdefghijk_10.webm") == "sphere360"
-    assert layout_of("video/abcdefghijk-10.mp4", "audio/abcdefghijk-10.m4a") == "yt360"
-    assert layout_of("video/abcdefghijk_10.mp4", "audio/abcdefghijk_10.opus") == "yt-ambigen"
-    assert layout_of("foa_dev/dev-train-sony/a.wav") == "starss"
-    assert layout_of("a.mp4", "a.info.json") == "yt-dlp"
+    assert detect("a.mp4", "b/c.webm") == "folder"
+    assert detect("abcdefghijk_10.webm") == "sphere360"
+    assert detect("video/abcdefghijk-10.mp4", "audio/abcdefghijk-10.m4a") == "yt360"
+    assert detect("video/abcdefghijk_10.mp4", "audio/abcdefghijk_10.opus") == "yt-ambigen"
+    assert detect("foa_dev/dev-train-sony/a.wav") == "starss"
+    assert detect("a.mp4", "a.info.json") == "yt-dlp"

@@ -1,4 +1,4 @@
-"""Recordings as users have them, and what becomes of them."""
+"""Recordings of all kinds, built into sets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.media import (
 )
 
 
-def test_a_rest_of_half_a_clip_is_a_clip(tmp_path: Path) -> None:
+def test_a_remainder_of_half_a_clip_becomes_a_clip(tmp_path: Path) -> None:
     write_dot_recording(tmp_path / "raw", "long", seconds=5.2)
     write_dot_recording(tmp_path / "raw", "short", seconds=1.5)
     result = build(tmp_path / "raw", "--out", tmp_path / "set", *FAST)
@@ -42,13 +42,13 @@ def test_a_rest_of_half_a_clip_is_a_clip(tmp_path: Path) -> None:
     assert found == {"long-0": 2.0, "long-2": 2.0, "long-4": 1.1875, "short-0": 1.5}
 
 
-def test_sound_may_be_inside_and_a_side_file_replaces_it(tmp_path: Path) -> None:
+def test_audio_inside_the_video_is_replaced_by_an_audio_file_beside_it(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     azimuths = {"inside": 70.0, "side": -70.0}
     frame = grey_frame(dot_plane(160, 320, 0, 0, 6))
     for name in azimuths:
-        # The sound inside comes from +70°; the side file of the second video says -70°.
+        # The audio inside comes from +70°, that of the file beside the second video from -70°.
         wave = encode_foa(noise(1.0), unit_vector(70, 10))
         write_video(raw / f"{name}.mkv", [frame] * 24, audio=wave)
     write_wav(raw / "side.wav", encode_foa(noise(1.0), unit_vector(-70, 10)))
@@ -64,7 +64,7 @@ def test_sound_may_be_inside_and_a_side_file_replaces_it(tmp_path: Path) -> None
         assert intensity_direction(sound) == pytest.approx((azimuths[source], 10), abs=1.0)
 
 
-def test_loud_sound_is_scaled_and_never_clipped(tmp_path: Path) -> None:
+def test_loud_audio_is_scaled_and_never_clipped(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_dot_recording(raw, "loud", seconds=1.0)
     # A plane wave along the diagonal at full scale: each axis is below 1, the sum is above.
@@ -80,7 +80,7 @@ def test_loud_sound_is_scaled_and_never_clipped(tmp_path: Path) -> None:
     assert np.abs(rotate_foa(sound, matrix.T)[0]).max() == pytest.approx(1.4, abs=0.01)
 
 
-def test_split_lists_keep_recordings_apart(raw: Path, tmp_path: Path) -> None:
+def test_split_lists_decide_the_split_of_each_recording(raw: Path, tmp_path: Path) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()
     (lists / "train.txt").write_text("a\nb.mp4\n")
@@ -96,7 +96,7 @@ def test_split_lists_keep_recordings_apart(raw: Path, tmp_path: Path) -> None:
     assert "a is listed in" in clash.output
 
 
-def test_the_yt360_layout_takes_youtubes_channels_and_the_lists(tmp_path: Path) -> None:
+def test_yt360_clips_with_youtubes_channel_order_and_split_lists(tmp_path: Path) -> None:
     """Six AAC channels X, Y, W, 0, Z, 0; ids of 11 characters that may begin with a dash."""
     raw = tmp_path / "raw"
     for folder in ("video", "audio"):
@@ -104,7 +104,7 @@ def test_the_yt360_layout_takes_youtubes_channels_and_the_lists(tmp_path: Path) 
     azimuths = {"-abcDEF_123": 130.0, "kqAZkf5Odyw": -35.0}
     frame = grey_frame(dot_plane(160, 320, 0, 0, 6))
     for name, azimuth in azimuths.items():
-        # The video's own stereo must not be taken for the field.
+        # Stereo inside the video must not be read as ambisonics.
         stereo = np.float32(noise(10.0)[None].repeat(2, axis=0))
         write_video(raw / "video" / f"{name}-80.mp4", [frame] * 240, audio=stereo, layout="stereo")
         w, y, z, x = encode_foa(noise(10.0, seed=1), unit_vector(azimuth, 20))
@@ -128,8 +128,10 @@ def test_the_yt360_layout_takes_youtubes_channels_and_the_lists(tmp_path: Path) 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize("rate", [24, 25, 30, 60, 16])
-def test_a_crop_shows_the_frame_that_is_on_screen(rate: int, suffix: str, tmp_path: Path) -> None:
-    """Frame i of the source is a grey of its own; frame n of the crop is on screen at n/16 s."""
+def test_a_crop_shows_the_frame_that_is_displayed_at_its_time(
+    rate: int, suffix: str, tmp_path: Path
+) -> None:
+    """Each source frame has its own grey level; frame n of the crop is displayed at n/16 s."""
     raw = tmp_path / "raw"
     raw.mkdir()
     plane = np.ones((80, 160), dtype=np.uint8)
@@ -152,7 +154,7 @@ def _luma(mp4: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["odd size", "full range"])
-def test_odd_sizes_and_full_range_go_in(kind: str, tmp_path: Path) -> None:
+def test_odd_frame_sizes_and_full_range_are_supported(kind: str, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     size = (321, 641) if kind == "odd size" else (320, 640)
@@ -180,7 +182,7 @@ def test_odd_sizes_and_full_range_go_in(kind: str, tmp_path: Path) -> None:
     assert np.median(crop[:10]) == pytest.approx(dark, abs=1.5)
 
 
-def test_a_file_that_does_not_say_its_length_is_cut_all_the_same(tmp_path: Path) -> None:
+def test_a_file_without_a_duration_is_cut_into_clips(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_dot_recording(raw, "whole", seconds=4.0)
     with (
@@ -201,7 +203,7 @@ def test_a_file_that_does_not_say_its_length_is_cut_all_the_same(tmp_path: Path)
     assert sorted(ShardSet(tmp_path / "set").keys) == ["live-0", "live-2"]
 
 
-def test_float_sound_in_16_bit_units_keeps_its_level(tmp_path: Path) -> None:
+def test_float_audio_in_16_bit_units_keeps_its_level(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_dot_recording(raw, "a", seconds=1.0)
     wave = 2e4 * encode_foa(np.sin(np.arange(48000) * 0.05), unit_vector(45, 35))
@@ -213,6 +215,6 @@ def test_float_sound_in_16_bit_units_keeps_its_level(tmp_path: Path) -> None:
     assert np.abs(sound[0]).max() == pytest.approx(2e4, rel=0.01)
 
 
-def test_keys_of_long_recordings_are_whole_numbers() -> None:
+def test_a_key_holds_whole_seconds_or_milliseconds() -> None:
     assert clip_key("a", 1e6) == "a-1000000"
     assert clip_key("a", 2.5) == "a-2500ms"

@@ -1,4 +1,4 @@
-"""What the views of a build hear: beams and ears beside ambisonics."""
+"""Audio of the views: ambisonics, mono beams and stereo; and dropping clips by thresholds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RATE = 24_000
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """Two seconds of a picture that changes, and a plane wave from `AT`."""
+    """Two seconds of changing frames, and a plane wave from `AT`."""
     folder = tmp_path / "raw"
     folder.mkdir()
     frames = [np.roll(FRAME, 4 * n, axis=1) for n in range(48)]
@@ -45,14 +45,14 @@ def fixed(tmp_path: Path, *directions: tuple[float, float]) -> Path:
 
 
 def levels(shards: ShardSet, view: int) -> list[float]:
-    """RMS of a view's channels against that of the wave."""
+    """RMS of a view's channels relative to that of the wave."""
     sound = shards.audio(0, 2000, 40_000, view)
     wave = 0.1 * (0.5**0.5)  # white noise loses half its power at half its rate
     return [float(np.sqrt(np.mean(channel**2)) / wave) for channel in sound]
 
 
-def test_mono_is_a_beam_to_the_view(raw: Path, tmp_path: Path) -> None:
-    """Full level on the axis, half a right angle off by (1 + cos) / 2, nothing from behind."""
+def test_mono_is_a_beam_towards_the_view(raw: Path, tmp_path: Path) -> None:
+    """A cardioid: full level on the axis, (1 + cos) / 2 of it beside, and none from behind."""
     views = fixed(tmp_path, AT, (AT[0] - 180, -AT[1]), (AT[0] + 90, 0.0), (10.0, -35.0))
     result = build(raw, "--out", tmp_path / "set", "--viewpoints", views, "--audio", "mono")
     assert result.exit_code == 0, result.output
@@ -68,8 +68,8 @@ def test_mono_is_a_beam_to_the_view(raw: Path, tmp_path: Path) -> None:
         shards.foa(0, 0, 100)
 
 
-def test_stereo_is_what_ears_hear(raw: Path, tmp_path: Path) -> None:
-    """A source at the view's left is in the left channel alone, one ahead or behind in both."""
+def test_stereo_is_a_left_and_a_right_ear(raw: Path, tmp_path: Path) -> None:
+    """A source on the left is in the left channel only, one ahead or behind in both."""
     views = fixed(tmp_path, (AT[0] - 90, 0.0), (AT[0] + 90, 0.0), AT, (AT[0] - 30, 40.0))
     result = build(raw, "--out", tmp_path / "set", "--viewpoints", views, "--audio", "stereo")
     assert result.exit_code == 0, result.output
@@ -84,7 +84,7 @@ def test_stereo_is_what_ears_hear(raw: Path, tmp_path: Path) -> None:
     assert "differs from view to view" in refused.output
 
 
-def test_eight_channels_are_cut_to_first_order_where_the_user_says_so(
+def test_eight_channels_are_cut_to_first_order_if_the_convention_is_named(
     raw: Path, tmp_path: Path
 ) -> None:
     field = encode_foa(noise(2.0), unit_vector(*AT))
@@ -98,7 +98,7 @@ def test_eight_channels_are_cut_to_first_order_where_the_user_says_so(
     assert intensity_direction(rotate_foa(sound, matrix.T)) == pytest.approx(AT, abs=0.5)
 
 
-def test_views_by_energy_look_at_the_sound_and_elsewhere(raw: Path, tmp_path: Path) -> None:
+def test_half_of_the_views_by_energy_look_at_the_sound(raw: Path, tmp_path: Path) -> None:
     result = build(raw, "--out", tmp_path / "set", "--viewpoints", "energy", "--views", 4)
     assert result.exit_code == 0, result.output
     views = ShardSet(tmp_path / "set").info(0).views
@@ -108,7 +108,7 @@ def test_views_by_energy_look_at_the_sound_and_elsewhere(raw: Path, tmp_path: Pa
     assert arcs[1:].min() > 36 - 20
     between = np.degrees(np.arccos(np.clip(centres @ centres.T, -1, 1)))
     assert between[~np.eye(4, dtype=bool)].min() >= 36
-    # The sound decides, and the same sound gives the same views.
+    # The views depend on the audio, and the same audio gives the same views.
     again = build(raw, "--out", tmp_path / "again", "--viewpoints", "energy", "--views", 4)
     assert again.exit_code == 0
     assert ShardSet(tmp_path / "again").info(0).views == views
@@ -119,7 +119,7 @@ def test_views_by_energy_look_at_the_sound_and_elsewhere(raw: Path, tmp_path: Pa
     assert unit_vector(first.azimuth_deg, first.elevation_deg) @ unit_vector(-120, 0) > 0.93
 
 
-def test_a_grid_goes_round_the_horizon(raw: Path, tmp_path: Path) -> None:
+def test_a_grid_is_evenly_spaced_on_the_horizon(raw: Path, tmp_path: Path) -> None:
     result = build(
         raw, "--out", tmp_path / "set", "--viewpoints", "grid", "--views", 6, "--hfov", "40:70"
     )
@@ -129,9 +129,7 @@ def test_a_grid_goes_round_the_horizon(raw: Path, tmp_path: Path) -> None:
     assert {(v.elevation_deg, v.hfov_deg, v.vfov_deg) for v in views} == {(0.0, 70.0, 70.0)}
 
 
-def test_cleaning_drops_what_is_silent_static_or_mono_and_lists_it(
-    raw: Path, tmp_path: Path
-) -> None:
+def test_silent_static_and_mono_clips_are_dropped_and_listed(raw: Path, tmp_path: Path) -> None:
     kinds = {
         "silent": 1e-5 * encode_foa(noise(2.0), unit_vector(0, 0)),
         "mono": np.vstack([noise(2.0), np.zeros((3, 96_000))]).astype(np.float32),
@@ -156,7 +154,7 @@ def test_cleaning_drops_what_is_silent_static_or_mono_and_lists_it(
     assert dropped["static-0"]["reason"].startswith("its picture is static (change ")
     assert dropped["mono-0"]["spatiality"] < 1e-3
     assert "its sound is not spatial" in dropped["mono-0"]["reason"]
-    # What was dropped is not made again by --append, and stays listed.
+    # Dropped clips are not made again by --append, and stay listed.
     write_video(raw / "later.mp4", [np.roll(FRAME, 4 * n, axis=1) for n in range(48)])
     write_wav(raw / "later.wav", kinds["static"])
     grown = build(raw, "--out", tmp_path / "set", *options, "--append")
