@@ -39,7 +39,7 @@ class UserErrorExit(click.ClickException):
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Turn what a user can mend into one sentence and exit status 2."""
+    """Turn errors that a user can correct into one sentence and exit status 2."""
     from avtrain.errors import TrainingError
     from shards.errors import ShardError
 
@@ -67,12 +67,12 @@ def one_sentence() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" in str(error):
             raise UserErrorExit(
-                f"a loader process has ended ({str(error).splitlines()[0]:.150}); where memory is "
-                "short, take fewer --num-workers"
+                f"a loader process has ended ({str(error).splitlines()[0]:.150}); if memory is "
+                "short, lower --num-workers"
             ) from None
         if type(error).__name__ != "OutOfMemoryError":  # torch's; nothing here imports it
             raise
         raise UserErrorExit(
-            "the device's memory does not suffice; take a smaller --batch-size, or the same in "
-            "more --pieces, or --bf16 (`avtrain pretrain --dry-run` estimates what is needed)"
+            "the device is out of memory; lower --batch-size, raise --pieces, or add --bf16 "
+            "(`avtrain pretrain --dry-run` estimates what is needed)"
         ) from None

@@ -1,4 +1,4 @@
-"""Figures of many runs: results as dots with their intervals, and curves of their training."""
+"""Figures of many runs: results as dots with their intervals, and training curves."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ PANELS_A_ROW = 4
 ROW_INCHES, HEAD_INCHES = 0.19, 0.85
 CURVES_INCHES = 2.3
 _WIDTH_INCHES = 14.0
-UNTRAINED = "0.45"
+UNTRAINED_COLOUR = "0.45"
 HOW_TO_READ = (
-    "Dot: mean over seeds; small ticks: each seed; thick: over seeds (95 % by Student's t, of two "
-    "their range); thin: over recordings (95 %, bootstrap); hollow squares: untrained; "
+    "Dot: mean over seeds; small ticks: each seed; thick: over seeds (95 % by Student's t, or the "
+    "range of two); thin: over recordings (95 %, bootstrap); hollow squares: untrained; "
     "dotted: chance."
 )
 _COLUMNS = {"loss": "loss", "clip_accuracy": "right clip", "view_accuracy": "right view or moment"}
@@ -37,7 +37,9 @@ _COLUMNS = {"loss": "loss", "clip_accuracy": "right clip", "view_accuracy": "rig
 
 @dataclass(frozen=True)
 class Training:
-    """A run's log: ``columns`` hold the values of each step (steps,), NaN where there are none."""
+    """The log of a run. ``name`` is the network's without its pretraining; ``slots`` the number of
+    views or moments that are compared; ``columns`` the values of each step (steps,), NaN where
+    there are none."""
 
     pretraining: str
     name: str
@@ -49,16 +51,17 @@ class Training:
 
 
 def read_trainings(runs: Sequence[Path]) -> list[Training]:
-    """Of all logs in these folders and in folders in them; what was half-written is left out.
+    """Trainings of all logs in these folders and their subfolders, without half-written lines.
 
     Raises TrainingError for a run whose settings cannot be read.
     """
     paths = sorted({path for run in runs for path in run.rglob(LOG)})
-    trainings = [_read(path, path.parent.parent / LOG in paths) for path in paths]
+    trainings = [_read_training(path, path.parent.parent / LOG in paths) for path in paths]
     return [training for training in trainings if training is not None]
 
 
-def _read(path: Path, inside: bool) -> Training | None:
+def _read_training(path: Path, nested: bool) -> Training | None:
+    """Training of a log; None for an empty one. ``nested``: the log lies in the folder of a run."""
     settings = path.parent / CONFIG
     try:
         config = Config.from_dict(json.loads(settings.read_bytes()))
@@ -70,44 +73,44 @@ def _read(path: Path, inside: bool) -> Training | None:
     for text in path.read_text().splitlines():
         try:
             lines.append(json.loads(text))
-        except ValueError:  # a run that is going on writes this line at the moment
+        except ValueError:  # a run is writing this line right now
             break
     if not lines:
         return None
     columns = {
         name: np.array([line[name] for line in lines], dtype=np.float64) for name in _COLUMNS
     }
-    of_curriculum = inside and path.parent.name == FIRST_STAGE
-    across_views = config.task == "avsa" or config.clip.views > 1 or of_curriculum
+    in_curriculum = nested and path.parent.name == FIRST_STAGE
+    across_views = config.task == "avsa" or config.clip.views > 1 or in_curriculum
     network = describe_settings(config, config.model.transformer and across_views)
-    title = "AVC of a curriculum" if of_curriculum else config.title
+    title = "AVC of a curriculum" if in_curriculum else config.title
     slots = config.clip.moments if config.task == "avts" else config.clip.views
     name, folder = name_network(network).architecture, str(path.parent)
     return Training(title, name, config.digest, config.seed, folder, slots, columns)
 
 
 def draw_report(lines: Sequence[Line], trainings: Sequence[Training], path: Path) -> None:
-    """Both on one page; the results alone where there is no log."""
-    heights = [_results_inches(lines)] + [_curves_inches(trainings)] * bool(trainings)
+    """Draw results and training curves on one page; results alone if there is no log."""
+    heights = [_results_height(lines)] + [_curves_height(trainings)] * bool(trainings)
     figure = _figure(sum(heights), _WIDTH_INCHES if trainings else _results_width(lines))
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    _results(parts[0], lines)
+    _plot_results(parts[0], lines)
     if trainings:
-        _curves(parts[1], trainings)
+        _plot_curves(parts[1], trainings)
     _save(figure, path)
 
 
 def draw_results(lines: Sequence[Line], path: Path) -> None:
-    """Each task's first metric, one line for each network."""
-    figure = _figure(_results_inches(lines), _results_width(lines))
-    _results(figure, lines)
+    """Draw the first metric of each task, one row per network."""
+    figure = _figure(_results_height(lines), _results_width(lines))
+    _plot_results(figure, lines)
     _save(figure, path)
 
 
 def draw_curves(trainings: Sequence[Training], path: Path) -> None:
-    """Loss and accuracies over the steps, a row for each kind of pretraining."""
-    figure = _figure(_curves_inches(trainings), _WIDTH_INCHES)
-    _curves(figure, trainings)
+    """Draw loss and accuracies over the steps, one row of panels per pretraining."""
+    figure = _figure(_curves_height(trainings), _WIDTH_INCHES)
+    _plot_curves(figure, trainings)
     _save(figure, path)
 
 
@@ -130,27 +133,26 @@ def _panels(lines: Sequence[Line]) -> dict[tuple[str, int, str], list[Line]]:
     return dict(panels)
 
 
-def _networks(lines: Sequence[Line]) -> dict[tuple[Any, ...], str]:
-    """The rows: order and name of each network."""
-    rows = {_row(line): line.name.label for line in lines}
-    return {row: rows[row] for row in sorted(rows)}
+def _network_rows(lines: Sequence[Line]) -> dict[tuple[Any, ...], str]:
+    """Label of each network by its row key, sorted."""
+    return dict(sorted((_row_key(line), line.name.label) for line in lines))
 
 
-def _row(line: Line) -> tuple[Any, ...]:
+def _row_key(line: Line) -> tuple[Any, ...]:
     return (*network_order(line), line.name.label)
 
 
-def _results_inches(lines: Sequence[Line]) -> float:
+def _results_height(lines: Sequence[Line]) -> float:
     panel_rows = -(-len(_panels(lines)) // PANELS_A_ROW)
-    return 0.5 + panel_rows * (ROW_INCHES * len(_networks(lines)) + HEAD_INCHES)
+    return 0.5 + panel_rows * (ROW_INCHES * len(_network_rows(lines)) + HEAD_INCHES)
 
 
 def _results_width(lines: Sequence[Line]) -> float:
     return _WIDTH_INCHES - 2.6 * (PANELS_A_ROW - min(PANELS_A_ROW, len(_panels(lines))))
 
 
-def _results(figure: Any, lines: Sequence[Line]) -> None:
-    panels, networks = _panels(lines), list(_networks(lines).items())
+def _plot_results(figure: Any, lines: Sequence[Line]) -> None:
+    panels, networks = _panels(lines), list(_network_rows(lines).items())
     place = {row: number for number, (row, _) in enumerate(networks)}
     kinds = list(dict.fromkeys(row[:2] for row, _ in networks))
     columns = min(PANELS_A_ROW, len(panels))
@@ -168,10 +170,10 @@ def _results(figure: Any, lines: Sequence[Line]) -> None:
         for chance in {line.chance for line in shown if line.chance is not None}:
             panel.axvline(factor * chance, color="black", linestyle=":", linewidth=1)
         for line in shown:
-            row = _row(line)
-            colour = UNTRAINED if line.untrained else f"C{kinds.index(row[:2]) % 10}"
-            _dot(panel, line, place[row], colour, factor)
-        _group_lines(panel, [row[:2] for row, _ in networks])
+            row = _row_key(line)
+            colour = UNTRAINED_COLOUR if line.untrained else f"C{kinds.index(row[:2]) % 10}"
+            _plot_line(panel, line, place[row], colour, factor)
+        _separate_kinds(panel, [row[:2] for row, _ in networks])
         panel.grid(axis="x", color="0.9")
         panel.set_axisbelow(True)
         panel.tick_params(labelsize=8, left=False)
@@ -184,7 +186,7 @@ def _results(figure: Any, lines: Sequence[Line]) -> None:
     figure.supxlabel(textwrap.fill(HOW_TO_READ, letters), fontsize=8, x=0.01, ha="left")
 
 
-def _dot(panel: Any, line: Line, y: int, colour: str, factor: float) -> None:
+def _plot_line(panel: Any, line: Line, y: int, colour: str, factor: float) -> None:
     for interval, width, alpha in ((line.over_sources, 1, 1.0), (line.over_seeds, 5, 0.35)):
         if interval is not None:
             ends = [factor * end for end in interval]
@@ -195,40 +197,40 @@ def _dot(panel: Any, line: Line, y: int, colour: str, factor: float) -> None:
     panel.plot(factor * line.mean, y, marker, color=colour, mfc=face, markersize=5, zorder=4)
 
 
-def _group_lines(panel: Any, kinds: list[Any]) -> None:
+def _separate_kinds(panel: Any, kinds: list[Any]) -> None:
     for number in range(1, len(kinds)):
         if kinds[number] != kinds[number - 1]:
             panel.axhline(number - 0.5, color="0.8", linewidth=0.8)
 
 
-def _by_kind(trainings: Sequence[Training]) -> dict[str, list[Training]]:
+def _by_pretraining(trainings: Sequence[Training]) -> dict[str, list[Training]]:
     kinds: defaultdict[str, list[Training]] = defaultdict(list)
     for training in trainings:
         kinds[training.pretraining].append(training)
     return dict(sorted(kinds.items()))
 
 
-def _curves_inches(trainings: Sequence[Training]) -> float:
-    return 0.5 + CURVES_INCHES * len(_by_kind(trainings))
+def _curves_height(trainings: Sequence[Training]) -> float:
+    return 0.5 + CURVES_INCHES * len(_by_pretraining(trainings))
 
 
-def _curves(figure: Any, trainings: Sequence[Training]) -> None:
-    kinds = _by_kind(trainings)
+def _plot_curves(figure: Any, trainings: Sequence[Training]) -> None:
+    kinds = _by_pretraining(trainings)
     axes = figure.subplots(len(kinds), len(_COLUMNS), squeeze=False)
-    for row, (kind, of_kind) in zip(axes, kinds.items(), strict=True):
+    for row, (kind, trainings_of_kind) in zip(axes, kinds.items(), strict=True):
         alike: defaultdict[tuple[str, str], list[Training]] = defaultdict(list)
-        for training in of_kind:
+        for training in trainings_of_kind:
             alike[training.name, training.digest].append(training)
-        top = os.path.commonpath([Path(training.folder).parent for training in of_kind])
+        top = os.path.commonpath([Path(training.folder).parent for training in trainings_of_kind])
         for column, (panel, (name, label)) in enumerate(zip(row, _COLUMNS.items(), strict=True)):
             for number, ((words, _), seeds) in enumerate(sorted(alike.items())):
                 said = f"{words}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
                 if sum(words == other for other, _ in alike) > 1:
                     said += f" ({os.path.relpath(seeds[0].folder, top)})"
-                _curve(panel, [seed.columns[name] for seed in seeds], f"C{number % 10}", said)
+                _plot_curve(panel, [seed.columns[name] for seed in seeds], f"C{number % 10}", said)
             if name != "loss":
                 panel.set_ylim(0, 1)
-            slots = {training.slots for training in of_kind} - {1}
+            slots = {training.slots for training in trainings_of_kind} - {1}
             if name == "view_accuracy":
                 for count in slots:
                     panel.axhline(1 / count, color="black", linestyle=":", linewidth=1)
@@ -246,7 +248,7 @@ def _curves(figure: Any, trainings: Sequence[Training]) -> None:
     )
 
 
-def _curve(panel: Any, seeds: list[NDArray[np.float64]], colour: str, label: str) -> None:
+def _plot_curve(panel: Any, seeds: list[NDArray[np.float64]], colour: str, label: str) -> None:
     steps = min(map(len, seeds))
     width = max(1, steps // 50)
     window = np.ones(width) / width

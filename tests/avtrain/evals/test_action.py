@@ -1,4 +1,4 @@
-"""Action recognition: the generated videos, folds, windows, and that a killed run goes on."""
+"""Action recognition: the generated videos, folds, windows, and that a killed run resumes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def root(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_world_of_actions_is_laid_out_as_ucf101(world: Path, tmp_path: Path) -> None:
+def test_the_world_of_actions_has_the_layout_of_ucf101(world: Path, tmp_path: Path) -> None:
     lists = world / "ucfTrainTestlist"
     classes = (lists / "classInd.txt").read_text().split()
     assert classes[1::2] == list(ACTIONS)
@@ -91,8 +91,8 @@ def test_actions_are_what_their_names_say() -> None:
         assert np.ptp(done["Spin"].right) == 0
 
 
-def test_only_the_action_tells_videos_apart() -> None:
-    """Ten videos, one of each action, begin with one look."""
+def test_videos_differ_only_in_their_action() -> None:
+    """Ten videos, one of each action, start with the same frame."""
     rendered = [render_video(ActionVideo(3, 40 + number)) for number in range(len(ACTIONS))]
     assert len({rate for rate, _ in rendered}) == 1
     first, *others = [list(frames) for _, frames in rendered]
@@ -124,7 +124,7 @@ def test_folds_pick_their_videos_from_all_splits(world: Path, root: Path) -> Non
         "test",
     }
     assert videos.videos[0].origin == names[0].rpartition("_")[0]  # the group, not the clip
-    # An epoch shows each once, and draws the same whatever the fold.
+    # An epoch shows each video once, and draws the same windows in every fold.
     places = training_places(videos, folds[1].train, 0, 3, 8)
     assert sorted(position for batch in places for _, position in batch) == list(folds[1].train)
     windows = VideoWindows(videos, CONFIG.clip, AugmentConfig(), seed=0)
@@ -144,12 +144,12 @@ def test_windows_of_short_videos_stand_still() -> None:
     assert numbers(9, 0.0) == [0, 2, 4, 6]
 
 
-def test_a_video_is_named_by_the_mean_of_its_windows_probabilities() -> None:
+def test_a_video_is_classified_by_the_mean_of_its_windows_probabilities() -> None:
     def named(*probabilities: list[float]) -> tuple[list[int], int]:
         windows, video = classify_video(torch.tensor(probabilities).log().clamp_min(-50))
         return windows.tolist(), int(video)
 
-    # Not by the most windows, and not by the mean of the logits.
+    # Not by the majority of windows, and not by the mean of the logits.
     assert named([0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.0, 1.0, 0.0]) == ([0, 0, 1], 1)
     assert named([0.9, 0.1], [0.9, 0.1], [0.0, 1.0]) == ([0, 0, 1], 0)
 
@@ -168,7 +168,7 @@ def test_metrics_are_means_over_folds(root: Path) -> None:
     assert values["Clip@1"] == pytest.approx(0.75)
     assert values["Video@1, a"] == 1
     assert values["Clip@1, b"] == pytest.approx(0.5)
-    shares = [np.bincount(of).max() / len(of) for of in truth]
+    shares = [np.bincount(labels).max() / len(labels) for labels in truth]
     assert metrics["Video@1"].chance == pytest.approx(np.mean(shares))
 
 
@@ -195,10 +195,10 @@ def test_evaluation_of_a_checkpoint_beside_its_baseline(
 
 
 @pytest.mark.parametrize("probe", [False, True])
-def test_a_killed_run_goes_on_to_the_same_result(
+def test_a_killed_run_resumes_to_the_same_result(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe: bool
 ) -> None:
-    # A probe sees its first epoch's windows again in the third one.
+    # A probe sees the windows of its first epoch again in the third.
     protocol = replace(QUICK, probe=True, epochs=3, rounds=2) if probe else QUICK
 
     class Killed(Exception):
@@ -231,7 +231,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
         assert results(out) == whole
     if probe:
         return
-    # Of other settings nothing is taken over.
+    # A state of other settings is ignored.
     with pytest.raises(Killed):
         results(tmp_path / "other", 1)
     protocol = replace(protocol, learning_rate=0.1)
@@ -293,7 +293,7 @@ def test_videos_that_cannot_be_read_are_left_out(root: Path, tmp_path: Path) -> 
     assert all(f"{key}.view00.mp4" in done.output for key in keys)
 
 
-def test_what_cannot_be_is_said_in_one_sentence(root: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_sentence(root: Path, tmp_path: Path) -> None:
     given = ["--checkpoint", "untrained", "--out", tmp_path / "run"]
     sounding = make_set(tmp_path / "sounding", {"train": 2})
     for folder, options, sentence in (
@@ -325,7 +325,7 @@ def test_splits_of_a_set_without_folds(tmp_path: Path, world: Path) -> None:
     assert "has no official folds; leave --folds out" in result.output
 
 
-def test_a_protocol_decides_what_of_a_video_is_seen(
+def test_the_protocol_decides_the_windows_and_crops(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boxes: list[torch.Tensor] = []
@@ -340,14 +340,14 @@ def test_a_protocol_decides_what_of_a_video_is_seen(
     common = EvaluationOptions(str(root), CONFIG, tmp_path, device="cpu")
     evaluate_action(common, ActionOptions(protocol, (1,)))
     # Two epochs of three windows of each of 20 videos, 16 at a time, and ten to test.
-    assert [len(of) for of in boxes] == [10] * 12 + [1] * 10
+    assert [len(part) for part in boxes] == [10] * 12 + [1] * 10
     training = torch.cat(boxes[:12]).tolist()
     assert len({tuple(box) for box in training}) > 100
     (middle,) = {tuple(box) for box in torch.cat(boxes[12:]).tolist()}
     assert middle[2] == middle[3] == 2 * middle[0] == 2 * middle[1]
 
 
-def test_paper_protocol_is_the_papers() -> None:
+def test_paper_protocol_is_the_published_one() -> None:
     paper = action_protocol.paper()
     assert paper == ActionProtocol(
         name="paper",

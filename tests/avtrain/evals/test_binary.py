@@ -1,4 +1,4 @@
-"""AVC-Bin and AVSA-Bin: the test is balanced, the interval honest, and features can be told."""
+"""AVC-Bin and AVSA-Bin: the test is balanced, and separable features are classified."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from avtrain.evals.binary.data import Pairs
 from avtrain.evals.binary.model import PairClassifier
 from avtrain.evals.binary.protocol import BinaryProtocol, paper, tiny
 from avtrain.evals.binary.train import decide_pairs, train_classifier
-from avtrain.evals.bootstrap import mean_metric, median_metric
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import Metric, Result
 from tests.support.runs import SMALL, avtrain
@@ -59,7 +58,7 @@ def test_checkpoint_brings_its_settings(root: Path, tmp_path: Path) -> None:
     assert (network.pretraining, network.steps) == ("AVSA", 2)
     assert (network.features, network.positions) == ("log-mel + intensity", "direction")
     assert network.transformer
-    # Random networks of the same kind stand beside it, and in the report.
+    # Random networks of the same kind are in the table and in the report too.
     baseline = Result.read(tmp_path / "avsa-bin-untrained.result.json")
     assert (baseline.network.pretraining, baseline.network.checkpoint) == ("none", None)
     assert [line.split("|")[2].strip() for line in result.stdout.splitlines()[2:]] == [
@@ -76,7 +75,7 @@ def test_checkpoint_brings_its_settings(root: Path, tmp_path: Path) -> None:
     assert "no split 'valid'" in result.output
 
 
-def test_kept_features_are_those_that_would_be_made(
+def test_kept_features_equal_computed_ones(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = avtrain("pretrain", root, "--out", tmp_path, "--steps", 2, *SMALL)
@@ -95,12 +94,12 @@ def test_kept_features_are_those_that_would_be_made(
     keep = ("--keep-features", kept)
     shared = {"avsa": metrics("avsa", tmp_path / "shared/avsa", *keep)}
     with monkeypatch.context() as patched:
-        # The first evaluation has made all that others need.
+        # The first evaluation has computed all that the others need.
         patched.delattr(Clips, "read")
         shared |= {task: metrics(task, tmp_path / f"shared/{task}", *keep) for task in plain}
         metrics("avsa", tmp_path / "shared/one view", *keep, "--views", 1)
     assert shared == plain
-    # Of other networks, and of another seed, nothing is taken.
+    # Features of other networks or another seed are not reused.
     count = len(list(kept.iterdir()))
     metrics("retrieval", tmp_path / "seed", *keep, "--seed", 1)
     assert len(list(kept.iterdir())) == count + 2
@@ -112,7 +111,7 @@ def test_kept_features_are_those_that_would_be_made(
     assert "delete it" in damaged.output
 
 
-def test_clips_that_were_left_out_of_kept_features_stay_left_out(tmp_path: Path) -> None:
+def test_unreadable_clips_stay_left_out_of_kept_features(tmp_path: Path) -> None:
     root = make_set(tmp_path / "set", {"train": 8, "test": 4}, clips_per_source=2)
     damage(root, 0, "test")
     arguments = ["eval", "avc", root, "--checkpoint", "untrained", "--windows", 2]
@@ -126,7 +125,7 @@ def test_clips_that_were_left_out_of_kept_features_stay_left_out(tmp_path: Path)
     assert len(written[1].left_out) == 1
 
 
-def test_an_interrupted_classifier_goes_on_as_it_would_have(tmp_path: Path) -> None:
+def test_a_resumed_classifier_ends_the_same(tmp_path: Path) -> None:
     protocol = BinaryProtocol("test", 6, 2, 3e-3, (4,), paired=False, clips_per_source=None)
 
     class Stop(Exception):
@@ -155,7 +154,7 @@ def test_an_interrupted_classifier_goes_on_as_it_would_have(tmp_path: Path) -> N
         torch.testing.assert_close(parts[name], value, rtol=0, atol=0)
 
 
-def test_paper_protocol_is_the_papers() -> None:
+def test_paper_protocol_is_the_published_one() -> None:
     avc, avsa = paper("avc"), paper("avsa")
     assert (avc.epochs, avc.learning_rate, avc.milestones) == (10, 1e-5, (5, 8))
     assert (avsa.epochs, avsa.learning_rate, avsa.milestones) == (10, 1e-4, (8,))
@@ -166,7 +165,7 @@ def test_paper_protocol_is_the_papers() -> None:
         assert not protocol.paired
 
 
-def test_weight_decay_is_the_protocols() -> None:
+def test_weight_decay_of_the_protocol_is_used() -> None:
     sizes = []
     for decay in (0.0, 1.0):
         protocol = replace(
@@ -180,7 +179,7 @@ def test_weight_decay_is_the_protocols() -> None:
 
 
 def separable(clips: int, seed: int) -> Pairs:
-    """Sound equals picture where they match."""
+    """Audio equals video where they match."""
     generator = torch.Generator().manual_seed(seed)
     video, other = torch.randn(2, clips, 4, 8, generator=generator)
     matched, mismatched = torch.cat([video, video], -1), torch.cat([video, other], -1)
@@ -188,24 +187,24 @@ def separable(clips: int, seed: int) -> Pairs:
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_classifier_learns_what_features_hold(paired: bool) -> None:
+def test_classifier_learns_separable_features(paired: bool) -> None:
     torch.manual_seed(0)
     protocol = BinaryProtocol("test", 60, 3, 3e-3, (50,), paired=paired, clips_per_source=None)
     calls: list[int] = []
 
-    def pairs_of(number: int) -> Pairs:
+    def read_round(number: int) -> Pairs:
         calls.append(number)
         return separable(200, number)
 
     classifier = PairClassifier(8, protocol.dropout)
-    train_classifier(classifier, pairs_of, protocol, 0)
+    train_classifier(classifier, read_round, protocol, 0)
     assert calls == [0, 1, 2]  # each round is extracted once
     correct, index = decide_pairs(classifier, [separable(200, 99)])
     assert correct.mean() > 0.65  # chance is 0.5 with a standard deviation of 0.025
     assert np.bincount(index).tolist() == [2] * 200
 
 
-def test_constant_answers_are_chance() -> None:
+def test_a_constant_decision_is_at_chance() -> None:
     """Matched and mismatched are tested equally often."""
 
     class Constant(torch.nn.Module):
@@ -214,36 +213,6 @@ def test_constant_answers_are_chance() -> None:
 
     correct, _ = decide_pairs(Constant(), [separable(7, 0), separable(3, 1)])  # type: ignore[arg-type]
     assert correct.mean() == 0.5
-
-
-def test_intervals_resample_sources() -> None:
-    rng = np.random.default_rng(0)
-    sources = np.repeat(np.arange(40), 25)
-    independent = rng.random(1000) < 0.7
-    metric = mean_metric(independent, sources, 0.5)
-    assert metric.value == independent.mean()
-    assert metric.interval_95 is not None
-    low, high = metric.interval_95
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 1000), rel=0.25)
-    # All decisions of a source alike: 40 independent ones, not 1000.
-    alike = np.repeat(rng.random(40) < 0.7, 25)
-    metric = mean_metric(alike, sources, 0.5)
-    assert metric.interval_95 is not None
-    low, high = metric.interval_95
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 40), rel=0.25)
-    assert mean_metric(alike, sources, 0.5) == metric
-    assert mean_metric([True, False], ["a", "a"], 0.5) == Metric(0.5, None, 0.5)
-
-
-def test_interval_of_a_median() -> None:
-    values = np.random.default_rng(0).normal(30, 10, 900)
-    metric = median_metric(values, np.arange(900), 90.0, "°")
-    assert metric.value == np.median(values)
-    assert metric.interval_95 is not None
-    low, high = metric.interval_95
-    # The median of n normal numbers has a standard deviation of 1.2533 sigma / sqrt(n).
-    assert high - low == pytest.approx(2 * 1.96 * 1.2533 * 10 / 30, rel=0.25)
-    assert low < metric.value < high
 
 
 def test_tiny_protocol_is_the_same_for_both_tasks() -> None:

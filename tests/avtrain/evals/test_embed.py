@@ -31,7 +31,7 @@ def embed(root: Path, out: Path, *options: object) -> dict[str, np.ndarray]:
     return dict(np.load(out))
 
 
-def test_rows_are_the_clips_of_their_keys(root: Path, tmp_path: Path) -> None:
+def test_rows_belong_to_their_keys(root: Path, tmp_path: Path) -> None:
     found = embed(root, tmp_path / "features.npz", "--windows", 2)
     shards = ShardSet(root)
     assert found["keys"].tolist() == shards.keys
@@ -41,7 +41,7 @@ def test_rows_are_the_clips_of_their_keys(root: Path, tmp_path: Path) -> None:
     assert found["azimuth_deg"].shape == (10, 3)
     length = np.linalg.norm(found["video_embedding"], axis=-1)
     np.testing.assert_allclose(length, 1, atol=1e-5)
-    # One of them by hand, whose pictures begin somewhere in the window.
+    # One by hand; its frames begin somewhere in the window.
     config = tiny("avsa")
     config = replace(config, clip=replace(config.clip, views=3))
     networks = load_networks(None, config, shards, 0, torch.device("cpu"), 0)
@@ -51,13 +51,13 @@ def test_rows_are_the_clips_of_their_keys(root: Path, tmp_path: Path) -> None:
         frames = torch.from_numpy(shards.frames(7, 2, first, 4, step))
         plain = torch.tensor([[1.0, 1.0, 1.0, 0.0]]), torch.tensor([False])
         with torch.no_grad():
-            pictures = prepare_video(frames[None, None], config.clip.size, *plain)
-            feature = networks.model.embed_video(pictures)[0, 0].numpy()
+            video = prepare_video(frames[None, None], config.clip.size, *plain)
+            feature = networks.model.embed_video(video)[0, 0].numpy()
         nearest = min(nearest, np.abs(feature - found["video"][7, 0, 2]).max())
     assert nearest < 1e-4
 
 
-def test_the_same_again_with_workers(root: Path, tmp_path: Path) -> None:
+def test_workers_change_nothing(root: Path, tmp_path: Path) -> None:
     alone = embed(root, tmp_path / "a.npz")
     helped = embed(root, tmp_path / "b.npz", "--num-workers", 2)
     for name, values in alone.items():
@@ -80,8 +80,8 @@ def test_clips_that_cannot_be_read_are_left_out(root: Path, tmp_path: Path) -> N
     np.testing.assert_array_equal(found["start_s"], np.delete(whole["start_s"], 3, axis=0))
 
 
-def test_what_avc_has_not_trained_is_not_used(root: Path, tmp_path: Path) -> None:
-    """Nothing is predicted across views; each feature is the other's prediction, as in training."""
+def test_untrained_parts_of_avc_networks_are_not_used(root: Path, tmp_path: Path) -> None:
+    """Nothing is predicted across views: each embedding is the other's prediction."""
     run = ["pretrain", root, "--task", "avc", "--transformer", "--steps", 1, "--batch-size", 4]
     run += ["--out", tmp_path / "run", "--device", "cpu"]
     assert CliRunner().invoke(main, [str(part) for part in run]).exit_code == 0

@@ -1,4 +1,4 @@
-"""Localization: vectors come back to the recording's frame from any view, and chance is 90°."""
+"""Localization: vectors are rotated back to the recording's frame, and chance is 90°."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_set(folder, {"train": 4, "test": 3}, views=4, labelled=True)
 
 
-def heard(shards: ShardSet, windows: int | None, epoch: int, first: int = 3) -> Windows:
-    """Windows whose features hold, in the place of the ball's kind, where its sound comes from:
-    the intensity of the very sound that networks are shown, mirrored as they are shown it. Of three
-    views the ``first`` ones have features."""
+def labelled_windows(shards: ShardSet, windows: int | None, epoch: int, first: int = 3) -> Windows:
+    """Windows whose features contain, at the position of the ball's kind, the direction of its
+    sound: the intensity of the audio that networks get, mirrored as they get it. The ``first`` of
+    three views have features."""
     augment = NO_AUGMENTATION if windows else AugmentConfig()
     config = tiny("avsa").sound
     clips = Clips(shards, ClipConfig(views=3, frames=1, fps=8.0), config, augment, 0, windows)
@@ -60,7 +60,7 @@ def heard(shards: ShardSet, windows: int | None, epoch: int, first: int = 3) -> 
         direction = intensity / np.linalg.norm(intensity, axis=-1, keepdims=True)
         kind = np.eye(KINDS)[(shards.info(sample).events or [])[0]["class"]]
         features.append(np.einsum("k,vc->vkc", kind, direction).reshape(3, -1))
-    # The features of networks mix everything with everything.
+    # Features of networks mix everything with everything.
     mix = np.random.default_rng(0).normal(size=(3 * KINDS, 40))
     mixed = torch.tensor(np.array(features) @ mix, dtype=torch.float32)
     return label_windows(clips, epoch, index, mixed[:, :first], tuple(range(KINDS)))
@@ -75,13 +75,13 @@ def errors(train: list[Windows], test: Windows) -> tuple[np.ndarray, np.ndarray]
     return by_class.error_deg, lone.error_deg
 
 
-def test_directions_that_features_hold_are_found_from_any_view(root: Path) -> None:
+def test_probe_recovers_directions_in_the_features_from_any_view(root: Path) -> None:
     train, test = ShardSet(root, "train"), ShardSet(root, "test")
-    rounds = [heard(train, None, epoch) for epoch in range(2)]
+    rounds = [labelled_windows(train, None, epoch) for epoch in range(2)]
     determinants = torch.linalg.det(torch.cat([part.rotations for part in rounds]))
-    assert {-1, 1} == set(determinants.round().int().flatten().tolist())  # mirrored, some of them
-    tested = heard(test, 1, 0)
-    seen_first = [heard(test, 1, 0, first) for first in (1, 2)]
+    assert {-1, 1} == set(determinants.round().int().flatten().tolist())  # some are mirrored
+    tested = labelled_windows(test, 1, 0)
+    seen_first = [labelled_windows(test, 1, 0, first) for first in (1, 2)]
     for found in [error for part in (tested, *seen_first) for error in errors(rounds, part)]:
         assert found.max() < 3
     shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
@@ -99,7 +99,7 @@ def info_with(shards: ShardSet, events: list[dict[str, Any]]) -> SampleInfo:
     return SampleInfo(**{**vars(shards.info(0)), "events": events, "event_step_s": 0.1})
 
 
-def test_what_sounds_in_a_window(root: Path) -> None:
+def test_sources_in_a_window(root: Path) -> None:
     def event(time_s: float, kind: int, azimuth_deg: float, **more: Any) -> dict[str, Any]:
         place = {"azimuth_deg": azimuth_deg, "elevation_deg": 0.0}
         return {"time_s": time_s, "class": kind, **place, **more}
@@ -110,13 +110,13 @@ def test_what_sounds_in_a_window(root: Path) -> None:
     nameless = [event(time_s, 6, azimuth) for time_s in steps[:10] for azimuth in (10, 50)]
     info = info_with(ShardSet(root, "train"), moving + short + nameless)
     found = sources_in(info, 0.0, 1.0)
-    # A moving source is where it is on average, across the back as well; what sounds for a tenth
-    # of the window is not in it; and what has no number is told apart by its order.
+    # A moving source has its mean direction, across the back as well; one that sounds for a tenth
+    # of the window is not in it; and sources without a number are told apart by their order.
     assert [(item.kind, item.source) for item in found] == [(4, 1), (6, 0), (6, 1)]
     azimuths = [np.degrees(np.arctan2(*item.direction[[1, 0]])) for item in found]
     assert azimuths == pytest.approx([179, 10, 50])
     assert [item.kind for item in sources_in(info, 1.0, 1.0)] == [4]
-    # A step is in the window that its middle is in.
+    # A step belongs to the window that contains its middle.
     info = info_with(ShardSet(root, "train"), [event(0.0, 5, 0), event(0.1, 5, 0)])
     assert len(sources_in(info, 0.04, 1.0)) == 1
     assert len(sources_in(info, 0.06, 1.0)) == 0
@@ -150,7 +150,7 @@ def test_chance_is_that_of_a_uniform_guess() -> None:
     assert np.median(error_deg) == pytest.approx(CHANCE_DEG, abs=0.3)
 
 
-def test_chance_of_being_near_knows_how_high_sounds_are() -> None:
+def test_chance_of_being_near_uses_the_elevation_of_sources() -> None:
     rng = np.random.default_rng(0)
     anywhere = rng.normal(size=(5000, 3))
     anywhere /= np.linalg.norm(anywhere, axis=-1, keepdims=True)
@@ -159,11 +159,11 @@ def test_chance_of_being_near_knows_how_high_sounds_are() -> None:
     azimuth = rng.uniform(-np.pi, np.pi, 5000)
     horizon = np.stack([np.cos(azimuth), np.sin(azimuth), np.zeros(5000)], axis=-1)
     assert chance_near(horizon) == pytest.approx(20 / 180, abs=0.003)
-    # One recording is as good as many: where it lies says nothing.
+    # One recording is as good as many: its azimuth does not matter.
     assert chance_near(horizon[:1]) == pytest.approx(20 / 180, abs=0.003)
 
 
-def test_an_interrupted_probe_goes_on(small: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_an_interrupted_probe_resumes(small: Path, tmp_path: Path, monkeypatch: Any) -> None:
     def evaluated(out: Path) -> Result:
         common = EvaluationOptions(str(small), tiny("avsa"), out, device="cpu", workers=0)
         return evaluate_localization(common, LocalizationOptions(views=1, windows=1, rounds=3))
@@ -184,7 +184,7 @@ def test_an_interrupted_probe_goes_on(small: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Progress, "save", lambda _, state: saved.append(state.get("rounds")))
     assert evaluated(tmp_path / "parts") == whole
     delete_progress(tmp_path / "parts", [whole])
-    assert saved == [3, None]  # one round, and that it is finished
+    assert saved == [3, None]  # one round, and the finished mark
     names = sorted(path.name for path in (tmp_path / "parts").iterdir())
     assert names == ["localization-untrained.png", "localization-untrained.result.json"]
 
@@ -204,7 +204,7 @@ def test_the_command(small: Path, tmp_path: Path) -> None:
         3,
     )
     assert "mean error (°)" in result.stdout
-    # Of kept features of four views one may be asked for.
+    # An evaluation of one view can use kept features of four views.
     keep = [*arguments, "--keep-features", tmp_path / "kept"]
     result = avtrain("eval", "localization", small, *keep, "--out", tmp_path / "one")
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""Retrieval: ranks are those of hand-computed cases, chance is that of the candidates."""
+"""Retrieval: ranks of cases computed by hand, and chance by the number of candidates."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_ranks_by_hand() -> None:
     # Two clips of two views. Query 0 of clip 0 likes its own view best, query 1 likes view 0
-    # better than its own; both views of clip 1 are the same, and a tie is a miss.
+    # better than its own; both views of clip 1 are equal, and a tie is a miss.
     candidates = F.normalize(torch.tensor([[[1.0, 0], [0, 1]], [[1, 1], [1, 1]]]), dim=-1)
     queries = F.normalize(torch.tensor([[[1.0, 0], [3, 1]], [[1, 0], [2, 3]]]), dim=-1)
     assert ranks_within(queries, candidates).tolist() == [[1, 2], [2, 2]]
@@ -42,14 +42,14 @@ def test_ranks_by_hand() -> None:
         assert ranks_in_gallery(queries, candidates, 2, seed).tolist() == [[1, 4], [3, 2]]
     # A gallery of one clip is the clip itself.
     assert ranks_in_gallery(queries, candidates, 1, 0).tolist() == [[1, 2], [2, 2]]
-    # Networks that have collapsed or diverged find nothing.
+    # Collapsed or diverged networks find nothing.
     same = torch.ones(3, 4, 8)
     for broken in (same, same * torch.nan):
         assert ranks_within(broken, broken).tolist() == [[4] * 4] * 3
         assert ranks_in_gallery(broken, broken, 3, 0).tolist() == [[12] * 4] * 3
 
 
-def test_random_embeddings_are_found_by_chance() -> None:
+def test_random_embeddings_rank_at_chance() -> None:
     torch.manual_seed(0)
     queries, candidates = F.normalize(torch.randn(2, 600, 4, 8), dim=-1)
     within, among = ranks_within(queries, candidates), ranks_in_gallery(queries, candidates, 50, 0)
@@ -64,8 +64,10 @@ def evaluated(root: Path, out: Path, config: Config | None = None) -> Result:
     return retrieval.evaluate_retrieval(common, options)
 
 
-def test_each_embedding_meets_its_own_view(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """Pictures and sounds that are told apart perfectly, whatever order clips are read in."""
+def test_right_embeddings_rank_first_in_any_reading_order(
+    root: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """One direction has perfect embeddings, the other opposite ones."""
 
     def embed(_: object, batch: Any) -> Embeddings:
         generator = torch.Generator().manual_seed(1)
@@ -85,10 +87,10 @@ def test_each_embedding_meets_its_own_view(root: Path, tmp_path: Path, monkeypat
     assert result.metrics["within clip, median rank"].chance == 2
 
 
-def test_what_is_found_is_counted_for_its_source(
+def test_intervals_draw_the_sources_of_the_clips(
     root: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """Only the clips of one of three sources are found; the interval draws sources."""
+    """Only the clips of one of three sources are found."""
     sources = ShardSet(root, "test").sources
 
     def embed(_: object, batch: Any) -> Embeddings:
@@ -103,7 +105,7 @@ def test_what_is_found_is_counted_for_its_source(
     assert (metric.value, metric.interval_95) == (pytest.approx(1 / 3), (0, 1))
 
 
-def test_an_interrupted_retrieval_goes_on(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_an_interrupted_retrieval_resumes(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
     whole = evaluated(root, tmp_path / "whole")
     save = Progress.save
 
@@ -122,13 +124,15 @@ def test_an_interrupted_retrieval_goes_on(root: Path, tmp_path: Path, monkeypatc
     )
     assert evaluated(root, tmp_path / "parts") == whole
     delete_progress(tmp_path / "parts", [whole])
-    assert len(read) == 2  # one window is left, and no two clips of a source share a batch
+    assert len(read) == 2  # one window remains, and no batch has two clips of a source
     assert [path.name for path in (tmp_path / "parts").iterdir()] == [
         "retrieval-untrained.result.json"
     ]
 
 
-def test_what_avc_trained_is_what_is_compared(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_avc_networks_compare_plain_embeddings(
+    root: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     seen: list[Embeddings] = []
     embed = retrieval.embed
     monkeypatch.setattr(
@@ -147,7 +151,7 @@ def test_what_avc_trained_is_what_is_compared(root: Path, tmp_path: Path, monkey
     written = Result.read(run / "retrieval.result.json")
     assert written.details["predictions"] == "plain embeddings"
     assert written.details["gallery_candidates"] == 6
-    # Heads that only predictions have were not trained, and are not used.
+    # Heads of predictions were not trained, and are not used.
     for part in seen:
         assert torch.equal(part.predicted_audio, part.video)
         assert torch.equal(part.predicted_video, part.audio)

@@ -1,5 +1,5 @@
-"""Segmentation: numbers are of the whole test set, labels belong to their pictures, and what is
-interrupted ends with the same result."""
+"""Segmentation: metrics count the whole test set, labels belong to their frames, and a resumed
+evaluation ends with the same result."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TIMES = (0.0, 0.5, 1.0, 1.5, 1.875)
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = {"train": 8, "test": 4}
-    # With this seed the white ball of the test is far from the middle of its view.
+    # With this seed the white ball of the test is far from the centre of its view.
     return make_set(tmp_path_factory.mktemp("set"), splits, views=3, seed=2, map_times_s=TIMES)
 
 
@@ -63,8 +63,8 @@ def counted(
     return np.asarray(counts.numpy())
 
 
-def test_iou_is_of_all_pictures_together() -> None:
-    # Class 1: one pixel in the first picture, which is missed; eight in the second, all hit.
+def test_iou_counts_all_images_together() -> None:
+    # Class 1: one pixel in the first image, which is missed; eight in the second, all hit.
     truth = [[0] * 9 + [1], [0, 0] + [1] * 8]
     predicted = [[0] * 10, [0, 1] + [1] * 8]
     counts = counted(predicted, truth)
@@ -73,10 +73,10 @@ def test_iou_is_of_all_pictures_together() -> None:
     np.testing.assert_allclose(iou(total), [10 / 12, 8 / 10, np.nan])
     assert mean_iou(total) == pytest.approx((10 / 12 + 8 / 10) / 2)
     assert pixel_accuracy(total) == 18 / 20
-    # The published mean over pictures and classes gives one missed pixel the weight of a picture.
-    per_picture = mean_iou(counts).mean()
-    assert per_picture == pytest.approx(((9 / 10 + 0) / 2 + (1 / 2 + 8 / 9) / 2) / 2)
-    assert abs(per_picture - mean_iou(total)) > 0.2
+    # The published mean over images and classes gives one missed pixel the weight of an image.
+    per_image = mean_iou(counts).mean()
+    assert per_image == pytest.approx(((9 / 10 + 0) / 2 + (1 / 2 + 8 / 9) / 2) / 2)
+    assert abs(per_image - mean_iou(total)) > 0.2
     # Pixel accuracy is no IoU.
     assert pixel_accuracy(total) != pytest.approx(float(mean_iou(total)), abs=0.01)
 
@@ -102,7 +102,7 @@ def test_chance_is_the_most_frequent_class() -> None:
     assert metrics["mIoU"].interval_95 is None  # there is one source
 
 
-def test_intervals_are_of_sources() -> None:
+def test_intervals_draw_sources() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, (60, 500))
     # Half of the sources are always right, the others guess.
@@ -118,7 +118,7 @@ def test_intervals_are_of_sources() -> None:
 
 
 def test_a_rare_class_is_in_every_round_of_an_interval() -> None:
-    """One source alone has it, and it is never hit: rounds without it would say 100 %."""
+    """Only one source has it, and it is never hit: rounds without it would have 100 %."""
     truth = [[0, 0, 1, 1]] * 19 + [[0, 0, 2, 2]]
     counts = counted([[0, 0, 1, 1]] * 20, truth)
     interval = segmentation_metrics(counts, Classes((0, 1, 2), ("0", "1", "2")))[0][
@@ -137,12 +137,12 @@ def test_classes_of_labels(root: Path) -> None:
 
 
 @pytest.mark.parametrize("mirror", [False, True])
-def test_labels_are_of_the_middle_frame_and_of_its_place(root: Path, mirror: bool) -> None:
+def test_labels_fit_the_middle_frame_in_time_and_place(root: Path, mirror: bool) -> None:
     shards = ShardSet(root, "test")
     config = tiny_config("avsa")
     clip = replace(config.clip, views=1)
     augment = AugmentConfig((0.0, 0.0, 0.0, 0.0), 0.0, mirror=True)
-    white = 3  # a ball whose edge is sharp: colours are stored at half the size
+    white = 3  # a ball with a sharp edge: colours are stored at half the size
     clips = next(
         clips
         for clips in (Clips(shards, clip, config.sound, augment, seed) for seed in range(20))
@@ -155,14 +155,14 @@ def test_labels_are_of_the_middle_frame_and_of_its_place(root: Path, mirror: boo
     for number, time_s in enumerate(TIMES):
         batch = next(moments.load([[(number, white)]], 0, torch.device("cpu")))
         truth = (batch.truth[0, 0] > 0).numpy()  # the first view has the ball in it
-        pictures = batch.clips.video_input(48)[0, 0]  # (3, T, 48, 48)
-        unlike = (pictures - pictures[:, :, :3, :3].mean(dim=(1, 2, 3), keepdim=True)).norm(dim=0)
+        video = batch.clips.video_input(48)[0, 0]  # (3, T, 48, 48)
+        unlike = (video - video[:, :, :3, :3].mean(dim=(1, 2, 3), keepdim=True)).norm(dim=0)
         shown = (unlike > unlike.max() / 2).numpy()
         fit = (shown & truth).sum(axis=(1, 2)) / (shown | truth).sum(axis=(1, 2))
         if 0 < number < 4:  # else the ends of the clip are in the way
             assert fit.argmax() == 2, fit
             assert fit[2] > 0.9
-        # The moment is in the middle of the second of sound as well.
+        # The moment is in the middle of the second of audio as well.
         draw = replace(clips.draw(0, white), middle_s=time_s)
         start_s = clips.read_audio(white, draw)[0][0]
         assert start_s == pytest.approx(np.clip(time_s - 0.5, 0, 1))
@@ -185,8 +185,8 @@ def test_training_shows_random_maps_and_views(root: Path) -> None:
     assert len(sizes) > 9
 
 
-def test_context_is_of_as_many_views_as_the_head_learns_from(root: Path) -> None:
-    """Where a test reads more of a clip, they are no context of each other."""
+def test_context_has_as_many_views_in_the_test_as_in_training(root: Path) -> None:
+    """Further views of a clip are no context of each other."""
     config = tiny_config("avsa")
     config = replace(config, model=replace(config.model, transformer=True))
     shards, device = ShardSet(root), torch.device("cpu")
@@ -226,7 +226,7 @@ def test_head() -> None:
     assert not torch.equal(head(maps, condition + 1), logits)
 
 
-def test_it_learns_and_says_how_well(root: Path, tmp_path: Path) -> None:
+def test_the_head_learns(root: Path, tmp_path: Path) -> None:
     other = make_set(tmp_path / "other", {"test": 3}, views=2, seed=5, map_times_s=TIMES)
     options = ["--checkpoint", "untrained", "--views", 3, "--maps", 1, "--num-workers", 0]
     options += ["--out", tmp_path, "--condition", "audio+context", "--test-dir", other]
@@ -242,7 +242,9 @@ def test_it_learns_and_says_how_well(root: Path, tmp_path: Path) -> None:
         assert metric.interval_95[0] <= metric.value <= metric.interval_95[1]
     first = written.metrics["mIoU"]
     assert first.chance is not None
-    assert first.value > first.chance + 0.1  # most pixels are ground, so the mean tells more
+    assert (
+        first.value > first.chance + 0.1
+    )  # most pixels are ground: the mean over classes shows more
     assert (written.test_clips, written.test_sources) == (3, 3)
     assert [line["id"] for line in written.details["classes"]] == [0, 1, 2, 3, 4]
     assert written.details["classes"][4]["iou"] is None  # of four kinds, three are in the test
@@ -254,7 +256,7 @@ def test_it_learns_and_says_how_well(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rounds", [None, 1])
-def test_what_is_interrupted_goes_on_to_the_same_result(
+def test_an_interrupted_evaluation_resumes_to_the_same_result(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int | None
 ) -> None:
     monkeypatch.setattr(segmentation_train, "SAVE_STEPS", 1)
@@ -277,9 +279,9 @@ def test_what_is_interrupted_goes_on_to_the_same_result(
         return evaluate_segmentation(common, options)
 
     whole = run(tmp_path / "whole")
-    # Of a round that comes again, what the networks made of it is kept.
-    of_classes = 8 * 3 * len(TIMES)  # which there are is asked first
-    assert len(read) - of_classes == (rounds or 2) * 8 * 2  # clips and views
+    # The outputs of the networks are kept for a round that is repeated.
+    for_classes = 8 * 3 * len(TIMES)  # read first, to find the classes
+    assert len(read) - for_classes == (rounds or 2) * 8 * 2  # clips and views
     save = Progress.save
     saves = []
 
@@ -299,12 +301,12 @@ def test_what_is_interrupted_goes_on_to_the_same_result(
     assert saves == [1, 2, 3, 4, 5, 6]
     assert run(tmp_path / "parts") == whole
     assert whole.details["loss"][0] != whole.details["loss"][1]
-    # Of other settings nothing is taken.
+    # A state of other settings is ignored.
     protocol = replace(protocol, learning_rate=1e-4)
     assert run(tmp_path / "parts").details["loss"] != whole.details["loss"]
 
 
-def test_paper_protocol_is_the_papers() -> None:
+def test_paper_protocol_is_the_published_one() -> None:
     protocol = paper()
     assert (protocol.epochs, protocol.learning_rate, protocol.weight_decay) == (10, 1e-4, 5e-4)
     assert (protocol.lateral, protocol.head, protocol.classes) == (256, 128, "yt360")

@@ -1,4 +1,4 @@
-"""Evaluations of a set with damaged clips: they go on without, and say so."""
+"""Evaluations of a set with damaged clips: they continue without them, and name them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TASKS = {
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_evaluation_goes_on_without_damaged_clips(tmp_path: Path, task: str) -> None:
+def test_an_evaluation_continues_without_damaged_clips(tmp_path: Path, task: str) -> None:
     maps = (0.5, 1.5)
     root = make_set(
         tmp_path / "set", {"train": 8, "test": 6}, views=2, labelled=True, map_times_s=maps
@@ -43,7 +43,7 @@ def test_an_evaluation_goes_on_without_damaged_clips(tmp_path: Path, task: str) 
     result = Result.read(path)
     assert (result.test_clips, result.test_sources) == (5, 5)
     assert any(f"test-000000.tar: {keys['test']}." in fault for fault in result.left_out)
-    if task != "retrieval":  # which trains nothing
+    if task != "retrieval":  # it trains nothing
         assert any(f"train-000000.tar: {keys['train']}." in fault for fault in result.left_out)
         assert any("train003.json is not a sample record" in fault for fault in result.left_out)
     for fault in result.left_out:
@@ -55,7 +55,7 @@ def test_an_evaluation_goes_on_without_damaged_clips(tmp_path: Path, task: str) 
     assert not list((tmp_path / "run").glob("*.part"))
 
 
-def test_too_many_end_it_with_one_sentence(tmp_path: Path) -> None:
+def test_too_many_damaged_clips_end_it_with_one_sentence(tmp_path: Path) -> None:
     root = make_set(tmp_path / "set", {"train": 2, "test": 2}, views=2)
     for sample in range(2):
         damage(root, sample, "test")
@@ -70,7 +70,7 @@ def test_too_many_end_it_with_one_sentence(tmp_path: Path) -> None:
         many.add([(99, "damaged")])
 
 
-def test_what_was_left_out_before_a_kill_is_said_after_it(tmp_path: Path) -> None:
+def test_clips_left_out_before_a_kill_are_named_after_it(tmp_path: Path) -> None:
     before, after = Unreadable("a set", 9), Unreadable("a set", 9)
     before.add([(4, "four"), (2, "two")])
     Progress(tmp_path / "x.part", {"seed": 1}, [before]).save({"epoch": 3})
@@ -80,7 +80,7 @@ def test_what_was_left_out_before_a_kill_is_said_after_it(tmp_path: Path) -> Non
     assert after.readable(np.array([4, 5])).tolist() == [False, True]
 
 
-def test_of_two_results_a_kill_costs_the_second_alone(
+def test_a_kill_in_the_second_evaluation_keeps_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_set(tmp_path / "set", {"train": 4, "test": 2}, views=2)
@@ -120,12 +120,12 @@ def test_of_two_results_a_kill_costs_the_second_alone(
         assert results[0] == results[1]
     assert again.stdout == whole.stdout
     assert not list((tmp_path / "out").glob("*.part"))
-    # Asked for once more, it is made once more.
+    # A finished command evaluates anew when it is run again.
     assert avtrain(*command, "--out", tmp_path / "out", "--no-baseline").exit_code == 0
     assert len(decided) == 3
 
 
-def test_a_test_on_what_was_learned_from_is_told(tmp_path: Path) -> None:
+def test_a_test_on_training_sources_is_warned_about(tmp_path: Path) -> None:
     root = make_set(tmp_path / "set", {"train": 4, "test": 2}, views=2)
     command = ["eval", "avsa", root, "--out", tmp_path / "run", *QUICK]
     warning = "4 of the test's recordings are in the training split too"

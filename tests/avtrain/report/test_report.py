@@ -1,4 +1,4 @@
-"""Reports of many runs: seeds are one line."""
+"""Reports of many runs: runs that differ only in the seed are one line."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def cells(table: str) -> list[dict[str, str]]:
     return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
 
 
-def test_seeds_are_put_together(tmp_path: Path) -> None:
+def test_seeds_are_one_line(tmp_path: Path) -> None:
     runs = [result("AVSA", value, seed) for seed, value in enumerate((0.70, 0.74, 0.78))]
     runs += [result("AVC", 0.60), result("none", 0.50, 0), result("none", 0.52, 1)]
-    # Random networks stand beside each checkpoint: the same seed twice is one seed.
+    # Random networks are evaluated beside each checkpoint: one seed may come twice.
     runs += [result("none", 0.50, 0)]
     folders = write(runs, tmp_path / "runs")
     done = report(*folders, "--out", tmp_path / "out", "--json", tmp_path / "numbers.json")
@@ -44,7 +44,7 @@ def test_seeds_are_put_together(tmp_path: Path) -> None:
     accuracy = {row["pretraining"]: row for row in table if row["metric"] == "accuracy (%)"}
     assert list(accuracy) == ["none", "AVC, 2000 steps", "AVSA, 2000 steps"]
     row = accuracy["AVSA, 2000 steps"]
-    # 4.303 x 4 / sqrt(3) to either side: Student's t of two degrees of freedom.
+    # 4.303 x 4 / sqrt(3) on either side: Student's t with two degrees of freedom.
     assert (row["mean"], row["over seeds"], row["seeds"]) == ("74.0", "64.1 to 83.9", "3")
     assert row["over sources"] == "70.0 to 78.0"
     assert accuracy["none"]["over seeds"] == "50.0 to 52.0 (range)"
@@ -57,7 +57,7 @@ def test_seeds_are_put_together(tmp_path: Path) -> None:
     assert (tmp_path / "out/report.png").stat().st_size > 10_000
 
 
-def test_what_differs_in_more_than_the_seed_is_told_apart(tmp_path: Path) -> None:
+def test_runs_that_differ_in_more_than_the_seed_are_separate_lines(tmp_path: Path) -> None:
     slow = [result("AVSA", 0.6, seed, settings="slow") for seed in (0, 1)]
     fast = [result("AVSA", 0.7, seed, settings="fast") for seed in (0, 1)]
     other_set = replace(result("AVC", 0.6), data="another")
@@ -71,8 +71,8 @@ def test_what_differs_in_more_than_the_seed_is_told_apart(tmp_path: Path) -> Non
     ]
 
 
-def test_different_tests_are_different_lines() -> None:
-    """Whatever of a test differs is said, and one of them may have metrics that others lack."""
+def test_different_tests_are_separate_lines() -> None:
+    """Each line names what differs in its test; a test may have metrics that others lack."""
     one = result("AVSA", 0.6)
     two_folds = {"folds": ["fold 1", "fold 2"], "protocol": {"batch_size": 9, "epochs": 2}}
     more = replace(one, test=two_folds, metrics=one.metrics | {"fold 1": one.metrics["error"]})
@@ -86,7 +86,7 @@ def test_different_tests_are_different_lines() -> None:
     assert [len(line.by_seed) for line in lines] == [1, 1, 1]
 
 
-def test_what_a_run_began_with_tells_it_apart() -> None:
+def test_the_networks_a_run_started_from_are_in_its_title_and_digest() -> None:
     alone, avc = tiny("avsa"), tiny("avc")
     after = alone.initialised_from(replace(avc, seed=1), 500)
     assert after.title == "AVSA after 500 steps of AVC"
@@ -95,7 +95,7 @@ def test_what_a_run_began_with_tells_it_apart() -> None:
     assert len(digests | {alone.initialised_from(replace(avc, temperature=0.2), 500).digest}) == 4
 
 
-def test_a_test_without_the_transformers_is_of_the_same_network() -> None:
+def test_a_test_without_transformers_belongs_to_the_same_network() -> None:
     with_it = result("AVSA", 0.7, transformer=True, settings="same")
     without = result("AVSA", 0.6, task="segmentation-none", settings="same")
     assert {line.name.label for line in make_lines([with_it, without])} == {
@@ -103,8 +103,8 @@ def test_a_test_without_the_transformers_is_of_the_same_network() -> None:
     }
 
 
-def test_how_transformers_normalise_is_said() -> None:
-    """Where there are any; and runs from before there was a choice are those of today's default."""
+def test_names_say_how_transformers_normalise() -> None:
+    """If there are any; runs from before the option existed have today's default."""
     last = result("AVSA", 0.7, transformer=True)
     first = replace(last, network=replace(last.network, norm_first=True, settings="first"))
     without = replace(first, network=replace(first.network, transformer=False, settings="without"))
@@ -154,7 +154,7 @@ def write_log(out: Path, steps: int = 60, **options: object) -> Path:
         }
         for step in range(steps)
     ]
-    # The last line is being written.
+    # The last line is not complete yet.
     (out / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"st')
     return out
 
@@ -164,14 +164,14 @@ def test_logs_become_curves(tmp_path: Path) -> None:
     runs += [write_log(tmp_path / "curriculum", curriculum=True)]
     write_log(tmp_path / "curriculum/avc", task="avc")
     trainings = read_trainings(runs)
-    assert [(of.pretraining, of.seed) for of in trainings] == [
+    assert [(training.pretraining, training.seed) for training in trainings] == [
         ("AVSA", 0),
         ("AVSA", 1),
         ("AVC of a curriculum", 0),
         ("curriculum AVC, AVSA", 0),
     ]
     assert trainings[0].digest == trainings[1].digest
-    assert [len(of.columns["loss"]) for of in trainings] == [60] * 4
+    assert [len(training.columns["loss"]) for training in trainings] == [60] * 4
     for run in runs:
         result("AVSA", 0.7).write(run)
     assert report(*runs, "--out", tmp_path / "out").exit_code == 0
