@@ -2,7 +2,7 @@
 
 An evaluation is a function of `EvaluationOptions` and the options of its task. It opens the splits,
 loads the networks, returns the result that an interrupted command has already written, and else
-reads, fits, tests and measures; see `avtrain.evals.retrieval` for a short one.
+reads, fits, tests and measures; see `avtrain.evals.binary.evaluate` for a short one.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ BATCH_SIZE = 32
 evaluations only in the same batches."""
 Part = Literal["video", "audio", "turned"]
 PARTS: tuple[Part, ...] = ("video", "audio", "turned")
+"""``turned``: the audio rotated by `Batch.misaligned`. Kept files hold these names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class FrozenBatch:
     directions: Tensor
     """(B, V, 3), see `Batch`."""
     features: dict[Part, Tensor]
-    """(B, V, D) of the video, the audio, and the audio rotated by `Batch.misaligned`."""
+    """(B, V, D) of each part."""
 
     @classmethod
     def compute(cls, networks: Networks, batch: Batch, parts: Sequence[Part]) -> FrozenBatch:

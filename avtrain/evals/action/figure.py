@@ -1,4 +1,4 @@
-"""The confusion matrix of an action recognition test, as an image file."""
+"""Figure of the confusion matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shards.files import atomic_file
 def plot_confusion(
     counts: NDArray[np.int64], classes: Sequence[str], title: str, path: Path
 ) -> None:
-    """How often each class (rows) was named as each (columns), in shares of the row."""
+    """Draw how often each class (rows) was predicted as each (columns), in shares of the row."""
     from matplotlib.figure import Figure  # slow to import, and needed only here
 
     side = min(14.0, 3.5 + 0.3 * len(classes))
@@ -25,7 +25,7 @@ def plot_confusion(
     places, small = range(len(classes)), 8 if len(classes) <= 30 else 4
     axes.set_xticks(places, classes, rotation=90, fontsize=small)
     axes.set_yticks(places, classes, fontsize=small)
-    axes.set(xlabel="named", ylabel="class", title=title)
+    axes.set(xlabel="predicted", ylabel="class", title=title)
     figure.colorbar(image, label="share of the class's videos", shrink=0.8)
     if len(classes) <= 30:
         for row, column in zip(*np.nonzero(counts), strict=True):

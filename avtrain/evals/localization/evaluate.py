@@ -71,15 +71,11 @@ def evaluate_localization(common: EvaluationOptions, options: LocalizationOption
     fit.state = progress.load() or fit.state
     rounds = range(fit.state["rounds"], options.rounds)
     bar = run.bar(len(run.train) * len(rounds) + len(run.test) * options.windows)
+    clips = run.train_clips(clip), run.test_clips(clip, options.windows)
+    plans = (Plan(split, common.seed, BATCH_SIZE) for split in (run.train, run.test))
     train_features, test_features = (
-        FrozenFeatures(
-            *(networks, clips, Plan(clips.shards, common.seed, BATCH_SIZE)),
-            *(run.workers, unreadable, options),
-        )
-        for clips, unreadable in (
-            (run.train_clips(clip), run.unreadable_train),
-            (run.test_clips(clip, options.windows), run.unreadable_test),
-        )
+        FrozenFeatures(networks, split, plan, run.workers, unreadable, options)
+        for split, plan, unreadable in zip(clips, plans, run.unreadable, strict=True)
     )
     for number in rounds:
         fit.add(_read(train_features, range(number, number + 1), classes, bar))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from shards.files import atomic_file
 from shards.geometry import direction_deg
 
 _TICKS = np.arange(-180, 181, 60)
-_FAR_DEG = 90.0
+_MAX_SHOWN_DEG = 90.0
 
 
 def plot_directions(estimates: Estimates, result: Result, path: Path) -> None:
@@ -27,9 +28,13 @@ def plot_directions(estimates: Estimates, result: Result, path: Path) -> None:
     estimated, _ = direction_deg(estimates.estimate)
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     sphere, azimuths = figure.subplots(1, 2, width_ratios=(2, 1))
-    dots = sphere.scatter(
-        azimuth, elevation, c=error_deg, cmap="viridis_r", vmin=0, vmax=_FAR_DEG, s=16
-    )
+    colours: dict[str, Any] = {
+        "c": error_deg,
+        "cmap": "viridis_r",
+        "vmin": 0,
+        "vmax": _MAX_SHOWN_DEG,
+    }
+    dots = sphere.scatter(azimuth, elevation, s=16, **colours)
     figure.colorbar(dots, ax=sphere, label="error, °", extend="max")
     sphere.set(
         xlabel="true azimuth, ° (positive to the left)",
@@ -42,7 +47,7 @@ def plot_directions(estimates: Estimates, result: Result, path: Path) -> None:
         title=f"{name_network(result.network).title}: {format_metrics(first)}",
     )
     azimuths.plot([-180, 180], [-180, 180], color="0.7", zorder=0)
-    azimuths.scatter(azimuth, estimated, c=error_deg, cmap="viridis_r", vmin=0, vmax=_FAR_DEG, s=10)
+    azimuths.scatter(azimuth, estimated, s=10, **colours)
     azimuths.set(
         xlabel="true azimuth, °",
         ylabel="estimated azimuth, °",
