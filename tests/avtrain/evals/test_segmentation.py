@@ -331,4 +331,4 @@ def test_mistakes_are_one_sentence(root: Path, tmp_path: Path) -> None:
     assert "has no transformers that were trained" in result.output
     result = avtrain(root, *options, "--views", 9)
     assert result.exit_code == 2
-    assert "fewer than the 9 asked for" in result.output
+    assert "fewer than the 9 that are needed" in result.output
