@@ -197,6 +197,7 @@ def test_decisions_are_made_where_the_page_says() -> None:
         ("python -m benchmarks.study --plans", "has no option --plans"),
         ("python -m benchmarks.training_memory SHARDS --out RUN --stepss 3", "No such option"),
         ("pip install 'avsa360[cloud]'", "no extra cloud"),
+        ("pip install 'dist/avsa360-0.0.1-py3-none-any.whl[train]'", "does not exist"),
         ("pip install -c constrain.txt -e .", "constrain.txt does not exist"),
         (".venv/bin/pytest tests/nothing", "tests/nothing does not exist"),
         ('eval "$(_AVPREP_COMPLETE=tcsh_source avprep)"', "no completion for tcsh_source"),
@@ -221,6 +222,8 @@ def test_a_command_that_fails_is_found(
         workplace.run(["avprep", "inspect", "/nowhere"])
 
 
-def test_a_block_in_no_known_language_is_refused() -> None:
+def test_a_block_that_no_test_would_run_is_refused() -> None:
+    with pytest.raises(Stale, match="marked as text"):
+        blocks_of("# Title\n\n```text\navprep info shards/\n```\n")
     with pytest.raises(Stale, match="'sh'"):
         blocks_of("# Title\n\n```sh\navprep info shards/\n```\n")

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from avprep.cli.main import main as avprep
 from avtrain.cli.main import main as avtrain
+from shards import __version__
 from tests.support import ROOT
 
 PAGES = sorted(
@@ -29,6 +30,7 @@ PAGES = sorted(
 OURS = {"avprep": avprep, "avtrain": avtrain}
 LANGUAGES = ("bash", "python", "text")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"^(?:avprep|avtrain) [a-z]|^(?:pip|make|python|torchrun) ", re.MULTILINE)
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 _PATH = re.compile(
@@ -52,6 +54,8 @@ def blocks_of(page: str) -> list[Block]:
     for block in blocks:
         if block.language not in LANGUAGES:
             raise Stale(f"a block is marked {block.language!r}, not one of {LANGUAGES}")
+        if block.language == "text" and _COMMAND.search(block.text):
+            raise Stale(f"a command is marked as text, which no test runs: {block.text}")
     return blocks
 
 
@@ -85,12 +89,14 @@ def check(words: list[str]) -> None:
         _check_benchmark(rest)
     elif first == ".venv/bin/pytest":
         _check_paths(rest)
-    elif first == "pip" and rest[0] == "install":
+    elif first == "pip" and rest[0] in ("install", "wheel"):
         _check_pip(rest[1:])
     elif first == "torchrun" and "-m" in rest:
         check_ours(rest[rest.index("-m") + 1 :])
     elif first == "eval":
-        _check_completion(rest)
+        _check_completion(" ".join(rest).removeprefix("$(").removesuffix(")"))
+    elif rest[-2:] == ["|", "source"]:
+        _check_completion(" ".join(words[:-2]))
     elif first == "tar":
         pass  # run by its page's test
     else:
@@ -121,10 +127,10 @@ def check_ours(words: list[str]) -> tuple[str, click.Command]:
     return name, command
 
 
-def _check_completion(words: list[str]) -> None:
-    found = re.fullmatch(r"\$\(_(\w+)_COMPLETE=(\w+) (\w+)\)", " ".join(words))
+def _check_completion(command: str) -> None:
+    found = re.fullmatch(r"_(\w+)_COMPLETE=(\w+) (\w+)", command)
     if found is None or found[3] not in OURS or found[1] != found[3].upper():
-        raise Stale(f"no completion of ours: eval {' '.join(words)}")
+        raise Stale(f"no completion of ours: {command}")
     environment = {f"_{found[1]}_COMPLETE": found[2]}
     done = CliRunner().invoke(OURS[found[3]], [], prog_name=found[3], env=environment)
     if done.exit_code or "complet" not in done.output:
@@ -176,14 +182,16 @@ def _check_paths(words: list[str]) -> None:
 
 def _check_pip(words: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wheel = f"dist/{project['name']}-{__version__}-py3-none-any.whl"
+    places = "|".join(map(re.escape, (".", project["name"], wheel)))
     for word in words:
-        extras = re.fullmatch(rf"(?:\.|{project['name']})\[([\w,]+)\]", word)
+        extras = re.fullmatch(rf"(?:{places})\[([\w,]+)\]", word)
         if extras:
             unknown = set(extras[1].split(",")) - set(project["optional-dependencies"])
             if unknown:
-                raise Stale(f"pip install {word}: no extra {', '.join(unknown)}")
-        elif not word.startswith("-") and not (ROOT / word).exists():
-            raise Stale(f"pip install: {word} does not exist")
+                raise Stale(f"pip {word}: no extra {', '.join(unknown)}")
+        elif not word.startswith("-") and word != "dist" and not (ROOT / word).exists():
+            raise Stale(f"pip: {word} does not exist")
 
 
 def links_of(page: str) -> list[str]:
