@@ -1,4 +1,4 @@
-"""Checkpoints of the published code: files of its names and shapes, made here, become ours.
+"""Import of checkpoints of the published code, from files made here with its names and shapes.
 
 The networks are held against the paper's description, computed here by the published names; with
 AVTRAIN_PUBLISHED=CHECKOUT, against the published code itself.
@@ -149,7 +149,7 @@ def test_networks_equal_the_description_by_published_names(avsa: Checkpoint) -> 
 @pytest.mark.parametrize("task", ["avc", "avsa"])
 @pytest.mark.parametrize("old_file", [True, False])
 def test_every_tensor_arrives(task: str, old_file: bool, tmp_path: Path) -> None:
-    """Ours holds each of the file's tensors, and, but for what AVC does not train, no others."""
+    """The result holds all tensors of the file, and no others but those that AVC does not train."""
     content = published(task, prefix="" if old_file else "module.")
     if old_file:
         loss = content["train_criterion"]
@@ -172,7 +172,7 @@ def test_every_tensor_arrives(task: str, old_file: bool, tmp_path: Path) -> None
         assert torch.equal(checkpoint.model["audio_head.weight"], head)
 
 
-# --- what is wrong with a file is said ---
+# --- errors ---
 
 
 def without(content: dict[str, Any], *path: str) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def wrong(name: str) -> tuple[object, list[str]]:
         "list",
     ],
 )
-def test_files_that_do_not_fit_are_said_in_one_sentence(name: str, tmp_path: Path) -> None:
+def test_unfitting_files_are_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
     content, words = wrong(name)
     path, out = saved(tmp_path, content), tmp_path / "ours.pt"
     result = run(path, "--out", out)
@@ -236,7 +236,7 @@ def test_files_that_do_not_fit_are_said_in_one_sentence(name: str, tmp_path: Pat
 
 
 class Touch:
-    """Pickled, it runs a command when it is loaded."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -256,7 +256,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path, zipped: bool) -> 
     assert not touched.exists()
 
 
-def test_other_bad_files_are_said_in_one_sentence(avsa_file: Path, tmp_path: Path) -> None:
+def test_other_bad_files_are_refused_in_one_sentence(avsa_file: Path, tmp_path: Path) -> None:
     out, bad = tmp_path / "ours.pt", tmp_path / "bad"
     whole = avsa_file.read_bytes()
     for content in (b"", b"hello " * 100, whole[: len(whole) // 2]):

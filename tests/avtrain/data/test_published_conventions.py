@@ -1,4 +1,4 @@
-"""Networks of the published code are fed by its conventions, and go where ours go."""
+"""Networks of the published code get input by its conventions, and work wherever ours do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VIEWS = [(0.0, 0.0), (40.0, 25.0), (-130.0, -30.0), (90.0, 10.0)]
 
 
 def published_channels(field: np.ndarray, azimuth_deg: float, elevation_deg: float) -> np.ndarray:
-    """X, Y, W, Z taken for W, Y, Z, X, and turned by the pitch before the yaw."""
+    """X, Y, W, Z read as W, Y, Z, X, and rotated by the pitch before the yaw."""
     w, y, z, x = field
     six = np.stack([x, y, w, np.zeros_like(w), z, np.zeros_like(w)])
     frame = av.AudioFrame.from_ndarray(np.float32(six), format="fltp", layout="5.1")
@@ -56,26 +56,26 @@ def scene() -> np.ndarray:
     )
 
 
-def test_views_hear_what_the_published_code_fed() -> None:
+def test_audio_of_views_equals_that_of_the_published_code() -> None:
     field = scene()
     for view in VIEWS:
-        heard = rotate_foa(field, published_view_matrix(*view))
+        audio = rotate_foa(field, published_view_matrix(*view))
         expected = published_channels(field, *view)
-        np.testing.assert_allclose(heard, expected, atol=2 / 32767)  # it rounds to 16 bits
+        np.testing.assert_allclose(audio, expected, atol=2 / 32767)  # that code rounds to 16 bits
 
 
-def test_log_mels_are_those_of_librosa_channel_by_channel() -> None:
+def test_log_mels_equal_librosa_channel_by_channel() -> None:
     field = 1000 * scene()
     field[:, RATE // 2 :] *= 1e-15  # so that top_db matters
-    field[3] *= 0.01  # and that it is each channel's own
+    field[3] *= 0.01  # relative to each channel's own maximum
     matrices = np.stack([published_view_matrix(*view) for view in VIEWS])
     features = Features(FeatureConfig(conventions="published"))
     ours = features(torch.from_numpy(field)[None], torch.from_numpy(np.float32(matrices))[None])
     floors = set()
     for view, matrix in enumerate(matrices):
-        for channel, heard in enumerate(rotate_foa(field, matrix)):
+        for channel, audio in enumerate(rotate_foa(field, matrix)):
             mel = librosa.feature.melspectrogram(
-                y=heard, sr=RATE, n_fft=512, hop_length=240, power=1.0, pad_mode="reflect"
+                y=audio, sr=RATE, n_fft=512, hop_length=240, power=1.0, pad_mode="reflect"
             )
             expected = librosa.power_to_db(mel[:, :100], top_db=100).T
             np.testing.assert_allclose(ours[0, view, channel], expected, atol=5e-3)
@@ -94,7 +94,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def narrow(checkpoint: Checkpoint) -> tuple[Checkpoint, Config]:
-    """As imported, but of narrow networks, and for clips of the tiny set."""
+    """An imported checkpoint with narrow networks, for clips of the tiny set."""
     config = checkpoint.settings(Path())
     config = replace(
         config,
@@ -122,10 +122,10 @@ def test_clips_are_read_by_the_conventions(imported: Checkpoint, shards: Path) -
     np.testing.assert_array_equal(mirrored, matrices)
 
 
-def test_eval_and_pretraining_take_the_checkpoint(
+def test_eval_and_pretraining_accept_the_checkpoint(
     imported: Checkpoint, shards: Path, tmp_path: Path
 ) -> None:
-    """Without statistics of its own it takes those of the training split; conventions stay."""
+    """Without statistics of its own it gets those of the training split; its conventions stay."""
     path, train = tmp_path / "ours.pt", ShardSet(shards, "train")
     checkpoint, config = narrow(imported)
     checkpoint.save(path)

@@ -1,4 +1,4 @@
-"""What of a clip is read: windows of pictures, and the sound that belongs to them."""
+"""Windows of a clip: frames, and the audio that belongs to them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_set(tmp_path_factory.mktemp("set"), {"train": 6, "test": 3}, clips_per_source=2)
 
 
-def arrival(sound: NDArray[np.float32]) -> NDArray[np.float64]:
+def arrival(audio: NDArray[np.float32]) -> NDArray[np.float64]:
     """Unit vector (x, y, z) of the mean intensity of FOA (4, samples)."""
-    w, y, z, x = sound.astype(np.float64)
+    w, y, z, x = audio.astype(np.float64)
     vector = np.array([(w * x).sum(), (w * y).sum(), (w * z).sum()])
     return vector / np.linalg.norm(vector)
 
@@ -53,7 +53,7 @@ def test_windows_are_the_same_for_any_number_of_workers(root: Path, workers: int
 
 
 @pytest.mark.parametrize("layout", ["rotated", "source"])
-def test_every_view_hears_its_own_sound(tmp_path: Path, layout: str) -> None:
+def test_every_view_gets_its_own_audio(tmp_path: Path, layout: str) -> None:
     """Directions of arrival under ``matrices`` and ``misaligned``, mirrored and not."""
     shards = ShardSet(make_set(tmp_path / "set", {"train": 2}, layout=layout))
     clips = Clips(shards, replace(CLIP, views=5), SOUND, AugmentConfig(), seed=0)
@@ -67,15 +67,15 @@ def test_every_view_hears_its_own_sound(tmp_path: Path, layout: str) -> None:
         for number, view in enumerate(draw.views):
             place = shards.info(1).views[view]
             rotation = view_rotation(place.azimuth_deg, place.elevation_deg)
-            heard = arrival(sample["matrices"][0, number] @ sample["audio"][0])
-            np.testing.assert_allclose(heard, flip * (rotation @ source), atol=0.01)
-            heard = arrival(sample["misaligned"][0, number] @ sample["audio"][0])
-            np.testing.assert_allclose(heard, flip * (rotation @ yawed), atol=0.01)
+            found = arrival(sample["matrices"][0, number] @ sample["audio"][0])
+            np.testing.assert_allclose(found, flip * (rotation @ source), atol=0.01)
+            found = arrival(sample["misaligned"][0, number] @ sample["audio"][0])
+            np.testing.assert_allclose(found, flip * (rotation @ yawed), atol=0.01)
         mirrored.add(draw.mirror)
     assert mirrored == {True, False}
 
 
-def test_pictures_lie_inside_the_sound(root: Path) -> None:
+def test_frames_lie_within_the_audio_window(root: Path) -> None:
     clips = Clips(ShardSet(root), CLIP, SOUND, AugmentConfig(), seed=0)
     read: list[tuple[int, int]] = []
 
@@ -106,6 +106,3 @@ def test_fixed_windows_are_evenly_spread(root: Path) -> None:
     assert not sample["mirror"]
     assert sample["volume"] == 1
     np.testing.assert_array_equal(sample["jitter"], [1, 1, 1, 0])
-
-
-# --- the loop ---

@@ -1,4 +1,4 @@
-"""Log-mels against librosa, intensities and rotations against closed forms, colours likewise."""
+"""Log-mels against librosa; intensities, rotations and colours against closed forms."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_log_mels_equal_librosa() -> None:
         np.testing.assert_allclose(ours[0, view], expected, atol=1e-3)
 
 
-def test_rotating_spectra_is_rotating_sound() -> None:
+def test_rotated_spectra_equal_those_of_rotated_audio() -> None:
     features = Features(FeatureConfig(intensity=True))
     sound = scene()
     ours = features(torch.from_numpy(sound)[None], matrices(VIEWS))
@@ -91,7 +91,7 @@ def test_intensity_of_a_plane_wave_is_its_direction() -> None:
         torch.testing.assert_close(front, expected, atol=1e-3, rtol=0)
 
 
-def test_intensity_tells_what_log_mels_cannot() -> None:
+def test_intensity_distinguishes_directions_that_log_mels_do_not() -> None:
     """Azimuths 40, -40, 140 and -140 have the same magnitudes (method, 7.5)."""
     features = Features(FeatureConfig(intensity=True))
     four = [
@@ -133,7 +133,7 @@ def test_statistics_normalise_each_band() -> None:
     torch.testing.assert_close(bands.std(dim=0), torch.ones(128), atol=1e-3, rtol=0)
 
 
-# --- pictures ---
+# --- video ---
 
 
 def jitter(
@@ -159,14 +159,14 @@ def test_colour_jitter_closed_forms() -> None:
     torch.testing.assert_close(both, 1.2 * 0.8 * pixels - 0.2 * 0.8 * mean, **close)
 
 
-def test_hue_turns_the_way_hsv_does() -> None:
-    """Not the same map, but the same direction: a hue change of 0.1 turns red towards yellow."""
+def test_hue_rotates_in_the_direction_of_hsv() -> None:
+    """Not the same map, but the same direction: a hue change of 0.1 moves red towards yellow."""
     red = torch.tensor([[[0.8, 0.3, 0.3]]])
     turned = colour_jitter(red, jitter(hue=0.1))[0, 0].tolist()
     assert colorsys.rgb_to_hsv(*turned)[0] == pytest.approx(0.1, abs=0.02)
 
 
-def test_jitter_and_mirror_are_one_per_clip() -> None:
+def test_all_views_of_a_clip_share_jitter_and_mirror() -> None:
     rng = np.random.default_rng(0)
     frames = torch.from_numpy(rng.integers(60, 180, (2, 3, 4, 16, 16, 3), dtype=np.uint8))
     parameters = torch.tensor([[1.2, 0.9, 1.1, 0.05], [1.0, 1.0, 1.0, 0.0]])
@@ -181,7 +181,7 @@ def test_jitter_and_mirror_are_one_per_clip() -> None:
     torch.testing.assert_close(pictures[0], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_resizing_averages_and_keeps_the_place() -> None:
+def test_resizing_averages_and_keeps_positions() -> None:
     frames = torch.full((1, 1, 1, 32, 32, 3), 40, dtype=torch.uint8)
     frames[..., 8:16, 24:, :] = 200  # rows 8 to 15, the rightmost quarter
     pictures = prepare_video(frames, 8, jitter(), torch.tensor([False]))[0, 0, 0, 0]
@@ -191,7 +191,9 @@ def test_resizing_averages_and_keeps_the_place() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 10**6), st.integers(8, 200), st.integers(8, 200), st.floats(0.05, 1.0))
-def test_random_parts_of_a_picture(seed: int, height: int, width: int, smallest: float) -> None:
+def test_random_crops_lie_inside_the_frame(
+    seed: int, height: int, width: int, smallest: float
+) -> None:
     top, left, high, wide = random_crop_box(np.random.default_rng(seed), height, width, smallest)
     assert 0 <= top <= top + high <= height
     assert 0 <= left <= left + wide <= width
@@ -203,18 +205,18 @@ def test_random_parts_of_a_picture(seed: int, height: int, width: int, smallest:
     assert (wide + 0.5) / (high - 0.5) >= 3 / 4
 
 
-def test_parts_are_spread_evenly() -> None:
+def test_random_crops_are_spread_evenly() -> None:
     rng = np.random.default_rng(0)
     boxes = np.array([random_crop_box(rng, 128, 128, 0.08) for _ in range(4000)])
     area = boxes[:, 2] * boxes[:, 3] / 128**2
-    # The largest ones are of aspects that fit less often.
+    # Few aspect ratios fit the largest crops.
     assert np.histogram(area, 4, (0.08, 0.72))[0] == pytest.approx(len(area) / 5.2, rel=0.15)
     middle = boxes[:, :2] + boxes[:, 2:] / 2
     assert middle.mean(axis=0) == pytest.approx(64, abs=1.5)
     assert centre_crop_box(120, 160, 0.875) == (7, 27, 105, 105)
 
 
-def test_a_part_is_cut_from_its_place_and_resized() -> None:
+def test_a_crop_is_taken_from_its_box_and_resized() -> None:
     rows, columns = np.mgrid[0:64, 0:96]
     ramp = np.stack([rows * 2, columns * 2, 0 * rows], axis=-1).astype(np.uint8)
     frames = torch.from_numpy(np.stack([ramp, ramp[::-1].copy()]))[:, None, None]

@@ -1,4 +1,4 @@
-"""The losses against explicit loops, a case computed by hand, and numerical gradients."""
+"""The loss against explicit loops, a case computed by hand, and numerical gradients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def loop_view_contrast(query: Tensor, target: Tensor, t: float) -> tuple[float, 
 
 
 @pytest.mark.parametrize(("clips", "views"), [(2, 2), (5, 4), (3, 2), (1, 4), (4, 1)])
-def test_view_contrast_equals_the_double_loop(clips: int, views: int) -> None:
+def test_info_nce_equals_the_double_loop(clips: int, views: int) -> None:
     torch.manual_seed(clips * 10 + views)
     target = torch.randn(clips, views, 8, dtype=torch.float64)
     query = target + torch.randn_like(target)
@@ -50,7 +50,7 @@ def test_view_contrast_equals_the_double_loop(clips: int, views: int) -> None:
         assert found.view_accuracy.item() == pytest.approx(view_accuracy)
 
 
-def test_view_contrast_by_hand() -> None:
+def test_info_nce_by_hand() -> None:
     """Two clips of two views on the axes of a plane, temperature 1.
 
     Targets: clip 0 has x and y, clip 1 has y and x. Queries are x, x (clip 0) and y, x (clip 1).
@@ -69,7 +69,7 @@ def test_view_contrast_by_hand() -> None:
 
 
 @pytest.mark.parametrize("negatives", ["easy", "easy+hard"])
-def test_with_one_view_it_is_infonce_over_clips(negatives: Negatives) -> None:
+def test_one_view_gives_info_nce_over_clips(negatives: Negatives) -> None:
     torch.manual_seed(0)
     query, target = torch.randn(2, 5, 8, dtype=torch.float64)
     expected = [
@@ -83,17 +83,17 @@ def test_with_one_view_it_is_infonce_over_clips(negatives: Negatives) -> None:
     assert loss.item() == pytest.approx(sum(expected) / 5, rel=1e-9)
 
 
-def test_negatives_are_those_asked_for() -> None:
-    """The scores of `test_view_contrast_by_hand`, with the other view or the other clip alone."""
+def test_negatives_are_the_chosen_ones() -> None:
+    """The scores of `test_info_nce_by_hand`, with the other view or the other clip alone."""
     x, y = [1.0, 0.0], [0.0, 1.0]
     target = torch.tensor([[x, y], [y, x]], dtype=torch.float64)
     query = torch.tensor([[x, x], [y, x]], dtype=torch.float64)
-    right = math.log(1 + math.exp(-1))  # against one candidate that is at a right angle
+    right = math.log(1 + math.exp(-1))  # against one candidate at a right angle
     wrong = math.log(1 + math.exp(1))
     for negatives in ("hard", "easy"):
         loss = info_nce(query, target, 1.0, negatives).value
         assert loss.item() == pytest.approx((3 * right + wrong) / 4, rel=1e-12)
-    # Clips that are alike: only other views can be told apart.
+    # Equal clips: only their views differ.
     target = torch.tensor([[x, y], [x, y]], dtype=torch.float64)
     assert info_nce(target, target, 1.0, "hard").value.item() == pytest.approx(right)
     assert info_nce(target, target, 1.0, "easy").value.item() == pytest.approx(math.log(2))

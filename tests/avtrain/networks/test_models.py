@@ -133,13 +133,13 @@ def test_transformer_treats_the_views_as_a_set(
         changed = x.clone()
         changed[:, 4] = torch.randn(3, 32)
         assert not torch.allclose(predict(changed, where)[:, 0], predict(x, where)[:, 0])
-        # Where the views look counts only where it is told.
+        # Directions matter only with positions.
         elsewhere = predict(x, directions(3, 5))
         assert torch.allclose(elsewhere, predict(x, where)) == (positions == "none")
 
 
-def test_positions_are_harmonics_of_equal_weight() -> None:
-    """Means over the sphere: none of them, and none of their products; squares 1."""
+def test_positions_are_spherical_harmonics_of_equal_weight() -> None:
+    """Means over the sphere: 0 for each and for products of two, 1 for squares."""
     torch.manual_seed(0)
     values = _spherical_harmonics(directions(200_000).double())
     torch.testing.assert_close(values.mean(dim=0), torch.zeros(8).double(), atol=0.02, rtol=0)
@@ -158,8 +158,8 @@ def test_dropout_only_while_training() -> None:
         assert torch.equal(predict(x, where), predict(x, where))
 
 
-def test_norm_first_lets_the_input_through() -> None:
-    """What attention and MLP find is added to it."""
+def test_norm_first_passes_the_input_through() -> None:
+    """The outputs of attention and MLP are added to it."""
     layer = TransformerLayer(32, 0.1, norm_first=True)
     for last in (layer.out, layer.mlp[-1]):
         torch.nn.init.zeros_(last.weight)
@@ -200,14 +200,14 @@ def test_calibration_averages_the_batches_statistics() -> None:
 
 
 @pytest.mark.parametrize("preset", ["tiny", "paper"])
-def test_presets_hold_together(preset: str) -> None:
+def test_presets_are_consistent(preset: str) -> None:
     for task in ("avc", "avts", "avsa"):
         config = PRESETS[preset](task)
         config.check()
         assert type(config).from_dict(config.to_dict()) == config
 
 
-def test_paper_preset_is_the_papers() -> None:
+def test_paper_preset_equals_the_paper() -> None:
     avc, avsa = PRESETS["paper"]("avc"), PRESETS["paper"]("avsa")
     assert (avc.batch_size, avc.clip.views, avc.epochs) == (112, 1, 100)
     assert (avsa.batch_size, avsa.clip.views, avsa.epochs) == (28, 4, 100)

@@ -1,4 +1,4 @@
-"""What a run does with damaged clips, and when it is asked to stop."""
+"""Damaged clips, signals, kept checkpoints, half precision and micro-batches of a run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
     return make_set(tmp_path / "set", {"train": 9}, clips_per_source=2)
 
 
-def test_a_damaged_clip_is_replaced_and_told(root: Path, tmp_path: Path) -> None:
+def test_a_damaged_clip_is_replaced_and_reported(root: Path, tmp_path: Path) -> None:
     key = damage(root, 3)
     out = tmp_path / "run"
     result = avtrain("pretrain", root, "--steps", 10, "--out", out, *SMALL)
@@ -49,7 +49,7 @@ def test_a_damaged_clip_is_replaced_and_told(root: Path, tmp_path: Path) -> None
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert {line["clips"] for line in lines} == {3, 4}  # 18 clips in 5 batches, none smaller
     faults = [json.loads(line) for line in (out / "faults.jsonl").read_text().splitlines()]
-    assert len(faults) == 2  # once an epoch
+    assert len(faults) == 2  # once per epoch
     for fault in faults:
         assert f"train-000000.tar: {key}.view" in fault.pop("fault")
         assert 1 <= fault.pop("step") <= 10
@@ -60,7 +60,7 @@ def test_a_damaged_clip_is_replaced_and_told(root: Path, tmp_path: Path) -> None
     ("sample", "right", "wrong"),
     [(3, b'"avcc":"0', b'"avcc":"x'), (3, b'"gain":1', b'"gain":0'), (0, b'"fps":8', b'"fps":0')],
 )
-def test_a_damaged_record_costs_its_clip_alone(
+def test_a_damaged_record_affects_only_its_clip(
     root: Path, tmp_path: Path, sample: int, right: bytes, wrong: bytes
 ) -> None:
     shards = ShardSet(root)
@@ -72,9 +72,9 @@ def test_a_damaged_record_costs_its_clip_alone(
     assert f"{shards.keys[sample]}.json is not a sample record" in json.loads(line)["fault"]
 
 
-def test_a_short_clip_costs_itself_alone(root: Path, tmp_path: Path) -> None:
-    """It is neither read for the statistics nor trained on; of a single clip that is asked for,
-    what is wrong with it is said as it is."""
+def test_a_short_clip_affects_only_itself(root: Path, tmp_path: Path) -> None:
+    """It is used neither for the statistics nor for training; when it is read by itself, its own
+    error is raised."""
     shards = ShardSet(root)
     samples = f'"samples":{shards.info(3).audio.samples},'.encode()
     write_over_record(root, 3, samples, b'"samples":9,'.ljust(len(samples)))
@@ -116,7 +116,7 @@ def test_replacements_do_not_depend_on_workers_or_ranks(root: Path) -> None:
 def test_spares_are_of_other_sources_or_the_same_one(
     sources: int, clips: int, batch_size: int, seed: int, epoch: int
 ) -> None:
-    """Whichever clips of a batch are replaced, no two of the result are of one source."""
+    """Whichever clips of a batch are replaced, no two of the result are from one source."""
     shards = Sources([f"s{number % sources}" for number in range(sources * clips)])
     plan = Plan(shards, seed, batch_size)  # type: ignore[arg-type]
     names = np.array(shards.sources)
@@ -133,7 +133,7 @@ def test_spares_are_of_other_sources_or_the_same_one(
 
 
 class Sources:
-    """What the plan asks of a set."""
+    """The part of a shard set that the plan uses."""
 
     def __init__(self, sources: list[str]) -> None:
         self.sources = sources
@@ -141,7 +141,7 @@ class Sources:
 
 
 def test_too_many_damaged_clips_end_the_run(root: Path, tmp_path: Path) -> None:
-    for sample in (0, 9):  # of one source, so that none is to replace the other
+    for sample in (0, 9):  # of one source, so that neither can replace the other
         damage(root, sample)
     out = tmp_path / "run"
     result = avtrain("pretrain", root, "--epochs", 30, "--out", out, *SMALL)
@@ -157,7 +157,7 @@ def test_too_many_damaged_clips_end_the_run(root: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_missing_shards_are_said_before_training(root: Path, tmp_path: Path) -> None:
+def test_truncated_shards_are_reported_before_training(root: Path, tmp_path: Path) -> None:
     tar = root / "train" / "train-000000.tar"
     os.truncate(tar, tar.stat().st_size - 512)
     result = avtrain("pretrain", root, "--out", tmp_path / "run", *SMALL)
@@ -198,12 +198,12 @@ def test_kept_checkpoints(root: Path, tmp_path: Path) -> None:
     for name in names:
         steps = Checkpoint.load(out / "checkpoints" / name).total_steps
         assert steps == int(name[5:-3])
-    # An earlier one is gone on from by naming it.
+    # --init-from starts from a kept one.
     start = ["--init-from", out / "checkpoints" / names[0], "--out", tmp_path / "other"]
     assert avtrain("pretrain", root, "--steps", 1, *start, *SMALL).exit_code == 0
 
 
-def test_steps_to_keep_are_saved(root: Path, tmp_path: Path) -> None:
+def test_steps_to_keep_are_saved_whenever_they_come(root: Path, tmp_path: Path) -> None:
     options = ["--keep-every", 3, "--steps", 7, "--out", tmp_path]
     result = avtrain("pretrain", root, *options, *SMALL)
     assert result.exit_code == 0, result.output
@@ -212,22 +212,22 @@ def test_steps_to_keep_are_saved(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["--bf16", "--fp16"])
-def test_half_precision_goes_on_exactly(root: Path, tmp_path: Path, precision: str) -> None:
+def test_half_precision_resumes_exactly(root: Path, tmp_path: Path, precision: str) -> None:
     for out, parts in (("at once", [4]), ("in parts", [2, 4])):
         for steps in parts:
             options = [precision, "--steps", steps, "--out", tmp_path / out, "--resume"]
             result = avtrain("pretrain", root, *options, *SMALL)
             assert result.exit_code == 0, result.output
     one, other = (
-        Checkpoint.load(tmp_path / of / "checkpoint.pt") for of in ("at once", "in parts")
+        Checkpoint.load(tmp_path / run / "checkpoint.pt") for run in ("at once", "in parts")
     )
     assert one.weights_sha256 == other.weights_sha256
     assert one.scaler == other.scaler
     assert bool(one.scaler) == (precision == "--fp16")
 
 
-def test_pieces_add_up_to_a_batch(root: Path) -> None:
-    """The step of a batch that is twice the same piece is that of the piece alone."""
+def test_gradients_of_micro_batches_add_up(root: Path) -> None:
+    """A batch of twice the same micro-batch gives the step of that micro-batch alone."""
     clips = Clips(ShardSet(root), CLIP, SOUND, AugmentConfig(), seed=1)
     (_, batch), *_ = load(clips, Plan(clips.shards, 1, 4), range(1), 0, 0, pin=False)
     states = []
@@ -239,16 +239,17 @@ def test_pieces_add_up_to_a_batch(root: Path) -> None:
     torch.testing.assert_close(states[1], states[0])
 
 
-def test_a_batch_in_pieces(root: Path, tmp_path: Path) -> None:
-    options = ["--pieces", 2, "--batch-size", 6, "--steps", 3, "--views", 2, "--device", "cpu"]
-    result = avtrain("pretrain", root, "--out", tmp_path / "run", *options)
+def test_a_batch_in_micro_batches(root: Path, tmp_path: Path) -> None:
+    options = ["--batch-size", 6, "--steps", 3, "--views", 2, "--device", "cpu"]
+    options += ["--micro-batches", 2, "--out", tmp_path / "run"]
+    result = avtrain("pretrain", root, *options)
     assert result.exit_code == 0, result.output
     result = avtrain("pretrain", root, "--out", tmp_path / "no", "--pieces", 3, *SMALL)
     assert "at least 2 for each of the 3 micro-batches" in result.output
 
 
-def test_a_killed_runs_loaders_do_not_hold_its_files(tmp_path: Path) -> None:
-    """They live on for seconds, and a launcher starts the run again at once."""
+def test_loaders_of_a_killed_run_do_not_lock_its_files(tmp_path: Path) -> None:
+    """They live on for seconds, while a launcher restarts the run at once."""
     code = (
         "import os, sys, time\n"
         "from avtrain.runtime.file_lock import hold\n"

@@ -1,4 +1,4 @@
-"""The loop, and going on after a kill."""
+"""The training loop, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_set(tmp_path_factory.mktemp("set"), {"train": 6, "test": 3}, clips_per_source=2)
 
 
-def test_two_runs_resumed_or_not_are_one(root: Path, tmp_path: Path) -> None:
-    """7 steps at once, and 2 + 5: epochs have 3 steps, so the first part ends in mid-epoch."""
+def test_a_resumed_run_equals_an_uninterrupted_one(root: Path, tmp_path: Path) -> None:
+    """7 steps at once, and 2 + 5: epochs have 3 steps, so the first part ends within an epoch."""
     at_once, in_parts = tmp_path / "a", tmp_path / "b"
     result = avtrain("pretrain", root, "--out", at_once, "--steps", 7, *SMALL)
     assert result.exit_code == 0, result.output
@@ -40,15 +40,15 @@ def test_two_runs_resumed_or_not_are_one(root: Path, tmp_path: Path) -> None:
     assert_same_state(at_once, in_parts)
     for name in ("config.json", "curves.png"):
         assert (in_parts / name).stat().st_size > 0
-    # Nothing is left to do the third time, and that is no error.
+    # The third time nothing is left to do, which is no error.
     result = avtrain("pretrain", root, "--out", in_parts, "--steps", 7, "--resume", *SMALL)
     assert result.exit_code == 0, result.output
     assert_same_state(at_once, in_parts)
 
 
-def test_killed_run_goes_on_exactly(root: Path, tmp_path: Path) -> None:
-    """Killed twice, at any moment of steps that each end with a checkpoint, and continued
-    with other numbers of loader processes."""
+def test_a_killed_run_resumes_exactly(root: Path, tmp_path: Path) -> None:
+    """Killed twice, at any moment of steps that each end with a checkpoint, and resumed with other
+    numbers of loader processes."""
     arguments = ["pretrain", str(root), "--steps", "40", *SMALL]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     undisturbed, killed = tmp_path / "a", tmp_path / "b"
@@ -72,7 +72,7 @@ def test_killed_run_goes_on_exactly(root: Path, tmp_path: Path) -> None:
 
 
 def saved_steps(run: Path) -> int:
-    """Of a run's checkpoint, which is whole whenever one looks."""
+    """Steps of a run's checkpoint, which can be read at any time."""
     path = run / "checkpoint.pt"
     return Checkpoint.load(path).total_steps if path.exists() else 0
 
@@ -110,14 +110,14 @@ def test_curriculum_takes_weights_and_statistics(root: Path, tmp_path: Path) -> 
     assert "sound intensity is False there and True here" in result.output
 
 
-# --- mistakes ---
+# --- compilation ---
 
 
-def test_compiled_or_not_a_run_is_one(
+def test_a_compiled_run_equals_an_uncompiled_one(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is compiled is captured as always, but run as it is: code for a processor takes
-    minutes to make, and rounds otherwise."""
+    """Networks are captured as always, but run without generated code, which takes minutes to
+    compile and rounds differently."""
     avtrain("pretrain", root, "--out", tmp_path / "plain", "--steps", 4, *SMALL)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     run = ("pretrain", root, "--out", tmp_path / "run", *SMALL)

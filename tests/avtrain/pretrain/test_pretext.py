@@ -44,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds, with a sound on the left."""
+    """Two seconds with a source on the left."""
     raw = tmp_path_factory.mktemp("raw")
     frame = grey_frame(equirectangular_texture(160, 320))
     write_video(raw / "a.mp4", [np.roll(frame, 4 * n, axis=1) for n in range(48)])
@@ -61,7 +61,7 @@ def batch_of(clips: Clips, epoch: int = 0) -> Batch:
 
 
 @given(st.integers(0, 10_000))
-def test_moments_are_apart_and_anywhere(seed: int) -> None:
+def test_moments_keep_their_margin_and_reach_everywhere(seed: int) -> None:
     """Windows of 1 s with margins of 0.5 s in a clip of 5 s: the last begins at 4 s at most."""
     root = made()
     clips = Clips(ShardSet(root), MOMENTS, SOUND, AugmentConfig(), seed=seed)
@@ -84,7 +84,7 @@ def _make(root: Path) -> None:
     _MADE[:] = [root]  # hypothesis takes no fixtures of functions
 
 
-def test_moments_come_in_any_order_and_reach_everywhere(root: Path) -> None:
+def test_moments_come_in_any_order(root: Path) -> None:
     clips = Clips(ShardSet(root), MOMENTS, SOUND, AugmentConfig(), seed=0)
     starts = np.array([clips.read_audio(0, clips.draw(epoch, 0))[0] for epoch in range(200)])
     orders = {tuple(np.argsort(row)) for row in starts}
@@ -94,7 +94,7 @@ def test_moments_come_in_any_order_and_reach_everywhere(root: Path) -> None:
         assert starts[:, moment].max() > 3.7
 
 
-def test_each_moment_has_its_own_picture_and_sound(root: Path) -> None:
+def test_each_moment_has_its_own_video_and_audio(root: Path) -> None:
     shards = ShardSet(root)
     clips = Clips(shards, MOMENTS, SOUND, NO_AUGMENTATION, seed=0)
     asked: list[tuple[int, int]] = []
@@ -123,12 +123,12 @@ def test_each_moment_has_its_own_picture_and_sound(root: Path) -> None:
 
 
 def rotation(shards: ShardSet, draw: Draw) -> np.ndarray:
-    """What takes the field to the drawn view, as float32."""
+    """Matrix from the sound field to the drawn view, as float32."""
     view = shards.info(1).views[int(draw.views[0])]
     return view_foa_matrix(view.azimuth_deg, view.elevation_deg).astype(np.float32)
 
 
-def test_avts_learns_and_goes_on(root: Path, tmp_path: Path) -> None:
+def test_avts_trains_and_resumes(root: Path, tmp_path: Path) -> None:
     arguments = ["pretrain", root, "--task", "avts", "--moments", 2, "--batch-size", 4]
     arguments += ["--device", "cpu", "--num-workers", 0]
     assert avtrain(*arguments, "--out", tmp_path / "a", "--steps", 4).exit_code == 0
@@ -145,7 +145,7 @@ def test_avts_learns_and_goes_on(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("audio", ["mono", "stereo"])
-def test_beams_of_ambisonics_are_what_a_set_of_beams_holds(
+def test_beams_of_ambisonics_equal_a_set_of_beams(
     recording: Path, tmp_path: Path, audio: str
 ) -> None:
     """Mirrored or not, in all views."""
@@ -162,7 +162,7 @@ def test_beams_of_ambisonics_are_what_a_set_of_beams_holds(
             clips = Clips(ShardSet(tmp_path / kind), clip, sound, MIRRORED, seed=0)
             sample = clips[epoch, 0]
             mirrors.add(bool(sample["mirror"]))
-            heard.append(sample["matrices"][0] @ sample["audio"][0])  # (V, heard, samples)
+            heard.append(sample["matrices"][0] @ sample["audio"][0])  # (V, channels, samples)
         np.testing.assert_allclose(heard[0], heard[1], atol=3 / 32768)
         batch = batch_of(clips, epoch)
         inputs = batch.audio_input(features, batch.matrices)
@@ -179,7 +179,7 @@ def sound_channels(audio: str) -> tuple[str, ...]:
     return {"mono": ("M",), "stereo": ("L", "R")}[audio]
 
 
-def test_a_set_of_beams_says_what_it_lacks(recording: Path, tmp_path: Path) -> None:
+def test_a_set_of_beams_names_what_it_lacks(recording: Path, tmp_path: Path) -> None:
     assert build(recording, "--out", tmp_path / "set", "--audio", "mono").exit_code == 0
     result = avtrain("pretrain", tmp_path / "set", "--out", tmp_path / "run", "--device", "cpu")
     assert result.exit_code == 2
@@ -189,7 +189,7 @@ def test_a_set_of_beams_says_what_it_lacks(recording: Path, tmp_path: Path) -> N
 # --- positions ---
 
 
-def test_directions_are_those_of_the_views_but_for_one_turn(root: Path) -> None:
+def test_directions_are_those_of_the_views_except_for_one_yaw(root: Path) -> None:
     shards = ShardSet(root)
     clip = ClipConfig(views=4, frames=4, fps=8.0, size=48)
     clips = Clips(shards, clip, SOUND, MIRRORED, seed=0)
@@ -214,7 +214,7 @@ def test_a_curriculum_is_two_stages_in_one_command(root: Path, tmp_path: Path) -
     stages = ["--curriculum", "--curriculum-steps", 2, "--steps", 3]
     whole = avtrain("pretrain", root, "--out", tmp_path / "whole", *SMALL, *stages)
     assert whole.exit_code == 0, whole.output
-    # By hand: AVC with the preset's batch of its own, and AVSA from its networks.
+    # By hand: AVC with the preset's batch size for it, then AVSA from its networks.
     first = ["--task", "avc", "--transformer", "--device", "cpu", "--num-workers", 0, "--steps", 2]
     assert avtrain("pretrain", root, "--out", tmp_path / "avc", *first).exit_code == 0
     second = ["--init-from", tmp_path / "avc" / "checkpoint.pt", "--steps", 3]
@@ -242,7 +242,7 @@ def test_a_curriculum_is_two_stages_in_one_command(root: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("audio", ["mono", "stereo"])
-def test_everything_together(root: Path, tmp_path: Path, audio: str) -> None:
+def test_all_options_together(root: Path, tmp_path: Path, audio: str) -> None:
     options = ["--audio", audio, "--positions", "direction", "--head", "mlp", "--negatives", "hard"]
     run = avtrain(
         *("pretrain", root, "--out", tmp_path, *SMALL, *options, "--temperature", 0.1, "--steps", 2)
@@ -267,7 +267,7 @@ def test_everything_together(root: Path, tmp_path: Path, audio: str) -> None:
         (["--sampling", "video", "--clips-per-source", "2"], 12),
     ],
 )
-def test_an_epoch_shows_every_clip_or_one_of_each_recording(
+def test_an_epoch_shows_every_clip_or_one_of_each_source(
     tmp_path: Path, options: list[str], shown: int
 ) -> None:
     root = make_set(tmp_path / "set", {"train": 6}, clips_per_source=2)

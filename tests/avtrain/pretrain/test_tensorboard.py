@@ -1,4 +1,4 @@
-"""`--tensorboard`: curves and pictures, and a run that is the same with them."""
+"""`--tensorboard` writes curves and figures, and does not change the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.tiny_set import make_set
 
 
 @pytest.mark.parametrize("task", ["avsa", "avts"])
-def test_curves_and_pictures_and_the_same_run(tmp_path: Path, task: str) -> None:
+def test_curves_and_figures_and_the_same_run(tmp_path: Path, task: str) -> None:
     root = make_set(tmp_path / "set", {"train": 6}, duration_s=4.0)
     command = ["pretrain", str(root), "--task", task, "--batch-size", "3", "--device", "cpu"]
     for name, more in (("plain", []), ("seen", ["--tensorboard"])):

@@ -1,4 +1,4 @@
-"""Several processes are one: losses, gradients, batch statistics, restarts."""
+"""Several processes train like one: losses, gradients, batch statistics, restarts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.tiny_set import make_set
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 SMALL = ["--task", "avsa", "--views", "2", "--batch-size", "4", "--transformer", "--device", "cpu"]
-# Adam's first steps are as long for a gradient that is nothing but rounding as for any other.
+# Adam's first steps are as long for a gradient of mere rounding errors as for any other.
 SMALL += ["--lr", "1e-5"]
 
 
@@ -67,12 +67,12 @@ def run_avtrain(*arguments: str) -> None:
             raise
 
 
-def log_of(out: Path) -> list[dict[str, Any]]:
+def read_log(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def save_step(inputs: Path, gradients: Path) -> None:
-    """One step's loss and gradients of a batch that is dealt to the processes."""
+    """Save loss and gradients of one step, for a batch split among the processes."""
     with joined("cpu") as world:
         _save_step(world, inputs, gradients)
 
@@ -83,7 +83,7 @@ def _save_step(world: World, inputs: Path, gradients: Path) -> None:
     torch.manual_seed(config.seed)
     model = AudioVisual(config.model).train()
     make_batch_norm_global(model, world)
-    # In double precision, so that rounding is not all there is to see.
+    # In double precision, so that differences exceed rounding.
     objective = world.wrap(Objective(model, config, world).double())
     (rows,) = Share(world.rank, world.size).parts(np.arange(len(content["pictures"])))
     loss = objective(*(content[name][rows] for name in ("pictures", "sound", "directions")))
@@ -99,7 +99,7 @@ def _save_step(world: World, inputs: Path, gradients: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["avsa", "avc"])
-def test_loss_and_gradients_are_those_of_one_process(tmp_path: Path, task: Any) -> None:
+def test_loss_and_gradients_equal_those_of_one_process(tmp_path: Path, task: Any) -> None:
     config = with_options(tiny(task), transformer=task == "avsa", batch_size=5, seed=4)
     random = torch.Generator().manual_seed(0)
     views = config.clip.views
@@ -121,28 +121,28 @@ def test_loss_and_gradients_are_those_of_one_process(tmp_path: Path, task: Any) 
         torch.testing.assert_close(other, results[0], rtol=1e-9, atol=1e-9)
 
 
-def test_runs_of_any_number_of_processes_are_one(root: Path, tmp_path: Path) -> None:
+def test_runs_do_not_depend_on_the_number_of_processes(root: Path, tmp_path: Path) -> None:
     """6 steps alone; 2 steps of two processes, then one alone, then three of three."""
     pretrain(root, tmp_path / "alone", "--steps", 6)
     pretrain(root, tmp_path / "many", "--steps", 2, processes=2)
     pretrain(root, tmp_path / "many", "--steps", 3, "--resume")
     pretrain(root, tmp_path / "many", "--steps", 6, "--resume", processes=3)
-    alone, many = log_of(tmp_path / "alone"), log_of(tmp_path / "many")
+    alone, many = read_log(tmp_path / "alone"), read_log(tmp_path / "many")
     assert [line["clips"] for line in alone] == [line["clips"] for line in many]
-    losses = [[line["loss"] for line in of] for of in (alone, many)]
+    losses = [[line["loss"] for line in log] for log in (alone, many)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
     np.testing.assert_allclose(losses[1][0], losses[0][0], rtol=1e-5)
     states = [Checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("alone", "many")]
     assert torch.equal(states[0].rng["cpu"], states[1].rng["cpu"])
 
 
-def test_pieces_of_several_processes_are_those_of_one(root: Path, tmp_path: Path) -> None:
-    """Each learns from its part of each piece; what Adam has seen after a step is the gradient of
-    the whole batch."""
+def test_micro_batches_of_several_processes_equal_those_of_one(root: Path, tmp_path: Path) -> None:
+    """Each rank trains on its part of each micro-batch; Adam's moments after a step show the
+    gradient of the whole batch."""
     pieces = ["--batch-size", 6, "--pieces", 2, "--steps", 1]
     pretrain(root, tmp_path / "alone", *pieces)
     pretrain(root, tmp_path / "two", *pieces, processes=2)
-    alone, two = log_of(tmp_path / "alone"), log_of(tmp_path / "two")
+    alone, two = read_log(tmp_path / "alone"), read_log(tmp_path / "two")
     np.testing.assert_allclose(two[0]["loss"], alone[0]["loss"], rtol=1e-5)
     states = [Checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("alone", "two")]
     gradients = [
@@ -155,7 +155,7 @@ def test_pieces_of_several_processes_are_those_of_one(root: Path, tmp_path: Path
 
 
 def save_first_weights(root: Path, out: Path, *starts: Path) -> None:
-    """The hash of the weights with which a rank begins, where each has read another file."""
+    """Save the hash of a rank's initial weights, where each has read another file."""
     with joined("cpu") as world:
         start = starts[world.rank]
         config = Checkpoint.load(start).settings(start)
@@ -164,8 +164,8 @@ def save_first_weights(root: Path, out: Path, *starts: Path) -> None:
         (out / str(world.rank)).write_text(trainer.checkpoint("", "", 0, 0, 0).weights_sha256)
 
 
-def test_all_processes_begin_with_the_same_networks(root: Path, tmp_path: Path) -> None:
-    """Whatever each has read: a file may be written anew while others read it."""
+def test_all_processes_start_with_the_same_networks(root: Path, tmp_path: Path) -> None:
+    """Whatever each rank has read: a file may be replaced while others read it."""
     runs = [tmp_path / "one", tmp_path / "other"]
     for seed, run in enumerate(runs):
         pretrain(root, run, "--steps", 1, "--seed", seed)
@@ -179,10 +179,10 @@ def test_all_processes_begin_with_the_same_networks(root: Path, tmp_path: Path) 
 def test_the_second_stage_of_a_curriculum_waits_for_the_first(root: Path, tmp_path: Path) -> None:
     stages = ["--curriculum", "--curriculum-steps", 1, "--steps", 1]
     pretrain(root, tmp_path / "run", *stages, processes=2)
-    assert len(log_of(tmp_path / "run")) == len(log_of(tmp_path / "run/avc")) == 1
+    assert len(read_log(tmp_path / "run")) == len(read_log(tmp_path / "run/avc")) == 1
 
 
-def test_a_job_of_two_nodes_whose_process_dies_starts_again_by_itself(
+def test_a_job_on_two_nodes_restarts_after_the_death_of_a_process(
     root: Path, tmp_path: Path
 ) -> None:
     """Two launchers that meet over the network, as on two machines, and a kill in the middle."""
@@ -210,16 +210,16 @@ def test_a_job_of_two_nodes_whose_process_dies_starts_again_by_itself(
     assert first == 1
     assert len(later) == 1
     assert later[0] > 1
-    assert [line["step"] for line in log_of(out)] == list(range(1, 13))
-    losses = [[line["loss"] for line in log_of(of)] for of in (tmp_path / "alone", out)]
+    assert [line["step"] for line in read_log(out)] == list(range(1, 13))
+    losses = [[line["loss"] for line in read_log(run)] for run in (tmp_path / "alone", out)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
 
 
-def test_a_job_that_is_asked_to_stop_saves(root: Path, tmp_path: Path) -> None:
-    """The launcher gets the signal, as from Slurm, and hands it on."""
+def test_a_signalled_job_saves(root: Path, tmp_path: Path) -> None:
+    """The launcher gets the signal, as from Slurm, and forwards it."""
     out = tmp_path / "stopped"
     command = torchrun(2, "-m", "avtrain", "pretrain", root, "--out", out, *SMALL, "--steps", 900)
-    command += ["--num-workers", "1"]  # which get the signal too
+    command += ["--num-workers", "1"]  # workers get the signal too
     job = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     wait_for(out / "checkpoint.pt")
     job.send_signal(signal.SIGTERM)
@@ -227,7 +227,7 @@ def test_a_job_that_is_asked_to_stop_saves(root: Path, tmp_path: Path) -> None:
     assert "RuntimeError" not in errors
     steps = Checkpoint.load(out / "checkpoint.pt").total_steps
     assert f"after step {steps}, which is saved" in errors
-    assert len(log_of(out)) == steps < 900
+    assert len(read_log(out)) == steps < 900
 
 
 def run_avtrain_apart(out: str, *arguments: str) -> None:
@@ -236,16 +236,16 @@ def run_avtrain_apart(out: str, *arguments: str) -> None:
 
 
 def test_processes_that_find_different_runs_are_refused(root: Path, tmp_path: Path) -> None:
-    """As where --out is on a disk of each machine, and the first alone has a checkpoint there."""
+    """For example with --out on each machine's own disk, and a checkpoint on the first alone."""
     pretrain(root, tmp_path / "run0", "--steps", 1)
     command = ["pretrain", str(root), *SMALL, "--steps", "3", "--resume"]
     ranks = run_ranks(2, tmp_path, run_avtrain_apart, str(tmp_path / "run"), *command)
     assert [rank.status for rank in ranks] == [2, 2]
     assert "the processes found different runs in" in ranks[0].stderr
-    assert len(log_of(tmp_path / "run0")) == 1
+    assert len(read_log(tmp_path / "run0")) == 1
 
 
-def test_who_is_left_says_that_others_are_gone(root: Path, tmp_path: Path) -> None:
+def test_remaining_processes_report_that_others_are_lost(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = torchrun(2, "-m", "avtrain", "pretrain", root, "--out", out, *SMALL, "--steps", 900)
     job = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
