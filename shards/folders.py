@@ -119,15 +119,15 @@ class LocalFolder:
 Folder = LocalFolder | RemoteFolder
 
 
-def open_folder(place: Path | str | Folder) -> Folder:
+def open_folder(location: Path | str | Folder) -> Folder:
     """The folder at a path or URL; raises ShardError for a URL without bucket or folder."""
-    if isinstance(place, LocalFolder | RemoteFolder):
-        return place
-    url = _URL.fullmatch(place) if isinstance(place, str) else None
+    if isinstance(location, LocalFolder | RemoteFolder):
+        return location
+    url = _URL.fullmatch(location) if isinstance(location, str) else None
     if url is None:
-        return LocalFolder(Path(place))
+        return LocalFolder(Path(location))
     if url[1] == "file":
         return LocalFolder(Path(url[2]))
     if not url[2].strip("/"):
-        raise ShardError(f"{place} names no bucket or folder; write a URL like s3://bucket/set")
-    return RemoteFolder(str(place))
+        raise ShardError(f"{location} names no bucket or folder; write a URL like s3://bucket/set")
+    return RemoteFolder(str(location))

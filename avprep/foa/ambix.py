@@ -25,19 +25,19 @@ _MAX_PEAK = 1e5
 """Float files may hold unscaled 16-bit numbers, up to 32768; beyond are no audio samples."""
 
 
-def to_ambix(raw: Foa, convention: str, where: tuple[int, int, int, int] | None = None) -> Foa:
+def to_ambix(raw: Foa, convention: str, indices: tuple[int, int, int, int] | None = None) -> Foa:
     """Convert decoded channels (channels, samples) to ambiX FOA (4, samples): W, Y, Z, X, SN3D.
 
     The convention ``auto`` reads four channels (or the first four of a higher order) as ambiX, and
     six channels, with silent LFE and right surround, as YouTube's. A named convention uses the
-    first four of more channels. ``where`` gives the indices of W, Y, Z, X if the container states
+    first four of more channels. ``indices`` are those of W, Y, Z, X if the container states
     them. Raises ClipError, with a remedy, for audio that does not follow the convention or holds
     NaN or infinite samples.
     """
     channels = len(raw)
     raw, peaks = check_audio(raw)
-    if where is not None:
-        return raw[list(where)]
+    if indices is not None:
+        return raw[list(indices)]
     if convention == "auto":
         convention = "youtube" if channels == 6 else "ambix"
         if channels > 4 and channels != 6 and channels not in HIGHER_ORDERS:
@@ -50,7 +50,7 @@ def to_ambix(raw: Foa, convention: str, where: tuple[int, int, int, int] | None 
         return raw[_YOUTUBE_TO_ACN]
     if channels < 4:
         raise ClipError(
-            f"its sound has {channels} channel{'s' * (channels != 1)}, which is no ambisonics "
+            f"its sound has {channels} channel{'s' * (channels != 1)}, which is not ambisonics "
             "(first order has 4); put the ambisonic sound beside it as a file of the same name"
         )
     if convention == "fuma":

@@ -29,7 +29,7 @@ _TO_709 = np.array(
 )
 _HLG_A, _HLG_B, _HLG_C = 0.17883277, 0.28466892, 0.55991073
 
-Planes = NDArray[np.floating[Any]]
+FloatPlanes = NDArray[np.floating[Any]]
 
 
 def pq_of_nits(nits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -106,10 +106,10 @@ class ToneMap:
         return mapped
 
 
-def _doubled(planes: Planes) -> Planes:
+def _doubled(planes: FloatPlanes) -> FloatPlanes:
     return np.asarray(planes.repeat(2, axis=1).repeat(2, axis=2))
 
 
-def _halved(planes: Planes) -> Planes:
+def _halved(planes: FloatPlanes) -> FloatPlanes:
     views, rows, columns = planes.shape
     return np.asarray(planes.reshape(views, rows // 2, 2, columns // 2, 2).mean(axis=(2, 4)))

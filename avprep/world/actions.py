@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from avprep.world.generate import make_place
 from avprep.world.picture import HEIGHT, WIDTH, Bytes, Drawing, Floats, halve, panorama
-from avprep.world.scene import KINDS, Path, SceneObject
+from avprep.world.scene import KINDS, SceneObject, Trajectory
 
 ACTIONS = (
     "Blink",
@@ -157,7 +157,7 @@ class _Figure:
                 silent=True,
                 visible=True,
                 animated=False,
-                path=Path(0.0, 0.0),
+                path=Trajectory(0.0, 0.0),
                 beats=(),
                 radius_deg=1.0,
                 hue_deg=rng.uniform(0, 360),

@@ -17,11 +17,11 @@ from avprep.world.scene import (
     KINDS,
     VARIATION,
     Beat,
-    Clip,
     Kind,
-    Path,
     Place,
     SceneObject,
+    Trajectory,
+    WorldClip,
 )
 from shards.geometry import angle_between_deg
 
@@ -43,7 +43,7 @@ def make_place(seed: int, index: int) -> Place:
     )
 
 
-def make_clip(seed: int, index: int) -> Clip:
+def make_clip(seed: int, index: int) -> WorldClip:
     """Clip ``index`` of the world ``seed``.
 
     One to three objects sound. In two of five clips one or two further objects are silent, often of
@@ -65,7 +65,7 @@ def make_clip(seed: int, index: int) -> Clip:
         kind = int(rng.integers(1, len(KINDS) + 1))
         objects.append(_make_object(rng, place, kind, objects, visible=False))
     peak_dbfs = rng.uniform(-10.0, -3.0)
-    return Clip(index, place, tuple(objects), peak_dbfs, int(rng.integers(2**32)))
+    return WorldClip(index, place, tuple(objects), peak_dbfs, int(rng.integers(2**32)))
 
 
 def _make_object(
@@ -99,15 +99,15 @@ def _make_object(
     )
 
 
-def _make_path(rng: Generator, radius_deg: float, others: list[SceneObject]) -> Path:
+def _make_path(rng: Generator, radius_deg: float, others: list[SceneObject]) -> Trajectory:
     """A path that starts away from other objects and stays within about 30° of elevation; four in
     ten objects move."""
     moving = rng.random() < 0.4
-    best, best_gap = Path(0, 0), -np.inf
+    best, best_gap = Trajectory(0, 0), -np.inf
     for _ in range(50):
         # A great circle through 18° with a slope of 25° reaches 31°.
         elevation = rng.uniform(-18, 18) if moving else rng.uniform(-30, 30)
-        path = Path(rng.uniform(-180, 180), elevation)
+        path = Trajectory(rng.uniform(-180, 180), elevation)
         start = path.direction(np.zeros(1))
         gap = min(
             (
@@ -125,10 +125,12 @@ def _make_path(rng: Generator, radius_deg: float, others: list[SceneObject]) -> 
     heading = rng.uniform(-25, 25)
     speed = rng.uniform(8, 40) * rng.choice([-1, 1])
     if rng.random() < 0.5:
-        return Path(best.azimuth_deg, best.elevation_deg, heading, speed_deg_s=speed)
+        return Trajectory(best.azimuth_deg, best.elevation_deg, heading, speed_deg_s=speed)
     swing = rng.uniform(15, 50)
     period = 2 * np.pi * swing / speed  # `speed` is the highest speed of the swing
-    return Path(best.azimuth_deg, best.elevation_deg, heading, swing_deg=swing, swing_s=period)
+    return Trajectory(
+        best.azimuth_deg, best.elevation_deg, heading, swing_deg=swing, swing_s=period
+    )
 
 
 def _make_beats(rng: Generator, kind: Kind, tempo: float) -> tuple[Beat, ...]:

@@ -15,7 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from avprep.world.scene import FPS, FRAMES, Clip, Place, SceneObject, frame_times
+from avprep.world.scene import FPS, FRAMES, Place, SceneObject, WorldClip, frame_times
 from shards.geometry import direction_deg, unit_vector, view_rotation
 
 # Per-pixel work on frames is done in float32, by NumPy's rules of promotion.
@@ -32,7 +32,7 @@ YUV_FROM_RGB = np.array(
 )
 
 
-def render_frames(clip: Clip) -> Iterator[tuple[Bytes, Bytes | None]]:
+def render_frames(clip: WorldClip) -> Iterator[tuple[Bytes, Bytes | None]]:
     """Yield each frame of a clip as I420 (HEIGHT * 3 / 2, WIDTH), with its label map if it has one.
 
     Label maps (HEIGHT / 2, WIDTH / 2) hold the kind in front, 0 for the background.

@@ -100,7 +100,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Path:
+class Trajectory:
     """Movement along a great circle: steady at ``speed_deg_s``, or swinging back and forth."""
 
     azimuth_deg: float
@@ -140,7 +140,7 @@ class SceneObject:
     silent: bool
     visible: bool
     animated: bool  # whether its image follows the rhythm; silent objects may be still
-    path: Path
+    path: Trajectory
     beats: tuple[Beat, ...]
     radius_deg: float
     hue_deg: float
@@ -189,7 +189,7 @@ class SceneObject:
 
 
 @dataclass(frozen=True)
-class Clip:
+class WorldClip:
     """Ten seconds of a place, with objects of its own. Later objects are in front."""
 
     index: int

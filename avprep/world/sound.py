@@ -9,7 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import fft, signal
 
-from avprep.world.scene import DURATION_S, FPS, FRAMES, Clip, Place, SceneObject
+from avprep.world.scene import DURATION_S, FPS, FRAMES, Place, SceneObject, WorldClip
 from shards.geometry import encode_foa
 
 Floats = NDArray[np.float64]
@@ -29,7 +29,7 @@ MIRRORS = np.array(
 )
 
 
-def render_audio(clip: Clip) -> tuple[NDArray[np.float32], dict[int, Floats], float]:
+def render_audio(clip: WorldClip) -> tuple[NDArray[np.float32], dict[int, Floats], float]:
     """A clip's FOA (4, SAMPLES), the level of each source, and the level of the diffuse noise.
 
     Levels are RMS values of W (full scale 1). The sources' levels are those of the direct sound per

@@ -30,7 +30,7 @@ from avprep.world.scene import (
     FPS,
     FRAMES,
     KINDS,
-    Clip,
+    WorldClip,
     frame_times,
 )
 from avprep.world.sound import SAMPLE_RATE, render_audio
@@ -105,7 +105,7 @@ def _make_and_write_clip(out: Path, seed: int, index: int) -> None:
     write_clip(out, make_clip(seed, index))
 
 
-def write_clip(out: Path, clip: Clip) -> None:
+def write_clip(out: Path, clip: WorldClip) -> None:
     """Render a clip and write its video, audio, label maps and truth to ``out``."""
     foa, levels, noise_rms = render_audio(clip)
     write_atomic(out / "audio" / f"{clip.name}.wav", encode_wav(foa))
@@ -172,7 +172,7 @@ def encode_wav(foa: NDArray[np.float32]) -> bytes:
 
 
 def clip_truth(
-    clip: Clip, levels: dict[int, NDArray[np.float64]], noise_rms: float
+    clip: WorldClip, levels: dict[int, NDArray[np.float64]], noise_rms: float
 ) -> dict[str, Any]:
     """Content of a file in ``truth/``, which the world's README describes; levels and noise as
     `render_audio` returns them."""

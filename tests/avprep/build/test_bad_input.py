@@ -64,7 +64,7 @@ def no_audio(raw: Path) -> str:
 
 def two_channels(raw: Path) -> str:
     write_video(raw / "bad.mkv", [FRAME] * 48, audio=wave(2), layout="stereo")
-    return "has 2 channels, which is no ambisonics"
+    return "has 2 channels, which is not ambisonics"
 
 
 def surround(raw: Path) -> str:

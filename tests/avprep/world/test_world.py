@@ -76,7 +76,9 @@ def centroid(weight: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(weighted.sum(axis=(0, 1)))
 
 
-def single_object_clip(kind_name: str, path: world.Path, quiet: bool = True) -> world.Clip:
+def single_object_clip(
+    kind_name: str, path: world.Trajectory, quiet: bool = True
+) -> world.WorldClip:
     """A clip with one sounding object; without noise and reflections if ``quiet``."""
     kinds = [kind.name for kind in world.KINDS]
     for index in range(400):
@@ -148,13 +150,15 @@ def test_truth_has_one_value_per_frame(small_world: Path) -> None:
 @pytest.mark.parametrize(
     ("kind_name", "path"),
     [
-        ("bell", world.Path(35.0, 20.0)),
-        ("drum", world.Path(-120.0, -40.0)),
-        ("siren", world.Path(165.0, 25.0, heading_deg=20, speed_deg_s=8)),  # over the seam
-        ("voice", world.Path(70.0, 75.0)),  # near the pole
+        ("bell", world.Trajectory(35.0, 20.0)),
+        ("drum", world.Trajectory(-120.0, -40.0)),
+        ("siren", world.Trajectory(165.0, 25.0, heading_deg=20, speed_deg_s=8)),  # over the seam
+        ("voice", world.Trajectory(70.0, 75.0)),  # near the pole
     ],
 )
-def test_video_audio_and_truth_agree(kind_name: str, path: world.Path, tmp_path: Path) -> None:
+def test_video_audio_and_truth_agree(
+    kind_name: str, path: world.Trajectory, tmp_path: Path
+) -> None:
     clip = single_object_clip(kind_name, path)
     for folder in ("video", "audio", "segmentation", "truth"):
         (tmp_path / folder).mkdir()
@@ -199,7 +203,7 @@ def test_video_audio_and_truth_agree(kind_name: str, path: world.Path, tmp_path:
     ("azimuth_deg", "elevation_deg"), [(40.0, 30.0), (179.0, -35.0), (-100.0, 84.0)]
 )
 def test_a_disc_covers_a_spherical_cap(azimuth_deg: float, elevation_deg: float) -> None:
-    clip = single_object_clip("bell", world.Path(azimuth_deg, elevation_deg))
+    clip = single_object_clip("bell", world.Trajectory(azimuth_deg, elevation_deg))
     disc = replace(clip.objects[0], aspect=1.0, radius_deg=10.0, animated=False)
     picture = world_picture.panorama(clip.place).copy()
     labels = np.zeros((240, 480), dtype=np.uint8)
@@ -214,7 +218,7 @@ def test_a_disc_covers_a_spherical_cap(azimuth_deg: float, elevation_deg: float)
 
 @pytest.mark.parametrize("kind", world.KINDS, ids=lambda kind: kind.name)
 def test_animation_follows_the_rhythm_of_the_audio(kind: world.Kind) -> None:
-    source = single_object_clip(kind.name, world.Path(0, 0)).objects[0]
+    source = single_object_clip(kind.name, world.Trajectory(0, 0)).objects[0]
     level = world_sound.frame_rms(world_sound.object_signal(source))
     animation = source.animation(world.frame_times())
     correlations = [np.corrcoef(np.roll(level, lag), animation)[0, 1] for lag in range(-48, 49)]
@@ -224,7 +228,7 @@ def test_animation_follows_the_rhythm_of_the_audio(kind: world.Kind) -> None:
 
 
 def test_drawn_brightness_follows_the_rhythm() -> None:
-    clip = single_object_clip("drum", world.Path(20, 10))
+    clip = single_object_clip("drum", world.Trajectory(20, 10))
     frames = [picture for picture, _ in world_picture.render_frames(clip)]
     empty = world_picture.panorama(clip.place).astype(float)
     change = np.array(
@@ -245,7 +249,7 @@ def test_diffuse_noise_is_isotropic() -> None:
 
 
 def test_reverberation_is_moderate() -> None:
-    clip = single_object_clip("string", world.Path(60, 10), quiet=False)
+    clip = single_object_clip("string", world.Trajectory(60, 10), quiet=False)
     place = replace(clip.place, noise_db=-np.inf)
     dry = replace(place, reverb_db=-np.inf)
     wet_foa, wet_levels, _ = world_sound.render_audio(replace(clip, place=place))
