@@ -1,4 +1,4 @@
-"""Render the audio of the generated world: notes of ten kinds in a noisy, reverberant room."""
+"""Render the world's audio: notes of ten kinds in a noisy, slightly reverberant room."""
 
 from __future__ import annotations
 
