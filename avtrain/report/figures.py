@@ -224,10 +224,10 @@ def _plot_curves(figure: Any, trainings: Sequence[Training]) -> None:
         top = os.path.commonpath([Path(training.folder).parent for training in trainings_of_kind])
         for column, (panel, (name, label)) in enumerate(zip(row, _COLUMNS.items(), strict=True)):
             for number, ((words, _), seeds) in enumerate(sorted(alike.items())):
-                said = f"{words}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+                text = f"{words}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
                 if sum(words == other for other, _ in alike) > 1:
-                    said += f" ({os.path.relpath(seeds[0].folder, top)})"
-                _plot_curve(panel, [seed.columns[name] for seed in seeds], f"C{number % 10}", said)
+                    text += f" ({os.path.relpath(seeds[0].folder, top)})"
+                _plot_curve(panel, [seed.columns[name] for seed in seeds], f"C{number % 10}", text)
             if name != "loss":
                 panel.set_ylim(0, 1)
             slots = {training.slots for training in trainings_of_kind} - {1}

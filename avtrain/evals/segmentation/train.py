@@ -120,8 +120,8 @@ def count_test_pixels(
     for batch in data.load(batches[tested:], workers, segmenter.networks.device):
         tested += 1
         if batch is not None:
-            of_clips = count_pixels(segmenter.predict(batch), batch.truth, classes).cpu()
-            counts.index_add_(0, source_number[batch.clips.index.cpu()], of_clips)
+            clip_counts = count_pixels(segmenter.predict(batch), batch.truth, classes).cpu()
+            counts.index_add_(0, source_number[batch.clips.index.cpu()], clip_counts)
             pixels += batch.truth.numel()
         if tested % SAVE_STEPS == 0:
             progress.save(state | {"counts": counts, "tested": tested, "pixels": pixels})

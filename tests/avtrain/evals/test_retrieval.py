@@ -97,8 +97,8 @@ def test_intervals_draw_the_sources_of_the_clips(
         generator = torch.Generator().manual_seed(1)
         names = torch.randn(100, 3, 64, generator=generator)[batch.index]
         found = [sources[index] == sources[0] for index in batch.index]
-        told = names * torch.tensor(found)[:, None, None]
-        return Embeddings(told, names, told, names)
+        visible = names * torch.tensor(found)[:, None, None]
+        return Embeddings(visible, names, visible, names)
 
     monkeypatch.setattr(retrieval, "embed", embed)
     metric = evaluated(root, tmp_path).metrics["within clip, recall@1"]
