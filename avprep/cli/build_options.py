@@ -91,10 +91,10 @@ class BuildShardsOptions:
             audio=self.audio,
             cleaning=Cleaning(self.drop_silent, self.drop_static, self.drop_mono),
         )
-        wanted = FormatOverrides(
+        overrides = FormatOverrides(
             self.projection, self.stereo, self.fisheye_fov, self.foa_convention
         )
-        return BuildOptions(clip, wanted, self.layout, self.clip_duration, self.shard_size)
+        return BuildOptions(clip, overrides, self.layout, self.clip_duration, self.shard_size)
 
     def _viewpoints(self) -> RandomViews | FixedViews:
         from avprep.sphere.viewpoints import RandomViews, grid_views, read_views

@@ -1,4 +1,4 @@
-"""Labelled sets of ordinary videos for action recognition: UCF101, HMDB51, Kinetics."""
+"""Labelled datasets of ordinary videos for action recognition: UCF101, HMDB51, Kinetics."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def _in_folds(raw: Path, lists: Path, roles: _Roles) -> tuple[list[Recording], l
     folds = range(1, 1 + max(max(by_fold) for by_fold in roles.values()))
     recordings: list[Recording] = []
     failures: list[Failure] = []
-    seen = set()
+    names = set()
     for video in _videos(raw):
         name = _label_and_name(video)
-        seen.add(name)
+        names.add(name)
         video_roles = tuple(roles.get(name, {}).get(fold, _UNUSED) for fold in folds)
         if name not in roles:
             recordings.append(_recording(raw, video, video.stem, split=UNLISTED))
@@ -88,7 +88,7 @@ def _in_folds(raw: Path, lists: Path, roles: _Roles) -> tuple[list[Recording], l
             recordings.append(
                 _recording(raw, video, video.stem, split=video_roles[0], folds=video_roles)
             )
-    for name in sorted(roles.keys() - seen):
+    for name in sorted(roles.keys() - names):
         if set(roles[name].values()) != {_UNUSED}:
             reason = f"{name} is in the split lists, but not among the videos; download it again"
             failures.append(Failure(Path(name).stem, "find", reason))

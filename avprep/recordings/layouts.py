@@ -1,4 +1,4 @@
-"""Folder layouts of data sets, and how the recordings in each are found."""
+"""Folder layouts of datasets, and how the recordings in each are found."""
 
 from __future__ import annotations
 
@@ -175,8 +175,10 @@ def _yt_ambigen(raw: Path) -> _Found:
 def _named(
     raw: Path, videos: Path, pattern: re.Pattern[str], audio_folder: Path | None, form: str
 ) -> _Found:
-    """Videos whose names hold id and start. Their audio has the same name in ``audio_folder``;
-    None: it is inside the video file. ``form`` shows the names that are expected."""
+    """Videos whose names hold id and start, as ``form`` shows.
+
+    Audio files have the same names in ``audio_folder``; None: audio is inside the video files.
+    """
     recordings, failures = [], []
     for video in files_in(videos, recursive=audio_folder is None):
         if not has_suffix(video, VIDEO_SUFFIXES):
@@ -188,9 +190,9 @@ def _named(
             reason = f"{relative} is not named {form}, as clips of this layout are"
             failures.append(Failure(video.stem, "find", reason))
         elif len(audio) != 1:
-            what = "several audio files" if audio else "no audio file"
+            found = "several audio files" if audio else "no audio file"
             reason = (
-                f"{relative} has {what} audio/{video.stem}.m4a (or .opus, .wav, .flac, .ogg); "
+                f"{relative} has {found} audio/{video.stem}.m4a (or .opus, .wav, .flac, .ogg); "
                 "there must be one"
             )
             failures.append(Failure(match["source"] if match else video.stem, "find", reason))

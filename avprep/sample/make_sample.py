@@ -26,7 +26,7 @@ from avprep.sphere.viewpoints import RandomViews
 from shards.schema import SampleInfo
 
 MISSING_TOLERANCE_S = 0.5
-"""A clip that lacks more than this of what its file promises is an error of the file."""
+"""If more than this is missing of what the file promises, the file is damaged."""
 
 
 def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str, bytes]]:
@@ -126,7 +126,7 @@ def _energy_map(
 def _check_duration(
     file: Path, offset_s: float, duration_s: float, promised_s: float, message: str
 ) -> None:
-    """Raises ClipError if a decoder delivered less than it was asked for; ``message`` is its."""
+    """Raises ClipError if a decoder delivered less than requested; ``message`` is its own."""
     if duration_s <= 0 or duration_s < promised_s - MISSING_TOLERANCE_S:
         details = f" ({message})" if message else ""
         raise ClipError(

@@ -103,15 +103,15 @@ def test_video_and_audio_agree_in_every_crop(tmp_path: Path) -> None:
             centre = unit_vector(view.azimuth_deg, view.elevation_deg)
             if angle_between_deg(unit_vector(*DIRECTIONS[source]), centre) > 25:
                 continue
-            picture = shards.frames(sample, number, 4, 1)[0, :, :, 1]
-            sound, _ = shards.foa(sample, 0, 24_000, number)
+            crop = shards.frames(sample, number, 4, 1)[0, :, :, 1]
+            audio, _ = shards.foa(sample, 0, 24_000, number)
             for flipped in (False, True):
-                seen = picture[:, ::-1] if flipped else picture
-                heard = rotate_foa(sound, MIRROR) if flipped else sound
-                x, y = centroid(seen)
+                frame = crop[:, ::-1] if flipped else crop
+                field = rotate_foa(audio, MIRROR) if flipped else audio
+                x, y = centroid(frame)
                 half = np.tan(np.radians(view.hfov_deg) / 2)
                 ray = np.array([1, (1 - 2 * x / 112) * half, (1 - 2 * y / 112) * half])
-                direction = unit_vector(*intensity_direction(heard))
+                direction = unit_vector(*intensity_direction(field))
                 assert angle_between_deg(ray, direction) < 1.0, direction_deg(ray)
             checked += 1
     assert checked == 12
@@ -181,8 +181,8 @@ def test_preview_draws_the_views_and_the_whole_frame(
         assert out.stat().st_size > 20_000
     found = re.search(r"azimuth (-?[\d.]+)°, elevation (-?[\d.]+)°", result.output)
     assert found is not None
-    heard = unit_vector(float(found[1]), float(found[2]))
-    assert angle_between_deg(heard, unit_vector(*DIRECTIONS["c"])) < 1
+    direction = unit_vector(float(found[1]), float(found[2]))
+    assert angle_between_deg(direction, unit_vector(*DIRECTIONS["c"])) < 1
     missing = CliRunner().invoke(main, ["preview", str(built), "nobody"])
     assert missing.exit_code == 2
     assert "no sample 'nobody'" in missing.output

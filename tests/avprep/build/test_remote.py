@@ -107,9 +107,9 @@ def test_a_set_in_a_bucket_has_the_bytes_of_a_local_one_and_reads_the_same(
     assert again.exit_code == 0, again.output
     assert f"{url} is already complete" in again.output
 
-    said = [json.loads(run("info", place, "--json").output) for place in (url, built)]
-    assert [value.pop("root") for value in said] == [url, str(built)]
-    assert said[0] == said[1]
+    infos = [json.loads(run("info", place, "--json").output) for place in (url, built)]
+    assert [value.pop("root") for value in infos] == [url, str(built)]
+    assert infos[0] == infos[1]
     verified = run("verify", url, "--workers", 1)
     assert verified.exit_code == 0, verified.output
     drawn = run("preview", url, "c-2", "--out", tmp_path / "clip.png")
@@ -230,8 +230,8 @@ def test_a_job_array_builds_into_a_bucket(raw: Path, built: Path, store: s3fs.S3
         start_build(raw, url, "--workers", 1, "--task-index", index, "--task-count", 2)
         for index in (0, 1)
     ]
-    said = [task.communicate() for task in tasks]
-    assert [task.returncode for task in tasks] == [0, 0], said
+    outputs = [task.communicate() for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], outputs
     assert stored_hashes(store, "bucket/array") == contents(built)
     merged = run("merge", url)
     assert merged.exit_code == 0

@@ -182,7 +182,7 @@ def test_label_maps_match_the_video_in_space_and_time(tmp_path: Path) -> None:
     info = shards.info(second)
     times = [n / 4 for n in range(20) if n != 1]
     assert info.map_times_s == tuple(times)
-    seen = 0
+    views_with_thing = 0
     for view_number, view in enumerate(info.views):
         first, last = (shards.label_map(second, view_number, n) for n in (0, 18))
         assert set(np.unique(first)) <= {7, 80 + 20, 255}
@@ -192,12 +192,12 @@ def test_label_maps_match_the_video_in_space_and_time(tmp_path: Path) -> None:
         x, y = gnomonic(view, 40, 15)
         inside = 0.25 < x < 0.75 and 0.25 < y < 0.75
         if inside and unit_vector(view.azimuth_deg, view.elevation_deg) @ unit_vector(40, 15) > 0.5:
-            seen += 1
+            views_with_thing += 1
             assert (columns.mean() + 0.5) / 112 == pytest.approx(x, abs=0.015)
             assert (rows.mean() + 0.5) / 112 == pytest.approx(y, abs=0.015)
             luma = shards.frames(second, view_number, 0, 1)[0, :, :, 1].astype(float)
             assert first[np.unravel_index(luma.argmax(), luma.shape)] == 7
-    assert seen >= 1
+    assert views_with_thing >= 1
     # A single map of things and stuff, and an invalid one.
     folder = raw / "segmentation" / "abcdefghijk-7"
     for path in folder.iterdir():
@@ -243,16 +243,16 @@ def test_whole_recordings_are_cut_at_the_listed_seconds(tmp_path: Path) -> None:
     # A list for recordings in a plain folder.
     (raw / "video" / "zbcdefghijk.mp4").rename(raw / "video" / "x.mp4")
     (raw / "audio" / "zbcdefghijk.wav").rename(raw / "video" / "x.wav")
-    (tmp_path / "moments").write_text("x 0,11\n")
-    options += ["--segments", tmp_path / "moments", "--clip-duration", 5]
+    (tmp_path / "starts.txt").write_text("x 0,11\n")
+    options += ["--segments", tmp_path / "starts.txt", "--clip-duration", 5]
     result = build(raw / "video", "--out", tmp_path / "b", *options)
     assert result.exit_code == 1
     assert sorted(open_verified(tmp_path / "b").keys) == ["x-0", "x-11", "x-16", "x-5"]
-    (tmp_path / "moments").write_text("\ufeffx\t0, 5 ,11\n")  # overlapping
+    (tmp_path / "starts.txt").write_text("\ufeffx\t0, 5 ,11\n")  # overlapping
     result = build(raw / "video", "--out", tmp_path / "c", *options)
     assert sorted(open_verified(tmp_path / "c").keys) == ["x-0", "x-10", "x-11", "x-16", "x-5"]
     for line in ("x one,two", "x nan,3", "x -5,3", "x"):
-        (tmp_path / "moments").write_text(f"x 1\n{line}\n")
+        (tmp_path / "starts.txt").write_text(f"x 1\n{line}\n")
         result = build(raw / "video", "--out", tmp_path / "d", *options)
         assert result.exit_code == 2
-        assert "moments is not a list of lines `ID t1,t2,…`" in result.output
+        assert "starts.txt is not a list of lines `ID t1,t2,…`" in result.output

@@ -138,9 +138,9 @@ def test_truth_of_the_generated_world_becomes_events(tmp_path: Path) -> None:
     for begins_s, events in ((0.0, first), (5.0, second)):
         for event in events:
             item = next(item for item in clip.objects if item.id == event["source"])
-            there = item.direction(np.array([begins_s + event["time_s"] + step_s / 2]))[0]
-            here = unit_vector(event["azimuth_deg"], event["elevation_deg"])
-            assert angle_between_deg(here, there) < 1  # they bounce between frames
+            expected = item.direction(np.array([begins_s + event["time_s"] + step_s / 2]))[0]
+            direction = unit_vector(event["azimuth_deg"], event["elevation_deg"])
+            assert angle_between_deg(direction, expected) < 1  # they bounce between frames
             assert event["class"] == item.kind_index
 
 

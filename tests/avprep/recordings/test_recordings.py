@@ -122,8 +122,8 @@ def test_yt360_clips_with_youtubes_channel_order_and_split_lists(tmp_path: Path)
         assert (shards.keys, shards.sources) == ([f"{name}-80"], [name])
         assert shards.info(0).start_s == 80
         sound, matrix = shards.foa(0, 24_000, 192_000)
-        heard = intensity_direction(rotate_foa(sound, matrix.T))
-        assert heard == pytest.approx((azimuths[name], 20), abs=1.0)
+        direction = intensity_direction(rotate_foa(sound, matrix.T))
+        assert direction == pytest.approx((azimuths[name], 20), abs=1.0)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
