@@ -8,8 +8,11 @@ steps, and a module imports rooms on the steps before its own, and its own room.
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGES: dict[str, set[str]] = {"shards": set(), "avprep": {"shards"}, "avtrain": {"shards"}}
@@ -63,6 +66,11 @@ def sources(root: Path, *folders: str) -> Sources:
     return found
 
 
+@cache
+def _parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
 def module_of(path: str) -> str:
     """Dotted name of the module in the file at ``path``."""
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -74,7 +82,7 @@ def imported(path: str, text: str) -> Iterator[str]:
     ``from a import b`` gives ``a.b``, since ``b`` may be a module. Raises ValueError for relative
     imports, which the rules could not follow.
     """
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(_parsed(text)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -135,7 +143,7 @@ def long_files(files: Sources) -> list[str]:
 
 
 def _functions(text: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda]:
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(_parsed(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield node
 
@@ -165,7 +173,7 @@ def named_of(files: Sources) -> list[str]:
     for path, text in files.items():
         if path.rpartition("/")[2] == "of.py":
             found.append(path)
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(_parsed(text)):
             names: list[str | None] = []
             if isinstance(node, ast.Name):
                 names = [node.id]
@@ -182,26 +190,24 @@ def named_of(files: Sources) -> list[str]:
     return sorted(set(found))
 
 
-_COMMENT = re.compile(r"(?:^|\s)# (Of\b.*)")
-
-
 def begins_with_of(files: Sources) -> list[str]:
     """Strings (docstrings, help texts, messages) and comments that begin with "Of"."""
     found = []
     for path, text in files.items():
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(_parsed(text)):
             if (
                 isinstance(node, ast.Constant)
                 and isinstance(node.value, str)
                 and re.match(r"\s*Of\b", node.value)
             ):
                 found.append(f"{path}:{node.lineno} {node.value.strip()[:40]!r}")
-        before = ""
-        for number, line in enumerate(text.splitlines(), 1):
-            comment = _COMMENT.search(line)
-            if comment and not before.strip().startswith("#"):
-                found.append(f"{path}:{number} {comment[1][:40]!r}")
-            before = line
+        last = -1  # line of the last comment: the lines after it continue it
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.COMMENT:
+                line = token.start[0]
+                if re.match(r"# ?Of\b", token.string) and line != last + 1:
+                    found.append(f"{path}:{line} {token.string[:40]!r}")
+                last = line
     return found
 
 
@@ -210,7 +216,7 @@ def unnamed_rooms(files: Sources, page: str) -> list[str]:
     rooms = set()
     for path in files:
         folder, _, name = path.rpartition("/")
-        rooms.add(f"{folder}/")
-        if folder in PACKAGES and folder != "shards" and not name.startswith("__"):
+        rooms.add(folder)
+        if folder in STEPS and not name.startswith("__"):
             rooms.add(path)
     return sorted(room for room in rooms if f"`{room}`" not in page)
