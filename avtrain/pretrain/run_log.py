@@ -18,7 +18,7 @@ from avtrain.errors import TrainingError
 from avtrain.networks.losses import ContrastiveLoss
 from avtrain.run_folder import LOG, faults
 from avtrain.runtime.distributed import World
-from avtrain.runtime.file_lock import hold, let_go
+from avtrain.runtime.file_lock import release, try_lock
 from shards.files import write_atomic
 from shards.reader import ShardSet
 
@@ -34,7 +34,7 @@ class RunLog:
         if world.first and self.path.exists():
             with self.path.open("a") as file:
                 _lock(file)  # refused if another run writes there
-                let_go(file)
+                release(file)
         before = _truncate(self.path, total, write=world.first)
         _truncate(self.faults_path, total, write=True)
         self.last: dict[str, Any] | None = json.loads(before[-1]) if before else None
@@ -66,7 +66,7 @@ class RunLog:
     ) -> None:
         self.bar.close()
         if self._file is not None:
-            let_go(self._file)
+            release(self._file)
             self._file.close()
 
     def note_faults(self, batch: Batch, shards: ShardSet) -> None:
@@ -148,7 +148,7 @@ def _truncate(path: Path, total: int, write: bool) -> list[str]:
 
 def _lock(file: IO[str]) -> None:
     """Keep other runs from writing the file while it is open. Raises TrainingError if one does."""
-    if not hold(file):
+    if not try_lock(file):
         raise TrainingError(
             f"{file.name} is being written by another run; wait for it, or choose another --out"
         )

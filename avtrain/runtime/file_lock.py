@@ -1,4 +1,4 @@
-"""Files that one process writes alone, as long as it lives."""
+"""Locks on files that only one process may write, held for as long as it lives."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import fcntl
 import os
 from typing import IO, Any
 
-_HELD: set[int] = set()
+_LOCKED: set[int] = set()
 """File descriptors."""
 
 
-def hold(file: IO[Any]) -> bool:
-    """Whether no other process holds the file; if so, this one does until it closes it, after
-    `let_go`, or ends."""
+def try_lock(file: IO[Any]) -> bool:
+    """Lock the file unless another process has locked it; returns whether it is not. The lock lasts
+    until this process calls `release` and closes the file, or ends."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
         return True  # storage that has no locks
-    _HELD.add(file.fileno())
+    _LOCKED.add(file.fileno())
     return True
 
 
-def let_go(file: IO[Any]) -> None:
-    """Before the file is closed."""
-    _HELD.discard(file.fileno())
+def release(file: IO[Any]) -> None:
+    """Call this before the file is closed."""
+    _LOCKED.discard(file.fileno())
 
 
-def _let_go_of_all() -> None:
-    """In a forked child, which would hold its parent's files even after the parent's death: its
-    descriptors of them become those of nothing."""
-    for held in _HELD:
+def _release_in_child() -> None:
+    """Redirect a forked child's descriptors of locked files to the null device: otherwise the child
+    would keep its parent's locks even after the parent's death."""
+    for locked in _LOCKED:
         nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, held)
+        os.dup2(nothing, locked)
         os.close(nothing)
-    _HELD.clear()
+    _LOCKED.clear()
 
 
-os.register_at_fork(after_in_child=_let_go_of_all)
+os.register_at_fork(after_in_child=_release_in_child)

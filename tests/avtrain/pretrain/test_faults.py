@@ -25,7 +25,7 @@ from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig
 from avtrain.pretrain.trainer import Trainer
 from avtrain.runtime.distributed import World
-from avtrain.runtime.file_lock import hold, let_go
+from avtrain.runtime.file_lock import release, try_lock
 from shards.reader import ShardSet
 from tests.support import ROOT
 from tests.support.runs import avtrain
@@ -252,9 +252,9 @@ def test_loaders_of_a_killed_run_do_not_lock_its_files(tmp_path: Path) -> None:
     """They live on for seconds, while a launcher restarts the run at once."""
     code = (
         "import os, sys, time\n"
-        "from avtrain.runtime.file_lock import hold\n"
+        "from avtrain.runtime.file_lock import try_lock\n"
         "file = open(sys.argv[1], 'a')\n"
-        "assert hold(file)\n"
+        "assert try_lock(file)\n"
         "if os.fork() == 0:\n"
         "    file.write('not of the log')\n"
         "    file.flush()\n"
@@ -269,12 +269,12 @@ def test_loaders_of_a_killed_run_do_not_lock_its_files(tmp_path: Path) -> None:
     assert trainer.stdout is not None
     loader = int(trainer.stdout.readline())
     with path.open("a") as file:
-        assert not hold(file)
+        assert not try_lock(file)
         trainer.kill()
         trainer.wait()
         os.kill(loader, 0)  # it lives
-        assert hold(file)
-        let_go(file)
+        assert try_lock(file)
+        release(file)
     os.kill(loader, signal.SIGKILL)
     trainer.stdout.close()
     assert path.read_text() == ""

@@ -183,7 +183,7 @@ def test_a_set_of_beams_names_what_it_lacks(recording: Path, tmp_path: Path) -> 
     assert build(recording, "--out", tmp_path / "set", "--audio", "mono").exit_code == 0
     result = avtrain("pretrain", tmp_path / "set", "--out", tmp_path / "run", "--device", "cpu")
     assert result.exit_code == 2
-    assert "sound of the channels M and W, Y, Z, X are needed" in result.output
+    assert "the audio channels M, but W, Y, Z, X are needed" in result.output
 
 
 # --- positions ---
