@@ -268,4 +268,4 @@ def test_more_processes_than_clips_are_refused(root: Path, tmp_path: Path) -> No
     command = ["pretrain", str(root), "--out", str(tmp_path / "run"), *SMALL]
     ranks = run_ranks(6, tmp_path, run_avtrain, *command)
     assert [rank.status for rank in ranks] == [2] * 6
-    assert "batches of 3 clips cannot be dealt to 6 processes" in ranks[0].stderr
+    assert "batches of 3 clips cannot be split among 6 processes" in ranks[0].stderr
