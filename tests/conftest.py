@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Before PyTorch is imported, here and in child processes: the tests' networks are too small for
 # more, and threads that wait for each other on a busy machine take many times as long.
@@ -15,7 +15,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from tests.support.media import DIRECTIONS, FAST, build, write_dot_recording
 
 # On a busy machine an example may take any time.
-settings.register_profile("house", deadline=None)
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 
 
