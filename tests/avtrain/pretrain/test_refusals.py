@@ -104,7 +104,7 @@ def test_too_little_memory_is_explained(
 
     monkeypatch.setattr(Trainer, "backward_and_step", backward)
     output = refused("pretrain", root, "--out", tmp_path / "run", *SMALL)
-    assert "take a smaller --batch-size, or the same in more --pieces" in output
+    assert "lower --batch-size, raise --pieces" in output
 
 
 def test_weights_that_are_not_finite_are_not_saved(
