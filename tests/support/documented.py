@@ -103,6 +103,15 @@ def check(words: list[str]) -> None:
         raise Stale(f"no test knows how to check the command {' '.join(words)!r}")
 
 
+def context_of(command: click.Command, name: str) -> click.Context:
+    """A context as the command's group makes it.
+
+    Click keeps the help option of a command's first context, so a plain one would take ``-h`` away
+    from later tests.
+    """
+    return click.Context(command, info_name=name, help_option_names=["-h", "--help"])
+
+
 def check_ours(words: list[str]) -> tuple[str, click.Command]:
     """Check a command of avprep or avtrain. Returns its name ("avtrain eval avsa") and itself."""
     name, *rest = words
@@ -114,7 +123,7 @@ def check_ours(words: list[str]) -> tuple[str, click.Command]:
             raise Stale(f"{name} has no command {rest[0]!r}")
         command, name = command.commands[rest[0]], f"{name} {rest[0]}"
         rest = rest[1:]
-    with click.Context(command, info_name=name) as context:
+    with context_of(command, name) as context:
         try:
             values, _, _ = command.make_parser(context).parse_args(list(rest))
             for option in command.params:

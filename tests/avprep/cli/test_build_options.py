@@ -18,7 +18,10 @@ EVERY_OPTION = (
 
 def parsed(*arguments: str) -> dict[str, Any]:
     """What click gives the command for these options."""
-    with build_shards.make_context("build-shards", ["raw", "--out", "set", *arguments]) as context:
+    given = ["raw", "--out", "set", *arguments]
+    # Click keeps the help option of a command's first context, so it is that of the group.
+    help_options = {"help_option_names": ["-h", "--help"]}
+    with build_shards.make_context("build-shards", given, **help_options) as context:
         return {name: context.params[name] for name in context.params.keys() - {"raw", "out"}}
 
 
