@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from avprep.media.ffmpeg import describe
-from avprep.media.probe import read_moov
+from avprep.media.probe import AudioTrack, VideoTrack, read_moov
 from avprep.sphere.projections import Sphere
 
 _SIDE_DATA_BOXES = (b"sv3d", b"st3d", b"vexu", b"uuid")
@@ -40,9 +40,9 @@ class VideoTags:
     """ffmpeg's name of a projection that this program does not support."""
 
 
-def read_video_tags(path: Path, height: int, width: int) -> VideoTags:
-    """Read the sv3d and st3d boxes and the display matrix of a file's first video track, from
-    ffmpeg's output."""
+def read_video_tags(path: Path, video: VideoTrack) -> VideoTags:
+    """Read the sv3d and st3d boxes and the display matrix of a file's video track, from ffmpeg's
+    output."""
     moov = read_moov(path)
     if (
         moov is not None
@@ -53,7 +53,7 @@ def read_video_tags(path: Path, height: int, width: int) -> VideoTags:
     text = describe(path)
     tracks = re.split(r"^\s*Stream #", text, flags=re.MULTILINE)[1:]
     track = next((track for track in tracks if ": Video:" in track.partition("\n")[0]), "").lower()
-    sphere, unknown = _parse_projection(track, height, width)
+    sphere, unknown = _parse_projection(track, video.height, video.width)
     if sphere is not None and moov is not None:
         sphere = replace(sphere, bounds=_exact_bounds(moov) or sphere.bounds)
     stereo = re.search(r"stereo ?3d: ([a-z0-9 ]+)", track)
@@ -120,16 +120,15 @@ class AudioTags:
     reason: str
 
 
-def read_audio_tags(
-    path: Path, codec: str, channels: int, extradata: bytes | None
-) -> AudioTags | None:
+def read_audio_tags(path: Path, audio: AudioTrack) -> AudioTags | None:
     """Read the SA3D box of mp4 and mov files, or the channel mapping family of Opus.
 
     None if the container has no such tag. Sources: Google's Spatial Audio RFC (SA3D), RFC 8486
     (Opus families 2 and 3).
     """
-    if codec.endswith("opus"):
-        head = extradata or b""
+    channels = audio.channels
+    if audio.codec.endswith("opus"):
+        head = audio.extradata or b""
         if head.startswith(b"OpusHead") and len(head) > 18 and head[18] in (2, 3):
             return AudioTags((0, 1, 2, 3), f"Opus mapping family {head[18]}")
         return None
@@ -142,7 +141,7 @@ def read_audio_tags(
     if ordering != 0 or normalization != 0:
         return None
     components = struct.unpack_from(f">{count}I", box, 12)
-    decoded = _AAC_51 if codec == "aac" and channels == 6 else tuple(range(channels))
+    decoded = _AAC_51 if audio.codec == "aac" and channels == 6 else tuple(range(channels))
     try:
         w, y, z, x = (decoded[components.index(component)] for component in range(4))
     except (ValueError, IndexError):

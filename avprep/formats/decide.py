@@ -86,7 +86,7 @@ def decide_video_format(
 
     Raises ClipError for an unsupported projection.
     """
-    tags = read_video_tags(path, video.height, video.width)
+    tags = read_video_tags(path, video)
     rotation = _upright_rotation(path, tags)
     stereo = tags.stereo if overrides.stereo == "auto" else overrides.stereo
     if overrides.projection != "auto":
@@ -123,7 +123,7 @@ def decide_video_format(
 
 def flat_video_format(path: Path, video: VideoTrack) -> VideoFormat:
     """The format of an ordinary (not 360°) video, which shows the front only."""
-    tags = read_video_tags(path, video.height, video.width)
+    tags = read_video_tags(path, video)
     return VideoFormat(Sphere("flat", fov_deg=FLAT_FOV_DEG), "mono", _upright_rotation(path, tags))
 
 
@@ -152,7 +152,7 @@ def decide_audio_format(path: Path, audio: AudioTrack, overrides: FormatOverride
     """From the user's options, else the container, else the usual for this number of channels."""
     if overrides.foa_convention != "auto":
         return AudioFormat(overrides.foa_convention, None, "by --foa-convention")
-    tags = read_audio_tags(path, audio.codec, audio.channels, audio.extradata)
+    tags = read_audio_tags(path, audio)
     if tags is not None:
         return AudioFormat("ambix", tags.channels, tags.reason)
     if path.suffix.lower() == ".amb":

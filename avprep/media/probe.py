@@ -48,13 +48,20 @@ _METADATA: Any = {"metadata_errors": "replace"} if int(av.__version__.split(".")
 @dataclass(frozen=True)
 class VideoTrack:
     """A video track. ``colorspace`` is the number of its YCbCr matrix (ITU-T H.273, 2: unknown);
-    ``hdr`` is its transfer function if it has high dynamic range."""
+    ``hdr`` is its transfer function if it has high dynamic range.
+
+    ``index`` is its number among all of the file's tracks, as ffmpeg counts them; ``track_id`` the
+    id that an mp4 or mov file gives it.
+    """
 
     width: int
     height: int
     colorspace: int
     full_range: bool
     hdr: Transfer | None = None
+    codec: str = ""
+    index: int = 0
+    track_id: int = 0
 
     @property
     def max_pixels(self) -> int:
@@ -67,13 +74,16 @@ class VideoTrack:
 @dataclass(frozen=True)
 class AudioTrack:
     """An audio track. ``plain_layout`` is False if the file defines a channel layout of its own,
-    for which PyAV corrupts the memory of its process."""
+    for which PyAV corrupts the memory of its process. ``index`` and ``track_id`` are as in
+    `VideoTrack`."""
 
     channels: int
     sample_rate: int
     codec: str
     extradata: bytes | None = None
     plain_layout: bool = True
+    index: int = 0
+    track_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -178,19 +188,36 @@ def _video_track(stream: VideoStream | None) -> VideoTrack | None:
     context = stream.codec_context
     full_range = context.color_range == _FULL_RANGE or (context.pix_fmt or "").startswith("yuvj")
     hdr = _HDR.get(int(context.color_trc))
-    return VideoTrack(context.width, context.height, int(context.colorspace), full_range, hdr)
+    return VideoTrack(
+        width=context.width,
+        height=context.height,
+        colorspace=int(context.colorspace),
+        full_range=full_range,
+        hdr=hdr,
+        codec=context.name,
+        index=stream.index,
+        track_id=stream.id,
+    )
 
 
 def _audio_track(path: Path, stream: AudioStream | None) -> AudioTrack | None:
     context = None if stream is None else getattr(stream, "codec_context", None)
-    if context is None:
+    if stream is None or context is None:
         return None
     index = read_moov(path) or b""
     plain_layout = not any(name in index for name in _LAYOUT_BOXES)
     channels = context.channels if plain_layout else _channels_from_ffmpeg(path)
     if not channels:
         return None
-    return AudioTrack(channels, context.sample_rate, context.name, context.extradata, plain_layout)
+    return AudioTrack(
+        channels=channels,
+        sample_rate=context.sample_rate,
+        codec=context.name,
+        extradata=context.extradata,
+        plain_layout=plain_layout,
+        index=stream.index,
+        track_id=stream.id,
+    )
 
 
 def _channels_from_ffmpeg(path: Path) -> int:

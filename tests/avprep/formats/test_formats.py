@@ -6,13 +6,13 @@ import json
 import struct
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from avprep.foa.energy_map import intensity_direction
 from avprep.formats.container_tags import read_audio_tags
+from avprep.media.probe import probe
 from shards.geometry import encode_foa, unit_vector
 from shards.reader import ShardSet
 from tests.avprep.sphere.test_projections import HEIGHT, WIDTH, convert
@@ -193,9 +193,9 @@ def test_opus_with_mapping_family_2_is_ambix(frame: NDArray[np.uint8], tmp_path:
     field = encode_foa(noise(1.1), unit_vector(*DIRECTION))
     path = raw / "a.opus"
     write_audio(path, "libopus", field, "ambisonic 1", {"mapping_family": "2"})
-    with av.open(str(path)) as container:
-        context = container.streams.audio[0].codec_context
-        tags = read_audio_tags(path, context.name, 4, context.extradata)
+    audio = probe(path).audio
+    assert audio is not None
+    tags = read_audio_tags(path, audio)
     assert tags is not None
     assert tags.reason == "Opus mapping family 2"
     output = build_and_check(raw, tmp_path)
