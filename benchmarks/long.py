@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from avprep.formats.decide import AudioFormat
+from avprep.formats.decide_audio import AudioFormat
 from avprep.media.ffmpeg import ffmpeg_path
 from avprep.media.probe import Media, probe_both
 from avprep.recordings.clips import Clip

@@ -26,7 +26,8 @@ import numpy as np
 import soxr
 
 from avprep.foa.ambix import to_ambix
-from avprep.formats.decide import FormatOverrides, decide_audio_format, decide_video_format
+from avprep.formats.decide import FormatOverrides, decide_video_format
+from avprep.formats.decide_audio import decide_audio_format
 from avprep.media.decode_audio import decode_audio
 from avprep.media.decode_video import VideoDecoder, VideoRequest
 from avprep.media.encode import CropEncoder, encode_flac, rotation_safe_gain

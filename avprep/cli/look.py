@@ -38,7 +38,8 @@ def inspect(
 ) -> None:
     """Show what each file holds, how and why it will be read so, and what is suspicious."""
     from avprep.errors import ClipError, UserError
-    from avprep.formats.decide import FormatOverrides, decide_audio_format, decide_video_format
+    from avprep.formats.decide import FormatOverrides, decide_video_format
+    from avprep.formats.decide_audio import decide_audio_format
     from avprep.look import inspect as inspection
     from avprep.media.probe import probe
 

@@ -1,38 +1,30 @@
-"""Decide how a recording is read: the formats of its video and audio, and why."""
+"""Decide how a recording's video is read, and why."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
 
 from avprep.errors import ClipError
-from avprep.foa.ambix import HIGHER_ORDERS
 from avprep.formats.container_tags import (
     VideoTags,
     projection_from_info,
-    read_audio_tags,
     read_info_json,
     read_video_tags,
 )
 from avprep.formats.guess_projection import guess_projection
-from avprep.media.excerpt import read_excerpt
-from avprep.media.probe import AudioTrack, VideoTrack, probe
+from avprep.media.probe import VideoTrack
 from avprep.sphere.projections import PROJECTIONS, Projection, Sphere
-
-if TYPE_CHECKING:
-    from avprep.formats.guess_convention import ChannelAnalysis
 
 FLAT_FOV_DEG = 60.0
 """Assumed field of view of ordinary videos across their shorter side."""
 _SURE = 0.3
-_EXCERPT_S = 5.0
 
 
-# The digests of existing sets depend on the names, order and reasons of the following two records:
-# never change them.
+# The digests of existing sets depend on the names, order and reasons of this record and of
+# `AudioFormat`: never change them.
 @dataclass(frozen=True)
 class VideoFormat:
     """How a video is read, and why.
@@ -48,20 +40,6 @@ class VideoFormat:
     reason: str = "as its layout has it"
     sure: bool = True
     confidence: float = 1.0
-
-
-@dataclass(frozen=True)
-class AudioFormat:
-    """How audio is read, and why.
-
-    ``channels`` are the indices of W, Y, Z, X among the decoded channels (None: as in
-    ``convention``). ``sure`` tells whether this is certain enough not to ask the user.
-    """
-
-    convention: str = "auto"
-    channels: tuple[int, int, int, int] | None = None
-    reason: str = "as its layout has it"
-    sure: bool = True
 
 
 @dataclass(frozen=True)
@@ -121,6 +99,17 @@ def decide_video_format(
     )
 
 
+def video_doubts(video_format: VideoFormat) -> tuple[str, ...]:
+    """Sentences on what the user should check about the video; empty if nothing is in doubt."""
+    if video_format.sure:
+        return ()
+    projection = video_format.sphere.projection
+    return (
+        f"its picture is taken as {projection}, but neither container nor pixels are clear about "
+        "it; --projection names another",
+    )
+
+
 def flat_video_format(path: Path, video: VideoTrack) -> VideoFormat:
     """The format of an ordinary (not 360°) video, which shows the front only."""
     tags = read_video_tags(path, video)
@@ -146,67 +135,3 @@ def sphere_by_name(projection: str, fisheye_fov_deg: float = 180.0) -> Sphere:
         if name == projection:
             return Sphere(name, fov_deg=fisheye_fov_deg)
     raise ValueError(f"no projection is called {projection!r}")
-
-
-def decide_audio_format(path: Path, audio: AudioTrack, overrides: FormatOverrides) -> AudioFormat:
-    """From the user's options, else the container, else the usual for this number of channels."""
-    if overrides.foa_convention != "auto":
-        return AudioFormat(overrides.foa_convention, None, "by --foa-convention")
-    tags = read_audio_tags(path, audio)
-    if tags is not None:
-        return AudioFormat("ambix", tags.channels, tags.reason)
-    if path.suffix.lower() == ".amb":
-        return AudioFormat("fuma", None, ".amb files are FuMa")
-    if audio.channels == 6:
-        reason = "six channels, of which each clip is checked to be as YouTube's"
-        return AudioFormat("youtube", None, reason)
-    if audio.channels == 4 or audio.channels in HIGHER_ORDERS:
-        reason = f"{audio.channels} channels and nothing that says which; ambiX is usual"
-        return AudioFormat("ambix", None, reason, sure=False)
-    return AudioFormat("auto", None, f"{audio.channels} channels", sure=False)
-
-
-def find_doubts(
-    audio: Path, duration_s: float, video_format: VideoFormat, audio_format: AudioFormat
-) -> tuple[str, ...]:
-    """Sentences on what the user should check; empty if the containers leave no doubt.
-
-    If a container does not describe its channels, a few seconds of them are analysed. The result
-    never changes how the audio is read: real microphones deviate by up to 3 dB.
-    """
-    doubts = []
-    if not video_format.sure:
-        projection = video_format.sphere.projection
-        doubts.append(
-            f"its picture is taken as {projection}, but neither container nor pixels are clear "
-            "about it; --projection names another"
-        )
-    if not audio_format.sure and audio_format.convention == "ambix":
-        analysis = _analyse_excerpt(audio, duration_s)
-        seems = ""
-        if analysis is not None and analysis.looks_like_capsules:
-            seems = ", but all its channels are alike, as those of a raw microphone are"
-        elif (
-            analysis is not None
-            and analysis.is_sure
-            and (analysis.w, analysis.normalization) != (0, "SN3D")
-        ):
-            seems = f", but it sounds like {analysis.normalization} with W in channel {analysis.w}"
-        doubts.append(
-            f"its sound is taken as ambiX ({audio_format.reason}){seems}; --foa-convention names "
-            "another, and `avprep inspect --picture` shows where it comes from"
-        )
-    return tuple(doubts)
-
-
-def _analyse_excerpt(audio: Path, duration_s: float) -> ChannelAnalysis | None:
-    from avprep.formats.guess_convention import (
-        analyse_channels,  # OpenCV's, which planning does without
-    )
-
-    track = probe(audio).audio
-    if track is None or track.channels < 4:
-        return None
-    start_s = max(0.0, duration_s / 2 - _EXCERPT_S / 2)
-    excerpt = read_excerpt(audio, track.channels, start_s, _EXCERPT_S)
-    return analyse_channels(excerpt[:4])

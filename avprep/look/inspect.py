@@ -14,12 +14,8 @@ from tqdm import tqdm
 
 from avprep.errors import ClipError, UserError, one_sentence
 from avprep.foa.ambix import level_dbfs, spatiality, to_ambix
-from avprep.formats.decide import (
-    AudioFormat,
-    FormatOverrides,
-    decide_audio_format,
-    decide_video_format,
-)
+from avprep.formats.decide import FormatOverrides, decide_video_format
+from avprep.formats.decide_audio import AudioFormat, decide_audio_format
 from avprep.formats.guess_convention import ChannelAnalysis, analyse_channels
 from avprep.formats.guess_projection import sample_frames
 from avprep.media.excerpt import read_excerpt

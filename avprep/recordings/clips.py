@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from avprep.formats.decide import AudioFormat, VideoFormat
+from avprep.formats.decide import VideoFormat
+from avprep.formats.decide_audio import AudioFormat
 from avprep.media.probe import Media
 from avprep.recordings.lists import UNLISTED
 from avprep.recordings.recording import Recording

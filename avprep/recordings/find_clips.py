@@ -10,14 +10,13 @@ from pathlib import Path
 
 from avprep.errors import ClipError, UserError, one_sentence
 from avprep.formats.decide import (
-    AudioFormat,
     FormatOverrides,
     VideoFormat,
-    decide_audio_format,
     decide_video_format,
-    find_doubts,
     flat_video_format,
+    video_doubts,
 )
+from avprep.formats.decide_audio import AudioFormat, audio_doubts, decide_audio_format
 from avprep.media.probe import Media, probe_both
 from avprep.recordings.clips import Clip, clip_key, cut_clips, find_split
 from avprep.recordings.labelled import LAYOUTS_WITH_FOLDS
@@ -168,7 +167,8 @@ def examine(recording: Recording, overrides: FormatOverrides) -> Examined | str:
         audio_format = AudioFormat()
         if audio is not None:
             audio_format = decide_audio_format(recording.audio, audio, overrides)
-        doubts = find_doubts(recording.audio, duration_s, video_format, audio_format)
+        doubts = video_doubts(video_format)
+        doubts += audio_doubts(recording.audio, duration_s, audio_format)
         return Examined(duration_s, video_format, audio_format, doubts, media)
     except ClipError as error:
         return one_sentence(error)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from avprep.build.options import BuildOptions
 from avprep.build.plan import plan_build
-from avprep.formats.decide import AudioFormat, FormatOverrides, VideoFormat
+from avprep.formats.decide import FormatOverrides, VideoFormat
+from avprep.formats.decide_audio import AudioFormat
 from avprep.recordings.clips import Clip
 from avprep.recordings.find_clips import FoundClips
 from avprep.sample.options import Cleaning, ClipOptions
