@@ -38,7 +38,8 @@ from pathlib import Path
 import cv2
 
 from avprep.cli.choices import cores
-from avprep.media.ffmpeg import ffmpeg_path, ffmpeg_version
+from avprep.media.ffmpeg import ffmpeg_path
+from avprep.media.find_ffmpeg import find_ffmpeg
 from avprep.world.write import make_world
 
 COPIES = {(640, 360): 96, (1920, 960): 24, (3840, 1920): 16}
@@ -158,7 +159,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few copies, to try the script")
     arguments = parser.parse_args()
     print(f"{date.today()}, {cores()} cores, Python {platform.python_version()}, ", end="")
-    print(f"ffmpeg {ffmpeg_version()}, OpenCV {cv2.__version__}")
+    print(f"ffmpeg {find_ffmpeg().version}, OpenCV {cv2.__version__}")
     print(
         "\n| source | tool | CPU s per clip | × decoding | MB per clip | gain of a second worker |"
     )

@@ -28,7 +28,7 @@ from avprep.build.plan import BuildPlan, ShardPlan, plan_build
 from avprep.build.state import BuildState, describe_differences, lock_finish, lock_output
 from avprep.build.workers import make_shards
 from avprep.errors import UserError
-from avprep.media.ffmpeg import ffmpeg_version
+from avprep.media.find_ffmpeg import find_ffmpeg
 from avprep.recordings.find_clips import FoundClips, ListFiles, find_clips
 from avprep.recordings.labelled import FLAT_LAYOUTS
 from avprep.recordings.recording import Failure
@@ -70,9 +70,12 @@ def build_shards(
 
     Raises UserError if nothing can be built, or if the folder holds something else.
     """
-    # First of all, so that a missing ffmpeg or an unknown bucket is reported at once.
+    # First of all, so that a broken ffmpeg or an unknown bucket is reported at once.
     out = open_folder(place)
-    versions = {"avprep": __version__, "ffmpeg": ffmpeg_version(), "av": av.__version__}
+    ffmpeg = find_ffmpeg()
+    if ffmpeg.warning:
+        _say(f"check: {ffmpeg.warning}")
+    versions = {"avprep": __version__, "ffmpeg": ffmpeg.version, "av": av.__version__}
     try:
         out.files()  # fails if there is no such bucket
         with WorkerPool(run.workers, options.clip.timeout_s) as pool:
@@ -131,13 +134,16 @@ def merge(place: Path | str) -> BuildResult:
 
 def _show_findings(found: FoundClips) -> None:
     for doubt in found.doubts:
-        tqdm.write(f"check: {doubt}", file=sys.stderr)
+        _say(f"check: {doubt}")
     if found.layout in FLAT_LAYOUTS:
-        tqdm.write(
+        _say(
             f"{found.layout} holds ordinary videos: each becomes one sample with one view, its "
-            "centre, and one audio channel",
-            file=sys.stderr,
+            "centre, and one audio channel"
         )
+
+
+def _say(sentence: str) -> None:
+    tqdm.write(sentence, file=sys.stderr)
 
 
 def _base_manifest(out: Folder, record: dict[str, Any]) -> Manifest | None:

@@ -41,8 +41,11 @@ def inspect(
     from avprep.formats.decide import FormatOverrides, decide_video_format
     from avprep.formats.decide_audio import decide_audio_format
     from avprep.look import inspect as inspection
+    from avprep.media.find_ffmpeg import find_ffmpeg
     from avprep.media.probe import probe
 
+    if find_ffmpeg().warning:
+        click.echo(f"check: {find_ffmpeg().warning}", err=True)
     overrides = FormatOverrides(projection, stereo, foa_convention=foa_convention)
     files = inspection.find_media_files(paths)
     results = inspection.inspect_all(files, overrides, workers or cores())

@@ -1,14 +1,10 @@
-"""Find ffmpeg, and decode a clip's audio with it."""
+"""Describe files and decode a clip's audio with ffmpeg."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 import subprocess
 import threading
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import ffmpeg
@@ -16,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import ClipError, UserError
+from avprep.media.find_ffmpeg import check_end, find_ffmpeg, last_line
 
 # Only container formats of recordings: a playlist or script disguised as a video could make ffmpeg
 # open other files or URLs.
@@ -28,46 +25,16 @@ _MAX_EXTRA_S = 10.0
 _MAX_MESSAGE_BYTES = 4096
 
 
-@cache
 def ffmpeg_path() -> str:
-    """Path of ffmpeg: from ``AVPREP_FFMPEG``, else the PATH, else the imageio-ffmpeg package.
-
-    Raises UserError if none of these has it.
-    """
-    chosen = os.environ.get("AVPREP_FFMPEG")
-    if chosen:
-        found = shutil.which(chosen)
-        if found is None:
-            raise UserError(
-                f"AVPREP_FFMPEG is {chosen!r}, which is not a program; correct or unset it"
-            )
-        return found
-    found = shutil.which("ffmpeg")
-    if found is not None:
-        return found
-    try:
-        import imageio_ffmpeg
-
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
-        raise UserError(
-            "no ffmpeg found; `pip install imageio-ffmpeg`, put one on the PATH or name it in "
-            "AVPREP_FFMPEG"
-        ) from None
-
-
-@cache
-def ffmpeg_version() -> str:
-    """ffmpeg's version, e.g. "7.0.2"."""
-    answer = subprocess.run(
-        [ffmpeg_path(), "-hide_banner", "-version"], capture_output=True, text=True, check=False
-    )
-    match = re.match(r"ffmpeg version (\S+)", answer.stdout)
-    return match[1] if match else "unknown"
+    """Path of an ffmpeg that runs. Raises UserError if there is none."""
+    return find_ffmpeg().path
 
 
 def describe(path: Path) -> str:
-    """ffmpeg's text about a file's tracks and their side data; empty if ffmpeg takes too long."""
+    """ffmpeg's text about a file's tracks and their side data.
+
+    Raises ClipError, with ffmpeg's reason, if it cannot describe the file.
+    """
     command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-protocol_whitelist", PROTOCOLS]
     command += ["-format_whitelist", FORMATS, "-i", safe_url(path)]
     try:
@@ -79,8 +46,20 @@ def describe(path: Path) -> str:
             timeout=_DESCRIBE_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        return ""
-    return done.stderr.decode(errors="replace")
+        raise ClipError(
+            f"{path.name} could not be described by ffmpeg within {_DESCRIBE_TIMEOUT_S:g} s; it is "
+            "damaged, or its disk is slow: try it again"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{command[0]} cannot be run: {error.strerror}") from None
+    check_end(path.name, done.returncode, done.stderr)
+    text = done.stderr.decode(errors="replace")
+    if "Input #0" not in text:  # its exit status is never 0, since no output is asked for
+        raise ClipError(
+            f"{path.name} is no video or sound to {command[0]} ({last_line(done.stderr)}); name "
+            "another ffmpeg in AVPREP_FFMPEG, or download the file again"
+        )
+    return text
 
 
 def safe_url(path: Path) -> str:
@@ -187,13 +166,15 @@ class FfmpegAudioDecoder:
     def audio(self) -> NDArray[np.float32]:
         """The decoded audio (channels, samples), interleaved in memory.
 
-        Raises ClipError if ffmpeg exceeded the time limit. Its other errors are in `message`.
+        Raises ClipError if ffmpeg exceeded the time limit or was ended. Its other errors are in
+        `message`.
         """
         for reader in self._readers:
             reader.join()
-        self._process.wait()
+        status = self._process.wait()
         if self._timed_out:
             raise ClipError(timeout_message(self._request.timeout_s))
+        check_end(self._request.audio.name, status, self._messages)
         channels = self._request.channels
         whole = len(self._raw) // (4 * channels) * channels
         return np.frombuffer(self._raw, dtype="<f4", count=whole).reshape(-1, channels).T
@@ -201,9 +182,10 @@ class FfmpegAudioDecoder:
     @property
     def message(self) -> str:
         """ffmpeg's last error message, as one line that is the same in every run."""
-        text = re.sub(r" @ 0x[0-9a-f]+", "", self._messages.decode(errors="replace"))
-        lines = [line.strip() for line in text.splitlines() if "Terminating thread" not in line]
-        return next((line for line in reversed(lines) if line), "")
+        message = last_line(self._messages)
+        if not message and self._process.returncode:
+            message = f"ffmpeg ended with exit status {self._process.returncode}"
+        return message
 
     def _time_out(self) -> None:
         self._timed_out = True
