@@ -75,6 +75,7 @@ def one_round(stage: Stages, video: Path, audio: Path) -> None:
     track = media.video
     video_request = VideoRequest(
         video=video,
+        track=track.index,
         start_s=media.start_s,
         duration_s=min(10.0, media.duration_s or 10.0),
         fps=FPS,
@@ -88,6 +89,7 @@ def one_round(stage: Stages, video: Path, audio: Path) -> None:
     )
     audio_request = AudioRequest(
         audio=audio,
+        track=audio_media.audio.index,
         file_start_s=audio_media.start_s,
         start_s=audio_media.start_s,
         duration_s=video_request.duration_s,

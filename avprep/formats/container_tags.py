@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from avprep.media.ffmpeg import describe
-from avprep.media.probe import AudioTrack, VideoTrack, read_moov
+from avprep.media.probe import read_moov
+from avprep.media.tracks import AudioTrack, VideoTrack
 from avprep.sphere.projections import Sphere
 
 _SIDE_DATA_BOXES = (b"sv3d", b"st3d", b"vexu", b"uuid")

@@ -15,7 +15,7 @@ from avprep.formats.container_tags import (
     read_video_tags,
 )
 from avprep.formats.guess_projection import guess_projection
-from avprep.media.probe import VideoTrack
+from avprep.media.tracks import VideoTrack
 from avprep.sphere.projections import PROJECTIONS, Projection, Sphere
 
 FLAT_FOV_DEG = 60.0

@@ -10,7 +10,7 @@ from avprep.foa.ambix import HIGHER_ORDERS
 from avprep.formats.container_tags import read_audio_tags
 from avprep.formats.decide import FormatOverrides
 from avprep.media.excerpt import read_excerpt
-from avprep.media.probe import AudioTrack, probe
+from avprep.media.tracks import AudioTrack
 
 if TYPE_CHECKING:
     from avprep.formats.guess_convention import ChannelAnalysis
@@ -52,7 +52,9 @@ def decide_audio_format(path: Path, audio: AudioTrack, overrides: FormatOverride
     return AudioFormat("auto", None, f"{audio.channels} channels", sure=False)
 
 
-def audio_doubts(audio: Path, duration_s: float, audio_format: AudioFormat) -> tuple[str, ...]:
+def audio_doubts(
+    path: Path, audio: AudioTrack, duration_s: float, audio_format: AudioFormat
+) -> tuple[str, ...]:
     """Sentences on what the user should check about the audio; empty if nothing is in doubt.
 
     If a container does not describe its channels, a few seconds of them are analysed. The result
@@ -60,7 +62,7 @@ def audio_doubts(audio: Path, duration_s: float, audio_format: AudioFormat) -> t
     """
     doubts = []
     if not audio_format.sure and audio_format.convention == "ambix":
-        analysis = _analyse_excerpt(audio, duration_s)
+        analysis = _analyse_excerpt(path, audio, duration_s)
         seems = ""
         if analysis is not None and analysis.looks_like_capsules:
             seems = ", but all its channels are alike, as those of a raw microphone are"
@@ -77,14 +79,13 @@ def audio_doubts(audio: Path, duration_s: float, audio_format: AudioFormat) -> t
     return tuple(doubts)
 
 
-def _analyse_excerpt(audio: Path, duration_s: float) -> ChannelAnalysis | None:
+def _analyse_excerpt(path: Path, audio: AudioTrack, duration_s: float) -> ChannelAnalysis | None:
     from avprep.formats.guess_convention import (
         analyse_channels,  # OpenCV's, which planning does without
     )
 
-    track = probe(audio).audio
-    if track is None or track.channels < 4:
+    if audio.channels < 4:
         return None
     start_s = max(0.0, duration_s / 2 - _EXCERPT_S / 2)
-    excerpt = read_excerpt(audio, track.channels, start_s, _EXCERPT_S)
+    excerpt = read_excerpt(path, audio, start_s, _EXCERPT_S)
     return analyse_channels(excerpt[:4])

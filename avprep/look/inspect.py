@@ -227,7 +227,7 @@ def _raw_excerpt(path: Path, media: Media) -> NDArray[np.float32]:
     if media.audio is None:
         raise ClipError(f"{path.name} has no sound")
     start_s = max(0.0, media.duration_s / 2 - _EXCERPT_S / 2)
-    raw = read_excerpt(path, media.audio.channels, start_s, _EXCERPT_S)
+    raw = read_excerpt(path, media.audio, start_s, _EXCERPT_S)
     if not raw.shape[1]:
         raise ClipError(f"{path.name}: its sound does not decode; download it again")
     return raw

@@ -86,18 +86,20 @@ def _decode(request: AudioRequest, buffer: _Buffer, seek: bool) -> bool:
     deadline = time.monotonic() + request.timeout_s
     try:
         with open_media(request.audio) as container:
-            stream = container.streams.audio[0]
+            stream = container.streams[request.track]
+            if not isinstance(stream, AudioStream):
+                return True
             stream.codec_context.thread_count = 1
             sought = seek and request.decode_from_s > request.file_start_s
             if sought:
-                indexed = _stream_with_index(container)
+                indexed = _stream_with_index(container, stream)
                 base = indexed.time_base or 1
                 container.seek(int(request.decode_from_s / base), stream=indexed, backward=True)
             for other in container.streams:
                 if other is not stream:
                     other.discard = Discard.all  # its packets are not even read
             first = True
-            for frame in _frames(container, buffer, deadline, request):
+            for frame in _frames(container, stream, buffer, deadline, request):
                 if first and sought and (frame.time or 0) > request.start_s + _TIME_TOLERANCE_S:
                     return False  # past the start, as in containers without an index
                 first = False
@@ -109,18 +111,22 @@ def _decode(request: AudioRequest, buffer: _Buffer, seek: bool) -> bool:
     return True
 
 
-def _stream_with_index(container: InputContainer) -> AudioStream | VideoStream:
+def _stream_with_index(container: InputContainer, audio: AudioStream) -> AudioStream | VideoStream:
     """The stream to seek in. Matroska indexes the video only: seeking in the audio would read
     everything before."""
     by_video = "matroska" in container.format.name and container.streams.video
-    return container.streams.video[0] if by_video else container.streams.audio[0]
+    return container.streams.video[0] if by_video else audio
 
 
 def _frames(
-    container: InputContainer, buffer: _Buffer, deadline: float, request: AudioRequest
+    container: InputContainer,
+    stream: AudioStream,
+    buffer: _Buffer,
+    deadline: float,
+    request: AudioRequest,
 ) -> Iterator[AudioFrame]:
     """The container's audio frames; packets that do not decode are skipped."""
-    for packet in container.demux(container.streams.audio[0]):
+    for packet in container.demux(stream):
         if time.monotonic() > deadline:
             raise ClipError(timeout_message(request.timeout_s))
         try:

@@ -40,7 +40,8 @@ _YUV420 = {False: ("yuv420p", "yuvj420p"), True: ("yuv420p10le",)}
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """The part of a video to decode, and the form of its frames.
+    """The part of a video to decode, from the track number ``track`` of the file, and the form of
+    its frames.
 
     ``duration_s`` seconds are decoded from time stamp ``start_s``. Frames are resized to
     ``frame_size`` (height, width) in limited range, rotated by ``rotation_deg`` as players do, and
@@ -49,6 +50,7 @@ class VideoRequest:
     """
 
     video: Path
+    track: int
     start_s: float
     duration_s: float
     fps: float
@@ -122,7 +124,9 @@ class VideoDecoder:
         request = self._request
         try:
             with open_media(request.video) as container:
-                stream = container.streams.video[0]
+                stream = container.streams[request.track]
+                if not isinstance(stream, VideoStream):
+                    return
                 # One thread: a build decodes one clip per core, which scales better.
                 stream.thread_type = "NONE"
                 stream.codec_context.thread_count = 1
@@ -130,7 +134,7 @@ class VideoDecoder:
                 rate = stream.average_rate or stream.guessed_rate or request.fps
                 unordered = _is_unordered(container)
                 first_dts = None
-                self._sought = seek and not unordered and _seek(container, request.start_s)
+                self._sought = seek and not unordered and _seek(container, stream, request.start_s)
                 end_s = 0.0
                 for frame in self._decoded(container, stream):
                     begin_s = end_s
@@ -220,10 +224,11 @@ def _is_unordered(container: Container) -> bool:
     return container.format.name == "avi"
 
 
-def _seek(container: InputContainer, start_s: float) -> bool:
+def _seek(container: InputContainer, stream: VideoStream, start_s: float) -> bool:
     """Seek to a key frame before ``start_s``; False if the file starts there anyway."""
     file_start_s = (container.start_time or 0) / 1_000_000
     if start_s - _SEEK_EARLIER_S > file_start_s:
-        container.seek(int((start_s - _SEEK_EARLIER_S) * 1_000_000), backward=True)
+        base = stream.time_base or 1
+        container.seek(int((start_s - _SEEK_EARLIER_S) / base), stream=stream, backward=True)
         return True
     return False

@@ -9,22 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.media.ffmpeg import FORMATS, PROTOCOLS, ffmpeg_path, safe_url
+from avprep.media.tracks import AudioTrack
 
 _TIMEOUT_S = 60.0
 
 
 def read_excerpt(
-    path: Path, channels: int, start_s: float, duration_s: float
+    path: Path, track: AudioTrack, start_s: float, duration_s: float
 ) -> NDArray[np.float32]:
-    """Audio (channels, samples) from ``start_s``, at the file's own sample rate, in the decoder's
-    channel order.
+    """A track's audio (channels, samples) from ``start_s``, at its own sample rate, in the
+    decoder's channel order.
 
     Shorter at the end of the file, and empty if nothing can be decoded.
     """
     limits = ["-protocol_whitelist", PROTOCOLS, "-format_whitelist", FORMATS]
     window = ["-ss", f"{max(0.0, start_s):.6f}", "-t", f"{duration_s:.6f}"]
     command = [ffmpeg_path(), "-nostdin", "-v", "error", *limits, *window, "-i", safe_url(path)]
-    command += ["-map", "0:a:0", "-f", "f32le", "-c:a", "pcm_f32le", "-"]
+    command += ["-map", f"0:{track.index}", "-f", "f32le", "-c:a", "pcm_f32le", "-"]
+    channels = track.channels
     try:
         done = subprocess.run(
             command,

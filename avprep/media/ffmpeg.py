@@ -69,14 +69,15 @@ def safe_url(path: Path) -> str:
 
 @dataclass(frozen=True)
 class AudioRequest:
-    """The part of a file's audio to decode: ``duration_s`` from time stamp ``start_s``, in a file
-    whose first track starts at ``file_start_s``.
+    """The part of a file's audio to decode: ``duration_s`` from time stamp ``start_s`` of the track
+    number ``track``, in a file whose first track starts at ``file_start_s``.
 
     Audio that deviates from its time stamps by more than ``max_slip_s`` is corrected at once.
     ``plain_layout``: the file defines no channel layout of its own.
     """
 
     audio: Path
+    track: int
     file_start_s: float
     start_s: float
     duration_s: float
@@ -108,9 +109,8 @@ class AudioRequest:
         # Audio that starts late is padded and gaps are filled, to stay synchronous with the video;
         # channels stay in the decoder's order.
         audio = (
-            source.audio.filter(
-                "atrim", start=f"{preroll_s:.6f}", end=f"{preroll_s + self.duration_s:.6f}"
-            )
+            source[str(self.track)]
+            .filter("atrim", start=f"{preroll_s:.6f}", end=f"{preroll_s + self.duration_s:.6f}")
             .filter("asetpts", f"PTS-{preroll_s:.6f}/TB")
             .filter("aresample", **{"async": 1, "first_pts": 0, "min_hard_comp": self.max_slip_s})
         )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.media.probe import Transfer
+from avprep.media.tracks import Transfer
 
 _PEAK_NITS, _WHITE_NITS = 1000.0, 203.0
 _STEPS = 1 << 12

@@ -168,7 +168,8 @@ def examine(recording: Recording, overrides: FormatOverrides) -> Examined | str:
         if audio is not None:
             audio_format = decide_audio_format(recording.audio, audio, overrides)
         doubts = video_doubts(video_format)
-        doubts += audio_doubts(recording.audio, duration_s, audio_format)
+        if audio is not None:
+            doubts += audio_doubts(recording.audio, audio, duration_s, audio_format)
         return Examined(duration_s, video_format, audio_format, doubts, media)
     except ClipError as error:
         return one_sentence(error)

@@ -10,8 +10,8 @@ import numpy as np
 
 from avprep.media.decode_video import VideoDecoder, VideoRequest
 from avprep.media.encode import GOP_FRAMES, CropEncoder
-from avprep.media.probe import VideoTrack
 from avprep.media.tone_map import ToneMap
+from avprep.media.tracks import VideoTrack
 from avprep.sample.options import ClipOptions
 from avprep.sample.thresholds import MotionMeter
 from avprep.sphere.crop import FRAMES_AT_ONCE, Cropper

@@ -8,8 +8,9 @@ from avprep.errors import ClipError
 from avprep.formats.decide import VideoFormat
 from avprep.media.decode_video import VideoRequest
 from avprep.media.ffmpeg import AudioRequest
-from avprep.media.probe import Media, VideoTrack
+from avprep.media.probe import Media
 from avprep.media.timeline import shared_timeline
+from avprep.media.tracks import VideoTrack
 from avprep.recordings.clips import MIN_CLIP_S, Clip
 from avprep.sample.options import ClipOptions
 
@@ -49,6 +50,7 @@ def decoding_requests(
     frame_size, crop = _frame_size_and_crop(track, clip.video_format)
     video_request = VideoRequest(
         video=clip.video,
+        track=track.index,
         start_s=video_zero_s + clip.offset_s,
         duration_s=duration_s,
         fps=options.fps,
@@ -64,6 +66,7 @@ def decoding_requests(
         return video_request, None
     return video_request, AudioRequest(
         audio=clip.audio,
+        track=audio.audio.index,
         file_start_s=audio.start_s,
         start_s=audio_zero_s + clip.offset_s,
         duration_s=duration_s,

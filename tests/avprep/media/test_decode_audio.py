@@ -49,6 +49,7 @@ def test_both_decoders_give_the_same_audio(recording: Path, start_s: float) -> N
     assert media.audio.plain_layout
     request = AudioRequest(
         audio=recording,
+        track=media.audio.index,
         file_start_s=media.start_s,
         start_s=media.start_s + start_s,
         duration_s=2.0,

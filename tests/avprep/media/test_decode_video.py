@@ -54,7 +54,7 @@ def test_decoded_frames_are_those_on_screen(kind: str, start_s: float, tmp_path:
     path = tmp_path / "a.mp4"  # the content decides, not the suffix
     write_numbered(path, kind)
     request = VideoRequest(
-        *(path, probe(path).start_s + start_s, 3.0, 5.0, (HEIGHT, WIDTH)),
+        *(path, 0, probe(path).start_s + start_s, 3.0, 5.0, (HEIGHT, WIDTH)),
         *(None, 0, False, False, 1 << 20, 60.0),
     )
     decoder = VideoDecoder(request)

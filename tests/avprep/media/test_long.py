@@ -50,14 +50,14 @@ def test_a_clip_reads_and_decodes_only_what_it_needs(
     assert track is not None
     for start_s in range(0, SECONDS, CLIP_S):
         audio_request = AudioRequest(
-            *(audio, 0.0, start_s, CLIP_S, 0.02, track.channels, track.sample_rate),
+            *(audio, track.index, 0.0, start_s, CLIP_S, 0.02, track.channels, track.sample_rate),
             *(track.plain_layout, 60.0),
         )
         before = bytes_read()
         assert decode_audio(audio_request).channels.shape[1] == CLIP_S * track.sample_rate
         assert bytes_read() - before < audio.stat().st_size / 4
         video_request = VideoRequest(
-            video, start_s, CLIP_S, FPS, (64, 128), None, 0, False, False, 1 << 20, 60.0
+            video, 0, start_s, CLIP_S, FPS, (64, 128), None, 0, False, False, 1 << 20, 60.0
         )
         before, decoder = bytes_read(), VideoDecoder(video_request)
         assert sum(count for _, count in decoder.frames(CLIP_S * FPS)) == CLIP_S * FPS
