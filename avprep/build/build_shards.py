@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import av
 from tqdm import tqdm
 
 from avprep.build.dask_cluster import make_shards_on_cluster
@@ -25,7 +23,9 @@ from avprep.build.finish import (
 from avprep.build.make_shard import Failures
 from avprep.build.options import BuildOptions, RunOptions
 from avprep.build.plan import BuildPlan, ShardPlan, plan_build
-from avprep.build.state import BuildState, describe_differences, lock_finish, lock_output
+from avprep.build.prepare_output import base_manifest, is_complete, prepare_output
+from avprep.build.state import BuildState, lock_finish, lock_output
+from avprep.build.versions import describe_versions, joined_versions, versions_now
 from avprep.build.workers import make_shards
 from avprep.errors import UserError
 from avprep.media.find_ffmpeg import find_ffmpeg
@@ -35,7 +35,6 @@ from avprep.recordings.recording import Failure
 from avprep.sample.options import ClipOptions
 from avprep.workers import Advance, WorkerPool
 from shards import __version__
-from shards.errors import ShardError
 from shards.folders import Folder, open_folder
 from shards.manifest import MANIFEST_NAME, read_manifest
 from shards.schema import Manifest
@@ -72,10 +71,8 @@ def build_shards(
     """
     # First of all, so that a broken ffmpeg or an unknown bucket is reported at once.
     out = open_folder(place)
-    ffmpeg = find_ffmpeg()
-    if ffmpeg.warning:
-        _say(f"check: {ffmpeg.warning}")
-    versions = {"avprep": __version__, "ffmpeg": ffmpeg.version, "av": av.__version__}
+    versions = versions_now()
+    _check(find_ffmpeg().warning)
     try:
         out.files()  # fails if there is no such bucket
         with WorkerPool(run.workers, options.clip.timeout_s) as pool:
@@ -90,17 +87,18 @@ def build_shards(
             options = options.for_layout(found.layout)
             _show_findings(found)
             record = options.record()
-            base = _base_manifest(out, record) if run.append else None
+            base = base_manifest(out, record) if run.append else None
             if base is not None:
                 found = found.without({clip["key"] for clip in read_dropped(out)})
             plan = plan_build(
                 found, record, options.clip.seed, options.shard_bytes, options.clip_bytes(), base
             )
-            if _is_complete(out, plan, record, base):
+            if is_complete(out, plan, record, base):
                 return _result(out, plan.unlisted, was_complete=True)
             with lock_output(out, run.task) as check_lock:
                 state = BuildState.from_plan(plan, record, versions)
-                _prepare(out, state, base)
+                state, other_versions = prepare_output(out, state, base)
+                _check(other_versions)
                 make: _MakeShards = partial(make_shards, pool)
                 if run.scheduler:
                     make = partial(make_shards_on_cluster, run.scheduler, pool)
@@ -119,6 +117,9 @@ def merge(place: Path | str) -> BuildResult:
         if state is None:
             return _result(out, 0, was_complete=True)
         base = read_manifest(out) if MANIFEST_NAME in out.files() else None
+        merging = {"avprep": __version__}  # nothing is decoded any more
+        _check(describe_versions(out, state.versions, merging))
+        state = replace(state, versions=joined_versions(state.versions, merging))
         with lock_output(out, None):
             missing = missing_shards(out, state)
             if missing:
@@ -134,7 +135,7 @@ def merge(place: Path | str) -> BuildResult:
 
 def _show_findings(found: FoundClips) -> None:
     for doubt in found.doubts:
-        _say(f"check: {doubt}")
+        _check(doubt)
     if found.layout in FLAT_LAYOUTS:
         _say(
             f"{found.layout} holds ordinary videos: each becomes one sample with one view, its "
@@ -142,80 +143,14 @@ def _show_findings(found: FoundClips) -> None:
         )
 
 
+def _check(sentence: str | None) -> None:
+    """Ask the user to check something, if there is something."""
+    if sentence:
+        _say(f"check: {sentence}")
+
+
 def _say(sentence: str) -> None:
     tqdm.write(sentence, file=sys.stderr)
-
-
-def _base_manifest(out: Folder, record: dict[str, Any]) -> Manifest | None:
-    """The manifest of the finished set that --append extends; None if there is none yet. Raises
-    UserError if it was built with other options."""
-    if MANIFEST_NAME not in out.files():
-        return None
-    manifest = _read_manifest(out)
-    differences = describe_differences(manifest.options, record)
-    if differences:
-        raise UserError(
-            f"{out} was built with other options ({differences}); --append needs the same ones"
-        )
-    return manifest
-
-
-def _read_manifest(out: Folder) -> Manifest:
-    try:
-        return read_manifest(out)
-    except ShardError as error:
-        raise UserError(f"{error}; or choose another --out") from None
-
-
-def _is_complete(
-    out: Folder, plan: BuildPlan, record: dict[str, Any], base: Manifest | None
-) -> bool:
-    """Whether ``out`` holds exactly the planned set; raises UserError if it holds another one."""
-    if base is not None:
-        return not plan.shards
-    if MANIFEST_NAME not in out.files():
-        return False
-    manifest = _read_manifest(out)
-    if manifest.plan != plan.digest:
-        differences = describe_differences(manifest.options, record)
-        raise UserError(
-            f"{out} holds another set ({differences or 'other recordings or split lists'}); choose "
-            "another --out, or add new recordings to it with --append"
-        )
-    listed = {entry.file for entries in manifest.splits.values() for entry in entries}
-    shards = [(s.split, s.file, s.index) for s in plan.shards if s.file in listed]
-    return len(finished_shards(out, shards)) == len(shards)
-
-
-def _prepare(out: Folder, state: BuildState, base: Manifest | None) -> None:
-    """Make the output folder ready; raises UserError if it holds another unfinished set."""
-    old = BuildState.read(out)
-    listed = set() if base is None else {e.file for es in base.splits.values() for e in es}
-    if old is not None and old.plan != state.plan:
-        if base is None:
-            differences = describe_differences(old.options, state.options)
-            raise UserError(
-                f"{out} holds another unfinished set "
-                f"({differences or 'other recordings or split lists'}); choose another --out or "
-                "delete it"
-            )
-        for _, file, index in old.shards:  # an unfinished --append of other recordings
-            if file not in listed:
-                out.delete(index)
-                out.delete(file)
-        old = None
-    if old is None:
-        if base is None and MANIFEST_NAME in out.files():
-            out.delete(MANIFEST_NAME)  # shards were lost: the set is unfinished again
-        else:
-            for split in sorted({split for split, _, _ in state.shards}):
-                tars = [name for name in out.files(split) if name.endswith(".tar")]
-                if any(f"{split}/{name}" not in listed for name in tars):
-                    raise UserError(
-                        f"{out.path(split)} holds tar files that are not part of this build; "
-                        "choose another --out"
-                    )
-        state.write(out)
 
 
 def _make_missing(
@@ -283,8 +218,10 @@ def _finish_if_last(
         missing = missing_shards(out, state)
         if missing:
             return BuildResult(None, failures, state.unlisted, missing=len(missing))
-        if BuildState.read(out) is not None:  # otherwise another task has finished it
-            finish(out, state, base)
+        current = BuildState.read(out)
+        if current is not None:  # otherwise another task has finished it
+            versions = joined_versions(current.versions, state.versions)  # those of other tasks too
+            finish(out, replace(state, versions=versions), base)
     return _result(out, state.unlisted)
 
 

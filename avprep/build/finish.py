@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from avprep.build.state import STATE_NAME, BuildState
+from avprep.build.versions import joined_versions
 from avprep.errors import UserError
 from avprep.recordings.recording import Failure
 from shards.errors import ShardError
@@ -61,8 +62,9 @@ def finish(out: Folder, state: BuildState, base: Manifest | None) -> None:
     failures = [asdict(failure) for failure in state.failures]
     dropped = read_dropped(out) if base is not None else []
     splits: dict[str, list[ShardEntry]] = {}
-    plan = state.plan
+    plan, versions = state.plan, state.versions
     if base is not None:
+        versions = joined_versions(base.versions, versions)
         splits = {split: list(shards) for split, shards in base.splits.items()}
         plan = hashlib.sha256(f"{base.plan} {plan}".encode()).hexdigest()
     leftovers = [STATE_NAME]
@@ -82,7 +84,7 @@ def finish(out: Folder, state: BuildState, base: Manifest | None) -> None:
             out.delete(name)
     if splits:
         entries = {split: tuple(splits[split]) for split in sorted(splits)}
-        write_manifest(out, Manifest(state.options, state.versions, entries, plan))
+        write_manifest(out, Manifest(state.options, versions, entries, plan))
     for name in leftovers:
         out.delete(name)
     for folder in {"", *(split for split, _, _ in state.shards)}:

@@ -1,0 +1,105 @@
+"""What an output folder holds before a build: nothing, an unfinished set, or a finished one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from avprep.build.finish import finished_shards
+from avprep.build.plan import BuildPlan
+from avprep.build.state import BuildState, describe_differences, lock_finish
+from avprep.build.versions import describe_versions, joined_versions
+from avprep.errors import UserError
+from shards.errors import ShardError
+from shards.folders import Folder
+from shards.manifest import MANIFEST_NAME, read_manifest
+from shards.schema import Manifest
+
+
+def base_manifest(out: Folder, record: dict[str, Any]) -> Manifest | None:
+    """The manifest of the finished set that --append extends; None if there is none yet. Raises
+    UserError if it was built with other options."""
+    if MANIFEST_NAME not in out.files():
+        return None
+    manifest = _read_manifest(out)
+    differences = describe_differences(manifest.options, record)
+    if differences:
+        raise UserError(
+            f"{out} was built with other options ({differences}); --append needs the same ones"
+        )
+    return manifest
+
+
+def _read_manifest(out: Folder) -> Manifest:
+    try:
+        return read_manifest(out)
+    except ShardError as error:
+        raise UserError(f"{error}; or choose another --out") from None
+
+
+def is_complete(
+    out: Folder, plan: BuildPlan, record: dict[str, Any], base: Manifest | None
+) -> bool:
+    """Whether ``out`` holds exactly the planned set; raises UserError if it holds another one."""
+    if base is not None:
+        return not plan.shards
+    if MANIFEST_NAME not in out.files():
+        return False
+    manifest = _read_manifest(out)
+    if manifest.plan != plan.digest:
+        differences = describe_differences(manifest.options, record)
+        raise UserError(
+            f"{out} holds another set ({differences or 'other recordings or split lists'}); choose "
+            "another --out, or add new recordings to it with --append"
+        )
+    listed = {entry.file for entries in manifest.splits.values() for entry in entries}
+    shards = [(s.split, s.file, s.index) for s in plan.shards if s.file in listed]
+    return len(finished_shards(out, shards)) == len(shards)
+
+
+def prepare_output(
+    out: Folder, state: BuildState, base: Manifest | None
+) -> tuple[BuildState, str | None]:
+    """Make the output folder ready for a build.
+
+    Returns the state with all versions that make the set, and a sentence if there are several.
+    Raises UserError if it holds another unfinished set.
+    """
+    old = BuildState.read(out)
+    now, before = state.versions, {} if base is None else base.versions
+    listed = set() if base is None else {e.file for es in base.splits.values() for e in es}
+    if old is not None and old.plan != state.plan:
+        if base is None:
+            differences = describe_differences(old.options, state.options)
+            raise UserError(
+                f"{out} holds another unfinished set "
+                f"({differences or 'other recordings or split lists'}); choose another --out or "
+                "delete it"
+            )
+        for _, file, index in old.shards:  # an unfinished --append of other recordings
+            if file not in listed:
+                out.delete(index)
+                out.delete(file)
+        old = None
+    if old is None:
+        if base is None and MANIFEST_NAME in out.files():
+            before = _read_manifest(out).versions
+            state = replace(state, versions=joined_versions(before, state.versions))
+            out.delete(MANIFEST_NAME)  # shards were lost: the set is unfinished again
+        else:
+            for split in sorted({split for split, _, _ in state.shards}):
+                tars = [name for name in out.files(split) if name.endswith(".tar")]
+                if any(f"{split}/{name}" not in listed for name in tars):
+                    raise UserError(
+                        f"{out.path(split)} holds tar files that are not part of this build; "
+                        "choose another --out"
+                    )
+        state.write(out)
+    else:
+        before = joined_versions(before, old.versions)
+        state = replace(state, versions=joined_versions(old.versions, state.versions))
+        if state.versions != old.versions:
+            with lock_finish(out):
+                if BuildState.read(out) is not None:  # otherwise another task has finished it
+                    state.write(out)
+    return state, describe_versions(out, before, now)
