@@ -49,7 +49,7 @@ class BuildOptions:
         del clip["timeout_s"]
         return {
             "clip": clip,
-            "wanted": asdict(self.format_overrides),
+            "wanted": self.format_overrides.record(),
             "layout": self.layout,
             "clip_duration_s": self.clip_duration_s,
             "shard_bytes": self.shard_bytes,

@@ -42,6 +42,8 @@ class BuildShardsOptions:
     projection: str
     stereo: str
     fisheye_fov: float
+    video_track: int | None
+    audio_track: int | None
     drop_silent: float | None
     drop_static: float | None
     drop_mono: float | None
@@ -92,7 +94,8 @@ class BuildShardsOptions:
             cleaning=Cleaning(self.drop_silent, self.drop_static, self.drop_mono),
         )
         overrides = FormatOverrides(
-            self.projection, self.stereo, self.fisheye_fov, self.foa_convention
+            *(self.projection, self.stereo, self.fisheye_fov, self.foa_convention),
+            *(self.video_track, self.audio_track),
         )
         return BuildOptions(clip, overrides, self.layout, self.clip_duration, self.shard_size)
 

@@ -137,6 +137,18 @@ def _parse_size(_: click.Context, __: click.Parameter, value: str) -> int:
     help="Angle across the fisheye circle, degrees.",
 )
 @click.option(
+    "--video-track",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Track to use of files with several videos, numbered as `avprep inspect` lists them.",
+)
+@click.option(
+    "--audio-track",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Track to use of files with several that can be ambisonics.",
+)
+@click.option(
     "--drop-silent",
     type=click.FloatRange(-120, 0),
     metavar="DBFS",

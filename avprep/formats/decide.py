@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -50,11 +51,19 @@ class FormatOverrides:
     stereo: str = "auto"
     fisheye_fov_deg: float = 180.0
     foa_convention: str = "auto"
+    video_track: int | None = None
+    audio_track: int | None = None
 
     @property
-    def video_is_auto(self) -> bool:
-        """Whether the user states nothing about video, so that a dataset's layout may."""
-        return self.projection == "auto" and self.stereo == "auto"
+    def leave_video_to_layout(self) -> bool:
+        """Whether the user states nothing about video and tracks, so that a dataset's layout
+        may."""
+        nothing = self.video_track is None and self.audio_track is None
+        return self.projection == "auto" and self.stereo == "auto" and nothing
+
+    def record(self) -> dict[str, Any]:
+        """The formats as manifests and digests record them: tracks only where they are named."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def decide_video_format(

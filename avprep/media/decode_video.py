@@ -67,7 +67,8 @@ class VideoDecoder:
     """Decodes a `VideoRequest`.
 
     ``decoded`` counts the file's frames decoded so far, ``message`` is the decoder's last message,
-    and ``lost_s`` the time for which a frame was repeated in place of damaged ones. The time limit
+    ``lost_s`` the time for which a frame was repeated in place of damaged ones, and ``late_s`` the
+    time after the start at which the first frame begins. The time limit
     starts at construction, and is checked between packets.
     """
 
@@ -77,7 +78,7 @@ class VideoDecoder:
         self._deadline = time.monotonic() + request.timeout_s
         self.decoded = 0
         self.message = ""
-        self.lost_s = 0.0
+        self.lost_s = self.late_s = 0.0
         self._damaged = self._sought = False
 
     def frames(self, count: int) -> Iterator[tuple[Planes, int]]:
@@ -103,6 +104,8 @@ class VideoDecoder:
                 shown = until
             if shown == count:
                 return
+            if last is None:
+                self.late_s = max(0.0, begin_s)
             last, last_begin_s, last_end_s = frame, begin_s, end_s
         until = min(count, math.ceil((last_end_s - _TIME_TOLERANCE_S) * fps))
         if last is not None and until > shown:

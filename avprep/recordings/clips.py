@@ -50,24 +50,28 @@ class Clip:
     media: tuple[Media, Media] | None = None
 
 
-def cut_clips(recording: Recording, duration_s: float, clip_s: float) -> list[Clip]:
-    """Consecutive clips of ``clip_s`` seconds; a remainder of at least half a clip is one as well.
+def cut_clips(recording: Recording, begin_s: float, end_s: float, clip_s: float) -> list[Clip]:
+    """Consecutive clips of ``clip_s`` seconds between two times of a recording's file; a remainder
+    of at least half a clip is one as well.
 
-    A recording or window that is shorter than a clip becomes one clip; a window that begins after
-    the end of the recording becomes none. ``key``, ``split`` and formats are filled in later.
+    A recording or window that is shorter than a clip becomes one clip; a window that lies outside
+    those times becomes none. ``key``, ``split`` and formats are filled in later.
     """
     clips = []
-    for start_s, length_s in recording.windows or ((0.0, duration_s),):
-        left_s = min(length_s, duration_s - start_s)
+    for start_s, length_s in recording.windows or ((0.0, end_s),):
+        late_s = max(0.0, begin_s - start_s)
+        left_s = min(length_s, end_s - start_s) - late_s
         if left_s > 0 or recording.windows is None:
-            clips += _cut_window(recording, start_s, left_s, clip_s)
+            clips += _cut_window(recording, start_s, late_s, left_s, clip_s)
     # Windows may overlap by whole clips.
     return list({clip.offset_s: clip for clip in reversed(clips)}.values())[::-1]
 
 
 def _cut_window(
-    recording: Recording, window_s: float, duration_s: float, clip_s: float
+    recording: Recording, window_s: float, late_s: float, duration_s: float, clip_s: float
 ) -> list[Clip]:
+    """The clips of a window whose first ``late_s`` seconds are not used."""
+    begin_s = window_s + late_s
     whole = int((duration_s + _DURATION_TOLERANCE_S) // clip_s)
     remainder_s = duration_s - whole * clip_s
     durations_s = [clip_s] * whole
@@ -85,13 +89,13 @@ def _cut_window(
             video=recording.video,
             audio=recording.audio,
             file=recording.file,
-            start_s=recording.start_s + window_s + number * clip_s,
-            offset_s=window_s + number * clip_s,
+            start_s=round(recording.start_s + begin_s + number * clip_s, 6),
+            offset_s=round(begin_s + number * clip_s, 6),
             duration_s=clip_duration_s,
             label=recording.label,
             folds=recording.folds,
             maps=maps,
-            maps_offset_s=number * clip_s if maps is not None else 0.0,
+            maps_offset_s=late_s + number * clip_s if maps is not None else 0.0,
             flat=recording.flat,
         )
         for number, clip_duration_s in enumerate(durations_s)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from avprep.errors import ClipError, UserError, one_sentence
+from avprep.formats.choose_tracks import choose_tracks
 from avprep.formats.decide import (
     FormatOverrides,
     VideoFormat,
@@ -18,6 +19,7 @@ from avprep.formats.decide import (
 )
 from avprep.formats.decide_audio import AudioFormat, audio_doubts, decide_audio_format
 from avprep.media.probe import Media, probe_both
+from avprep.media.timeline import shared_timeline
 from avprep.recordings.clips import Clip, clip_key, cut_clips, find_split
 from avprep.recordings.labelled import LAYOUTS_WITH_FOLDS
 from avprep.recordings.layouts import find_recordings
@@ -54,10 +56,11 @@ class FoundClips:
 
 @dataclass(frozen=True)
 class Examined:
-    """A recording's duration and formats, doubts about them that a person should check, and what
-    its files hold, if they were opened."""
+    """Between which seconds of its files a recording can be used, its formats, doubts about them
+    that a person should check, and what its files hold, if they were opened."""
 
-    duration_s: float
+    begin_s: float
+    end_s: float
     video_format: VideoFormat
     audio_format: AudioFormat
     doubts: tuple[str, ...] = ()
@@ -96,10 +99,10 @@ def find_clips(
         for doubt in result.doubts:
             files_by_doubt[doubt].append(recording.file)
         if recording.windows is not None:
-            failures += _windows_after_end(recording, result.duration_s)
+            failures += _windows_outside(recording, result)
         # A labelled video is one example, however long it is.
-        max_clip_s = max(clip_s, result.duration_s) if recording.flat else clip_s
-        for clip in cut_clips(recording, result.duration_s, max_clip_s):
+        max_clip_s = max(clip_s, result.end_s) if recording.flat else clip_s
+        for clip in cut_clips(recording, result.begin_s, result.end_s, max_clip_s):
             split = find_split(clip, splits)
             if split is None:
                 unlisted += 1
@@ -143,48 +146,55 @@ def _examine_all(
 ) -> list[Examined | str]:
     """`examine` for all recordings; only those whose formats are unknown are sent to workers."""
     examine_one = partial(examine, overrides=overrides)
-    unknown = [r for r in recordings if not (r.formats_known and overrides.video_is_auto)]
+    unknown = [r for r in recordings if not (r.formats_known and overrides.leave_video_to_layout)]
     results = dict(zip(unknown, map_files(examine_one, unknown), strict=True))
     return [results.get(recording) or examine_one(recording) for recording in recordings]
 
 
 def examine(recording: Recording, overrides: FormatOverrides) -> Examined | str:
     """A recording's duration and formats, or a sentence that says why it cannot be read."""
-    known = recording.formats_known and overrides.video_is_auto
+    known = recording.formats_known and overrides.leave_video_to_layout
     if known and recording.duration_s is not None:
         audio_format = AudioFormat(overrides.foa_convention)
-        return Examined(recording.duration_s, VideoFormat(), audio_format)
+        return Examined(0.0, recording.duration_s, VideoFormat(), audio_format)
     try:
-        media = probe_both(recording.video, recording.audio)
+        paths = (recording.video, recording.audio)
+        media, doubts = choose_tracks(paths, probe_both(*paths), overrides, recording.flat)
         video, audio = media[0].video, media[1].audio
         if video is None:
             raise ClipError(f"{recording.file} has no video track; it is no 360° video")
-        duration_s = recording.duration_s or media[0].duration_s
+        timeline = shared_timeline(*media, paths[0] == paths[1], flat=recording.flat)
+        end_s = recording.duration_s or timeline.planned_end_s
         if recording.flat:
             video_format = flat_video_format(recording.video, video)
-            return Examined(duration_s, video_format, AudioFormat(), (), media)
-        video_format = decide_video_format(recording.video, video, duration_s, overrides)
+            return Examined(timeline.begin_s, end_s, video_format, AudioFormat(), doubts, media)
+        video_format = decide_video_format(recording.video, video, end_s, overrides)
         audio_format = AudioFormat()
+        doubts += video_doubts(video_format)
         if audio is not None:
             audio_format = decide_audio_format(recording.audio, audio, overrides)
-        doubts = video_doubts(video_format)
-        if audio is not None:
-            doubts += audio_doubts(recording.audio, audio, duration_s, audio_format)
-        return Examined(duration_s, video_format, audio_format, doubts, media)
+            doubts += audio_doubts(recording.audio, audio, end_s, audio_format)
+            doubts += timeline.cuts
+        return Examined(timeline.begin_s, end_s, video_format, audio_format, doubts, media)
     except ClipError as error:
         return one_sentence(error)
 
 
-def _windows_after_end(recording: Recording, duration_s: float) -> list[Failure]:
+def _windows_outside(recording: Recording, examined: Examined) -> list[Failure]:
     return [
         Failure(
             recording.source,
             "find",
-            f"second {start_s:g} of {recording.file} is listed, which ends at {duration_s:.1f} s; "
-            "correct the list of segments",
+            f"second {start_s:g} of {recording.file} is listed, which "
+            + (
+                f"ends at {examined.end_s:.1f} s"
+                if start_s >= examined.end_s
+                else f"begins at {examined.begin_s:.1f} s"
+            )
+            + "; correct the list of segments",
         )
-        for start_s, _ in recording.windows or ()
-        if start_s >= duration_s
+        for start_s, length_s in recording.windows or ()
+        if start_s >= examined.end_s or start_s + length_s <= examined.begin_s
     ]
 
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from avprep.errors import ClipError
-from avprep.formats.decide import VideoFormat
+from avprep.formats.choose_tracks import choose_tracks
+from avprep.formats.decide import FormatOverrides, VideoFormat
 from avprep.media.decode_video import VideoRequest
 from avprep.media.ffmpeg import AudioRequest
-from avprep.media.probe import Media
+from avprep.media.probe import Media, probe_both
 from avprep.media.timeline import shared_timeline
-from avprep.media.tracks import VideoTrack
+from avprep.media.tracks import TRACK_TOLERANCE_S, VideoTrack
 from avprep.recordings.clips import MIN_CLIP_S, Clip
 from avprep.sample.options import ClipOptions
 
 _MAX_SLIP_S = 0.02
+
+
+def probe_tracks(clip: Clip) -> tuple[Media, Media]:
+    """What the files of a clip hold whose formats its layout states, with the tracks to read."""
+    paths = (clip.video, clip.audio)
+    return choose_tracks(paths, probe_both(*paths), FormatOverrides(), clip.flat)[0]
+
+
+def named_track(media: Media) -> dict[str, int]:
+    """The number of a file's video track, for the sample's record, if it is not the first."""
+    if media.video is None or not media.tracks.videos or media.video is media.tracks.videos[0]:
+        return {}
+    return {"video_track": media.video.index}
 
 
 def video_track(clip: Clip, media: Media) -> VideoTrack:
@@ -38,9 +50,14 @@ def decoding_requests(
             f"{clip.audio.name} has no audio track; put its ambisonics beside it as a file of the "
             "same name (wav, flac, m4a, ogg or opus)"
         )
-    video_zero_s, audio_zero_s, both_s = shared_timeline(video, audio, clip.audio == clip.video)
-    # The audio of an ordinary video may end early: the rest is silent.
-    left_s = (both_s if not clip.flat else video.duration_s or np.inf) - clip.offset_s
+    timeline = shared_timeline(video, audio, clip.audio == clip.video, clip.flat)
+    late_s = timeline.begin_s - clip.offset_s
+    if late_s > TRACK_TOLERANCE_S:
+        raise ClipError(
+            f"{clip.video.name} has no picture and sound together in the first {late_s:.1f} s of "
+            f"the clip ({'; '.join(timeline.cuts)}); cut it again without stream copy (-c copy)"
+        )
+    left_s = timeline.end_s - clip.offset_s
     duration_s = min(clip.duration_s, left_s) if left_s > 0 else clip.duration_s
     if duration_s < MIN_CLIP_S and not clip.flat:
         raise ClipError(
@@ -51,7 +68,7 @@ def decoding_requests(
     video_request = VideoRequest(
         video=clip.video,
         track=track.index,
-        start_s=video_zero_s + clip.offset_s,
+        start_s=timeline.video_zero_s + clip.offset_s,
         duration_s=duration_s,
         fps=options.fps,
         frame_size=frame_size,
@@ -68,7 +85,7 @@ def decoding_requests(
         audio=clip.audio,
         track=audio.audio.index,
         file_start_s=audio.start_s,
-        start_s=audio_zero_s + clip.offset_s,
+        start_s=timeline.audio_zero_s + clip.offset_s,
         duration_s=duration_s,
         max_slip_s=min(_MAX_SLIP_S, 0.5 / options.fps),
         channels=audio.audio.channels,

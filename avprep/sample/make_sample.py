@@ -13,12 +13,11 @@ from avprep.errors import ClipError
 from avprep.media.decode_audio import DecodedAudio, decode_audio
 from avprep.media.decode_video import VideoDecoder
 from avprep.media.ffmpeg import AudioRequest
-from avprep.media.probe import probe_both
 from avprep.recordings.clips import Clip
 from avprep.recordings.events import read_events
 from avprep.sample.audio import encode_audio, no_audio, to_field
 from avprep.sample.crop_views import crop_views
-from avprep.sample.decoding import decoding_requests, video_track
+from avprep.sample.decoding import decoding_requests, named_track, probe_tracks, video_track
 from avprep.sample.label_maps import crop_label_maps
 from avprep.sample.options import ClipOptions
 from avprep.sample.thresholds import MotionMeter, check_thresholds
@@ -35,7 +34,7 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
     Raises ClipError if the clip cannot be decoded, and DroppedError if it is below a threshold.
     """
     cv2.setNumThreads(1)  # one clip is made on each core
-    video_media, audio_media = clip.media or probe_both(clip.video, clip.audio)
+    video_media, audio_media = clip.media or probe_tracks(clip)
     video_request, audio_request = decoding_requests(clip, options, video_media, audio_media)
     decoded = DecodedAudio(np.empty((0, 0), np.float32))
     if audio_request is not None:
@@ -55,6 +54,12 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
     if audio_request is not None and not clip.flat:
         audio_s = decoded.channels.shape[1] / audio_request.sample_rate
         _check_duration(clip.audio, clip.offset_s, audio_s, promised_s, decoded.message)
+    if decoder.late_s > MISSING_TOLERANCE_S:
+        raise ClipError(
+            f"{clip.video.name} has no frame that can be decoded in the {decoder.late_s:.1f} s "
+            f"from second {clip.offset_s:g} on; it is damaged there, or was cut without encoding "
+            "it again: cut it with encoding"
+        )
     if decoder.lost_s > MISSING_TOLERANCE_S:
         raise ClipError(
             f"{clip.video.name} lacks {decoder.lost_s:.1f} s of video after second "
@@ -99,6 +104,7 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
             "stereo": clip.video_format.stereo,
             "rotation_deg": clip.video_format.rotation_deg,
             "foa_convention": clip.audio_format.convention,
+            **named_track(video_media),
         },
         label=clip.label,
         events=events,

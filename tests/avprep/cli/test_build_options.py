@@ -10,9 +10,9 @@ from avprep.cli.build_options import BuildShardsOptions
 from avprep.cli.build_shards import build_shards
 
 EVERY_OPTION = (
-    "--splits lists --segments segments.txt --views 3 --hfov 30:60 --fps 12.5 --drop-silent -60 "
-    "--drop-static 0.5 --drop-mono 0.01 --workers 2 --shard-size 1GB --append --task-index 0 "
-    "--task-count 2 --scheduler tcp://host:1"
+    "--splits lists --segments segments.txt --views 3 --hfov 30:60 --fps 12.5 --video-track 0 "
+    "--audio-track 2 --drop-silent -60 --drop-static 0.5 --drop-mono 0.01 "
+    "--workers 2 --shard-size 1GB --append --task-index 0 --task-count 2 --scheduler tcp://host:1"
 )
 
 

@@ -141,6 +141,7 @@ def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> Path:
 def request(path: Path) -> AudioRequest:
     return AudioRequest(
         audio=path,
+        track=0,
         file_start_s=0,
         start_s=0,
         duration_s=1,
