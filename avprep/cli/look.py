@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,19 +26,27 @@ _PATH = click.Path(path_type=Path)
 @click.option("--foa-convention", type=FOA_CONVENTIONS, default="auto", help="As in build-shards.")
 @click.option("--projection", type=PROJECTIONS, default="auto", help="As in build-shards.")
 @click.option("--stereo", type=STEREO_MODES, default="auto", help="As in build-shards.")
+@click.option(
+    "--fisheye-fov",
+    "fisheye_fov_deg",
+    type=click.FloatRange(90, 280),
+    default=180.0,
+    help="As in build-shards.",
+)
+@click.option("--video-track", type=click.IntRange(0), metavar="N", help="As in build-shards.")
+@click.option("--audio-track", type=click.IntRange(0), metavar="N", help="As in build-shards.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
 def inspect(
     paths: tuple[Path, ...],
     as_json: bool,
     picture: Path | None,
     sound: Path | None,
-    foa_convention: str,
-    projection: str,
-    stereo: str,
     workers: int | None,
+    **formats: Any,
 ) -> None:
     """Show what each file holds, how and why it will be read so, and what is suspicious."""
     from avprep.errors import ClipError, UserError
+    from avprep.formats.choose_tracks import choose_tracks
     from avprep.formats.decide import FormatOverrides, decide_video_format
     from avprep.formats.decide_audio import decide_audio_format
     from avprep.look import inspect as inspection
@@ -46,7 +55,7 @@ def inspect(
 
     if find_ffmpeg().warning:
         click.echo(f"check: {find_ffmpeg().warning}", err=True)
-    overrides = FormatOverrides(projection, stereo, foa_convention=foa_convention)
+    overrides = FormatOverrides(**formats)
     files = inspection.find_media_files(paths)
     results = inspection.inspect_all(files, overrides, workers or cores())
     if as_json:
@@ -62,7 +71,8 @@ def inspect(
         raise UserError("--picture needs a video among the files")
     try:
         audio = sound or video
-        media, audio_media = probe(video), probe(audio)
+        files_media = (probe(video), probe(audio))
+        (media, audio_media), _ = choose_tracks((video, audio), files_media, overrides, flat=False)
         if media.video is None or audio_media.audio is None:
             raise ClipError(f"{audio.name} has no audio track")
         video_format = decide_video_format(video, media.video, media.duration_s, overrides)
@@ -70,7 +80,7 @@ def inspect(
         field = inspection.read_field_excerpt(audio, audio_media, audio_format)
     except ClipError as error:
         raise UserError(f"{error}; name the file with its audio with --sound") from None
-    frame = read_full_frame(video, media.duration_s / 2, video_format)
+    frame = read_full_frame(video, media.duration_s / 2, video_format, media.video.index)
     sample_rate = audio_media.audio.sample_rate
     click.echo(draw_recording(picture, video.name, frame, field, sample_rate), err=as_json)
 

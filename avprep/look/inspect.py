@@ -14,12 +14,15 @@ from tqdm import tqdm
 
 from avprep.errors import ClipError, UserError, one_sentence
 from avprep.foa.ambix import level_dbfs, spatiality, to_ambix
+from avprep.formats.choose_tracks import choose_audio, choose_video
 from avprep.formats.decide import FormatOverrides, decide_video_format
 from avprep.formats.decide_audio import AudioFormat, decide_audio_format
 from avprep.formats.guess_convention import ChannelAnalysis, analyse_channels
 from avprep.formats.guess_projection import sample_frames
 from avprep.media.excerpt import read_excerpt
-from avprep.media.probe import Media, open_media, probe
+from avprep.media.probe import Media, probe
+from avprep.media.timeline import shared_timeline
+from avprep.media.tracks import AudioTrack, VideoTrack
 from avprep.recordings.recording import AUDIO_SUFFIXES, VIDEO_SUFFIXES, audio_files
 from avprep.workers import WorkerPool
 
@@ -34,9 +37,9 @@ _FILES_FOR_PROGRESS_BAR = 10
 _TIMEOUT_S = 600.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Inspection:
-    """A file's tracks; the fields are the keys of ``avprep inspect --json``.
+    """A file and its tracks; the fields are the keys of ``avprep inspect --json``.
 
     ``video`` and ``audio`` are None if the file lacks that track. Among their entries:
     ``level_dbfs`` is the RMS of W; ``spatiality`` the share of the field's energy that does not
@@ -50,6 +53,7 @@ class Inspection:
     bytes: int
     container: str = ""
     duration_s: float = 0.0
+    tracks: list[dict[str, Any]] = field(default_factory=list)
     video: dict[str, Any] | None = None
     audio: dict[str, Any] | None = None
     suspicious: list[str] = field(default_factory=list)
@@ -93,36 +97,81 @@ def inspect(path: Path, overrides: FormatOverrides) -> Inspection:
     result = Inspection(str(path), path.stat().st_size)
     try:
         media = probe(path)
-        result = replace(result, duration_s=round(media.duration_s, 3), **_describe_tracks(path))
-        delay_s = result.audio.pop("begins_s", 0.0) if result.audio else 0.0
-        if result.video is not None and media.video is not None:
-            delay_s -= result.video.pop("begins_s", 0.0)
+        result = replace(
+            result,
+            container=media.container,
+            duration_s=round(media.duration_s, 3),
+            tracks=_track_records(media),
+        )
+        media = _choose_tracks(result, path, media, overrides)
+        if media.video is not None:
+            rate = media.video.fps
+            fps = round(rate, 3) if rate is not None else None
+            result.video = {"codec": media.video.codec, "track": media.video.index, "fps": fps}
             _add_video(result, path, media, overrides)
-        if result.audio is not None:
-            result.audio["late_s"] = round(delay_s, 4) if result.video is not None else 0.0
-            if abs(result.audio["late_s"]) > _MAX_DELAY_S:
-                result.suspicious.append(f"its sound begins {delay_s:+.3f} s after its picture")
+        if media.audio is not None:
+            result.audio = {"codec": media.audio.codec, "track": media.audio.index, "late_s": 0.0}
+            if media.video is not None:
+                _add_delay(result, media)
             _add_audio(result, path, media, overrides)
-        elif result.video is not None and _separate_audio(path) is None:
+        elif media.video is not None and not media.tracks.audios and not _separate_audio(path):
             result.suspicious.append("it has no sound; a file of the same name must hold it")
     except ClipError as error:
         result.suspicious.append(one_sentence(error))
     return result
 
 
-def _describe_tracks(path: Path) -> dict[str, Any]:
-    """Container format, and codec and start of the first video and audio tracks."""
-    found: dict[str, Any] = {}
-    with open_media(path) as container:
-        found["container"] = container.format.name.split(",")[0]
-        for stream in (*container.streams.video[:1], *container.streams.audio[:1]):
-            start_s = float((stream.start_time or 0) * (stream.time_base or 0))
-            codec = getattr(stream.codec_context, "name", "unknown")  # unknown codec: no context
-            found[stream.type] = {"codec": codec, "begins_s": start_s}
-        if container.streams.video:
-            rate = container.streams.video[0].average_rate
-            found["video"]["fps"] = round(float(rate), 3) if rate else None
-    return found
+def _track_records(media: Media) -> list[dict[str, Any]]:
+    """All tracks of a file, in its order, with the seconds of the file at which they begin and
+    end."""
+    tracks: list[VideoTrack | AudioTrack] = [*media.tracks.videos, *media.tracks.audios]
+    records = []
+    for track in sorted(tracks, key=lambda track: track.index):
+        end_s = media.duration_s if track.end_s is None else track.end_s - media.start_s
+        records.append(
+            {
+                "track": track.index,
+                "kind": "video" if isinstance(track, VideoTrack) else "audio",
+                "description": track.description,
+                "begin_s": round(max(0.0, track.begin_s - media.start_s), 3),
+                "end_s": round(end_s, 3),
+                "default": track.is_default,
+            }
+        )
+    return records + [{"kind": "other", "description": other} for other in media.tracks.others]
+
+
+def _choose_tracks(
+    result: Inspection, path: Path, media: Media, overrides: FormatOverrides
+) -> Media:
+    """The file with the tracks that a build would read; None where it could not choose."""
+    try:
+        media = choose_video(path, media, overrides.video_track)
+    except ClipError as error:
+        result.suspicious.append(one_sentence(error))
+        media = replace(media, video=None)
+    try:
+        media, note = choose_audio(path, media, overrides)
+    except ClipError as error:
+        note = ""
+        if _separate_audio(path) is None:
+            result.suspicious.append(one_sentence(error))
+            media = replace(media, audio=None)
+    if note:
+        result.suspicious.append(note)
+    return media
+
+
+def _add_delay(result: Inspection, media: Media) -> None:
+    """Add how late the audio begins after the video, and what exists in one of them only."""
+    if media.audio is None or media.video is None or result.audio is None:
+        return
+    delay_s = media.audio.begin_s - media.video.begin_s
+    result.audio["late_s"] = round(delay_s, 4)
+    cuts = shared_timeline(media, media, same_file=True, flat=False).cuts
+    if abs(delay_s) > _MAX_DELAY_S and not any("begins" in cut for cut in cuts):
+        result.suspicious.append(f"its sound begins {delay_s:+.3f} s after its picture")
+    result.suspicious.extend(cuts)
 
 
 def _add_video(result: Inspection, path: Path, media: Media, overrides: FormatOverrides) -> None:
@@ -265,7 +314,9 @@ def as_table(results: list[Inspection]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     for result in results:
-        notes = []
+        notes: list[str] = []
+        if len(result.tracks) > 2 or len({track["kind"] for track in result.tracks}) == 1:
+            notes += map(_describe_track, result.tracks)
         for track, found in (("picture", result.video), ("sound", result.audio)):
             if found is not None and "why" in found:
                 notes.append(f"{track}: {found['why']}")
@@ -302,6 +353,14 @@ def _row(result: Inspection) -> tuple[str, ...]:
             for name in ("confidence", "level_dbfs", "spatiality", "late_s")
         ),
     )
+
+
+def _describe_track(record: dict[str, Any]) -> str:
+    if "begin_s" not in record:
+        return str(record["description"])
+    default = ", default" if record["default"] else ""
+    span = f"{record['begin_s']:.1f} to {record['end_s']:.1f} s"
+    return f"{record['kind']} {record['description']}: {span}{default}"
 
 
 def _number(value: float | None) -> str:

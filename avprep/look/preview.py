@@ -158,11 +158,14 @@ def _from_file(raw: Path, info: SampleInfo, at_s: float) -> Image:
         stored.get("fov_deg", 180.0),
     )
     video_format = VideoFormat(sphere, stored["stereo"], stored.get("rotation_deg", 0))
-    return read_full_frame(path, info.file_start_s + at_s, video_format)
+    return read_full_frame(path, info.file_start_s + at_s, video_format, stored.get("video_track"))
 
 
-def read_full_frame(path: Path, time_s: float, video_format: VideoFormat) -> Image:
-    """The frame on screen at a time, as an equirectangular RGB image of 480×960 pixels.
+def read_full_frame(
+    path: Path, time_s: float, video_format: VideoFormat, track: int | None = None
+) -> Image:
+    """The frame on screen at a time, as an equirectangular RGB image of 480×960 pixels; from the
+    file's track of that number, or its first video.
 
     Raises UserError if there is none.
     """
@@ -171,7 +174,10 @@ def read_full_frame(path: Path, time_s: float, video_format: VideoFormat) -> Ima
         with open_media(path) as container:
             container.seek(int(time_s * 1_000_000), backward=True)
             file_start_s = (container.start_time or 0) / 1_000_000
-            for frame in container.decode(video=0):
+            stream = container.streams.video[0] if track is None else container.streams[track]
+            for frame in container.decode(stream):
+                if not isinstance(frame, av.VideoFrame):
+                    break
                 image = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
                 if frame.time is None or frame.time - file_start_s >= time_s - 1e-3:
                     break

@@ -35,7 +35,8 @@ _METADATA: Any = {"metadata_errors": "replace"} if int(av.__version__.split(".")
 @dataclass(frozen=True)
 class Media:
     """A media file. ``video`` and ``audio`` are the tracks to read, None if there is none: the
-    first ones, unless others were chosen. ``tracks`` are all.
+    first ones, unless others were chosen. ``tracks`` are all; ``container`` is the name of its
+    format.
 
     ``start_s`` is the time stamp at which its first track starts, from which players count;
     ``has_timestamps`` tells whether its container stores time stamps at all; ``duration_s`` is the
@@ -48,6 +49,7 @@ class Media:
     start_s: float = 0.0
     has_timestamps: bool = False
     tracks: Tracks = NO_TRACKS
+    container: str = ""
 
 
 def open_media(path: Path) -> InputContainer:
@@ -66,6 +68,7 @@ def probe(path: Path) -> Media:
         index = read_moov(path) or b""
         with open_media(path) as container:
             start_s = (container.start_time or 0) / 1_000_000
+            name = container.format.name.split(",")[0]
             has_timestamps = container.format.name.startswith(_FORMATS_WITH_TIMESTAMPS)
             stated_s = _stated_duration(container, start_s)
             if stated_s is not None:
@@ -82,7 +85,7 @@ def probe(path: Path) -> Media:
                 )
         video = next((track for track in tracks.videos if not track.is_still), None)
         audio = next(iter(tracks.audios), None)
-        media = Media(duration_s, video, audio, start_s, has_timestamps, tracks)
+        media = Media(duration_s, video, audio, start_s, has_timestamps, tracks, name)
     except av.FFmpegError as error:
         raise ClipError(
             f"{path.name} cannot be read as video or audio ({error.strerror}); it is truncated or "

@@ -246,7 +246,12 @@ def _span_in_header(stream: _Stream) -> tuple[float, float | None]:
 
 def _first_times(container: InputContainer, streams: list[_Stream]) -> dict[int, float]:
     """The time of each track's first packet: of a video's, the first that can be decoded."""
-    begins: dict[int, float] = {}
+    # The first packets of audio may be the decoder's preparation, which is not heard.
+    begins = {
+        stream.index: float(stream.start_time * (stream.time_base or 0))
+        for stream in streams
+        if isinstance(stream, AudioStream) and stream.start_time is not None
+    }
     skipped: dict[int, float] = {}
     for number, packet in enumerate(container.demux(streams)):
         time_s = _time_s(packet)
@@ -258,9 +263,8 @@ def _first_times(container: InputContainer, streams: list[_Stream]) -> dict[int,
         else:
             begins.setdefault(index, time_s)
         first_s = min((*begins.values(), *skipped.values()))
-        if len(begins) == len(streams) or number > _MAX_FIRST_PACKETS:
-            break
-        if time_s - first_s > _MAX_LATE_S:
+        is_late = number > _MAX_FIRST_PACKETS or time_s - first_s > _MAX_LATE_S
+        if len(begins) == len(streams) or is_late:
             break
     return skipped | begins
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -86,7 +87,7 @@ def find_clips(
     recordings, failures, layout = find_recordings(raw, layout, lists.segments, lists.splits)
     splits = _read_split_lists(raw, layout, lists)
     clips: list[Clip] = []
-    files_by_doubt: defaultdict[str, list[str]] = defaultdict(list)
+    doubtful: list[tuple[str, str]] = []
     unlisted = 0
     examined = _examine_all(recordings, overrides, map_files)
     for recording, result in zip(recordings, examined, strict=True):
@@ -96,8 +97,7 @@ def find_clips(
             reason = result if is_named else f"{recording.file}: {result}"
             failures.append(Failure(recording.source, "probe", reason))
             continue
-        for doubt in result.doubts:
-            files_by_doubt[doubt].append(recording.file)
+        doubtful += [(recording.file, doubt) for doubt in result.doubts]
         if recording.windows is not None:
             failures += _windows_outside(recording, result)
         # A labelled video is one example, however long it is.
@@ -123,11 +123,22 @@ def find_clips(
         raise UserError(
             f"none of the {unlisted} clips of {raw} is in a split list; check its names"
         )
-    doubts = tuple(
-        f"{files[0]}{f' and {len(files) - 1} more' if files[1:] else ''}: {doubt}"
-        for doubt, files in files_by_doubt.items()
-    )
-    return FoundClips(tuple(clips), tuple(failures), unlisted, layout, doubts)
+    return FoundClips(tuple(clips), tuple(failures), unlisted, layout, _grouped(doubtful))
+
+
+def _grouped(doubtful: list[tuple[str, str]]) -> tuple[str, ...]:
+    """One sentence for all files, given as (file, doubt), whose doubts differ in numbers only."""
+    groups: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for file, doubt in doubtful:
+        groups[re.sub(r"\d+([.,]\d+)*", "0", doubt)].append((file, doubt))
+    sentences = []
+    for files in groups.values():
+        (file, doubt), more = files[0], len(files) - 1
+        if all(other == doubt for _, other in files):
+            sentences.append(f"{file}{f' and {more} more' if more else ''}: {doubt}")
+        else:
+            sentences.append(f"{file}: {doubt} (and {more} more like it, with other numbers)")
+    return tuple(sentences)
 
 
 def _read_split_lists(raw: Path, layout: str, lists: ListFiles) -> dict[str, str]:
