@@ -93,7 +93,7 @@ def decide_video_format(
         reason = "its .info.json says so"
         return VideoFormat(sphere_by_name(noted), stereo or "mono", rotation, reason)
     try:
-        guess = guess_projection(path, duration_s)
+        guess = guess_projection(path, video, duration_s)
     except (av.FFmpegError, OSError):
         guess = None  # decoding the clips will report the fault
     if guess is None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.media.probe import MAX_PIXELS, open_media
+from avprep.media.tracks import VideoTrack
 from avprep.sphere.projections import Projection, Sphere
 
 _HEIGHT = 270
@@ -48,14 +49,14 @@ class ProjectionGuess:
     reason: str
 
 
-def guess_projection(path: Path, duration_s: float) -> ProjectionGuess | None:
+def guess_projection(path: Path, video: VideoTrack, duration_s: float) -> ProjectionGuess | None:
     """Guess from one frame, and from further ones while the confidence is low.
 
     None if the frames show too little. Raises av.FFmpegError for a file that does not decode.
     """
     frames: list[Grey] = []
     best: ProjectionGuess | None = None
-    for frame, size in sample_frames(path, duration_s, keys_only=True):
+    for frame, size in sample_frames(path, video, duration_s, keys_only=True):
         frames.append(frame)
         best = _guess_from_frames(frames, size)
         if best is not None and best.confidence >= _SURE:
@@ -79,14 +80,14 @@ def _guess_from_frames(frames: list[Grey], size: tuple[int, int]) -> ProjectionG
 
 
 def sample_frames(
-    path: Path, duration_s: float, keys_only: bool = False
+    path: Path, video: VideoTrack, duration_s: float, keys_only: bool = False
 ) -> Iterator[tuple[Grey, tuple[int, int]]]:
-    """Up to three frames of a video, grey and downscaled, with their original (height, width).
+    """Up to three frames of a video track, grey and small, with their original (height, width).
 
     ``keys_only`` takes the nearest key frames, which is faster, but may repeat a frame.
     """
     with open_media(path) as container:
-        stream = container.streams.video[0]
+        stream = next(s for s in container.streams.video if s.index == video.index)
         stream.thread_type = "NONE"
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         if keys_only:

@@ -192,7 +192,7 @@ def _add_video(result: Inspection, path: Path, media: Media, overrides: FormatOv
     if not video_format.sure:
         result.suspicious.append(f"its projection is not clear: {video_format.reason}")
     try:
-        frames = [frame for frame, _ in sample_frames(path, media.duration_s)]
+        frames = [frame for frame, _ in sample_frames(path, media.video, media.duration_s)]
     except (av.FFmpegError, OSError) as error:
         result.suspicious.append(f"its picture does not decode ({error})")
         return
