@@ -134,6 +134,8 @@ def merge(place: Path | str) -> BuildResult:
 
 
 def _show_findings(found: FoundClips) -> None:
+    if found.not_read is not None:
+        tqdm.write(found.not_read, file=sys.stderr)
     for doubt in found.doubts:
         _check(doubt)
     if found.layout in FLAT_LAYOUTS:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from avprep.cli.choices import FOA_CONVENTIONS, PROJECTIONS, STEREO_MODES, cores
+
+if TYPE_CHECKING:  # importing these takes a while, which --help should not
+    from avprep.formats.decide import FormatOverrides
+    from avprep.look.inspect import Inspection
 
 _PATH = click.Path(path_type=Path)
 
@@ -44,27 +48,47 @@ def inspect(
     workers: int | None,
     **formats: Any,
 ) -> None:
-    """Show what each file holds, how and why it will be read so, and what is suspicious."""
-    from avprep.errors import ClipError, UserError
-    from avprep.formats.choose_tracks import choose_tracks
-    from avprep.formats.decide import FormatOverrides, decide_video_format
-    from avprep.formats.decide_audio import decide_audio_format
+    """Show what each file holds, how and why it will be read so, and what is suspicious.
+
+    Exit status 1 if a folder cannot be read.
+    """
+    from avprep.formats.decide import FormatOverrides
     from avprep.look import inspect as inspection
+    from avprep.look.find_media import find_media_files
     from avprep.media.find_ffmpeg import find_ffmpeg
-    from avprep.media.probe import probe
 
     if find_ffmpeg().warning:
         click.echo(f"check: {find_ffmpeg().warning}", err=True)
     overrides = FormatOverrides(**formats)
-    files = inspection.find_media_files(paths)
-    results = inspection.inspect_all(files, overrides, workers or cores())
+    found = find_media_files(paths)
+    results = inspection.inspect_all(found.files, overrides, workers or cores())
     if as_json:
         click.echo(json.dumps(inspection.as_json(results), ensure_ascii=False, indent=1))
     else:
         click.echo(inspection.as_table(results))
-    if picture is None:
-        return
+    for sentence in (*found.not_read, *found.unreadable):
+        click.echo(sentence, err=True)
+    if picture is not None:
+        _draw(picture, sound, results, overrides, as_json)
+    if found.unreadable:
+        click.get_current_context().exit(1)
+
+
+def _draw(
+    picture: Path,
+    sound: Path | None,
+    results: list[Inspection],
+    overrides: FormatOverrides,
+    to_stderr: bool,
+) -> None:
+    """Draw a frame of the first video with the energy of its audio over it."""
+    from avprep.errors import ClipError, UserError
+    from avprep.formats.choose_tracks import choose_tracks
+    from avprep.formats.decide import decide_video_format
+    from avprep.formats.decide_audio import decide_audio_format
+    from avprep.look import inspect as inspection
     from avprep.look.preview import draw_recording, read_full_frame
+    from avprep.media.probe import probe
 
     video = next((Path(r.file) for r in results if r.video is not None), None)
     if video is None:
@@ -82,7 +106,7 @@ def inspect(
         raise UserError(f"{error}; name the file with its audio with --sound") from None
     frame = read_full_frame(video, media.duration_s / 2, video_format, media.video.index)
     sample_rate = audio_media.audio.sample_rate
-    click.echo(draw_recording(picture, video.name, frame, field, sample_rate), err=as_json)
+    click.echo(draw_recording(picture, video.name, frame, field, sample_rate), err=to_stderr)
 
 
 @click.command(epilog="Example: avprep info shards")

@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from avprep.errors import ClipError, UserError, one_sentence
+from avprep.errors import ClipError, one_sentence
 from avprep.foa.ambix import level_dbfs, spatiality, to_ambix
 from avprep.formats.choose_tracks import choose_audio, choose_video
 from avprep.formats.decide import FormatOverrides, decide_video_format
 from avprep.formats.decide_audio import AudioFormat, decide_audio_format
 from avprep.formats.guess_convention import ChannelAnalysis, analyse_channels
 from avprep.formats.guess_projection import sample_frames
+from avprep.look.find_media import MediaFile
 from avprep.media.excerpt import read_excerpt
 from avprep.media.probe import Media, probe
 from avprep.media.timeline import shared_timeline
 from avprep.media.tracks import AudioTrack, VideoTrack
-from avprep.recordings.recording import AUDIO_SUFFIXES, VIDEO_SUFFIXES, audio_files
 from avprep.workers import WorkerPool
 
 _EXCERPT_S = 10.0
@@ -59,25 +59,9 @@ class Inspection:
     suspicious: list[str] = field(default_factory=list)
 
 
-def find_media_files(paths: tuple[Path, ...]) -> list[Path]:
-    """The files among ``paths``, and the media files in its folders. Raises UserError if there are
-    none."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            kinds = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in kinds and p.is_file())
-            found += sorted(inside)
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UserError(f"{path} does not exist")
-    if not found:
-        raise UserError(f"{', '.join(map(str, paths))} holds no video or sound")
-    return found
-
-
-def inspect_all(files: list[Path], overrides: FormatOverrides, workers: int) -> list[Inspection]:
+def inspect_all(
+    files: list[MediaFile], overrides: FormatOverrides, workers: int
+) -> list[Inspection]:
     """Inspect files in parallel, in processes, since a broken file may crash its reader."""
     with (
         WorkerPool(min(workers, len(files)), _TIMEOUT_S) as pool,
@@ -85,15 +69,16 @@ def inspect_all(files: list[Path], overrides: FormatOverrides, workers: int) -> 
     ):
         answers = pool.map(partial(inspect, overrides=overrides), files, bar.update)
     return [
-        Inspection(str(path), path.stat().st_size, suspicious=[answer])
+        Inspection(str(file.path), file.path.stat().st_size, suspicious=[answer])
         if isinstance(answer, str)
         else answer
-        for path, answer in zip(files, answers, strict=True)
+        for file, answer in zip(files, answers, strict=True)
     ]
 
 
-def inspect(path: Path, overrides: FormatOverrides) -> Inspection:
+def inspect(file: MediaFile, overrides: FormatOverrides) -> Inspection:
     """Inspect a file; faults are listed in ``suspicious``."""
+    path = file.path
     result = Inspection(str(path), path.stat().st_size)
     try:
         media = probe(path)
@@ -103,7 +88,7 @@ def inspect(path: Path, overrides: FormatOverrides) -> Inspection:
             duration_s=round(media.duration_s, 3),
             tracks=_track_records(media),
         )
-        media = _choose_tracks(result, path, media, overrides)
+        media = _choose_tracks(result, file, media, overrides)
         if media.video is not None:
             rate = media.video.fps
             fps = round(rate, 3) if rate is not None else None
@@ -113,8 +98,8 @@ def inspect(path: Path, overrides: FormatOverrides) -> Inspection:
             result.audio = {"codec": media.audio.codec, "track": media.audio.index, "late_s": 0.0}
             if media.video is not None:
                 _add_delay(result, media)
-            _add_audio(result, path, media, overrides)
-        elif media.video is not None and not media.tracks.audios and not _separate_audio(path):
+            _add_audio(result, file, media, overrides)
+        elif media.video is not None and not media.tracks.audios and file.separate is None:
             result.suspicious.append("it has no sound; a file of the same name must hold it")
     except ClipError as error:
         result.suspicious.append(one_sentence(error))
@@ -142,9 +127,10 @@ def _track_records(media: Media) -> list[dict[str, Any]]:
 
 
 def _choose_tracks(
-    result: Inspection, path: Path, media: Media, overrides: FormatOverrides
+    result: Inspection, file: MediaFile, media: Media, overrides: FormatOverrides
 ) -> Media:
     """The file with the tracks that a build would read; None where it could not choose."""
+    path = file.path
     try:
         media = choose_video(path, media, overrides.video_track)
     except ClipError as error:
@@ -154,7 +140,7 @@ def _choose_tracks(
         media, note = choose_audio(path, media, overrides)
     except ClipError as error:
         note = ""
-        if _separate_audio(path) is None:
+        if file.separate is None:
             result.suspicious.append(one_sentence(error))
             media = replace(media, audio=None)
     if note:
@@ -203,11 +189,13 @@ def _add_video(result: Inspection, path: Path, media: Media, overrides: FormatOv
             result.suspicious.append("its picture hardly changes")
 
 
-def _add_audio(result: Inspection, path: Path, media: Media, overrides: FormatOverrides) -> None:
+def _add_audio(
+    result: Inspection, file: MediaFile, media: Media, overrides: FormatOverrides
+) -> None:
     """Add the entries of ``result.audio``."""
+    path, separate = file.path, file.separate
     if media.audio is None or result.audio is None:
         return
-    separate = _separate_audio(path)
     if result.video is not None and separate is not None:
         result.audio.update(channels=media.audio.channels, sample_rate=media.audio.sample_rate)
         result.audio["replaced_by"] = str(separate)
@@ -256,14 +244,6 @@ def _add_audio(result: Inspection, path: Path, media: Media, overrides: FormatOv
             f"neither its container nor its sound confirms that it is {audio_format.convention}; "
             "look at where it comes from with --picture"
         )
-
-
-def _separate_audio(video: Path) -> Path | None:
-    """The audio file that a build uses instead of the track inside the video."""
-    candidates = audio_files(video.parent, video.stem)
-    if video.parent.name == "video":
-        candidates += audio_files(video.parent.parent / "audio", video.stem)
-    return candidates[0] if len(candidates) == 1 else None
 
 
 def read_field_excerpt(path: Path, media: Media, audio_format: AudioFormat) -> NDArray[np.float32]:

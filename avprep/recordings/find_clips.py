@@ -43,13 +43,15 @@ class ListFiles:
 @dataclass(frozen=True)
 class FoundClips:
     """The clips of an input folder, recordings that failed, the number of clips that no split list
-    names, the layout, and doubts about formats that a person should check, in sentences."""
+    names, the layout, doubts about formats that a person should check, in sentences, and a
+    sentence on the files that are not read."""
 
     clips: tuple[Clip, ...]
     failures: tuple[Failure, ...]
     unlisted: int
     layout: str
     doubts: tuple[str, ...]
+    not_read: str | None = None
 
     def without(self, keys: set[str]) -> FoundClips:
         return replace(self, clips=tuple(clip for clip in self.clips if clip.key not in keys))
@@ -84,7 +86,8 @@ def find_clips(
 
     Raises UserError if there are none, or if lists or names contradict each other.
     """
-    recordings, failures, layout = find_recordings(raw, layout, lists.segments, lists.splits)
+    found = find_recordings(raw, layout, lists.segments, lists.splits)
+    recordings, failures, layout = found.recordings, found.failures, found.layout
     splits = _read_split_lists(raw, layout, lists)
     clips: list[Clip] = []
     doubtful: list[tuple[str, str]] = []
@@ -123,7 +126,8 @@ def find_clips(
         raise UserError(
             f"none of the {unlisted} clips of {raw} is in a split list; check its names"
         )
-    return FoundClips(tuple(clips), tuple(failures), unlisted, layout, _grouped(doubtful))
+    doubts = _grouped(doubtful)
+    return FoundClips(tuple(clips), tuple(failures), unlisted, layout, doubts, found.not_read)
 
 
 def _grouped(doubtful: list[tuple[str, str]]) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from avprep.errors import UserError
+from avprep.recordings.files import FileSearch, has_suffix, is_video
 from avprep.recordings.lists import UNLISTED, read_lines
-from avprep.recordings.recording import VIDEO_SUFFIXES, Failure, Recording, files_in, has_suffix
+from avprep.recordings.recording import Failure, Recording
 
 _UCF101_NAME = re.compile(r"v_(?P<label>\w+)_g\d\d_c\d\d")
 _UCF101_LIST = re.compile(r"(?P<role>train|test)list(?P<fold>\d\d)")
@@ -18,6 +19,9 @@ _HMDB51_ROLES = {"0": "unused", "1": "train", "2": "test"}
 _KINETICS_NAME = re.compile(r"(?P<source>[\w-]{11})_(?P<start>\d{6})_\d{6}")
 _KINETICS_SPLITS = ("train", "val", "validate", "validation", "test")
 _UNUSED = "unused"
+_LISTS = (".txt",)
+
+_Found = tuple[list[Recording], list[Failure]]
 
 _Roles = dict[str, dict[int, str]]
 """Maps each video, named ``label/file name``, to its role (train, test, unused) by fold number."""
@@ -25,11 +29,11 @@ _Roles = dict[str, dict[int, str]]
 
 def detect_labelled(raw: Path, files: list[Path]) -> str | None:
     """The layout (ucf101, hmdb51 or kinetics) of a folder by its files; None for other folders."""
-    if any(_UCF101_LIST.fullmatch(path.stem) and path.suffix == ".txt" for path in files):
+    if any(_UCF101_LIST.fullmatch(path.stem) and has_suffix(path, _LISTS) for path in files):
         return "ucf101"
-    if any(_HMDB51_LIST.fullmatch(path.stem) and path.suffix == ".txt" for path in files):
+    if any(_HMDB51_LIST.fullmatch(path.stem) and has_suffix(path, _LISTS) for path in files):
         return "hmdb51"
-    videos = [path for path in files if has_suffix(path, VIDEO_SUFFIXES)]
+    videos = [path for path in files if is_video(path)]
     if videos and all(_UCF101_NAME.fullmatch(path.stem) for path in videos):
         return "ucf101"
     if videos and all(
@@ -39,34 +43,35 @@ def detect_labelled(raw: Path, files: list[Path]) -> str | None:
     return None
 
 
-def _ucf101(raw: Path, lists: Path) -> tuple[list[Recording], list[Failure]]:
+def _ucf101(raw: Path, lists: Path, search: FileSearch) -> _Found:
     """Videos ``ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi``, and lists ``trainlist01.txt``,
     ``testlist01.txt``, … with lines ``ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi [label]``."""
     roles: _Roles = defaultdict(dict)
-    for path in _list_files(lists):
+    for path in _list_files(lists, search):
         match = _UCF101_LIST.fullmatch(path.stem)
         if match is not None:
             for line in _non_empty_lines(path):
                 roles[_label_and_name(Path(line.split()[0]))][int(match["fold"])] = match["role"]
-    return _in_folds(raw, lists, roles)
+    return _in_folds(raw, lists, roles, search)
 
 
-def _hmdb51(raw: Path, lists: Path) -> tuple[list[Recording], list[Failure]]:
+def _hmdb51(raw: Path, lists: Path, search: FileSearch) -> _Found:
     """Videos ``brush_hair/NAME.avi``, and lists ``brush_hair_test_split1.txt``, … with lines
     ``NAME.avi ROLE`` (0: unused, 1: train, 2: test)."""
     roles: _Roles = defaultdict(dict)
-    for path in _list_files(lists):
+    for path in _list_files(lists, search):
         match = _HMDB51_LIST.fullmatch(path.stem)
         if match is not None:
             for line in _non_empty_lines(path):
                 name, _, role = line.rpartition(" ")
                 if role not in _HMDB51_ROLES:
                     raise UserError(f"{path}: {line!r} does not end in 0, 1 or 2")
-                roles[f"{match['label']}/{name.strip()}"][int(match["fold"])] = _HMDB51_ROLES[role]
-    return _in_folds(raw, lists, roles)
+                video = Path(match["label"]) / name.strip()
+                roles[_label_and_name(video)][int(match["fold"])] = _HMDB51_ROLES[role]
+    return _in_folds(raw, lists, roles, search)
 
 
-def _in_folds(raw: Path, lists: Path, roles: _Roles) -> tuple[list[Recording], list[Failure]]:
+def _in_folds(raw: Path, lists: Path, roles: _Roles, search: FileSearch) -> _Found:
     """All videos that a fold uses, labelled by their folders. A video's split is its role in the
     first fold."""
     if not roles:
@@ -78,7 +83,7 @@ def _in_folds(raw: Path, lists: Path, roles: _Roles) -> tuple[list[Recording], l
     recordings: list[Recording] = []
     failures: list[Failure] = []
     names = set()
-    for video in _videos(raw):
+    for video in _videos(raw, search):
         name = _label_and_name(video)
         names.add(name)
         video_roles = tuple(roles.get(name, {}).get(fold, _UNUSED) for fold in folds)
@@ -95,10 +100,10 @@ def _in_folds(raw: Path, lists: Path, roles: _Roles) -> tuple[list[Recording], l
     return recordings, failures
 
 
-def _kinetics(raw: Path, _: Path) -> tuple[list[Recording], list[Failure]]:
+def _kinetics(raw: Path, _: Path, search: FileSearch) -> _Found:
     """Videos ``train/LABEL/{ID}_{start}_{end}.mp4``; ``raw`` may also be one split's folder."""
     recordings, failures = [], []
-    for video in _videos(raw):
+    for video in _videos(raw, search):
         parents = video.relative_to(raw).parts[:-1]
         if not parents or parents[-1] in _KINETICS_SPLITS:
             reason = f"{video.relative_to(raw)} does not lie in a folder named after its class"
@@ -134,12 +139,12 @@ def _recording(
     )
 
 
-def _videos(raw: Path) -> list[Path]:
-    return [path for path in files_in(raw, recursive=True) if has_suffix(path, VIDEO_SUFFIXES)]
+def _videos(raw: Path, search: FileSearch) -> list[Path]:
+    return [path for path in search.files(raw, recursive=True) if is_video(path)]
 
 
-def _list_files(folder: Path) -> list[Path]:
-    return [path for path in files_in(folder, recursive=True) if path.suffix == ".txt"]
+def _list_files(folder: Path, search: FileSearch) -> list[Path]:
+    return [path for path in search.files(folder, recursive=True) if has_suffix(path, _LISTS)]
 
 
 def _non_empty_lines(path: Path) -> list[str]:
@@ -151,15 +156,16 @@ def _non_empty_lines(path: Path) -> list[str]:
 
 
 def _label_and_name(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
+    return f"{path.parent.name}/{path.stem}{path.suffix.lower()}"
 
 
-FLAT_LAYOUTS: dict[str, Callable[[Path, Path], tuple[list[Recording], list[Failure]]]] = {
+FLAT_LAYOUTS: dict[str, Callable[[Path, Path, FileSearch], _Found]] = {
     "ucf101": _ucf101,
     "hmdb51": _hmdb51,
     "kinetics": _kinetics,
 }
-"""Maps each layout to its reader, called with the folders of the videos and the split lists."""
+"""Maps each layout to its reader, called with the folders of the videos and the split lists, and
+the search of their files."""
 
 LAYOUTS_WITH_FOLDS = ("ucf101", "hmdb51")
 """Layouts with official split lists in their own formats."""

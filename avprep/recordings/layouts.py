@@ -6,37 +6,45 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avprep.errors import UserError
 from avprep.formats.container_tags import read_info_json
+from avprep.recordings.beside import audio_files, download_parts, is_audio_of_another
 from avprep.recordings.events import is_world_truth
+from avprep.recordings.files import FileSearch, has_suffix, is_video
 from avprep.recordings.labelled import FLAT_LAYOUTS, detect_labelled
 from avprep.recordings.lists import read_segments
-from avprep.recordings.recording import (
-    VIDEO_SUFFIXES,
-    Failure,
-    Recording,
-    audio_files,
-    files_in,
-    has_suffix,
-)
+from avprep.recordings.not_read import describe_not_read
+from avprep.recordings.recording import VIDEO_SUFFIXES, Failure, Recording
 
 _YT360_CLIP_S = 10.0
 _YT360_NAME = re.compile(r"(?P<source>.+)-(?P<start>\d+(\.\d+)?)")
 _SPHERE360_NAME = re.compile(r"(?P<source>[\w-]{11})_(?P<start>\d+(\.\d+)?)")
 _SEGMENTS_NAME = "segments.txt"
 _YOUTUBE_ID_LENGTH = 11
+_FIRST_SUFFIXES = VIDEO_SUFFIXES[:5]
 _STARSS_SPLITS = {"dev-train": "train", "dev-test": "test", "eval": "eval"}
 
 _Found = tuple[list[Recording], list[Failure]]
 
 
+@dataclass(frozen=True)
+class FoundRecordings:
+    """The recordings in a folder, sorted, those that failed, the layout, and a sentence on the
+    files that are not read, if there are any."""
+
+    recordings: list[Recording]
+    failures: list[Failure]
+    layout: str
+    not_read: str | None = None
+
+
 def find_recordings(
     raw: Path, layout: str, segments: Path | None = None, lists: Path | None = None
-) -> tuple[list[Recording], list[Failure], str]:
-    """The recordings in ``raw``, sorted, those that failed, and the layout.
+) -> FoundRecordings:
+    """The recordings in ``raw``.
 
     ``segments`` lists the seconds at which clips of each recording begin; ``lists`` is the folder
     of a layout's official split lists, if it is not ``raw``. Raises UserError if there are no
@@ -44,12 +52,14 @@ def find_recordings(
     """
     if not raw.is_dir():
         raise UserError(f"{raw} is not a folder; name the folder that holds the recordings")
+    search = FileSearch()
     if layout == "auto":
-        layout = _detect_layout(raw)
+        layout = _detect_layout(raw, search)
     if layout in FLAT_LAYOUTS:
-        recordings, failures = FLAT_LAYOUTS[layout](raw, raw if lists is None else lists)
+        reader = FLAT_LAYOUTS[layout]
+        recordings, failures = reader(raw, raw if lists is None else lists, search)
     else:
-        recordings, failures = _READERS[layout](raw)
+        recordings, failures = _READERS[layout](raw, search)
     if segments is None and layout == "yt360" and (raw / _SEGMENTS_NAME).is_file():
         segments = raw / _SEGMENTS_NAME
     if segments is not None:
@@ -61,13 +71,16 @@ def find_recordings(
         for r in recordings
         if _printable(r.file) != r.file
     ]
+    failures += search.failures(raw)
     failures = [Failure(_printable(f.source), f.stage, _printable(f.reason)) for f in failures]
+    not_read = describe_not_read(search)
     if not valid and not failures:
+        instead = f" ({not_read})" if not_read is not None else ""
         raise UserError(
-            f"{raw} holds no video ({', '.join(VIDEO_SUFFIXES)}) of layout {layout}; name the "
-            "folder that holds the recordings, and see --layout"
+            f"{raw} holds no video ({', '.join(VIDEO_SUFFIXES)}) of layout {layout}{instead}; name "
+            "the folder that holds the recordings, and see --layout"
         )
-    return valid, failures, layout
+    return FoundRecordings(valid, failures, layout, not_read)
 
 
 def _in_segments(recordings: list[Recording], path: Path) -> _Found:
@@ -86,22 +99,22 @@ def _in_segments(recordings: list[Recording], path: Path) -> _Found:
     return listed, failures
 
 
-def _detect_layout(raw: Path) -> str:
+def _detect_layout(raw: Path, search: FileSearch) -> str:
     """The layout of a folder, by folders and file names that only this layout has."""
     if (raw / "foa_dev").is_dir() or (raw / "foa_eval").is_dir():
         return "starss"
     if (raw / "video").is_dir() and (raw / "audio").is_dir():
-        names = [path.stem for path in files_in(raw / "video", recursive=False)]
+        names = [path.stem for path in search.files(raw / "video", recursive=False)]
         ambigen = sum(_SPHERE360_NAME.fullmatch(name) is not None for name in names)
         yt360 = sum(_YT360_NAME.fullmatch(name) is not None for name in names)
         return "yt-ambigen" if ambigen > yt360 else "yt360"
-    files = files_in(raw, recursive=True)
+    files = search.files(raw, recursive=True)
     if any(path.name.endswith(".info.json") for path in files):
         return "yt-dlp"
     labelled = detect_labelled(raw, files)
     if labelled is not None:
         return labelled
-    videos = [path for path in files if has_suffix(path, VIDEO_SUFFIXES)]
+    videos = [path for path in files if is_video(path)]
     if videos and all(
         path.suffix.lower() == ".webm" and _SPHERE360_NAME.fullmatch(path.stem) for path in videos
     ):
@@ -114,35 +127,67 @@ def _printable(name: str) -> str:
     return os.fsencode(name).decode(errors="replace")
 
 
-def _folder(raw: Path) -> _Found:
+def _folder(raw: Path, search: FileSearch) -> _Found:
     """Every video below ``raw`` is a recording; an audio file of the same name replaces its
-    audio."""
-    videos = [path for path in files_in(raw, recursive=True) if has_suffix(path, VIDEO_SUFFIXES)]
-    stems = Counter(path.with_suffix("") for path in videos)
+    audio. A download that yt-dlp has not merged is one recording of two files."""
+    files = search.files(raw, recursive=True)
+    parts = download_parts(search, files)
+    search.unfinished = parts.unfinished
+    videos = [
+        path
+        for path in files
+        if is_video(path)
+        and path not in parts.no_recordings
+        and not is_audio_of_another(search, path)
+    ]
+    names = _short_names(videos)
     recordings, failures = [], []
     for video in videos:
         relative = video.relative_to(raw)
-        unique = stems[video.with_suffix("")] == 1
-        source = (relative.with_suffix("") if unique else relative).as_posix()
-        audio = audio_files(video.parent, video.stem)
+        source = names.get(video, video).relative_to(raw).as_posix()
+        audio = audio_files(search, video.parent, video.stem)
+        if video in parts.pairs:
+            part, name = parts.pairs[video]
+            source, audio = name.relative_to(raw).as_posix(), [part]
         if len(audio) > 1:
-            names = ", ".join(path.name for path in audio)
-            reason = f"{relative} has several audio files beside it ({names}); keep the right one"
+            beside = ", ".join(path.name for path in audio)
+            reason = f"{relative} has several audio files beside it ({beside}); keep the right one"
             failures.append(Failure(source, "find", reason))
         else:
             file = relative.as_posix()
             recordings.append(Recording(source, video, audio[0] if audio else video, file))
+    for name, paths in parts.unclear.items():
+        source = name.relative_to(raw).as_posix()
+        reason = (
+            f"{source} was not merged and has several parts "
+            f"({', '.join(path.name for path in paths)}); keep one video and one audio part"
+        )
+        failures.append(Failure(source, "find", reason))
     return recordings, failures
 
 
-def _yt360(raw: Path) -> _Found:
+def _short_names(videos: list[Path]) -> dict[Path, Path]:
+    """Paths without suffix, for videos that no other has the name of. A video of the kinds that
+    were read first keeps it if another kind shares it, so that keys of existing sets stay."""
+    first = Counter(path.with_suffix("") for path in videos if has_suffix(path, _FIRST_SUFFIXES))
+    every = Counter(path.with_suffix("") for path in videos)
+    short = {}
+    for video in videos:
+        counts = first if has_suffix(video, _FIRST_SUFFIXES) else every
+        if counts[video.with_suffix("")] == 1:
+            short[video] = video.with_suffix("")
+    return short
+
+
+def _yt360(raw: Path, search: FileSearch) -> _Found:
     """``video/{ID}-{start}.mp4`` with ``audio/{ID}-{start}.m4a`` (or another audio format), 10 s
     each; or whole recordings as ``{ID}``; and ``segmentation/{ID}-{start}/`` with label maps.
 
     Generated clips have their truth in ``truth/{ID}-{start}.json``; files of that name that do not
     identify themselves as such are ignored.
     """
-    recordings, failures = _named(raw, raw / "video", _YT360_NAME, raw / "audio", "{ID}-{second}")
+    videos, audio = raw / "video", raw / "audio"
+    recordings, failures = _named(search, raw, videos, _YT360_NAME, audio, "{ID}-{second}")
     maps = raw / "segmentation"
     found = []
     for recording in recordings:
@@ -162,30 +207,38 @@ def _yt360(raw: Path) -> _Found:
     return found, failures
 
 
-def _sphere360(raw: Path) -> _Found:
+def _sphere360(raw: Path, search: FileSearch) -> _Found:
     """``{ID}_{start second}.webm`` anywhere, with four audio channels inside."""
-    return _named(raw, raw, _SPHERE360_NAME, None, "{ID}_{second}")
+    return _named(search, raw, raw, _SPHERE360_NAME, None, "{ID}_{second}")
 
 
-def _yt_ambigen(raw: Path) -> _Found:
+def _yt_ambigen(raw: Path, search: FileSearch) -> _Found:
     """``video/{ID}_{start second}.mp4`` with ``audio/{ID}_{start second}.opus``."""
-    return _named(raw, raw / "video", _SPHERE360_NAME, raw / "audio", "{ID}_{second}")
+    videos, audio = raw / "video", raw / "audio"
+    return _named(search, raw, videos, _SPHERE360_NAME, audio, "{ID}_{second}")
 
 
 def _named(
-    raw: Path, videos: Path, pattern: re.Pattern[str], audio_folder: Path | None, form: str
+    search: FileSearch,
+    raw: Path,
+    videos: Path,
+    pattern: re.Pattern[str],
+    audio_folder: Path | None,
+    form: str,
 ) -> _Found:
     """Videos whose names hold id and start, as ``form`` shows.
 
     Audio files have the same names in ``audio_folder``; None: audio is inside the video files.
     """
     recordings, failures = [], []
-    for video in files_in(videos, recursive=audio_folder is None):
-        if not has_suffix(video, VIDEO_SUFFIXES):
+    for video in search.files(videos, recursive=audio_folder is None):
+        if not is_video(video):
             continue
         relative = video.relative_to(raw).as_posix()
         match = pattern.fullmatch(video.stem)
-        audio = [video] if audio_folder is None else audio_files(audio_folder, video.stem)
+        audio = [video]
+        if audio_folder is not None:
+            audio = audio_files(search, audio_folder, video.stem)
         if match is None and len(video.stem) != _YOUTUBE_ID_LENGTH:
             reason = f"{relative} is not named {form}, as clips of this layout are"
             failures.append(Failure(video.stem, "find", reason))
@@ -202,44 +255,45 @@ def _named(
     return recordings, failures
 
 
-def _starss(raw: Path) -> _Found:
+def _starss(raw: Path, search: FileSearch) -> _Found:
     """``foa_dev/…/NAME.wav`` with ``video_dev/…/NAME.mp4`` and ``metadata_dev/…/NAME.csv``.
 
     Folders ``dev-train-…`` and ``dev-test-…`` are the splits. STARSS22 has no video.
     """
     recordings, failures = [], []
-    for audio in files_in(raw, recursive=True):
+    for audio in search.files(raw, recursive=True):
         folder = audio.relative_to(raw).parts[0]
         if audio.suffix.lower() != ".wav" or not folder.startswith("foa_"):
             continue
         inside = audio.relative_to(raw / folder)
         part = folder.removeprefix("foa_")
-        video = (raw / f"video_{part}" / inside).with_suffix(".mp4")
-        truth = (raw / f"metadata_{part}" / inside).with_suffix(".csv")
+        beside = search.with_stem((raw / f"video_{part}" / inside).parent, inside.stem)
+        videos = [path for path in beside if is_video(path)]
+        labels = search.with_stem((raw / f"metadata_{part}" / inside).parent, inside.stem)
         split = next((s for name, s in _STARSS_SPLITS.items() if name in inside.as_posix()), None)
-        if not video.is_file():
-            where = video.relative_to(raw).as_posix()
-            reason = (
-                f"{audio.relative_to(raw).as_posix()} has no video {where}; download it as well"
-            )
+        if len(videos) != 1:
+            where = f"video_{part}/{inside.with_suffix('.mp4').as_posix()}"
+            found = f"several videos {where}" if videos else f"no video {where}"
+            remedy = "keep the right one" if videos else "download it as well"
+            reason = f"{audio.relative_to(raw).as_posix()} has {found}; {remedy}"
             failures.append(Failure(audio.stem, "find", reason))
             continue
         recordings.append(
             Recording(
                 audio.stem,
-                video,
+                videos[0],
                 audio,
-                video.relative_to(raw).as_posix(),
+                videos[0].relative_to(raw).as_posix(),
                 split=split,
-                truth=truth if truth.is_file() else None,
+                truth=next((path for path in labels if has_suffix(path, (".csv",))), None),
             )
         )
     return recordings, failures
 
 
-def _yt_dlp(raw: Path) -> _Found:
+def _yt_dlp(raw: Path, search: FileSearch) -> _Found:
     """A folder of yt-dlp's downloads; ``.info.json`` beside a video holds its id and projection."""
-    recordings, failures = _folder(raw)
+    recordings, failures = _folder(raw, search)
     named = []
     for recording in recordings:
         info = read_info_json(recording.video) or {}
@@ -250,7 +304,7 @@ def _yt_dlp(raw: Path) -> _Found:
     return named, failures
 
 
-_READERS: dict[str, Callable[[Path], _Found]] = {
+_READERS: dict[str, Callable[[Path, FileSearch], _Found]] = {
     "folder": _folder,
     "yt360": _yt360,
     "sphere360": _sphere360,

@@ -1,12 +1,19 @@
-"""A recording, and the media files in an input folder."""
+"""A recording, and the suffixes of media files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
-AUDIO_SUFFIXES = (".wav", ".flac", ".m4a", ".ogg", ".opus", ".amb")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mkv", ".webm", ".mov", ".avi"),
+    *(".m4v", ".ts", ".mts", ".m2ts", ".3gp", ".ogv"),
+)
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".m4a", ".ogg", ".opus", ".amb"),
+    *(".caf", ".aiff", ".aif", ".w64", ".mka"),
+)
+MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -46,20 +53,3 @@ class Failure:
     source: str
     stage: str
     reason: str
-
-
-def files_in(folder: Path, recursive: bool) -> list[Path]:
-    """All files in a folder, sorted, without hidden ones."""
-    found = folder.rglob("*") if recursive else folder.glob("*")
-    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
-
-
-def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
-    """Whether a file has one of the suffixes, in lower or upper case."""
-    return path.suffix.lower() in suffixes
-
-
-def audio_files(folder: Path, stem: str) -> list[Path]:
-    """The audio files of a folder that belong to the video named ``stem``."""
-    candidates = (folder / f"{stem}{suffix}" for suffix in AUDIO_SUFFIXES)
-    return [path for path in candidates if path.is_file()]

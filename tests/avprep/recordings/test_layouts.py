@@ -166,7 +166,7 @@ def test_the_layout_is_detected_by_folder_and_file_names(tmp_path: Path) -> None
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(b"x")
-        return find_recordings(folder, "auto")[2]
+        return find_recordings(folder, "auto").layout
 
     assert detect("a.mp4", "b/c.webm") == "folder"
     assert detect("abcdefghijk_10.webm") == "sphere360"
