@@ -16,7 +16,9 @@ LAYOUTS = click.Choice(
 PROJECTIONS = click.Choice(
     ("auto", "equirect", "eac", "cube3x2", "cube6x1", "fisheye", "dual-fisheye")
 )
-STEREO_MODES = click.Choice(("auto", "mono", "top-bottom", "left-right"))
+STEREO_MODES = click.Choice(
+    ("auto", "mono", "top-bottom", "left-right", "bottom-top", "right-left")
+)
 
 
 def cores() -> int:

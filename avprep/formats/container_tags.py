@@ -3,114 +3,162 @@
 from __future__ import annotations
 
 import json
-import re
+import math
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avprep.media.ffmpeg import describe
-from avprep.media.probe import read_moov
+from avprep.formats.matroska import MatroskaTrack, read_matroska_tracks
+from avprep.formats.mp4_boxes import (
+    Matrix,
+    Mp4Index,
+    Mp4Track,
+    SampleEntry,
+    read_mp4_index,
+    split_boxes,
+)
+from avprep.formats.spherical import (
+    Mesh,
+    Projection,
+    Refused,
+    matroska_projection,
+    matroska_rotation,
+    matroska_stereo,
+    st3d_stereo,
+    sv3d_projection,
+    vexu_projection,
+    vexu_stereo,
+)
+from avprep.formats.spherical_v1 import read_spherical_v1
 from avprep.media.tracks import AudioTrack, VideoTrack
 from avprep.sphere.projections import Sphere
 
-_SIDE_DATA_BOXES = (b"sv3d", b"st3d", b"vexu", b"uuid")
-_UPRIGHT = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 # AAC stores 5.1 as C, L, R, Ls, Rs, LFE, which decoders reorder to FL, FR, FC, LFE, BL, BR.
 _AAC_51 = (2, 0, 1, 4, 5, 3)
-_STEREO = {
-    "2d": "mono",
-    "side by side": "left-right",
-    "top and bottom": "top-bottom",
-}
+_VIDEO, _AUDIO = b"vide", b"soun"
+_MATROSKA_VIDEO = 1
 
 
 @dataclass(frozen=True)
 class VideoTags:
     """Side data of a video track; None where the file has none.
 
-    ``stereo`` is mono, left-right or top-bottom; ``rotation_deg`` the angle by which players
-    rotate frames.
+    ``stereo`` is a layout of `EYE_LAYOUTS`; ``rotation_deg`` the angle by which players rotate
+    frames. ``mesh`` is set for a mesh projection, which is no equirectangular one; then neither
+    ``sphere`` nor ``refused`` is.
     """
 
     sphere: Sphere | None = None
     stereo: str | None = None
     rotation_deg: float = 0.0
     mirrored: bool = False
-    unknown: str | None = None
-    """ffmpeg's name of a projection that this program does not support."""
+    mesh: Mesh | None = None
+    refused: str | None = None
+    """A projection, or pose, that the container states and this program does not support."""
+    refused_stereo: str | None = None
+    """The same of a layout of two eyes."""
 
 
 def read_video_tags(path: Path, video: VideoTrack) -> VideoTags:
-    """Read the sv3d and st3d boxes and the display matrix of a file's video track, from ffmpeg's
-    output."""
-    moov = read_moov(path)
-    if (
-        moov is not None
-        and not any(name in moov for name in _SIDE_DATA_BOXES)
-        and moov.count(_UPRIGHT) == moov.count(b"tkhd") + moov.count(b"mvhd")
-    ):
-        return VideoTags()  # running ffmpeg takes as long as decoding a second of video
-    text = describe(path)
-    tracks = re.split(r"^\s*Stream #", text, flags=re.MULTILINE)[1:]
-    track = next((track for track in tracks if ": Video:" in track.partition("\n")[0]), "").lower()
-    sphere, unknown = _parse_projection(track, video.height, video.width)
-    if sphere is not None and moov is not None:
-        sphere = replace(sphere, bounds=_exact_bounds(moov) or sphere.bounds)
-    stereo = re.search(r"stereo ?3d: ([a-z0-9 ]+)", track)
-    rotation = re.search(r"rotation of (-?[\d.]+) degrees", track)
+    """Read a video track's tags: sv3d, st3d, vexu, Spherical Video V1 and the display matrix in mp4
+    and mov files; projection and stereo mode in Matroska. Other containers have none."""
+    try:
+        index = read_mp4_index(path)
+        if index is not None:
+            track = index.track(video.track_id, _VIDEO)
+            return VideoTags() if track is None else _mp4_video_tags(index, track, video)
+        tracks = read_matroska_tracks(path)
+    except OSError:
+        return VideoTags()  # decoding the clips will report the fault
+    if tracks is None or video.index >= len(tracks):
+        return VideoTags()
+    return _matroska_video_tags(tracks[video.index])
+
+
+def _mp4_video_tags(index: Mp4Index, track: Mp4Track, video: VideoTrack) -> VideoTags:
+    projection, stereo = _said_by_entries(track)
+    rotation_deg, mirrored = _display(_product(track.matrix, index.matrix))
+    size = (video.width, video.height)
+    if round(rotation_deg / 90) % 2:
+        size = (video.height, video.width)
+    for uuid in track.uuids:
+        v1 = read_spherical_v1(uuid, *size)
+        if v1 is not None:  # what sv3d and st3d say goes before it
+            projection = v1.projection if projection is None else projection
+            stereo = v1.stereo if stereo is None else stereo
+    return _tags(projection, stereo, rotation_deg, mirrored)
+
+
+def _said_by_entries(track: Mp4Track) -> tuple[Projection | None, str | Refused | None]:
+    """What a track's sample entries say, if they agree."""
+    said = [_said_by_entry(entry) for entry in track.entries]
+    if any(one != said[0] for one in said):
+        contradiction = Refused("different things for different parts of the video")
+        return contradiction, contradiction
+    return said[0] if said else (None, None)
+
+
+def _said_by_entry(entry: SampleEntry) -> tuple[Projection | None, str | Refused | None]:
+    boxes = {box.name: box.content for box in reversed(entry.boxes)}
+    projection: Projection | None = None
+    stereo: str | Refused | None = None
+    if b"sv3d" in boxes:
+        projection = sv3d_projection(boxes[b"sv3d"])
+    if b"st3d" in boxes:
+        stereo = st3d_stereo(boxes[b"st3d"])
+    if b"vexu" in boxes:
+        vexu = split_boxes(boxes[b"vexu"])
+        projection = vexu_projection(vexu) if projection is None else projection
+        stereo = vexu_stereo(vexu, b"lhvC" in boxes) if stereo is None else stereo
+    return projection, stereo
+
+
+def _matroska_video_tags(track: MatroskaTrack) -> VideoTags:
+    if track.kind != _MATROSKA_VIDEO:
+        return VideoTags()
+    stereo = None if track.stereo_mode is None else matroska_stereo(track.stereo_mode)
+    if track.projection is None:
+        return _tags(None, stereo)
+    projection = matroska_projection(track.projection)
+    if track.projection.kind != 0:
+        return _tags(projection, stereo)
+    turn = matroska_rotation(track.projection)
+    return _tags(turn, stereo) if isinstance(turn, Refused) else _tags(None, stereo, *turn)
+
+
+def _tags(
+    projection: Projection | None,
+    stereo: str | Refused | None,
+    rotation_deg: float = 0.0,
+    mirrored: bool = False,
+) -> VideoTags:
     return VideoTags(
-        sphere,
-        _STEREO.get(stereo[1].strip()) if stereo else None,
-        float(rotation[1]) if rotation else 0.0,
-        _mirrored(moov or b""),
-        unknown,
+        sphere=projection if isinstance(projection, Sphere) else None,
+        stereo=None if isinstance(stereo, Refused) else stereo,
+        rotation_deg=rotation_deg,
+        mirrored=mirrored,
+        mesh=projection if isinstance(projection, Mesh) else None,
+        refused=projection if isinstance(projection, Refused) else None,
+        refused_stereo=stereo if isinstance(stereo, Refused) else None,
     )
 
 
-def _mirrored(moov: bytes) -> bool:
-    """Whether a track's display matrix (ISO/IEC 14496-12, tkhd) mirrors its frames."""
-    at = moov.find(b"tkhd")
-    while 0 <= at <= len(moov) - 100:
-        matrix = at + (56 if moov[at + 4] == 1 else 44)
-        a, b, _, c, d = struct.unpack_from(">5i", moov, matrix)
-        if a * d - b * c < 0:
-            return True
-        at = moov.find(b"tkhd", at + 4)
-    return False
+def _product(track: Matrix, movie: Matrix) -> tuple[float, float, float, float]:
+    """The upper left part of the product of two display matrices."""
+    a, b, _, c, d = (n / (1 << 16) for n in track[:5])
+    e, f, _, g, h = (n / (1 << 16) for n in movie[:5])
+    return a * e + b * g, a * f + b * h, c * e + d * g, c * f + d * h
 
 
-def _parse_projection(track: str, height: int, width: int) -> tuple[Sphere | None, str | None]:
-    """The projection in ffmpeg's description of a track, or else its unsupported name."""
-    found = re.search(r"spherical(?: mapping)?: ([a-z ]+?)\s*[(\[\n]", track + "\n")
-    if found is None:
-        return None, None
-    name = found[1].strip()
-    if name == "equirectangular":
-        return Sphere(), None
-    if name == "half equirectangular":
-        return Sphere(bounds=(0.25, 0.0, 0.25, 0.0)), None
-    if name == "tiled equirectangular":
-        # Pixels that the full sphere has beyond the frame at its left, top, right and bottom.
-        edges = re.search(r"\[(\d+), (\d+), (\d+), (\d+)\]", track[found.start() :])
-        if edges is not None:
-            # ffmpeg rounds them, and sometimes prints -1 as an unsigned 64-bit number.
-            numbers = (int(edges[i]) for i in (1, 2, 3, 4))
-            left, top, right, bottom = (n if n < 1 << 32 else 0 for n in numbers)
-            across, down = width + left + right, height + top + bottom
-            return Sphere(bounds=(left / across, top / down, right / across, bottom / down)), None
-    if name == "cubemap":
-        return Sphere("cube3x2"), None
-    return None, name
-
-
-def _exact_bounds(moov: bytes) -> tuple[float, float, float, float] | None:
-    """The bounds in an equirectangular sv3d box (Spherical Video V2 RFC), which ffmpeg rounds."""
-    start = moov.find(b"equi", moov.find(b"sv3d"))
-    if moov.find(b"sv3d") < 0 or start < 0 or len(moov) < start + 24:
-        return None
-    top, bottom, left, right = (n / 2**32 for n in struct.unpack_from(">4I", moov, start + 8))
-    return (left, top, right, bottom) if left + right < 1 and top + bottom < 1 else None
+def _display(matrix: tuple[float, float, float, float]) -> tuple[float, bool]:
+    """The angle by which a display matrix (ISO/IEC 14496-12, tkhd) turns frames counterclockwise,
+    and whether it mirrors them."""
+    a, b, c, d = matrix
+    across, down = math.hypot(a, c), math.hypot(b, d)
+    if across == 0 or down == 0:
+        return 0.0, False
+    return -math.degrees(math.atan2(b / down, a / across)), a * d - b * c < 0
 
 
 @dataclass(frozen=True)
@@ -133,7 +181,7 @@ def read_audio_tags(path: Path, audio: AudioTrack) -> AudioTags | None:
         if head.startswith(b"OpusHead") and len(head) > 18 and head[18] in (2, 3):
             return AudioTags((0, 1, 2, 3), f"Opus mapping family {head[18]}")
         return None
-    box = _sa3d(read_moov(path) or b"")
+    box = _sa3d(path, audio)
     if box is None or len(box) < 12:
         return None
     _version, kind, order, ordering, normalization, count = struct.unpack_from(">BBIBBI", box)
@@ -151,13 +199,15 @@ def read_audio_tags(path: Path, audio: AudioTrack) -> AudioTags | None:
     return AudioTags((w, y, z, x), f"SA3D box, ACN and SN3D{stereo}")
 
 
-def _sa3d(moov: bytes) -> bytes | None:
-    """Content of the first SA3D box; None if there is none."""
-    start = moov.find(b"SA3D")
-    if start < 4:
+def _sa3d(path: Path, audio: AudioTrack) -> bytes | None:
+    """The content of the SA3D box of an audio track; None if it has none."""
+    try:
+        index = read_mp4_index(path)
+    except OSError:
         return None
-    (length,) = struct.unpack_from(">I", moov, start - 4)
-    return moov[start + 4 : start - 4 + length]
+    track = None if index is None else index.track(audio.track_id, _AUDIO)
+    boxes = () if track is None else (box for entry in track.entries for box in entry.boxes)
+    return next((box.content for box in boxes if box.name == b"SA3D"), None)
 
 
 def read_info_json(video: Path) -> dict[str, Any] | None:

@@ -75,17 +75,22 @@ def decide_video_format(
     """
     tags = read_video_tags(path, video)
     rotation = _upright_rotation(path, tags)
-    stereo = tags.stereo if overrides.stereo == "auto" else overrides.stereo
+    stereo = _stereo(path, tags) if overrides.stereo == "auto" else overrides.stereo
     if overrides.projection != "auto":
         sphere = sphere_by_name(overrides.projection, overrides.fisheye_fov_deg)
         return VideoFormat(sphere, stereo or "mono", rotation, "by --projection")
     if tags.sphere is not None:
         reason = f"its container says {tags.sphere.projection}"
         return VideoFormat(tags.sphere, stereo or "mono", rotation, reason)
-    if tags.unknown is not None:
+    if tags.mesh is not None:
         raise ClipError(
-            f"{path.name} has the projection {tags.unknown!r}, which is not supported; convert it "
-            "with ffmpeg's v360, or name another one with --projection"
+            f"{path.name} says that it shows a mesh projection, which is not supported; "
+            "--projection names it (YouTube's meshes are `eac`)"
+        )
+    if tags.refused is not None:
+        raise ClipError(
+            f"{path.name} says that it shows {tags.refused}, which is not supported; convert it "
+            "with ffmpeg's v360, or let --projection say how to read its frames as they are"
         )
     info = read_info_json(path)
     noted = projection_from_info(info) if info is not None else None
@@ -123,6 +128,16 @@ def flat_video_format(path: Path, video: VideoTrack) -> VideoFormat:
     """The format of an ordinary (not 360°) video, which shows the front only."""
     tags = read_video_tags(path, video)
     return VideoFormat(Sphere("flat", fov_deg=FLAT_FOV_DEG), "mono", _upright_rotation(path, tags))
+
+
+def _stereo(path: Path, tags: VideoTags) -> str | None:
+    """The layout of eyes that the container states. Raises ClipError for an unsupported one."""
+    if tags.refused_stereo is not None and tags.mesh is None:
+        raise ClipError(
+            f"{path.name} says that it shows {tags.refused_stereo}, which is not supported; "
+            "convert it with ffmpeg's stereo3d, or let --stereo say how to read its frames"
+        )
+    return tags.stereo
 
 
 def _upright_rotation(path: Path, tags: VideoTags) -> int:

@@ -20,6 +20,7 @@ from avprep.foa.energy_map import energy_map, loudest_direction
 from avprep.formats.decide import VideoFormat
 from avprep.media.probe import open_media
 from avprep.sphere.crop import equirectangular_directions, view_directions, view_position
+from avprep.sphere.eyes import left_eye
 from avprep.sphere.projections import Sphere
 from shards.errors import ShardError
 from shards.files import write_atomic
@@ -186,11 +187,7 @@ def read_full_frame(
     if image is None:
         raise UserError(f"{path} has no frame at second {time_s:g}")
     image = np.rot90(image, video_format.rotation_deg // 90)
-    height, width = image.shape[:2]
-    if video_format.stereo == "top-bottom":
-        image = image[: height // 2]
-    elif video_format.stereo == "left-right":
-        image = image[:, : width // 2]
+    image = left_eye(image, video_format.stereo)
     height, width = image.shape[:2]
     directions = equirectangular_directions(_MAP_HEIGHT, 2 * _MAP_HEIGHT)
     positions = video_format.sphere.positions(directions, height, width)

@@ -12,6 +12,7 @@ from avprep.media.timeline import shared_timeline
 from avprep.media.tracks import TRACK_TOLERANCE_S, VideoTrack
 from avprep.recordings.clips import MIN_CLIP_S, Clip
 from avprep.sample.options import ClipOptions
+from avprep.sphere.eyes import EYE_LAYOUTS
 
 _MAX_SLIP_S = 0.02
 
@@ -107,11 +108,12 @@ def _frame_size_and_crop(
     is_turned = video_format.rotation_deg // 90 % 2 == 1
     if is_turned:
         height, width = width, height
-    eyes_down = 2 if video_format.stereo == "top-bottom" else 1
-    eyes_across = 2 if video_format.stereo == "left-right" else 1
-    eye_height, eye_width = _even(height / eyes_down), _even(width / eyes_across)
-    height, width = eye_height * eyes_down, eye_width * eyes_across
-    crop = (0, 0, eye_width, eye_height) if video_format.stereo != "mono" else None
+    eyes = EYE_LAYOUTS[video_format.stereo]
+    eye_height, eye_width = _even(height / eyes.rows), _even(width / eyes.columns)
+    height, width = eye_height * eyes.rows, eye_width * eyes.columns
+    crop = None
+    if video_format.stereo != "mono":
+        crop = (eyes.column * eye_width, eyes.row * eye_height, eye_width, eye_height)
     return ((width, height) if is_turned else (height, width)), crop
 
 
