@@ -146,7 +146,8 @@ def _length_s(track: VideoTrack, media: Media) -> float:
 
 
 def _joined(tracks: list[VideoTrack] | list[AudioTrack] | tuple[AudioTrack, ...]) -> str:
-    return " and ".join(track.description for track in tracks)
+    *names, last = (track.description for track in tracks)
+    return f"{', '.join(names)} and {last}" if names else last
 
 
 def _listed(tracks: Tracks) -> str:

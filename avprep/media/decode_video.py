@@ -121,6 +121,7 @@ class VideoDecoder:
             first = False
             yield timed
         if first and self._sought:
+            self.message = ""  # seeking fails in mp4 files without a key frame before the start
             yield from self._timed_from(seek=False)
 
     def _timed_from(self, seek: bool) -> Iterator[tuple[VideoFrame, float, float]]:
@@ -137,7 +138,12 @@ class VideoDecoder:
                 rate = stream.average_rate or stream.guessed_rate or request.fps
                 unordered = _is_unordered(container)
                 first_dts = None
-                self._sought = seek and not unordered and _seek(container, stream, request.start_s)
+                self._sought = (
+                    seek and not unordered and _starts_earlier(container, request.start_s)
+                )
+                if self._sought:
+                    target = (request.start_s - _SEEK_EARLIER_S) / (stream.time_base or 1)
+                    container.seek(int(target), stream=stream, backward=True)
                 end_s = 0.0
                 for frame in self._decoded(container, stream):
                     begin_s = end_s
@@ -227,11 +233,6 @@ def _is_unordered(container: Container) -> bool:
     return container.format.name == "avi"
 
 
-def _seek(container: InputContainer, stream: VideoStream, start_s: float) -> bool:
-    """Seek to a key frame before ``start_s``; False if the file starts there anyway."""
-    file_start_s = (container.start_time or 0) / 1_000_000
-    if start_s - _SEEK_EARLIER_S > file_start_s:
-        base = stream.time_base or 1
-        container.seek(int((start_s - _SEEK_EARLIER_S) / base), stream=stream, backward=True)
-        return True
-    return False
+def _starts_earlier(container: InputContainer, start_s: float) -> bool:
+    """Whether a file starts clearly before a time, so that seeking saves reading."""
+    return start_s - _SEEK_EARLIER_S > (container.start_time or 0) / 1_000_000
