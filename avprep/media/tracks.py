@@ -223,7 +223,9 @@ def read_spans(container: InputContainer, file_end_s: float) -> Spans:
     try:
         begins = _first_times(container, streams)
         # A single track ends where the file does.
-        ends = _last_times(container, streams, file_end_s) if len(streams) > 1 else {}
+        ends = {}
+        if len(container.streams) > 1:
+            ends = _last_times(container, set(begins), file_end_s)
     except (av.FFmpegError, OSError):
         return {}  # decoding will report the fault
     if max(ends.values(), default=inf) < file_end_s - TRACK_TOLERANCE_S:
@@ -269,20 +271,19 @@ def _first_times(container: InputContainer, streams: list[_Stream]) -> dict[int,
     return skipped | begins
 
 
-def _last_times(
-    container: InputContainer, streams: list[_Stream], file_end_s: float
-) -> dict[int, float]:
-    """The time at which each track's last packet ends, from as few of the last ones as possible."""
+def _last_times(container: InputContainer, wanted: set[int], file_end_s: float) -> dict[int, float]:
+    """The time at which each track's last packet ends, from as few of the last packets as give the
+    ``wanted`` ones."""
     ends: dict[int, float] = {}
     for tail_s in _TAILS_S:
         container.seek(int(max(0.0, file_end_s - tail_s) * 1e6), backward=True)
-        for packet in container.demux(streams):
+        for packet in container.demux():
             time_s = _time_s(packet)
             if time_s is not None:
                 index = packet.stream.index
                 end_s = time_s + float((packet.duration or 0) * (packet.time_base or 0))
                 ends[index] = max(ends.get(index, -inf), end_s)
-        if len(ends) == len(streams) or tail_s >= file_end_s:
+        if wanted <= ends.keys() or tail_s >= file_end_s:
             break
     return ends
 

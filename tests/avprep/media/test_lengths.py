@@ -149,6 +149,18 @@ def test_an_audio_file_that_ends_early_ends_the_clips(tmp_path: Path) -> None:
     assert "its sound ends 6.0 s before its picture" in built.output
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_subtitles_that_last_longer_are_no_sign_of_damage(suffix: str, tmp_path: Path) -> None:
+    path = write_lengths(tmp_path / f"parts/a.{suffix}", 8.0, 8.0)
+    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:10,000\nHello\n")
+    (tmp_path / "raw").mkdir(exist_ok=True)
+    copied = ("-c", "copy", "-c:s", "srt" if suffix == "mkv" else "mov_text")
+    run_ffmpeg("-i", path, "-i", tmp_path / "a.srt", *copied, tmp_path / f"raw/a.{suffix}")
+    built = build_and_look(tmp_path / "raw", tmp_path / "out", "--projection", "equirect")
+    assert built.result.exit_code == 0
+    assert [clip.duration_s for clip in built.clips] == [5.0, 3.0]
+
+
 def test_a_truncated_file_is_still_called_damaged(tmp_path: Path) -> None:
     path = write_lengths(tmp_path / "raw/a.mkv", 14.0, 14.0)
     content = path.read_bytes()
