@@ -21,13 +21,13 @@ _EAC_ROW_ASPECT = 2.5
 
 
 def choose_video(path: Path, media: Media, number: int | None = None) -> Media:
-    """The media with the video track to read: track ``number`` of the file, else the only one that
-    lasts as long as the file and is no still.
+    """The media with the video track to read: the only one, or of several that are no stills track
+    ``number`` of the file, or else the only one that lasts as long as the file.
 
     Raises ClipError, which lists the tracks, if there is no such track or more than one.
     """
     moving = [track for track in media.tracks.videos if not track.is_still]
-    if number is not None:
+    if number is not None and len(moving) > 1:
         chosen = [track for track in moving if track.index == number]
         if not chosen:
             raise ClipError(
@@ -54,11 +54,13 @@ def choose_video(path: Path, media: Media, number: int | None = None) -> Media:
 
 def choose_audio(path: Path, media: Media, overrides: FormatOverrides) -> tuple[Media, str]:
     """The media with the audio track to read, and a sentence that says which if it is not the
-    first: the one that the user names, else the only one that can be ambisonics.
+    first: of several, the one that the user names, else the only one that can be ambisonics.
 
     Raises ClipError, which lists the tracks, if there is none or more than one.
     """
     tracks, number = media.tracks.audios, overrides.audio_track
+    if len(tracks) < 2:
+        return media, ""
     if number is not None:
         chosen = [track for track in tracks if track.index == number]
         if not chosen:
@@ -67,8 +69,6 @@ def choose_audio(path: Path, media: Media, overrides: FormatOverrides) -> tuple[
                 "one of its audio tracks with --audio-track"
             )
         return replace(media, audio=chosen[0]), ""
-    if len(tracks) < 2:
-        return media, ""
     _refuse_parts(path, tracks)
     able = [track for track in tracks if _can_be_ambisonics(track, overrides)]
     if len(able) > 1:
