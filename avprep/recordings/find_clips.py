@@ -27,6 +27,8 @@ from avprep.recordings.layouts import find_recordings
 from avprep.recordings.lists import read_default_splits, read_splits
 from avprep.recordings.recording import Failure, Recording
 
+_FIRST_ORDER_CHANNELS = 4
+
 
 @dataclass(frozen=True)
 class ListFiles:
@@ -92,8 +94,10 @@ def find_clips(
     clips: list[Clip] = []
     doubtful: list[tuple[str, str]] = []
     unlisted = 0
-    examined = _examine_all(recordings, overrides, map_files)
-    for recording, result in zip(recordings, examined, strict=True):
+    results = _examine_all(recordings, overrides, map_files)
+    examined, replaced = _without_replaced(list(zip(recordings, results, strict=True)))
+    failures += replaced
+    for recording, result in examined:
         if isinstance(result, str):
             names = (recording.video.name, recording.audio.name)
             is_named = any(name in result for name in names)
@@ -193,6 +197,39 @@ def examine(recording: Recording, overrides: FormatOverrides) -> Examined | str:
         return Examined(timeline.begin_s, end_s, video_format, audio_format, doubts, media)
     except ClipError as error:
         return one_sentence(error)
+
+
+def _without_replaced(
+    examined: list[tuple[Recording, Examined | str]],
+) -> tuple[list[tuple[Recording, Examined | str]], list[Failure]]:
+    """The recordings without those that have no ambisonics, where another one of the same id has
+    them, and failures for these."""
+    able: dict[tuple[str, float], Recording] = {}
+    for recording, result in examined:
+        if _has_sound(recording, result):
+            able.setdefault((recording.source, recording.start_s), recording)
+    kept, failures = [], []
+    for recording, result in examined:
+        other = able.get((recording.source, recording.start_s))
+        if other is None or isinstance(result, str) or _has_sound(recording, result):
+            kept.append((recording, result))
+        else:
+            reason = (
+                f"{recording.file} has no ambisonics, and {other.file} of the same id has; remove "
+                "the first"
+            )
+            failures.append(Failure(recording.source, "find", reason))
+    return kept, failures
+
+
+def _has_sound(recording: Recording, result: Examined | str) -> bool:
+    """Whether a recording was read and has the channels that it needs."""
+    if isinstance(result, str):
+        return False
+    if recording.flat or result.media is None:
+        return True
+    audio = result.media[1].audio
+    return audio is not None and audio.channels >= _FIRST_ORDER_CHANNELS
 
 
 def _windows_outside(recording: Recording, examined: Examined) -> list[Failure]:

@@ -356,3 +356,25 @@ def test_recordings_that_are_named_as_parts_stay_recordings(tmp_path: Path) -> N
     shutil.copy(raw / "yard.mkv", raw / "yard.f2.mkv")
     shutil.copy(raw / "yard.mkv", raw / "yard.temp.mkv")
     assert len(files_found(raw)) == 6
+
+
+def test_of_two_files_with_one_id_the_one_with_ambisonics_gets_the_key(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    wave = plane_wave(seconds=SECONDS)
+    write_video(raw / "A walk [abcDEF_1234].mkv", [SMALL] * 60)
+    write_video(raw / "B walk [abcDEF_1234].mkv", [SMALL] * 48, audio=wave[:2], layout="stereo")
+    for letter in "CD":
+        write_video(raw / f"{letter} walk [abcDEF_1234].mkv", [SMALL] * 48, audio=wave)
+    for letter in "ABCD":
+        info = raw / f"{letter} walk [abcDEF_1234].info.json"
+        info.write_text('{"id": "abcDEF_1234", "format_note": "equi"}')
+    built = build_and_look(raw, tmp_path / "set")
+    assert built.result.exit_code == 1
+    assert [(clip.file[0], is_right(clip)) for clip in built.clips] == [("C", True)]
+    lines = (tmp_path / "set" / "failures.jsonl").read_text().splitlines()
+    reasons = [json.loads(line)["reason"] for line in lines]
+    assert [reason.partition("]")[0][0] for reason in reasons] == ["A", "B", "D"]
+    assert "has no ambisonics, and C walk" in reasons[0]
+    assert "has no ambisonics, and C walk" in reasons[1]
+    assert "would get the key abcDEF_1234-0 of C walk" in reasons[2]
