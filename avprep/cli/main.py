@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from avprep.cli.build_shards import build_shards, merge
+from avprep.cli.coverage import coverage
 from avprep.cli.demo import demo
 from avprep.cli.look import info, inspect, preview, verify
 from avprep.errors import UserError
@@ -46,7 +47,7 @@ def main() -> None:
     """Turn 360° video with spatial audio into shards for self-supervised training."""
 
 
-for command in (demo, build_shards, merge, inspect, info, verify, preview):
+for command in (demo, build_shards, merge, inspect, coverage, info, verify, preview):
     main.add_command(command)
 for command in (main, *main.commands.values()):
     click.version_option(__version__, prog_name="avprep")(command)

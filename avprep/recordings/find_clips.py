@@ -27,7 +27,7 @@ from avprep.recordings.layouts import find_recordings
 from avprep.recordings.lists import read_default_splits, read_splits
 from avprep.recordings.recording import Failure, Recording
 
-_FIRST_ORDER_CHANNELS = 4
+FIRST_ORDER_CHANNELS = 4
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _has_sound(recording: Recording, result: Examined | str) -> bool:
     if recording.flat or result.media is None:
         return True
     audio = result.media[1].audio
-    return audio is not None and audio.channels >= _FIRST_ORDER_CHANNELS
+    return audio is not None and audio.channels >= FIRST_ORDER_CHANNELS
 
 
 def _windows_outside(recording: Recording, examined: Examined) -> list[Failure]:

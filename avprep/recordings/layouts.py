@@ -32,23 +32,28 @@ _Found = tuple[list[Recording], list[Failure]]
 
 @dataclass(frozen=True)
 class FoundRecordings:
-    """The recordings in a folder, sorted, those that failed, the layout, and a sentence on the
-    files that are not read, if there are any."""
+    """The recordings in a folder, sorted, those that failed, the layout, a sentence on the files
+    that are not read, if there are any, and the failures' reasons that are about folders."""
 
     recordings: list[Recording]
     failures: list[Failure]
     layout: str
     not_read: str | None = None
+    unreadable: tuple[str, ...] = ()
 
 
 def find_recordings(
-    raw: Path, layout: str, segments: Path | None = None, lists: Path | None = None
+    raw: Path,
+    layout: str,
+    segments: Path | None = None,
+    lists: Path | None = None,
+    may_be_empty: bool = False,
 ) -> FoundRecordings:
     """The recordings in ``raw``.
 
     ``segments`` lists the seconds at which clips of each recording begin; ``lists`` is the folder
     of a layout's official split lists, if it is not ``raw``. Raises UserError if there are no
-    recordings.
+    recordings, unless it ``may_be_empty``.
     """
     if not raw.is_dir():
         raise UserError(f"{raw} is not a folder; name the folder that holds the recordings")
@@ -73,14 +78,15 @@ def find_recordings(
     ]
     failures += search.failures(raw)
     failures = [Failure(_printable(f.source), f.stage, _printable(f.reason)) for f in failures]
+    unreadable = tuple(_printable(failure.reason) for failure in search.failures(raw))
     not_read = describe_not_read(search)
-    if not valid and not failures:
+    if not valid and not failures and not may_be_empty:
         instead = f" ({not_read})" if not_read is not None else ""
         raise UserError(
             f"{raw} holds no video ({', '.join(VIDEO_SUFFIXES)}) of layout {layout}{instead}; name "
             "the folder that holds the recordings, and see --layout"
         )
-    return FoundRecordings(valid, failures, layout, not_read)
+    return FoundRecordings(valid, failures, layout, not_read, unreadable)
 
 
 def _in_segments(recordings: list[Recording], path: Path) -> _Found:

@@ -13,6 +13,7 @@ UNLISTED = "(unlisted)"
 """Takes the place of a split: the layout has split lists, and none of them names the recording."""
 _SEGMENTS = re.compile(r"(?P<name>.+?)\s+(?P<times>[^\s,]+(\s*,\s*[^\s,]+)*)")
 _SPLIT_LISTS = ("train", "test", "val", "validation")
+_AMBIGEN_VALID = "valid.csv"
 _NO_SPLITS = ("segments",)  # YT-360's list of clip starts lies beside its split lists
 
 
@@ -25,7 +26,8 @@ def read_splits(folder: Path, names: tuple[str, ...] | None = None) -> dict[str,
     """
     splits: dict[str, str] = {}
     for path in sorted((*folder.glob("*.txt"), *folder.glob("*.csv"))):
-        if path.stem in _NO_SPLITS or (names is not None and path.stem not in names):
+        allowed = names is None or path.stem in names or path.name == _AMBIGEN_VALID
+        if path.stem in _NO_SPLITS or not allowed:
             continue
         try:
             lines = read_lines(path)
@@ -60,7 +62,8 @@ def _names_in_csv(path: Path, lines: list[str]) -> list[str]:
     column = next((name for name in ("id", "file_path") if rows and name in rows[0]), None)
     if column is None:
         raise UserError(f"{path} has no column id or file_path with names of recordings")
-    return [Path(row[column] or "").name for row in rows]
+    # YT-Ambigen's own lists name the features of its clips: ID_57.npy.
+    return [Path(row[column] or "").name.removesuffix(".npy") for row in rows]
 
 
 def read_segments(path: Path) -> dict[str, tuple[float, ...]]:
