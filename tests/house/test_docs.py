@@ -36,6 +36,7 @@ TINY = {
     "avprep build-shards": BUILD,
     "avprep demo": ["--clips", "1", "--workers", "1"],
     "avprep inspect": ["--workers", "1"],
+    "avprep coverage": ["--workers", "1"],
     "avprep verify": ["--workers", "1"],
     "avtrain pretrain": PRETRAIN,
     "avtrain eval avsa": [*EVALUATE, "--windows", "1"],
