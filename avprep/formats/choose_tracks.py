@@ -8,7 +8,7 @@ from pathlib import Path
 
 from avprep.errors import ClipError
 from avprep.foa.ambix import HIGHER_ORDERS
-from avprep.formats.container_tags import read_audio_tags
+from avprep.formats.audio_tags import read_audio_tags, unreadable_audio
 from avprep.formats.decide import FormatOverrides
 from avprep.media.probe import Media
 from avprep.media.tracks import AudioTrack, Tracks, VideoTrack
@@ -59,6 +59,9 @@ def choose_audio(path: Path, media: Media, overrides: FormatOverrides) -> tuple[
     Raises ClipError, which lists the tracks, if there is none or more than one.
     """
     tracks, number = media.tracks.audios, overrides.audio_track
+    unreadable = unreadable_audio(path) if not tracks else None
+    if unreadable is not None:
+        raise ClipError(unreadable)
     if len(tracks) < 2:
         return media, ""
     if number is not None:

@@ -1,10 +1,9 @@
-"""Read the tags for 360° video and ambisonics that containers and yt-dlp store."""
+"""Read the tags for 360° video that containers and yt-dlp store."""
 
 from __future__ import annotations
 
 import json
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,18 +24,16 @@ from avprep.formats.spherical import (
     matroska_projection,
     matroska_rotation,
     matroska_stereo,
+    read_spherical_v1,
     st3d_stereo,
     sv3d_projection,
     vexu_projection,
     vexu_stereo,
 )
-from avprep.formats.spherical_v1 import read_spherical_v1
-from avprep.media.tracks import AudioTrack, VideoTrack
+from avprep.media.tracks import VideoTrack
 from avprep.sphere.projections import Sphere
 
-# AAC stores 5.1 as C, L, R, Ls, Rs, LFE, which decoders reorder to FL, FR, FC, LFE, BL, BR.
-_AAC_51 = (2, 0, 1, 4, 5, 3)
-_VIDEO, _AUDIO = b"vide", b"soun"
+_VIDEO = b"vide"
 _MATROSKA_VIDEO = 1
 
 
@@ -159,55 +156,6 @@ def _display(matrix: tuple[float, float, float, float]) -> tuple[float, bool]:
     if across == 0 or down == 0:
         return 0.0, False
     return -math.degrees(math.atan2(b / down, a / across)), a * d - b * c < 0
-
-
-@dataclass(frozen=True)
-class AudioTags:
-    """Ambisonics tags: the indices of W, Y, Z, X among the decoded channels, and their source."""
-
-    channels: tuple[int, int, int, int]
-    reason: str
-
-
-def read_audio_tags(path: Path, audio: AudioTrack) -> AudioTags | None:
-    """Read the SA3D box of mp4 and mov files, or the channel mapping family of Opus.
-
-    None if the container has no such tag. Sources: Google's Spatial Audio RFC (SA3D), RFC 8486
-    (Opus families 2 and 3).
-    """
-    channels = audio.channels
-    if audio.codec.endswith("opus"):
-        head = audio.extradata or b""
-        if head.startswith(b"OpusHead") and len(head) > 18 and head[18] in (2, 3):
-            return AudioTags((0, 1, 2, 3), f"Opus mapping family {head[18]}")
-        return None
-    box = _sa3d(path, audio)
-    if box is None or len(box) < 12:
-        return None
-    _version, kind, order, ordering, normalization, count = struct.unpack_from(">BBIBBI", box)
-    if len(box) < 12 + 4 * count or count > channels or order < 1 or kind & 0x7F:
-        return None
-    if ordering != 0 or normalization != 0:
-        return None
-    components = struct.unpack_from(f">{count}I", box, 12)
-    decoded = _AAC_51 if audio.codec == "aac" and channels == 6 else tuple(range(channels))
-    try:
-        w, y, z, x = (decoded[components.index(component)] for component in range(4))
-    except (ValueError, IndexError):
-        return None
-    stereo = ", head-locked stereo dropped" if kind & 0x80 else ""
-    return AudioTags((w, y, z, x), f"SA3D box, ACN and SN3D{stereo}")
-
-
-def _sa3d(path: Path, audio: AudioTrack) -> bytes | None:
-    """The content of the SA3D box of an audio track; None if it has none."""
-    try:
-        index = read_mp4_index(path)
-    except OSError:
-        return None
-    track = None if index is None else index.track(audio.track_id, _AUDIO)
-    boxes = () if track is None else (box for entry in track.entries for box in entry.boxes)
-    return next((box.content for box in boxes if box.name == b"SA3D"), None)
 
 
 def read_info_json(video: Path) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avprep.foa.ambix import HIGHER_ORDERS
-from avprep.formats.container_tags import read_audio_tags
+from avprep.formats.audio_tags import read_audio_tags
 from avprep.formats.decide import FormatOverrides
 from avprep.media.excerpt import read_excerpt
 from avprep.media.tracks import AudioTrack
@@ -40,7 +40,7 @@ def decide_audio_format(path: Path, audio: AudioTrack, overrides: FormatOverride
         return AudioFormat(overrides.foa_convention, None, "by --foa-convention")
     tags = read_audio_tags(path, audio)
     if tags is not None:
-        return AudioFormat("ambix", tags.channels, tags.reason)
+        return AudioFormat(tags.convention, tags.channels, tags.reason, tags.sure)
     if path.suffix.lower() == ".amb":
         return AudioFormat("fuma", None, ".amb files are FuMa")
     if audio.channels == 6:

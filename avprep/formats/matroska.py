@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 _EBML, _SEGMENT, _TRACKS, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1654AE6B, 0x1F43B675
 _SEEK_HEAD, _SEEK, _SEEK_ID, _SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AB, 0x53AC
-_TRACK_ENTRY, _TRACK_TYPE, _CODEC_ID, _VIDEO = 0xAE, 0x83, 0x86, 0xE0
+_TRACK_ENTRY, _TRACK_TYPE, _CODEC_ID, _CODEC_PRIVATE, _VIDEO = 0xAE, 0x83, 0x86, 0x63A2, 0xE0
 _STEREO_MODE, _PROJECTION = 0x53B8, 0x7670
 _TYPE, _PRIVATE, _YAW, _PITCH, _ROLL = 0x7671, 0x7672, 0x7673, 0x7674, 0x7675
 _KINDS = {1: b"V", 2: b"A", 0x11: b"SD", 0x21: b"SD"}
@@ -37,13 +37,14 @@ class MatroskaProjection:
 
 @dataclass(frozen=True)
 class MatroskaTrack:
-    """A track: its type (1 video, 2 audio), and its stereo mode and projection (None: not
-    stated)."""
+    """A track: its type (1 video, 2 audio), its codec and what that stores, and its stereo mode and
+    projection (None: not stated)."""
 
     kind: int
     codec: str
     stereo_mode: int | None = None
     projection: MatroskaProjection | None = None
+    private: bytes = b""
 
 
 def read_matroska_tracks(path: Path) -> tuple[MatroskaTrack, ...] | None:
@@ -130,19 +131,21 @@ class _Reader:
         return tuple(tracks)
 
     def _track(self, start: int, end: int) -> MatroskaTrack:
-        kind, codec, video, projection = 0, "", dict[int, bytes](), None
+        kind, codec, private, video, projection = 0, "", b"", dict[int, bytes](), None
         for name, first, last in self._elements(start, end):
             if name == _TRACK_TYPE:
                 kind = _unsigned(self._content(first, last))
             elif name == _CODEC_ID:
                 codec = self._content(first, last).decode("ascii", "replace").rstrip("\0")
+            elif name == _CODEC_PRIVATE:
+                private = self._content(first, last)
             elif name == _VIDEO:
                 video = self._contents(first, last)
                 for inner, a, b in self._elements(first, last):
                     if inner == _PROJECTION:
                         projection = _projection(self._contents(a, b))
         stereo_mode = _unsigned(video[_STEREO_MODE]) if _STEREO_MODE in video else None
-        return MatroskaTrack(kind, codec, stereo_mode, projection)
+        return MatroskaTrack(kind, codec, stereo_mode, projection, private)
 
     def _contents(self, start: int, end: int) -> dict[int, bytes]:
         """The contents of the elements between two offsets, by their ids."""

@@ -1,18 +1,21 @@
 """What containers say about the projection of a video, and about its two eyes.
 
-Sources: Google's Spherical Video V2 RFC (sv3d, st3d; github.com/google/spatial-media), RFC 9559
-(Matroska's Projection, StereoMode), Apple's "QuickTime and ISO Base Media File Formats and Spatial
-and Immersive Media" (vexu). What is stated and cannot be honoured is named in `Refused`.
+Sources: Google's Spherical Video RFC and Spherical Video V2 RFC (the uuid box's text; sv3d, st3d;
+github.com/google/spatial-media), RFC 9559 (Matroska's Projection, StereoMode), Apple's "QuickTime
+and ISO Base Media File Formats and Spatial and Immersive Media" (vexu). What is stated and cannot
+be honoured is named in `Refused`.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import struct
 from dataclasses import dataclass
 
 from avprep.formats.matroska import MatroskaProjection
 from avprep.formats.mp4_boxes import Box, split_boxes
+from avprep.sphere.eyes import EYE_LAYOUTS
 from avprep.sphere.projections import Sphere
 
 Bounds = tuple[float, float, float, float]
@@ -40,6 +43,16 @@ _MATROSKA_REFUSED = {
     **dict.fromkeys((10, 12), "an anaglyph, in which colours tell the eyes apart"),
     **dict.fromkeys((13, 14), "the eyes' images in alternating frames"),
 }
+
+_V1_UUID = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")
+_V1_LONGEST = 1 << 16
+_V1_STEREO = ("mono", "top-bottom", "left-right")
+_V1_CROP = (
+    *("CroppedAreaImageWidthPixels", "CroppedAreaImageHeightPixels"),
+    *("FullPanoWidthPixels", "FullPanoHeightPixels"),
+    *("CroppedAreaLeftPixels", "CroppedAreaTopPixels"),
+)
+_ASPECT_TOLERANCE = 0.03
 
 
 class Refused(str):
@@ -209,3 +222,80 @@ def _inside(boxes: tuple[Box, ...], outer: bytes, inner: bytes) -> bytes | None:
 
 def _printable(name: bytes) -> str:
     return repr(name.decode("latin-1"))
+
+
+@dataclass(frozen=True)
+class SphericalV1:
+    """What the text says; None: nothing about that."""
+
+    projection: Projection | None
+    stereo: str | Refused | None
+
+
+def read_spherical_v1(uuid: bytes, width: int, height: int) -> SphericalV1 | None:
+    """What Spherical Video V1 says, a text that cameras put into a uuid box.
+
+    Its fields are looked for as text, since a parser of XML would also do what the text says.
+    ``uuid`` is the box: its name of 16 bytes, and its content. The video has ``width`` × ``height``
+    pixels. None if it is another box, or says that the video is not spherical.
+    """
+    if not uuid.startswith(_V1_UUID):
+        return None
+    text = uuid[16 : 16 + _V1_LONGEST].decode("utf-8", "replace")
+    text = re.sub(r"<!--.*?(?:-->|\Z)", "", text, flags=re.DOTALL)
+    if _field(text, "Spherical").lower() != "true":
+        return None
+    stereo = _v1_stereo(_field(text, "StereoMode").lower())
+    kind = _field(text, "ProjectionType").lower()
+    if kind not in ("", "equirectangular"):
+        return SphericalV1(Refused(f"the projection {kind[:40]!r}"), stereo)
+    if _field(text, "Stitched").lower() == "false":
+        return SphericalV1(Refused("the images of several lenses, which are not stitched"), stereo)
+    layout = EYE_LAYOUTS.get(stereo or "mono", EYE_LAYOUTS["mono"])
+    bounds = _v1_bounds(text, (width / layout.columns) / (height / layout.rows))
+    projection = bounds if isinstance(bounds, Refused) else equirectangular(bounds)
+    return SphericalV1(projection, stereo)
+
+
+def _field(text: str, name: str) -> str:
+    """The content of an element, or of an attribute, with a name in any namespace; else empty."""
+    found = re.search(
+        rf"[<\s:]{name}\s*(?:>([^<]{{0,200}})<|=\s*[\"']([^\"'<]{{0,200}})[\"'])",
+        text,
+        re.IGNORECASE,
+    )
+    return (found[1] or found[2] or "").strip() if found else ""
+
+
+def _v1_stereo(mode: str) -> str | Refused | None:
+    if not mode:
+        return None
+    return mode if mode in _V1_STEREO else Refused(f"the layout {mode[:40]!r} of two eyes")
+
+
+def _v1_bounds(text: str, aspect: float) -> Bounds | Refused:
+    """The bounds of one eye's image, whose width is ``aspect`` times its height."""
+    fields = {name: _field(text, name) for name in _V1_CROP}
+    if not any(fields.values()):
+        return Sphere().bounds
+    numbers = []
+    for name, value in fields.items():
+        if re.fullmatch(r"\d{1,7}(\.0*)?", value or "0") is None:
+            return Refused(f"{name} {value[:20]!r}")
+        numbers.append(int((value or "0").partition(".")[0]))
+    width, height, full_width, full_height, left, top = numbers
+    right, bottom = full_width - left - width, full_height - top - height
+    if min(width, height, full_width, full_height) == 0 or min(right, bottom) < 0:
+        return Refused(
+            f"an area of {width}×{height} pixels at ({left}, {top}) in a panorama of "
+            f"{full_width}×{full_height}, which contradict each other"
+        )
+    if left == top == right == bottom == 0:
+        return Sphere().bounds
+    shapes = ((width / height, aspect), (full_width / full_height, 2.0))
+    if any(abs(one / other - 1) > _ASPECT_TOLERANCE for one, other in shapes):
+        return Refused(
+            f"an area of {width}×{height} pixels in a panorama of {full_width}×{full_height}, "
+            "which does not fit the shape of its frames"
+        )
+    return left / full_width, top / full_height, right / full_width, bottom / full_height

@@ -1,8 +1,9 @@
-"""Boxes for 360° video and ambisonics, put into files of tests."""
+"""Boxes and elements for 360° video and ambisonics, as bytes or put into files of tests."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.media import insert_box
@@ -23,6 +24,58 @@ def cbmp(layout: int = 0, padding: int = 0) -> bytes:
 
 def prhd(yaw: float = 0, pitch: float = 0, roll: float = 0) -> bytes:
     return box(b"prhd", struct.pack(">I3i", 0, *(round(a * 65536) for a in (yaw, pitch, roll))))
+
+
+def vexu(projection: bytes = b"", eyes: int | None = None, packing: bytes = b"") -> bytes:
+    """The content of Apple's box for spatial video."""
+    parts = b""
+    if projection:
+        parts += box(b"proj", box(b"prji", bytes(4) + projection))
+    if eyes is not None:
+        parts += box(b"eyes", box(b"stri", bytes(4) + bytes([eyes])))
+    if packing:
+        parts += box(b"pack", box(b"pkin", bytes(4) + packing))
+    return parts
+
+
+def sa3d(
+    components: Sequence[int], count: int | None = None, head_locked: bool = False, order: int = 1
+) -> bytes:
+    """The content of an SA3D box: which ambisonic component each channel holds."""
+    number = len(components) if count is None else count
+    head = struct.pack(">BBIBBI", 0, 0x80 if head_locked else 0, order, 0, 0, number)
+    return head + struct.pack(f">{len(components)}I", *components)
+
+
+def element(name: int, content: bytes, size: int | None = None) -> bytes:
+    """A Matroska element; ``size`` in place of its true one (-1: unknown)."""
+    width = (name.bit_length() + 7) // 8
+    length = len(content) if size is None else size
+    encoded = b"\1" + b"\xff" * 7 if length < 0 else struct.pack(">Q", length | 1 << 56)
+    return name.to_bytes(width, "big") + encoded + content
+
+
+def video_entry(*video: bytes, codec: bytes = b"V_TEST", kind: int = 1) -> bytes:
+    """A TrackEntry with these elements in its Video."""
+    inside = element(0x83, bytes([kind])) + element(0x86, codec)
+    return element(0xAE, inside + element(0xE0, b"".join(video)))
+
+
+def matroska(*entries: bytes, size: int | None = None) -> bytes:
+    """A Matroska file of tracks alone."""
+    tracks = element(0x1654AE6B, b"".join(entries), size)
+    return element(0x1A45DFA3, b"") + element(0x18538067, tracks, size)
+
+
+def projection(
+    kind: int, private: bytes = b"", yaw: float = 0, pitch: float = 0, roll: float = 0
+) -> bytes:
+    """A Matroska Projection element; ``private`` is the content of an equi or cbmp box."""
+    pose = zip((0x7673, 0x7674, 0x7675), (yaw, pitch, roll), strict=True)
+    parts = [element(0x7671, bytes([kind]))]
+    parts += [element(0x7672, private)] if private else []
+    parts += [element(name, struct.pack(">d", angle)) for name, angle in pose if angle]
+    return element(0x7670, b"".join(parts))
 
 
 def add_sv3d(path: Path, *inside: bytes) -> None:

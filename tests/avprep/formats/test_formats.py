@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from avprep.foa.energy_map import intensity_direction
-from avprep.formats.container_tags import read_audio_tags
+from avprep.formats.audio_tags import read_audio_tags
 from avprep.media.probe import probe
 from shards.geometry import encode_foa, unit_vector
 from shards.reader import ShardSet
