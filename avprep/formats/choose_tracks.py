@@ -118,6 +118,14 @@ def choose_tracks(
     return (video, audio), (note,) if note else ()
 
 
+def no_track(name: str, kind: str, media: Media, remedy: str) -> ClipError:
+    """The error for a file without a track of a kind (video or audio); it names the other tracks
+    that are neither, or cannot be read."""
+    stills = [track.description for track in media.tracks.videos if track.is_still]
+    names = ", ".join((*stills, *media.tracks.others))
+    return ClipError(f"{name} has no {kind} track{f', only {names}' if names else ''}; {remedy}")
+
+
 def _can_be_ambisonics(track: AudioTrack, overrides: FormatOverrides) -> bool:
     if overrides.foa_convention != "auto":
         return track.channels >= 4

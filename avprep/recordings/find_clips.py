@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from avprep.errors import ClipError, UserError, one_sentence
-from avprep.formats.choose_tracks import choose_tracks
+from avprep.formats.choose_tracks import choose_tracks, no_track
 from avprep.formats.decide import (
     FormatOverrides,
     VideoFormat,
@@ -181,7 +181,7 @@ def examine(recording: Recording, overrides: FormatOverrides) -> Examined | str:
         media, doubts = choose_tracks(paths, probe_both(*paths), overrides, recording.flat)
         video, audio = media[0].video, media[1].audio
         if video is None:
-            raise ClipError(f"{recording.file} has no video track; it is no 360° video")
+            raise no_track(recording.file, "video", media[0], "it is no 360° video")
         timeline = shared_timeline(*media, paths[0] == paths[1], flat=recording.flat)
         end_s = recording.duration_s or timeline.planned_end_s
         if recording.flat:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from avprep.errors import ClipError
-from avprep.formats.choose_tracks import choose_tracks
+from avprep.formats.choose_tracks import choose_tracks, no_track
 from avprep.formats.decide import FormatOverrides, VideoFormat
 from avprep.media.decode_video import VideoRequest
 from avprep.media.ffmpeg import AudioRequest
@@ -33,7 +33,7 @@ def named_track(media: Media) -> dict[str, int]:
 def video_track(clip: Clip, media: Media) -> VideoTrack:
     """The track of the clip's video file. Raises ClipError if there is none."""
     if media.video is None:
-        raise ClipError(f"{clip.video.name} has no video track; it is no 360° video")
+        raise no_track(clip.video.name, "video", media, "it is no 360° video")
     return media.video
 
 
@@ -47,10 +47,10 @@ def decoding_requests(
     """
     track = video_track(clip, video)
     if audio.audio is None and not clip.flat:
-        raise ClipError(
-            f"{clip.audio.name} has no audio track; put its ambisonics beside it as a file of the "
-            "same name (wav, flac, m4a, ogg or opus)"
+        remedy = (
+            "put its ambisonics beside it as a file of the same name (wav, flac, m4a, ogg or opus)"
         )
+        raise no_track(clip.audio.name, "audio", audio, remedy)
     timeline = shared_timeline(video, audio, clip.audio == clip.video, clip.flat)
     late_s = timeline.begin_s - clip.offset_s
     if late_s > TRACK_TOLERANCE_S:

@@ -204,3 +204,15 @@ def test_parts_of_iamf_are_refused_by_name(tmp_path: Path) -> None:
     if "track 3" not in text:
         pytest.skip("this PyAV reads no IAMF")
     assert "holds its sound as IAMF" in text
+
+
+def test_audio_of_an_unknown_codec_is_named(parts: Path, tmp_path: Path) -> None:
+    path = mux(parts, tmp_path / "raw/a.mp4", "picture.mp4", "foa.wav", options=("-c:a", "aac"))
+    content = bytearray(path.read_bytes().replace(b"mp4a", b"zzzz"))
+    kind = content.index(b"\x04\x80\x80\x80", content.index(b"esds")) + 5
+    assert content[kind] == 0x40  # MPEG-4 audio (ISO/IEC 14496-1)
+    content[kind] = 0xEE
+    path.write_bytes(content)
+    assert build_and_look(tmp_path / "raw", tmp_path / "out").clips == ()
+    why = (tmp_path / "out/failures.jsonl").read_text()
+    assert "has no audio track, only track 1 (audio of an unknown codec)" in why
