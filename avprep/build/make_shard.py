@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from avprep.build.plan import ShardPlan
 from avprep.errors import ClipError, UserError, one_sentence
 from avprep.processes import ReportStep
+from avprep.recordings.clips import Clip
 from avprep.recordings.recording import Failure
 from avprep.sample.options import ClipOptions
 from shards.folders import Folder
@@ -50,7 +51,7 @@ def make_shard(
                 writer.add_dropped(dropped | why)
             except Exception as error:
                 # Any exception that a broken file causes in a decoder loses this clip only.
-                failure = Failure(clip.source, "clip", f"{clip.file}: {one_sentence(error)}")
+                failure = Failure(clip.source, "clip", _reason(clip, one_sentence(error)))
                 writer.add_failure(asdict(failure))
                 failures.append(failure)
             else:
@@ -58,3 +59,9 @@ def make_shard(
         report_step(len(shard.clips))
         report_step(None)  # closing the files has no time limit: disks may be slow
     return tuple(failures)
+
+
+def _reason(clip: Clip, sentence: str) -> str:
+    """A failure's reason, which names the clip's file in any case."""
+    is_named = clip.video.name in sentence or clip.audio.name in sentence
+    return sentence if is_named else f"{clip.file}: {sentence}"

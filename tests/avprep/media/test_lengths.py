@@ -149,6 +149,23 @@ def test_an_audio_file_that_ends_early_ends_the_clips(tmp_path: Path) -> None:
     assert "its sound ends 6.0 s before its picture" in built.output
 
 
+def test_a_damaged_beginning_shows_no_future_frame(tmp_path: Path) -> None:
+    write_moving(tmp_path / "whole.mkv")
+    (tmp_path / "raw").mkdir()
+    path = tmp_path / "raw/a.mov"
+    run_ffmpeg("-i", tmp_path / "whole.mkv", "-c", "copy", path)
+    with av.open(str(path)) as container:
+        first = next(container.demux(video=0))
+        position, size = first.pos, first.size
+    with open(path, "r+b") as file:
+        file.seek(position)
+        file.write(bytes(size))
+    built = build_and_look(tmp_path / "raw", tmp_path / "out", "--projection", "equirect")
+    assert built.result.exit_code == 1
+    assert [clip.file_start_s for clip in built.clips] == [5.0, 10.0]
+    assert "no frame that can be decoded in the 4.0 s from second 0 on" in built.output
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "mp4"])
 def test_subtitles_that_last_longer_are_no_sign_of_damage(suffix: str, tmp_path: Path) -> None:
     path = write_lengths(tmp_path / f"parts/a.{suffix}", 8.0, 8.0)
