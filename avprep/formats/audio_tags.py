@@ -8,7 +8,7 @@ Audio Format Specification (the layout tags in CAF's and QuickTime's chan).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -125,7 +125,10 @@ def _mp4_tags(path: Path, audio: AudioTrack, index: Mp4Index) -> AudioTags | Non
         return None
     box = _box(track, b"SA3D")
     if box is not None:
-        return _sa3d_tags(path, audio, box)
+        channels = audio.channels
+        if audio.codec.startswith("pcm_"):  # ffmpeg believes the box, and mixes channels up
+            channels = track.entries[0].channels
+        return _sa3d_tags(path, replace(audio, channels=channels), box)
     chan = _box(track, b"chan")
     return None if chan is None else _layout_tags(chan[4:])
 
@@ -138,7 +141,8 @@ def _box(track: Mp4Track, name: bytes) -> bytes | None:
 def _sa3d_tags(path: Path, audio: AudioTrack, box: bytes) -> AudioTags:
     """What an SA3D box says. Raises ClipError if it says nothing that can be followed."""
     count = struct.unpack_from(">I", box, 8)[0] if len(box) >= 12 else 0
-    if not 4 <= count <= audio.channels or len(box) < 12 + 4 * count:
+    fewest = audio.channels if audio.codec.startswith("pcm_") else 4
+    if not fewest <= count <= audio.channels or len(box) < 12 + 4 * count:
         raise ClipError(
             f"{path.name} contradicts itself: its SA3D box describes {count} channels, and its "
             f"sound has {audio.channels}; --foa-convention says what they are"
@@ -164,14 +168,15 @@ def _sa3d_tags(path: Path, audio: AudioTrack, box: bytes) -> AudioTags:
     if not sure:
         reason += f", for {count} of {audio.channels} channels"
     if audio.codec == "aac" and audio.channels == 6:
-        decoder_order, clear = _is_decoder_order(path, audio, places)
-        if decoder_order:
-            reason += ", in the decoder's order, in which W is level with the rest"
-        else:
+        is_decoders, clear = _is_decoder_order(path, audio, places)
+        if not is_decoders:
             places = [_AAC_51[place] for place in places]
         if not clear:
             sure = False
-            reason += ", in AAC's order, which its sound does not confirm"
+            order_name = "the decoder's" if is_decoders else "AAC's"
+            reason += f", in {order_name} order, which its sound does not confirm"
+        elif is_decoders:
+            reason += ", in the decoder's order, in which W is level with the rest"
     w, y, z, x = places
     return AudioTags((w, y, z, x), reason, sure=sure)
 
@@ -180,7 +185,8 @@ def _is_decoder_order(path: Path, audio: AudioTrack, places: list[int]) -> tuple
     """Whether an SA3D box numbers six AAC channels as decoders deliver them, as in files that
     ffmpeg made, not as AAC stores them; and whether the sound says so clearly.
 
-    In the right order W has the energy of the three others together.
+    In the right order W has the energy of the three others together. AAC's is taken where both are
+    alike.
     """
     begin_s = audio.begin_s
     if audio.end_s is not None:
@@ -188,9 +194,9 @@ def _is_decoder_order(path: Path, audio: AudioTrack, places: list[int]) -> tuple
     excerpt = read_excerpt(path, audio, begin_s, _EXCERPT_S)
     decoder = _unevenness_db(excerpt[places], audio.sample_rate)
     stored = _unevenness_db(excerpt[[_AAC_51[place] for place in places]], audio.sample_rate)
-    best, other = sorted((decoder, stored))
-    clear = best < _LEVEL_DB and other > best + _CLEARER_DB
-    return clear and decoder < stored, clear
+    is_decoders = decoder + _CLEARER_DB < stored
+    clear = min(decoder, stored) < _LEVEL_DB and abs(decoder - stored) > _CLEARER_DB
+    return is_decoders, clear
 
 
 def _unevenness_db(field: NDArray[np.float32], sample_rate: int) -> float:

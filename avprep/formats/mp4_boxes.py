@@ -41,10 +41,12 @@ class Box:
 
 @dataclass(frozen=True)
 class SampleEntry:
-    """How samples of a track are coded: the codec's name, and the boxes that describe it."""
+    """How samples of a track are coded: the codec's name, the boxes that describe it, and the
+    number of channels of audio (which is true of PCM alone)."""
 
     name: bytes
     boxes: tuple[Box, ...]
+    channels: int = 0
 
 
 @dataclass(frozen=True)
@@ -176,13 +178,15 @@ def _entries(content: bytes, kind: bytes) -> tuple[SampleEntry, ...]:
     """The sample entries in an stsd box of a track of video or audio."""
     entries = []
     for box in split_boxes(content[8:])[:_MOST_ENTRIES]:
-        fields = _VIDEO_FIELDS
+        fields, channels = _VIDEO_FIELDS, 0
         if kind == b"soun":
             # In stsd boxes of version 1, entries of version 1 have no more fields than others.
             version = int.from_bytes(box.content[8:10], "big") if content[:1] == b"\0" else 0
             fields = _AUDIO_FIELDS_OF_VERSION.get(version, _AUDIO_FIELDS)
+            place = slice(40, 44) if version == 2 else slice(16, 18)
+            channels = int.from_bytes(box.content[place], "big")
         boxes = split_boxes(box.content[fields:]) if kind in (b"vide", b"soun") else ()
         # QuickTime puts some of an audio track's boxes into another one.
         inside = [split_boxes(box.content) for box in boxes if box.name == b"wave"]
-        entries.append(SampleEntry(box.name, sum(inside, boxes)))
+        entries.append(SampleEntry(box.name, sum(inside, boxes), channels))
     return tuple(entries)

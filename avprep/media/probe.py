@@ -24,6 +24,8 @@ _MAX_ASPECT = 16
 _MAX_CHANNELS = 64
 _SAMPLE_RATES = (4_000, 768_000)
 _FORMATS_WITH_TIMESTAMPS = ("mov", "matroska", "ogg", "mpegts")
+_LAYOUT_ANYWHERE = ("caf", "aiff")
+"""Containers that may define a channel layout of their own in a chunk anywhere."""
 _EARLY_S = 0.1
 """A file that starts later than this states its duration either from there or from zero."""
 
@@ -69,6 +71,8 @@ def probe(path: Path) -> Media:
         with open_media(path) as container:
             start_s = (container.start_time or 0) / 1_000_000
             name = container.format.name.split(",")[0]
+            if name in _LAYOUT_ANYWHERE:
+                index = b"chan"
             has_timestamps = container.format.name.startswith(_FORMATS_WITH_TIMESTAMPS)
             stated_s = _stated_duration(container, start_s)
             if stated_s is not None:
