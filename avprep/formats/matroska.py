@@ -22,7 +22,8 @@ _KINDS = {1: b"V", 2: b"A", 0x11: b"SD", 0x21: b"SD"}
 """Types of tracks that ffmpeg counts (video, audio, subtitles, metadata), with the first letters
 that their codecs may have."""
 _MOST_ELEMENTS = 20_000
-_LARGEST_CONTENT = 1 << 22
+_LARGEST_CONTENT, _MOST_BYTES = 1 << 22, 1 << 24
+"""Bytes of one element's content, and of all contents, that are read of one file."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ def read_matroska_tracks(path: Path) -> tuple[MatroskaTrack, ...] | None:
 
 
 class _Reader:
-    """Reads elements of a file, at most `_MOST_ELEMENTS`."""
+    """Reads elements of a file, at most `_MOST_ELEMENTS` and `_MOST_BYTES` of their contents."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._left = _MOST_ELEMENTS
+        self._bytes_left = _MOST_BYTES
 
     def tracks(self) -> tuple[MatroskaTrack, ...] | None:
         size = self._file.seek(0, io.SEEK_END)
@@ -152,8 +154,9 @@ class _Reader:
         return {name: self._content(a, b) for name, a, b in self._elements(start, end)}
 
     def _content(self, start: int, end: int) -> bytes:
-        if end - start > _LARGEST_CONTENT:
+        if end - start > min(_LARGEST_CONTENT, self._bytes_left):
             return b""
+        self._bytes_left -= end - start
         self._file.seek(start)
         return self._file.read(end - start)
 

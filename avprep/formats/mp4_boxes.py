@@ -20,6 +20,8 @@ _MOST_BOXES = 20_000
 _MOST_ENTRIES = 8
 _LARGEST_CONTENT = 1 << 22
 """Larger boxes do not describe a track; the mesh of a projection has some 100,000 bytes."""
+_MOST_BYTES = 1 << 24
+"""Bytes of contents that are read of one file."""
 _VIDEO_FIELDS = 78
 _AUDIO_FIELDS = 28
 _AUDIO_FIELDS_OF_VERSION = {1: 44, 2: 64}
@@ -88,11 +90,12 @@ def split_boxes(content: bytes) -> tuple[Box, ...]:
 
 
 class _Reader:
-    """Reads boxes of a file, at most `_MOST_BOXES`."""
+    """Reads boxes of a file, at most `_MOST_BOXES` and `_MOST_BYTES` of their contents."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._left = _MOST_BOXES
+        self._bytes_left = _MOST_BYTES
 
     def index(self) -> Mp4Index | None:
         size = self._file.seek(0, io.SEEK_END)
@@ -126,8 +129,9 @@ class _Reader:
             start = last
 
     def _content(self, start: int, end: int) -> bytes:
-        if end - start > _LARGEST_CONTENT:
+        if end - start > min(_LARGEST_CONTENT, self._bytes_left):
             return b""
+        self._bytes_left -= end - start
         self._file.seek(start)
         return self._file.read(end - start)
 
