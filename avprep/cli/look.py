@@ -86,7 +86,7 @@ def _draw(
     from avprep.formats.choose_tracks import choose_tracks
     from avprep.formats.decide import decide_video_format
     from avprep.formats.decide_audio import decide_audio_format
-    from avprep.look import inspect as inspection
+    from avprep.look.inspect_audio import read_field
     from avprep.look.preview import draw_recording, read_full_frame
     from avprep.media.probe import probe
 
@@ -101,7 +101,7 @@ def _draw(
             raise ClipError(f"{audio.name} has no audio track")
         video_format = decide_video_format(video, media.video, media.duration_s, overrides)
         audio_format = decide_audio_format(audio, audio_media.audio, overrides)
-        field = inspection.read_field_excerpt(audio, audio_media, audio_format)
+        field = read_field(audio, audio_media, audio_format)
     except ClipError as error:
         raise UserError(f"{error}; name the file with its audio with --sound") from None
     frame = read_full_frame(video, media.duration_s / 2, video_format, media.video.index)

@@ -15,7 +15,8 @@ Foa = NDArray[np.float32]
 HIGHER_ORDERS = (9, 16, 25, 36, 49)
 """Channel counts of second and higher orders, whose first four channels are first order."""
 # YouTube's six AAC channels decode as FL, FR, FC, LFE, BL, BR and contain X, Y, W, 0, Z, 0.
-_YOUTUBE_TO_ACN = [2, 1, 4, 0]
+_YOUTUBE_ORDER = (2, 1, 4, 0)
+_FUMA_ORDER = (0, 2, 3, 1)
 _YOUTUBE_SILENT = [3, 5]
 _YOUTUBE_DIRECTIONAL = [0, 1, 4]
 _FLOOR_DBFS = -120.0
@@ -47,18 +48,25 @@ def to_ambix(raw: Foa, convention: str, indices: tuple[int, int, int, int] | Non
             )
     if convention == "youtube":
         _check_youtube(raw, peaks)
-        return raw[_YOUTUBE_TO_ACN]
+        return raw[list(_YOUTUBE_ORDER)]
     if channels < 4:
         raise ClipError(
             f"its sound has {channels} channel{'s' * (channels != 1)}, which is not ambisonics "
             "(first order has 4); put the ambisonic sound beside it as a file of the same name"
         )
     if convention == "fuma":
-        w, x, y, z = raw[:4]
+        w, y, z, x = raw[list(_FUMA_ORDER)]
         return np.stack([np.float32(np.sqrt(2)) * w, y, z, x])
     if convention == "n3d":
         return np.asarray(raw[:4] * np.array([[1], *[[1 / 3**0.5]] * 3], dtype=np.float32))
     return raw[:4]
+
+
+def channel_order(convention: str) -> tuple[int, int, int, int]:
+    """The indices of W, Y, Z, X among the channels of a convention."""
+    if convention == "youtube":
+        return _YOUTUBE_ORDER
+    return _FUMA_ORDER if convention == "fuma" else (0, 1, 2, 3)
 
 
 def check_audio(raw: Foa) -> tuple[Foa, NDArray[np.float32]]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from avprep.errors import ClipError
 from avprep.formats.matroska import read_matroska_tracks
 from avprep.formats.mp4_boxes import Mp4Index, Mp4Track, read_mp4_index
-from avprep.media.excerpt import read_excerpt
+from avprep.media.decode_audio import read_excerpt
 from avprep.media.tracks import AudioTrack
 
 _AUDIO = b"soun"
@@ -191,7 +191,10 @@ def _is_decoder_order(path: Path, audio: AudioTrack, places: list[int]) -> tuple
     begin_s = audio.begin_s
     if audio.end_s is not None:
         begin_s = max(begin_s, (audio.begin_s + audio.end_s - _EXCERPT_S) / 2)
-    excerpt = read_excerpt(path, audio, begin_s, _EXCERPT_S)
+    try:
+        excerpt = read_excerpt(path, audio, begin_s, _EXCERPT_S)
+    except ClipError:
+        return False, False  # decoding the clips will report the fault
     decoder = _unevenness_db(excerpt[places], audio.sample_rate)
     stored = _unevenness_db(excerpt[[_AAC_51[place] for place in places]], audio.sample_rate)
     is_decoders = decoder + _CLEARER_DB < stored

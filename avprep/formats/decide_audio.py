@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from avprep.errors import ClipError
 from avprep.foa.ambix import HIGHER_ORDERS
 from avprep.formats.audio_tags import read_audio_tags
 from avprep.formats.decide import FormatOverrides
-from avprep.media.excerpt import read_excerpt
+from avprep.formats.listen import ANOTHER_CONVENTION, Heard, listen
+from avprep.media.probe import Media
 from avprep.media.tracks import AudioTrack
 
-if TYPE_CHECKING:
-    from avprep.formats.guess_convention import ChannelAnalysis
-
-_EXCERPT_S = 5.0
+_NAMES = {"fuma": "FuMa", "n3d": "N3D", "youtube": "YouTube's six channels"}
 
 
 # The digests of existing sets depend on the names, order and reasons of this record: never change
@@ -52,40 +50,27 @@ def decide_audio_format(path: Path, audio: AudioTrack, overrides: FormatOverride
     return AudioFormat("auto", None, f"{audio.channels} channels", sure=False)
 
 
-def audio_doubts(
-    path: Path, audio: AudioTrack, duration_s: float, audio_format: AudioFormat
-) -> tuple[str, ...]:
+def audio_doubts(path: Path, media: Media, audio_format: AudioFormat) -> tuple[str, ...]:
     """Sentences on what the user should check about the audio; empty if nothing is in doubt.
 
-    If a container does not describe its channels, a few seconds of them are analysed. The result
-    never changes how the audio is read: real microphones deviate by up to 3 dB.
+    A few seconds are listened to, whatever said how to read them.
     """
-    doubts = []
-    if not audio_format.sure and audio_format.convention == "ambix":
-        analysis = _analyse_excerpt(path, audio, duration_s)
-        seems = ""
-        if analysis is not None and analysis.looks_like_capsules:
-            seems = ", but all its channels are alike, as those of a raw microphone are"
-        elif (
-            analysis is not None
-            and analysis.is_sure
-            and (analysis.w, analysis.normalization) != (0, "SN3D")
-        ):
-            seems = f", but it sounds like {analysis.normalization} with W in channel {analysis.w}"
-        doubts.append(
-            f"its sound is taken as ambiX ({audio_format.reason}){seems}; --foa-convention names "
-            "another, and `avprep inspect --picture` shows where it comes from"
-        )
-    return tuple(doubts)
+    try:
+        heard = listen(path, media, audio_format)
+    except ClipError:
+        heard = None  # decoding the clips will report the fault
+    return describe_doubts(audio_format, heard)
 
 
-def _analyse_excerpt(path: Path, audio: AudioTrack, duration_s: float) -> ChannelAnalysis | None:
-    from avprep.formats.guess_convention import (
-        analyse_channels,  # OpenCV's, which planning does without
-    )
-
-    if audio.channels < 4:
-        return None
-    start_s = max(0.0, duration_s / 2 - _EXCERPT_S / 2)
-    excerpt = read_excerpt(path, audio, start_s, _EXCERPT_S)
-    return analyse_channels(excerpt[:4])
+def describe_doubts(audio_format: AudioFormat, heard: Heard | None) -> tuple[str, ...]:
+    """Sentences on what the user should check, after listening (None: it does not decode)."""
+    if heard is not None and heard.refused is not None:
+        return ()  # so will the clips be
+    contradiction = heard.contradiction if heard is not None else None
+    is_assumed = not audio_format.sure and audio_format.convention != "auto"
+    if not is_assumed and contradiction is None:
+        return ()
+    verb, name = "taken" if is_assumed else "read", _NAMES.get(audio_format.convention, "ambiX")
+    but = f", but {contradiction}" if contradiction is not None else ""
+    remedy = heard.remedy if heard is not None else ANOTHER_CONVENTION
+    return (f"its sound is {verb} as {name} ({audio_format.reason}){but}; {remedy}",)

@@ -9,30 +9,22 @@ from typing import Any
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from avprep.errors import ClipError, one_sentence
-from avprep.foa.ambix import level_dbfs, spatiality, to_ambix
 from avprep.formats.choose_tracks import choose_audio, choose_video
 from avprep.formats.decide import FormatOverrides, decide_video_format
-from avprep.formats.decide_audio import AudioFormat, decide_audio_format
-from avprep.formats.guess_convention import ChannelAnalysis, analyse_channels
 from avprep.formats.guess_projection import sample_frames
 from avprep.look.find_media import MediaFile
-from avprep.media.excerpt import read_excerpt
+from avprep.look.inspect_audio import describe_audio
 from avprep.media.probe import Media, probe
 from avprep.media.timeline import shared_timeline
 from avprep.media.tracks import AudioTrack, VideoTrack
 from avprep.workers import WorkerPool
 
-_EXCERPT_S = 10.0
-_SILENT_DBFS = -60.0
 _STATIC_CHANGE = 0.5
-_MONO_SPATIALITY = 0.01
 _MAX_DELAY_S = 0.05
 _MAX_LENGTH_DIFFERENCE_S = 0.5
-_LOW_CONFIDENCE = 0.5
 _FILES_FOR_PROGRESS_BAR = 10
 _TIMEOUT_S = 600.0
 
@@ -206,80 +198,9 @@ def _add_audio(
                 f"{result.duration_s:.1f} s"
             )
         return
-    audio_format = decide_audio_format(path, media.audio, overrides)
-    result.audio.update(
-        channels=media.audio.channels,
-        sample_rate=media.audio.sample_rate,
-        convention=audio_format.convention,
-        why=audio_format.reason,
-        sure=audio_format.sure,
-        confidence=1.0 if audio_format.sure else 0.0,
-    )
-    raw = _raw_excerpt(path, media)
-    try:
-        field = to_ambix(raw, audio_format.convention, audio_format.channels)
-    except ClipError as error:
-        result.suspicious.append(str(error))
-        analysis = analyse_channels(raw[:4]) if len(raw) >= 4 else None
-        if analysis is not None:
-            result.audio["heard"] = f"its first four: {_summary(analysis)}"
-        return
-    level = level_dbfs(field)
-    result.audio["level_dbfs"] = round(level, 1)
-    if level < _SILENT_DBFS:
-        result.suspicious.append(f"it is silent ({level:.0f} dB of full scale)")
-        return
-    result.audio["spatiality"] = round(spatiality(field), 3)
-    if result.audio["spatiality"] < _MONO_SPATIALITY:
-        result.suspicious.append("all its channels hold one signal: it is mono, or a single sound")
-        return
-    analysis = analyse_channels(field)
-    if analysis is not None:
-        result.audio["heard"] = _summary(analysis)
-        if not audio_format.sure:
-            result.audio["confidence"] = round(analysis.like_sn3d, 2)
-        result.suspicious.extend(_contradictions(analysis, audio_format))
-    if not result.suspicious and result.audio["confidence"] < _LOW_CONFIDENCE:
-        result.suspicious.append(
-            f"neither its container nor its sound confirms that it is {audio_format.convention}; "
-            "look at where it comes from with --picture"
-        )
-
-
-def read_field_excerpt(path: Path, media: Media, audio_format: AudioFormat) -> NDArray[np.float32]:
-    """Ten seconds of the field (4, samples) from the middle of a file. Raises ClipError."""
-    return to_ambix(_raw_excerpt(path, media), audio_format.convention, audio_format.channels)
-
-
-def _raw_excerpt(path: Path, media: Media) -> NDArray[np.float32]:
-    """Ten seconds of the decoded channels (channels, samples) from the middle of a file."""
-    if media.audio is None:
-        raise ClipError(f"{path.name} has no sound")
-    start_s = max(0.0, media.duration_s / 2 - _EXCERPT_S / 2)
-    raw = read_excerpt(path, media.audio, start_s, _EXCERPT_S)
-    if not raw.shape[1]:
-        raise ClipError(f"{path.name}: its sound does not decode; download it again")
-    return raw
-
-
-def _summary(analysis: ChannelAnalysis) -> str:
-    sure = "clear" if analysis.is_sure else "not clear"
-    return (
-        f"{analysis.normalization}, W in channel {analysis.w} of W, Y, Z, X "
-        f"({analysis.ratio_db:+.1f} dB ± {analysis.spread_db:.1f}, {sure})"
-    )
-
-
-def _contradictions(analysis: ChannelAnalysis, audio_format: AudioFormat) -> list[str]:
-    """Sentences on what in the samples contradicts the format they are read in."""
-    if analysis.looks_like_capsules:
-        return ["all its channels are alike, as those of a raw microphone (A-format) are"]
-    if analysis.is_sure and (analysis.w, analysis.normalization) != (0, "SN3D"):
-        return [
-            f"read as {audio_format.convention}, it sounds like {_summary(analysis)}; see "
-            "--foa-convention"
-        ]
-    return []
+    entries, doubts = describe_audio(path, media, overrides)
+    result.audio.update(entries)
+    result.suspicious.extend(doubts)
 
 
 _COLUMNS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import av
 import numpy as np
@@ -18,8 +19,11 @@ from numpy.typing import NDArray
 from avprep.errors import ClipError
 from avprep.media.ffmpeg import AudioRequest, FfmpegAudioDecoder, timeout_message
 from avprep.media.probe import open_media
+from avprep.media.tracks import AudioTrack
 
 _TIME_TOLERANCE_S = 0.002
+_EXCERPT_TIMEOUT_S = 60.0
+_EXCERPT_SLIP_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,35 @@ def decode_audio(request: AudioRequest) -> DecodedAudio:
         buffer = _Buffer(request)
         _decode(request, buffer, seek=False)
     return DecodedAudio(buffer.audio[:, : buffer.filled], buffer.message)
+
+
+def read_excerpt(
+    path: Path, track: AudioTrack, start_s: float, duration_s: float
+) -> NDArray[np.float32]:
+    """A track's audio (channels, samples) from the time stamp ``start_s``, at its own sample rate,
+    in the decoder's channel order.
+
+    Shorter at the end of the file. Raises ClipError, with the decoder's reason, if nothing can be
+    decoded.
+    """
+    decoded = decode_audio(
+        AudioRequest(
+            audio=path,
+            track=track.index,
+            file_start_s=track.begin_s,
+            start_s=max(start_s, track.begin_s),
+            duration_s=duration_s,
+            max_slip_s=_EXCERPT_SLIP_S,
+            channels=track.channels,
+            sample_rate=track.sample_rate,
+            plain_layout=track.plain_layout,
+            timeout_s=_EXCERPT_TIMEOUT_S,
+        )
+    )
+    if not decoded.channels.size:
+        why = f" ({decoded.message})" if decoded.message else ""
+        raise ClipError(f"{path.name}: its sound does not decode{why}; download it again")
+    return decoded.channels
 
 
 class _Buffer:

@@ -34,6 +34,8 @@ _DEPENDENT = 0x80000
 _STILL_CODECS = ("png", "bmp", "gif", "webp", "tiff")
 _TRACKS_IN_HEADER = ("mov", "avi", "wav", "w64", "flac", "caf", "aiff")
 """Containers whose header states when each track begins and ends; of others, packets tell."""
+_UNSAFE_PLANES = 8
+"""PyAV counts a frame's planes up to an empty pointer, which is missing after the eighth."""
 TRACK_TOLERANCE_S = 0.5
 """Tracks that begin or end less than this apart begin or end together."""
 _MAX_FIRST_PACKETS = 5_000
@@ -82,9 +84,10 @@ class VideoTrack:
 
 @dataclass(frozen=True)
 class AudioTrack:
-    """An audio track. ``plain_layout`` is False if the file defines a channel layout of its own,
-    for which PyAV corrupts the memory of its process. ``is_dependent``: a part of the audio, such
-    as a substream of IAMF. The other fields are as in `VideoTrack`."""
+    """An audio track. ``plain_layout`` is False if the file defines a channel layout of its own, or
+    its decoder gives 8 or more planes: with both PyAV corrupts the memory of its process.
+    ``is_dependent``: a part of the audio, such as a substream of IAMF. The other fields are as in
+    `VideoTrack`."""
 
     channels: int
     sample_rate: int
@@ -180,6 +183,8 @@ def _audio_track(
     channels = context.channels if plain_layout else _channels_from_ffmpeg(path, stream.index)
     if not channels:
         return None
+    if channels >= _UNSAFE_PLANES and (context.format is None or context.format.is_planar):
+        plain_layout = False
     begin_s, end_s = spans.get(stream.index, (0.0, None))
     return AudioTrack(
         channels=channels,

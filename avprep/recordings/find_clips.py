@@ -192,7 +192,7 @@ def examine(recording: Recording, overrides: FormatOverrides) -> Examined | str:
         doubts += video_doubts(video_format)
         if audio is not None:
             audio_format = decide_audio_format(recording.audio, audio, overrides)
-            doubts += audio_doubts(recording.audio, audio, end_s, audio_format)
+            doubts += audio_doubts(recording.audio, media[1], audio_format)
             doubts += timeline.cuts
         return Examined(timeline.begin_s, end_s, video_format, audio_format, doubts, media)
     except ClipError as error:

@@ -203,7 +203,7 @@ def test_opus_with_mapping_family_2_is_ambix(frame: NDArray[np.uint8], tmp_path:
 
 
 def test_samples_reveal_w_and_the_normalization() -> None:
-    from avprep.formats.guess_convention import analyse_channels
+    from avprep.foa.channel_analysis import analyse_channels
 
     rng = np.random.default_rng(1)
     directions = unit_vector(rng.uniform(-180, 180, 8), rng.uniform(-60, 60, 8))

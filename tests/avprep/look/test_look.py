@@ -128,7 +128,9 @@ def test_inspect_reports_suspicious_recordings(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = {Path(item["file"]).name: item for item in json.loads(result.stdout)}
     good = found["good.mkv"]
-    assert good["suspicious"] == []
+    assert [what.partition(" (")[0] for what in good["suspicious"]] == [
+        "its sound is taken as ambiX"
+    ]
     assert (good["video"]["projection"], good["video"]["sure"]) == ("equirect", True)
     assert good["audio"]["convention"] == "ambix"
     assert good["audio"]["spatiality"] > 0.1
@@ -139,6 +141,8 @@ def test_inspect_reports_suspicious_recordings(tmp_path: Path) -> None:
     assert any("mono" in what for what in found["mono.wav"]["suspicious"])
     assert any("2 channels" in what for what in found["stereo.wav"]["suspicious"])
     assert any("cannot be read" in what for what in found["broken.mp4"]["suspicious"])
+    stated = run("inspect", raw / "good.mkv", "--json", "--foa-convention", "ambix")
+    assert json.loads(stated.stdout)[0]["suspicious"] == []
     words = run("inspect", raw).output
     assert words.count("CHECK") >= 6
     assert run("inspect", tmp_path / "nowhere").exit_code == 2

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from avprep.media.decode_audio import decode_audio
+from avprep.media.decode_audio import decode_audio, read_excerpt
 from avprep.media.ffmpeg import AudioRequest, ffmpeg_path
 from avprep.media.probe import probe
+from tests.support.media import noise, write_audio
 
 RATE, SECONDS = 16000, 6
 KINDS = {
@@ -78,3 +79,17 @@ def test_both_decoders_give_the_same_audio(recording: Path, start_s: float) -> N
         for k in range(-max_shift, max_shift + 1)
     ]
     assert min(np.abs(each - middle).max() for each in shifted) < 1e-3
+
+
+def test_third_order_in_opus_does_not_crash_the_process(tmp_path: Path) -> None:
+    """PyAV reads past the planes of frames that have eight or more of them."""
+    tones = np.stack([noise(0.5, number) for number in range(16)]).astype(np.float32)
+    path = tmp_path / "a.opus"
+    write_audio(path, "libopus", tones, "ambisonic 3", {"mapping_family": "2"})
+    audio = probe(path).audio
+    assert audio is not None
+    assert (audio.channels, audio.plain_layout) == (16, False)
+    excerpt = read_excerpt(path, audio, 0.0, 0.4)
+    assert excerpt.shape == (16, 19200)
+    levels = np.square(excerpt).mean(axis=1) ** 0.5
+    assert levels == pytest.approx(np.full(16, 0.1), rel=0.1)
