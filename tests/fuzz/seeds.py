@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from avprep.recordings.recording import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from shards.geometry import encode_foa, unit_vector
+from tests.support.known_truth import run_ffmpeg
 from tests.support.media import (
     equirectangular_texture,
     grey_frame,
@@ -108,6 +109,18 @@ class _Maker:
             ("Opus beside", {".mp4": bare, ".opus": opus}),
             ("FuMa beside", {".mp4": bare, ".amb": wav}),
             ("six channels beside", {".mkv": self._h264("f.mkv"), ".m4a": youtube}),
+            ("transport stream", {".mts": self._converted(bare, "a.mts"), ".wav": wav}),
+            ("Theora", {".ogv": self._converted(bare, "a.ogv", "libtheora"), ".wav": wav}),
+            ("CAF beside", {".3gp": self._converted(bare, "a.3gp"), ".caf": self._sound("a.caf")}),
+            ("Wave64 beside", {".mp4": bare, ".w64": self._sound("a.w64")}),
+            ("WebM beside", {".mp4": bare, ".webm": self._converted(opus, "c.webm")}),
+            (
+                "parts of a download",
+                {
+                    ".f313.webm": self._converted(bare, "f313.webm", "libvpx"),
+                    ".f338.webm": self._converted(opus, "f338.webm"),
+                },
+            ),
         ]
         seeds = [
             Seed(
@@ -191,6 +204,13 @@ class _Maker:
             write_wav(path, self._foa)
         else:
             soundfile.write(path, self._foa.T, 48000)
+        return path.read_bytes()
+
+    def _converted(self, content: bytes, name: str, codec: str = "copy") -> bytes:
+        """A file in another container, with the same bytes every time."""
+        source, path = self._folder / f"source-{name}", self._folder / name
+        source.write_bytes(content)
+        run_ffmpeg("-i", source, "-c", codec, "-fflags", "+bitexact", "-flags", "+bitexact", path)
         return path.read_bytes()
 
     def _youtube(self) -> NDArray[np.float32]:
