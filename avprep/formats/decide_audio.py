@@ -13,6 +13,7 @@ from avprep.formats.listen import ANOTHER_CONVENTION, Heard, listen
 from avprep.media.probe import Media
 from avprep.media.tracks import AudioTrack
 
+_LOW_CONFIDENCE = 0.5
 _NAMES = {"fuma": "FuMa", "n3d": "N3D", "youtube": "YouTube's six channels"}
 
 
@@ -71,6 +72,8 @@ def describe_doubts(audio_format: AudioFormat, heard: Heard | None) -> tuple[str
     if not is_assumed and contradiction is None:
         return ()
     verb, name = "taken" if is_assumed else "read", _NAMES.get(audio_format.convention, "ambiX")
+    if contradiction is None and (heard is None or heard.confidence < _LOW_CONFIDENCE):
+        contradiction = "neither its container nor its sound is clear about it"
     but = f", but {contradiction}" if contradiction is not None else ""
     remedy = heard.remedy if heard is not None else ANOTHER_CONVENTION
     return (f"its sound is {verb} as {name} ({audio_format.reason}){but}; {remedy}",)

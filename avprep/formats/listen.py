@@ -6,7 +6,7 @@ order of the directional channels cannot be heard.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,7 +122,7 @@ def hear(raw: Channels, audio_format: AudioFormat, sample_rate: int = 48_000) ->
     return Heard(
         level,
         _spatiality(field),
-        _summary(analysis) if analysis is not None else None,
+        _summary(_as_read(analysis, expected)) if analysis is not None else None,
         contradiction,
         remedy,
         fit if contradiction is None else min(fit, _LOW_FIT),
@@ -147,7 +147,7 @@ def _contradiction(
         return f"its {_ordinal(order[0])} channel, {sounds}", ANOTHER_CONVENTION
     one_signal = _spatiality(channels) < _ONE_SIGNAL
     if one_signal:
-        mono = _why_mono(channels, silent)
+        mono = _why_mono(channels, silent, order)
         if mono is not None:
             return mono, _NO_AMBISONICS
     elif silent:
@@ -160,12 +160,14 @@ def _contradiction(
     if analysis.looks_like_capsules and not one_signal:
         return "all its channels are alike, as those of a raw microphone are", _A_FORMAT
     if analysis.contradicts(expected, stated):
-        sounds = f"it sounds like {analysis.normalization} with W in its"
-        return f"{sounds} {_ordinal(order[analysis.w])} channel", ANOTHER_CONVENTION
+        place = f", its {_ordinal(order[analysis.w])} one" if analysis.w else ""
+        return f"it sounds like {_summary(analysis, place)}", ANOTHER_CONVENTION
     return None
 
 
-def _why_mono(channels: Channels, silent: list[int]) -> str | None:
+def _why_mono(
+    channels: Channels, silent: list[int], order: tuple[int, int, int, int]
+) -> str | None:
     """Why channels that hold one signal are mono; None if they may be one sound from one
     direction."""
     if silent == [1, 2, 3]:
@@ -175,15 +177,21 @@ def _why_mono(channels: Channels, silent: list[int]) -> str | None:
     if np.abs(levels).max() < _EQUAL_DB:
         return "all four channels hold the same signal: it is mono"
     ratio_db = 10 * np.log10(energies[1:].sum() / energies[0])
-    if any(abs(level - ratio_db) < _CLOSE_DB for level in LEVELS_DB.values()):
-        return None
-    return "its channels hold one signal, at levels that no direction has: it is mono"
+    if all(abs(level - ratio_db) > _CLOSE_DB for level in LEVELS_DB.values()):
+        return "its channels hold one signal, at levels that no direction has: it is mono"
+    if len(silent) > 1:
+        return f"{_name_silent(silent, order)}: it is mono, or a single sound"
+    return None
+
+
+def _name_silent(silent: list[int], order: tuple[int, int, int, int]) -> str:
+    words = " and ".join(f"{_ordinal(order[number])} ({_NAMES[number]})" for number in silent)
+    return f"its {words} channel{' is' if len(silent) == 1 else 's are'} silent"
 
 
 def _silent_channels(silent: list[int], order: tuple[int, int, int, int]) -> tuple[str, str]:
     """What silent directional channels mean, and what to do."""
-    words = " and ".join(f"{_ordinal(order[number])} ({_NAMES[number]})" for number in silent)
-    channels = f"its {words} channel{' is' if len(silent) == 1 else 's are'} silent"
+    channels = _name_silent(silent, order)
     if len(silent) > 1:
         return f"{channels}: it may be mono or stereo in four channels", _NO_AMBISONICS
     if silent == [3] and order == (0, 1, 2, 3):
@@ -211,9 +219,14 @@ def _ordinal(number: int) -> str:
     return _ORDINALS[number] if number < len(_ORDINALS) else f"{number + 1}th"
 
 
-def _summary(analysis: ChannelAnalysis) -> str:
+def _as_read(analysis: ChannelAnalysis, expected: str) -> ChannelAnalysis:
+    """The analysis of the field that is read, whose normalization is SN3D if it is right."""
+    return replace(analysis, ratio_db=analysis.ratio_db - LEVELS_DB[expected] * (analysis.w == 0))
+
+
+def _summary(analysis: ChannelAnalysis, place: str = "") -> str:
     sure = "clear" if analysis.is_sure else "not clear"
     return (
-        f"{analysis.normalization}, W in channel {analysis.w} of W, Y, Z, X "
+        f"{analysis.normalization}, W in channel {analysis.w} of W, Y, Z, X{place} "
         f"({analysis.ratio_db:+.1f} dB ± {analysis.spread_db:.1f}, {sure})"
     )

@@ -97,9 +97,7 @@ def speakers(overlap: bool) -> Audio:
 
 
 FIELDS = {
-    "front": encode_foa(noise(2.0), unit_vector(0, 0)),
-    "left": encode_foa(noise(2.0), unit_vector(90, 0)),
-    "up": encode_foa(noise(2.0), unit_vector(0, 90)),
+    "level": encode_foa(noise(2.0), unit_vector(40, 0)),
     "diagonal": encode_foa(noise(2.0), unit_vector(45, 35.26)),
     "sources": sources(),
     "diffuse": diffuse(),
@@ -127,13 +125,21 @@ def test_fields_read_as_what_they_are_are_not_accused(name: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "audio_format", "sentence"),
     [
-        (to_convention("fuma", sources()), AMBIX, "sounds like FuMa with W in its first channel"),
-        (to_convention("n3d", sources()), AMBIX, "sounds like N3D with W in its first channel"),
-        (to_convention("n3d", sources()), FUMA, "sounds like N3D with W in its first channel"),
-        (sources(), FUMA, "sounds like SN3D with W in its first channel"),
-        (sources(), N3D, "sounds like SN3D with W in its first channel"),
-        (sources()[[1, 2, 3, 0]], AMBIX, "sounds like SN3D with W in its fourth channel"),
-        (sources()[[1, 0, 2, 3]], FUMA, "sounds like SN3D with W in its second channel"),
+        (to_convention("fuma", sources()), AMBIX, "sounds like FuMa, W in channel 0"),
+        (to_convention("n3d", sources()), AMBIX, "sounds like N3D, W in channel 0"),
+        (to_convention("n3d", sources()), FUMA, "sounds like N3D, W in channel 0"),
+        (sources(), FUMA, "sounds like SN3D, W in channel 0"),
+        (sources(), N3D, "sounds like SN3D, W in channel 0"),
+        (
+            sources()[[1, 2, 3, 0]],
+            AMBIX,
+            "SN3D, W in channel 3 of W, Y, Z, X, its fourth one",
+        ),
+        (
+            sources()[[1, 0, 2, 3]],
+            FUMA,
+            "SN3D, W in channel 3 of W, Y, Z, X, its second one",
+        ),
         (capsules(sources()), AMBIX, "alike, as those of a raw microphone"),
         (capsules(room()), AMBIX, "alike, as those of a raw microphone"),
         (np.repeat(sources()[:1], 4, axis=0), AMBIX, "all four channels hold the same signal"),
@@ -142,6 +148,11 @@ def test_fields_read_as_what_they_are_are_not_accused(name: str) -> None:
             sources()[:1] * np.array([[1], [2], [0.1], [0.5]], np.float32),
             AMBIX,
             "one signal, at levels that no direction has",
+        ),
+        (
+            encode_foa(noise(2.0), unit_vector(0, 0)),
+            AMBIX,
+            "its second (Y) and third (Z) channels are silent: it is mono, or a single sound",
         ),
         (speakers(overlap=False), AMBIX, "nothing in common"),
         (speakers(overlap=True), AMBIX, "nothing in common"),
@@ -194,7 +205,9 @@ def test_the_sentence_says_what_was_assumed_and_what_was_heard() -> None:
     )
     (stated,) = describe_doubts(AMBIX, hear(fuma, AMBIX))
     assert stated.startswith("its sound is read as ambiX (SA3D box, ACN and SN3D), but it sounds")
-    assert "FuMa with W in its first channel; --foa-convention names another" in stated
+    assert "like FuMa, W in channel 0 of W, Y, Z, X (+3.0 dB ± 0.0, clear); --foa-con" in stated
+    (unclear,) = describe_doubts(guess, hear(diffuse(), guess))
+    assert "(nothing says which), but neither its container nor its sound is clear" in unclear
     (only,) = describe_doubts(guess, hear(sources(), guess))
     assert only.startswith("its sound is taken as ambiX (nothing says which); --foa-convention")
     assert describe_doubts(AMBIX, hear(sources(), AMBIX)) == ()
