@@ -30,7 +30,8 @@ class _Listing:
 
 class FileSearch:
     """Lists folders, each once. ``unreadable`` maps each folder or link that could not be read to
-    the reason; a layout puts into ``unfinished`` what a download was writing.
+    the reason. A layout puts into ``unfinished`` what a download was writing, and into ``parts``
+    what belongs to a download of another name.
 
     Links to folders are entered, so that a dataset may lie on several disks, but each folder only
     once, and never by a link to one that contains the link. A folder's own path is preferred to a
@@ -40,6 +41,7 @@ class FileSearch:
     def __init__(self) -> None:
         self.unreadable: dict[Path, str] = {}
         self.unfinished: set[Path] = set()
+        self.parts: set[Path] = set()
         self._listings: dict[Path, _Listing] = {}
         self._found: dict[Path, list[Path]] = {}
         self._by_stem: dict[Path, defaultdict[str, list[Path]]] = {}

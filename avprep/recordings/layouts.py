@@ -79,7 +79,8 @@ def find_recordings(
     failures += search.failures(raw)
     failures = [Failure(_printable(f.source), f.stage, _printable(f.reason)) for f in failures]
     unreadable = tuple(_printable(failure.reason) for failure in search.failures(raw))
-    not_read = describe_not_read(search)
+    with_strays = layout not in FLAT_LAYOUTS and layout != "starss"
+    not_read = describe_not_read(search, with_strays)
     if not valid and not failures and not may_be_empty:
         instead = f" ({not_read})" if not_read is not None else ""
         raise UserError(
@@ -138,7 +139,7 @@ def _folder(raw: Path, search: FileSearch) -> _Found:
     audio. A download that yt-dlp has not merged is one recording of two files."""
     files = search.files(raw, recursive=True)
     parts = download_parts(search, files)
-    search.unfinished = parts.unfinished
+    search.unfinished, search.parts = parts.unfinished, parts.no_recordings
     videos = [
         path
         for path in files

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
-from avprep.recordings.files import FileSearch, is_video
+from avprep.recordings.files import FileSearch, has_suffix, is_video
 from avprep.recordings.recording import AUDIO_SUFFIXES
 
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
@@ -20,9 +21,12 @@ _UNFINISHED = (".part", ".ytdl", ".crdownload", ".partial", ".download")
 _MOST_SHOWN = 8
 
 
-def describe_not_read(search: FileSearch) -> str | None:
+def describe_not_read(search: FileSearch, with_strays: bool = False) -> str | None:
     """``not read: 3 x .360, 2 x .insv``: how many files of each suffix are not read; None for
-    none."""
+    none.
+
+    ``with_strays``: also audio files that no video has the name of.
+    """
     expected = {f".{name}" for name in _COMPANIONS.split()}.union(AUDIO_SUFFIXES)
     others: Counter[str] = Counter()
     downloads = Counter(f".temp{path.suffix.lower()}" for path in search.unfinished)
@@ -34,12 +38,24 @@ def describe_not_read(search: FileSearch) -> str | None:
             continue
         elif _SUFFIX.fullmatch(suffix):
             others[suffix] += 1
+    strays = Counter(path.suffix.lower() for path in (_strays(search) if with_strays else ()))
     parts = []
     if others:
         parts.append(f"not read: {_list(others)}")
     if downloads:
         parts.append(f"unfinished downloads: {_list(downloads)}")
+    if strays:
+        parts.append(f"audio without a video of its name: {_list(strays)}")
     return "; ".join(parts) or None
+
+
+def _strays(search: FileSearch) -> list[Path]:
+    stems = {path.stem for path in search.seen() if is_video(path)}
+    return [
+        path
+        for path in search.seen()
+        if has_suffix(path, AUDIO_SUFFIXES) and path.stem not in stems and path not in search.parts
+    ]
 
 
 def _list(counts: Counter[str]) -> str:

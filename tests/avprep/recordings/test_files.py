@@ -378,3 +378,11 @@ def test_of_two_files_with_one_id_the_one_with_ambisonics_gets_the_key(tmp_path:
     assert "has no ambisonics, and C walk" in reasons[0]
     assert "has no ambisonics, and C walk" in reasons[1]
     assert "would get the key abcDEF_1234-0 of C walk" in reasons[2]
+
+
+def test_audio_that_no_video_has_the_name_of_is_counted(tmp_path: Path) -> None:
+    """As of a recorder that names its files otherwise than the camera."""
+    raw = touch(tmp_path, "GX01.MP4", "ZOOM1.WAV", "day/ZOOM2.WAV", "a.mp4", "a.wav", "b.f140.m4a")
+    assert found_in(raw).not_read == "audio without a video of its name: 2 x .wav, 1 x .m4a"
+    touch(raw, "b.mp4", "b.info.json")
+    assert found_in(raw).not_read == "audio without a video of its name: 2 x .wav"
