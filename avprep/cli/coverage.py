@@ -55,5 +55,5 @@ def coverage(
         if sentence is not None:
             click.echo(sentence, err=True)
     if missing is not None:
-        missing.write_text("".join(f"{source}\n" for source in found.missing))
+        missing.write_text("".join(f"{source}\n" for source in found.missing), "utf-8")
         click.echo(f"{len(found.missing)} ids in {missing}", err=True)

@@ -34,7 +34,6 @@ def find_media_files(paths: tuple[Path, ...]) -> MediaFiles:
     none."""
     found: list[Path] = []
     search = FileSearch()
-    unreadable: list[str] = []
     for path in paths:
         if path.is_dir():
             files = search.files(path, recursive=True)
@@ -43,12 +42,12 @@ def find_media_files(paths: tuple[Path, ...]) -> MediaFiles:
             left_over = parts.left_over | parts.unfinished
             media = (p for p in files if is_video(p) or has_suffix(p, AUDIO_SUFFIXES))
             found += [p for p in media if p not in left_over]
-            unreadable += [failure.reason for failure in search.failures(path)]
         elif path.exists():
             found.append(path)
         else:
             raise UserError(f"{path} does not exist")
     not_read = describe_not_read(search)
+    unreadable = [f"{path} {why}" for path, why in sorted(search.unreadable.items())]
     if not found and not unreadable:
         instead = f" ({not_read})" if not_read is not None else ""
         raise UserError(f"{', '.join(map(str, paths))} holds no video or sound{instead}")

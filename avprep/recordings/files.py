@@ -70,7 +70,8 @@ class FileSearch:
         """What could not be read below ``raw``."""
         found = []
         for path, why in sorted(self.unreadable.items()):
-            name = path.relative_to(raw).as_posix() if path.is_relative_to(raw) else str(path)
+            inside = path != raw and path.is_relative_to(raw)
+            name = path.relative_to(raw).as_posix() if inside else str(path)
             found.append(Failure(name, "find", f"{name} {why}"))
         return found
 

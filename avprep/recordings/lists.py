@@ -27,7 +27,7 @@ def read_splits(folder: Path, names: tuple[str, ...] | None = None) -> dict[str,
     splits: dict[str, str] = {}
     for path in sorted((*folder.glob("*.txt"), *folder.glob("*.csv"))):
         allowed = names is None or path.stem in names or path.name == _AMBIGEN_VALID
-        if path.stem in _NO_SPLITS or not allowed:
+        if path.name.startswith(".") or path.stem in _NO_SPLITS or not allowed:
             continue
         try:
             lines = read_lines(path)

@@ -255,9 +255,9 @@ def test_folders_that_cannot_be_read_are_named(
     assert [clip.file for clip in built.clips] == ["good.mp4"]
     (line,) = (tmp_path / "set" / "failures.jsonl").read_text().splitlines()
     assert json.loads(line) == {"source": "day 2", "stage": "find", "reason": reason}
-    inspected = inspect(raw)
+    inspected = inspect(raw, raw / "good.mp4")
     assert inspected.exit_code == 1
-    assert reason in inspected.stderr
+    assert inspected.stderr.count(reason) == 1
     assert "good.mp4" in inspected.stdout
 
 
