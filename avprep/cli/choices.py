@@ -14,7 +14,10 @@ LAYOUTS = click.Choice(
     )
 )
 PROJECTIONS = click.Choice(
-    ("auto", "equirect", "eac", "cube3x2", "cube6x1", "fisheye", "dual-fisheye")
+    (
+        *("auto", "equirect", "half-equirect", "eac", "cube3x2", "cube6x1", "fisheye"),
+        "dual-fisheye",
+    )
 )
 STEREO_MODES = click.Choice(
     ("auto", "mono", "top-bottom", "left-right", "bottom-top", "right-left")

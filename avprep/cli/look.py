@@ -99,7 +99,7 @@ def _draw(
         (media, audio_media), _ = choose_tracks((video, audio), files_media, overrides, flat=False)
         if media.video is None or audio_media.audio is None:
             raise ClipError(f"{audio.name} has no audio track")
-        video_format = decide_video_format(video, media.video, media.duration_s, overrides)
+        video_format, _ = decide_video_format(video, media.video, media.duration_s, overrides)
         audio_format = decide_audio_format(audio, audio_media.audio, overrides)
         field = read_field(audio, audio_media, audio_format)
     except ClipError as error:

@@ -172,12 +172,13 @@ def read_info_json(video: Path) -> dict[str, Any] | None:
 
 
 def projection_from_info(info: dict[str, Any]) -> str | None:
-    """``eac`` or ``equirect`` from yt-dlp's ``format_note``: YouTube's "mesh" is an EAC cubemap."""
+    """``mesh`` or ``equirect``, if yt-dlp's ``format_note`` says so. YouTube's "mesh" is an
+    equi-angular cubemap, one for two eyes, or half spheres (VR180)."""
     formats = info.get("requested_formats")
     notes = [info.get("format_note"), info.get("projectionType")]
     if isinstance(formats, list):
         notes += [part.get("format_note") for part in formats if isinstance(part, dict)]
     words = " ".join(note.lower() for note in notes if isinstance(note, str))
     if "mesh" in words:
-        return "eac"
+        return "mesh"
     return "equirect" if "equi" in words else None

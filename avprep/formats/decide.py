@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,17 @@ from avprep.formats.container_tags import (
     read_info_json,
     read_video_tags,
 )
-from avprep.formats.guess_projection import guess_projection
+from avprep.formats.guess_projection import HALF_EQUIRECT, ProjectionGuess, guesses, last_guess
 from avprep.media.tracks import VideoTrack
-from avprep.sphere.projections import PROJECTIONS, Projection, Sphere
+from avprep.sphere.projections import PROJECTIONS, Sphere
 
 FLAT_FOV_DEG = 60.0
 """Assumed field of view of ordinary videos across their shorter side."""
-_SURE = 0.3
+_NOTED = "its .info.json says so"
+_UNCLEAR = (
+    "its picture is taken as equirect, but neither container nor pixels are clear about it; "
+    "--projection names another"
+)
 
 
 # The digests of existing sets depend on the names, order and reasons of this record and of
@@ -68,8 +74,9 @@ class FormatOverrides:
 
 def decide_video_format(
     path: Path, video: VideoTrack, duration_s: float, overrides: FormatOverrides
-) -> VideoFormat:
-    """From the user's options, else the container, else yt-dlp's .info.json, else the pixels.
+) -> tuple[VideoFormat, tuple[str, ...]]:
+    """From the user's options, else the container, else yt-dlp's .info.json, else the pixels; with
+    sentences on what the user should check.
 
     Raises ClipError for an unsupported projection.
     """
@@ -78,49 +85,125 @@ def decide_video_format(
     stereo = _stereo(path, tags) if overrides.stereo == "auto" else overrides.stereo
     if overrides.projection != "auto":
         sphere = sphere_by_name(overrides.projection, overrides.fisheye_fov_deg)
-        return VideoFormat(sphere, stereo or "mono", rotation, "by --projection")
-    if tags.sphere is not None:
-        reason = f"its container says {tags.sphere.projection}"
-        return VideoFormat(tags.sphere, stereo or "mono", rotation, reason)
-    if tags.mesh is not None:
-        raise ClipError(
-            f"{path.name} says that it shows a mesh projection, which is not supported; "
-            "--projection names it (YouTube's meshes are `eac`)"
-        )
+        return VideoFormat(sphere, stereo or "mono", rotation, "by --projection"), ()
     if tags.refused is not None:
         raise ClipError(
             f"{path.name} says that it shows {tags.refused}, which is not supported; convert it "
             "with ffmpeg's v360, or let --projection say how to read its frames as they are"
         )
+    seen = guesses(path, video, duration_s, rotation, stereo)
     info = read_info_json(path)
     noted = projection_from_info(info) if info is not None else None
-    if noted is not None:
-        reason = "its .info.json says so"
-        return VideoFormat(sphere_by_name(noted), stereo or "mono", rotation, reason)
+    if tags.sphere is not None:
+        reason = f"its container says {tags.sphere.projection}"
+        stated = VideoFormat(tags.sphere, stereo or "mono", rotation, reason)
+        return stated, _contradictions(stated, reason, noted, seen)
+    if noted == "equirect" and tags.mesh is None:
+        stated = VideoFormat(Sphere(), stereo or "mono", rotation, _NOTED)
+        return stated, _contradictions(stated, f"{_NOTED} (equirect)", None, seen)
     try:
-        guess = guess_projection(path, video, duration_s)
+        guess = last_guess(seen)
     except (av.FFmpegError, OSError):
         guess = None  # decoding the clips will report the fault
+    if tags.mesh is not None or noted == "mesh":
+        reason = _NOTED if tags.mesh is None else "its container says mesh"
+        eac = VideoFormat(sphere_by_name("eac"), stereo or "mono", rotation, reason)
+        return _decide_mesh(path.name, eac, guess)
+    return _decide_by_pixels(path.name, stereo, rotation, guess)
+
+
+def _contradictions(
+    stated: VideoFormat,
+    saying: str,
+    noted: str | None,
+    seen: Iterator[ProjectionGuess | None],
+) -> tuple[str, ...]:
+    """What .info.json and the pixels say against a format that is stated. Only if the first frame
+    contradicts it, further ones are looked at."""
+    if noted == "mesh" and stated.sphere.projection == "equirect" and stated.sphere.wraps:
+        return (f"{saying}, but its .info.json says mesh; --projection decides",)
+    contradiction = ""
+    with suppress(av.FFmpegError, OSError):  # decoding the clips will report the fault
+        for guess in seen:
+            contradiction = _contradiction(stated, guess)
+            if not contradiction:
+                return ()
+    if not contradiction:
+        return ()
+    return (f"{saying}, but {contradiction}; --projection and --stereo decide",)
+
+
+def _contradiction(stated: VideoFormat, guess: ProjectionGuess | None) -> str:
+    """Why pixels contradict a format; empty if they do not. Parts of the sphere do not go on
+    across borders, so that only what does so contradicts them."""
+    is_part = any(stated.sphere.bounds)
+    if guess is None or not guess.is_clear:
+        return ""
+    if guess.sure:
+        same = guess.projection == stated.sphere.projection and not is_part
+        return "" if same else guess.reason
+    if is_part or guess.projection == stated.sphere.projection == "eac":
+        return ""
+    if guess.projection == "equirect":  # the borders go on, and halves are alike or poles missing
+        return guess.reason if guess.stereo != stated.stereo else ""
+    return guess.reason if guess.projection in (None, HALF_EQUIRECT) else ""
+
+
+def _decide_by_pixels(
+    name: str, stereo: str | None, rotation_deg: int, guess: ProjectionGuess | None
+) -> tuple[VideoFormat, tuple[str, ...]]:
+    """The format of a file that nothing is said about."""
     if guess is None:
         reason = "nothing says otherwise, and its pixels tell nothing"
-        return VideoFormat(Sphere(), stereo or "mono", rotation, reason, False, 0.0)
-    sure = guess.confidence >= _SURE
-    projection: Projection = guess.projection if sure else "equirect"
-    reason = f"{guess.reason}, confidence {guess.confidence:.0%}"
-    stereo = stereo or (guess.stereo if sure else "mono")
-    return VideoFormat(
-        sphere_by_name(projection), stereo, rotation, reason, sure, round(guess.confidence, 2)
-    )
+        unclear = VideoFormat(Sphere(), stereo or "mono", rotation_deg, reason, False, 0.0)
+        return unclear, (_UNCLEAR,)
+    if guess.projection is None:
+        raise ClipError(f"{name}: {guess.reason}; {guess.remedy}")
+    found = _found(guess.projection, stereo, rotation_deg, guess)
+    if guess.sure:
+        return found, ()
+    return found, (_assumed(found, guess.reason) if guess.is_clear else _UNCLEAR,)
 
 
-def video_doubts(video_format: VideoFormat) -> tuple[str, ...]:
-    """Sentences on what the user should check about the video; empty if nothing is in doubt."""
-    if video_format.sure:
-        return ()
-    projection = video_format.sphere.projection
+def _decide_mesh(
+    name: str, eac: VideoFormat, guess: ProjectionGuess | None
+) -> tuple[VideoFormat, tuple[str, ...]]:
+    """Which of YouTube's meshes the pixels show: an equi-angular cubemap, or half spheres (VR180).
+
+    A cubemap for two eyes is turned, and refused.
+    """
+    saying = "its .info.json says mesh" if eac.reason == _NOTED else eac.reason
+    if guess is not None and guess.projection == "eac" and guess.stereo == eac.stereo:
+        return eac, ()
+    if guess is None or (guess.projection is not None and not guess.is_clear):
+        doubt = (
+            f"{saying}, and its picture is taken as YouTube's cubemap (eac), but its pixels are "
+            f"not clear about it; --projection {HALF_EQUIRECT} is VR180"
+        )
+        return eac, (doubt,)
+    projection = guess.projection
+    if projection is None and guess.stereo != "mono" and not guess.is_special:
+        projection = HALF_EQUIRECT  # what else two eyes' meshes show
+    if projection is None:
+        raise ClipError(f"{name}: {saying}, but {guess.reason}; {guess.remedy}")
+    stereo = None if eac.stereo == "mono" else eac.stereo
+    found = _found(projection, stereo, eac.rotation_deg, guess)
+    return found, (_assumed(found, f"{saying}, and {guess.reason}"),)
+
+
+def _found(
+    projection: str, stereo: str | None, rotation_deg: int, guess: ProjectionGuess
+) -> VideoFormat:
+    reason = f"{guess.reason} (both sides' likeness: {guess.measured})"
+    sphere = sphere_by_name(projection)
+    confidence = round(guess.confidence, 2)
+    return VideoFormat(sphere, stereo or guess.stereo, rotation_deg, reason, guess.sure, confidence)
+
+
+def _assumed(found: VideoFormat, why: str) -> str:
     return (
-        f"its picture is taken as {projection}, but neither container nor pixels are clear about "
-        "it; --projection names another",
+        f"its picture is taken as {projection_name(found.sphere)}, {found.stereo}: {why}; "
+        "--projection and --stereo name another"
     )
 
 
@@ -153,8 +236,17 @@ def _upright_rotation(path: Path, tags: VideoTags) -> int:
     return rotation
 
 
+def projection_name(sphere: Sphere) -> str:
+    """The name that `sphere_by_name` knows, without the angles and bounds of other parts."""
+    half = Sphere(bounds=(0.25, 0.0, 0.25, 0.0))
+    return HALF_EQUIRECT if sphere == half else sphere.projection
+
+
 def sphere_by_name(projection: str, fisheye_fov_deg: float = 180.0) -> Sphere:
-    """The projection with a name in `PROJECTIONS`; raises ValueError for another name."""
+    """The projection with a name in `PROJECTIONS`, or ``half-equirect``; raises ValueError for
+    another name."""
+    if projection == HALF_EQUIRECT:
+        return Sphere(bounds=(0.25, 0.0, 0.25, 0.0))
     for name in PROJECTIONS:
         if name == projection:
             return Sphere(name, fov_deg=fisheye_fov_deg)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from avprep.errors import ClipError, one_sentence
 from avprep.formats.choose_tracks import choose_audio, choose_video
-from avprep.formats.decide import FormatOverrides, decide_video_format
+from avprep.formats.decide import FormatOverrides, decide_video_format, projection_name
 from avprep.formats.guess_projection import sample_frames
 from avprep.look.find_media import MediaFile
 from avprep.look.inspect_audio import describe_audio
@@ -156,19 +156,18 @@ def _add_video(result: Inspection, path: Path, media: Media, overrides: FormatOv
     """Add the entries of ``result.video``."""
     if media.video is None or result.video is None:
         return
-    video_format = decide_video_format(path, media.video, media.duration_s, overrides)
+    video_format, doubts = decide_video_format(path, media.video, media.duration_s, overrides)
     result.video.update(
         width=media.video.width,
         height=media.video.height,
-        projection=video_format.sphere.projection,
+        projection=projection_name(video_format.sphere),
         stereo=video_format.stereo,
         rotation_deg=video_format.rotation_deg,
         why=video_format.reason,
         sure=video_format.sure,
         confidence=video_format.confidence,
     )
-    if not video_format.sure:
-        result.suspicious.append(f"its projection is not clear: {video_format.reason}")
+    result.suspicious.extend(doubts)
     try:
         frames = [frame for frame, _ in sample_frames(path, media.video, media.duration_s)]
     except (av.FFmpegError, OSError) as error:

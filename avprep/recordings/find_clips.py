@@ -16,7 +16,6 @@ from avprep.formats.decide import (
     VideoFormat,
     decide_video_format,
     flat_video_format,
-    video_doubts,
 )
 from avprep.formats.decide_audio import AudioFormat, audio_doubts, decide_audio_format
 from avprep.media.probe import Media, probe_both
@@ -187,9 +186,9 @@ def examine(recording: Recording, overrides: FormatOverrides) -> Examined | str:
         if recording.flat:
             video_format = flat_video_format(recording.video, video)
             return Examined(timeline.begin_s, end_s, video_format, AudioFormat(), doubts, media)
-        video_format = decide_video_format(recording.video, video, end_s, overrides)
+        video_format, video_doubts = decide_video_format(recording.video, video, end_s, overrides)
         audio_format = AudioFormat()
-        doubts += video_doubts(video_format)
+        doubts += video_doubts
         if audio is not None:
             audio_format = decide_audio_format(recording.audio, audio, overrides)
             doubts += audio_doubts(recording.audio, media[1], audio_format)

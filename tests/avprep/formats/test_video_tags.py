@@ -69,7 +69,7 @@ def tags(path: Path) -> VideoTags:
 
 def decide(path: Path, **options: str) -> VideoFormat:
     overrides = FormatOverrides(**options)  # type: ignore[arg-type]
-    return decide_video_format(path, track(path), 1.0, overrides)
+    return decide_video_format(path, track(path), 1.0, overrides)[0]
 
 
 def test_a_cropped_area_of_spherical_video_v1_is_honoured(tmp_path: Path) -> None:

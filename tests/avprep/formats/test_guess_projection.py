@@ -1,0 +1,197 @@
+"""What the pixels of a video say about its projection, and that they can say "none of these"."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from avprep.formats.guess_projection import ProjectionGuess, guess_from_frames
+from avprep.sphere.crop import equirectangular_directions
+from shards.geometry import unit_vector
+from tests.support.known_truth import (
+    Image,
+    build_and_look,
+    converted,
+    is_right,
+    plane_wave,
+    run_ffmpeg,
+    scene_frame,
+    write_recording,
+)
+from tests.support.media import grey_frame, write_video, write_wav
+
+HEIGHT, WIDTH = 480, 960
+NOTE = {"requested_formats": [{"format_note": "2160s, mesh"}, {"format_note": "ambisonic"}]}
+
+
+def place(seed: int = 0) -> Image:
+    """The luma of a place with things everywhere, edges and little grain."""
+    rng, directions = np.random.default_rng(seed), equirectangular_directions(HEIGHT, WIDTH)
+    luma = 110 + 40 * np.sin(np.arctan2(directions[..., 2], directions[..., 0]))
+    for _ in range(1200):
+        along = directions @ unit_vector(rng.uniform(-180, 180), rng.uniform(-90, 90))
+        luma[along > np.cos(np.radians(rng.uniform(1, 6)))] = rng.uniform(20, 230)
+    return np.asarray(cv2.GaussianBlur(luma, (3, 3), 0)).astype(np.uint8)
+
+
+def other_eye(luma: Image) -> Image:
+    return np.roll(luma, 8, axis=1)
+
+
+def pair(luma: Image, axis: int = 1) -> Image:
+    """Two eyes' images."""
+    return np.concatenate([luma, np.roll(luma, 3, axis=1)], axis=axis)
+
+
+def v360(luma: Image, output: str, size: tuple[int, int]) -> Image:
+    return converted(grey_frame(luma), output, *size)[: size[0]]
+
+
+def in_circles(luma: Image, count: int) -> Image:
+    """Black around circles side by side."""
+    height, width = luma.shape
+    y, x = np.indices(luma.shape) + 0.5
+    outside = np.hypot(x % (width / count) - width / count / 2, y - height / 2) > height / 2
+    return np.where(outside, 16, luma).astype(np.uint8)
+
+
+def guess(luma: Image, stereo: str | None = None) -> ProjectionGuess:
+    """The guess from a frame as `sample_frames` shrinks it."""
+    height = 270 if luma.shape[1] >= 1.4 * luma.shape[0] else 540
+    size = (round(height * luma.shape[1] / luma.shape[0]), height)
+    small = cv2.resize(luma, size, interpolation=cv2.INTER_AREA).astype(float)
+    found = guess_from_frames([np.asarray(small)], luma.shape, stereo)
+    assert found is not None
+    return found
+
+
+LUMA = place()
+CUBES = {"eac": (540, 960), "c3x2": (640, 960), "c6x1": (240, 1440)}
+NONE = {
+    "a dual fisheye": in_circles(v360(LUMA, "dfisheye:h_fov=190:v_fov=190", (480, 960)), 2),
+    "one that fills its frame": v360(LUMA, "dfisheye:h_fov=200:v_fov=200", (480, 960)),
+    "a fisheye": in_circles(v360(LUMA, "fisheye:h_fov=200:v_fov=200", (480, 480)), 1),
+    "a flat picture": v360(LUMA, "flat:h_fov=90:v_fov=59", (540, 960)),
+    "a row of a cubemap": v360(LUMA, "eac", (640, 960))[:320],
+    "YouTube's cubemap for two eyes": np.rot90(pair(v360(LUMA, "eac", (320, 640)), axis=0)),
+}
+
+
+@pytest.mark.parametrize("stretched", [False, True])
+def test_an_equirectangular_picture_is_recognised(stretched: bool) -> None:
+    luma = cv2.resize(LUMA, (640, 360)) if stretched else LUMA
+    found = guess(np.asarray(luma))
+    assert (found.projection, found.stereo, found.sure) == ("equirect", "mono", True)
+
+
+@pytest.mark.parametrize("name", CUBES)
+def test_a_cubemap_is_recognised(name: str) -> None:
+    found = guess(v360(LUMA, name, CUBES[name]))
+    assert (found.projection, found.stereo) == (
+        name.replace("c3", "cube3").replace("c6", "cube6"),
+        "mono",
+    )
+    assert found.sure
+
+
+@pytest.mark.parametrize("name", NONE)
+def test_what_shows_no_known_projection_is_told(name: str) -> None:
+    found = guess(np.ascontiguousarray(NONE[name]))
+    assert found.projection is None, found
+    assert found.remedy
+
+
+def test_lenses_that_lie_on_their_sides_are_told() -> None:
+    """As in the frames of Ricoh's Theta and Samsung's Gear 360."""
+    lenses = [
+        v360(LUMA, f"fisheye:h_fov=190:v_fov=190:yaw={yaw}:roll={roll}", (440, 440))
+        for yaw, roll in ((0, 90), (180, -90))
+    ]
+    frame = np.full((HEIGHT, WIDTH), 16, np.uint8)
+    for left, lens in zip((20, 500), lenses, strict=True):
+        frame[12:452, left : left + 440] = in_circles(lens, 1)
+    found = guess(frame)
+    assert found.projection is None
+    assert "two lenses" in found.reason
+
+
+@pytest.mark.parametrize("bars", ["above and below", "left and right"])
+def test_black_bars_are_no_borders(bars: str) -> None:
+    frame = np.full((540, 960), 16, np.uint8)
+    if bars == "above and below":
+        frame[70:470] = v360(LUMA, "flat:h_fov=90:v_fov=45", (400, 960))
+    else:
+        frame[:, 120:840] = v360(LUMA, "flat:h_fov=90:v_fov=74", (540, 720))
+    assert not guess(frame).sure
+
+
+@pytest.mark.parametrize(("axis", "stereo"), [(0, "top-bottom"), (1, "left-right")])
+def test_two_eyes_that_only_pixels_suggest_are_never_sure(axis: int, stereo: str) -> None:
+    found = guess(pair(LUMA, axis))
+    assert (found.projection, found.stereo, found.sure) == ("equirect", stereo, False)
+    assert stereo in found.reason
+    assert guess(pair(LUMA, axis), stereo).sure  # the container says so
+
+
+@pytest.mark.parametrize(("axis", "stereo"), [(0, "top-bottom"), (1, "left-right")])
+def test_half_spheres_of_two_eyes_are_told(axis: int, stereo: str) -> None:
+    halves = [eye[:, 240:720] for eye in (LUMA, np.roll(LUMA, 3, axis=1))]
+    found = guess(np.concatenate(halves, axis=axis))
+    assert (found.projection, found.stereo, found.sure) == ("half-equirect", stereo, False)
+
+
+def test_a_uniform_picture_tells_nothing() -> None:
+    assert guess_from_frames([np.full((270, 540), 16.0)], (270, 540)) is None
+
+
+# Whole builds of files that are easily taken for something else.
+
+
+def test_a_dual_fisheye_is_refused_by_name(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    luma = v360(scene_frame()[:HEIGHT], "dfisheye:h_fov=195:v_fov=195", (HEIGHT, WIDTH))
+    write_recording(raw, "two_lenses", grey_frame(in_circles(luma, 2)), seconds=2.0)
+    built = build_and_look(raw, tmp_path / "set")
+    assert built.clips == ()
+    assert built.result.exit_code != 0
+    assert "--projection dual-fisheye" in built.output
+    named = ("--projection", "dual-fisheye", "--fisheye-fov", 195)
+    built = build_and_look(raw, tmp_path / "named", *named)
+    assert [is_right(clip) for clip in built.clips] == [True]
+
+
+def test_a_mesh_of_half_spheres_is_no_cubemap(tmp_path: Path) -> None:
+    """YouTube's "mesh" is VR180, too; grain hides the poles."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    luma = scene_frame()[:HEIGHT]
+    eyes = [eye[:, 240:720] for eye in (luma, np.roll(luma, 6, axis=1))]
+    frame = grey_frame(np.ascontiguousarray(np.concatenate(eyes, axis=1)))
+    write_video(tmp_path / "v.mp4", [frame] * 48)
+    write_wav(tmp_path / "a.wav", plane_wave(seconds=2.0))
+    maps = ("-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "pcm_s16le")
+    inputs = ("-i", tmp_path / "v.mp4", "-i", tmp_path / "a.wav")
+    run_ffmpeg(*inputs, *maps, raw / "VR walk [abcDEF_1234].mkv")
+    (raw / "VR walk [abcDEF_1234].info.json").write_text(json.dumps({"id": "abcDEF_1234", **NOTE}))
+    built = build_and_look(raw, tmp_path / "set")
+    assert [is_right(clip) for clip in built.clips] == [True], built.output
+    assert "taken as half-equirect, left-right: its .info.json says mesh" in built.output
+
+
+def test_a_picture_that_repeats_itself_is_no_pair(tmp_path: Path) -> None:
+    luma = np.full((HEIGHT, WIDTH), 70, np.uint8)
+    luma[::40], luma[:, ::40], luma[1::40], luma[:, 1::40] = 150, 150, 150, 150
+    directions = equirectangular_directions(HEIGHT, WIDTH)
+    for n, (a, e) in enumerate(((-150, 60), (-90, 20), (0, 45), (100, -20), (170, -60), (60, -45))):
+        luma[directions @ unit_vector(a, e) > np.cos(np.radians(7))] = 190 - 20 * n
+    dot = np.exp((directions @ unit_vector(40, 15) - 1) / np.radians(4) ** 2)
+    luma = np.rint(luma + (235 - luma) * dot).astype(np.uint8)
+    write_recording(tmp_path / "raw", "room", grey_frame(luma), seconds=2.0)
+    built = build_and_look(tmp_path / "raw", tmp_path / "set")
+    assert [is_right(clip) for clip in built.clips] == [True], built.output
+    assert "its halves look much alike" in built.output
+    assert "--stereo" in built.output
