@@ -16,7 +16,7 @@ from avprep.recordings.events import is_world_truth
 from avprep.recordings.files import FileSearch, has_suffix, is_video
 from avprep.recordings.labelled import FLAT_LAYOUTS, detect_labelled
 from avprep.recordings.lists import read_segments
-from avprep.recordings.not_read import describe_not_read
+from avprep.recordings.not_read import describe_not_read, to_export
 from avprep.recordings.recording import VIDEO_SUFFIXES, Failure, Recording
 
 _YT360_CLIP_S = 10.0
@@ -84,8 +84,8 @@ def find_recordings(
     if not valid and not failures and not may_be_empty:
         instead = f" ({not_read})" if not_read is not None else ""
         raise UserError(
-            f"{raw} holds no video ({', '.join(VIDEO_SUFFIXES)}) of layout {layout}{instead}; name "
-            "the folder that holds the recordings, and see --layout"
+            f"{raw} holds no video ({', '.join(VIDEO_SUFFIXES)}) of layout {layout}{instead}; "
+            f"{to_export(search)}name the folder that holds the recordings, and see --layout"
         )
     return FoundRecordings(valid, failures, layout, not_read, unreadable)
 

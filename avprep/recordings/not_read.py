@@ -18,6 +18,7 @@ _COMPANIONS = (
 )
 """Suffixes of files that are expected beside recordings, and are none."""
 _UNFINISHED = (".part", ".ytdl", ".crdownload", ".partial", ".download")
+_CAMERAS = {".360": "GoPro Player", ".insv": "Insta360 Studio", ".osv": "DJI Studio"}
 _MOST_SHOWN = 8
 
 
@@ -47,6 +48,13 @@ def describe_not_read(search: FileSearch, with_strays: bool = False) -> str | No
     if strays:
         parts.append(f"audio without a video of its name: {_list(strays)}")
     return "; ".join(parts) or None
+
+
+def to_export(search: FileSearch) -> str:
+    """The beginning of a remedy if there are files that only a camera's own program reads."""
+    found = sorted({path.suffix.lower() for path in search.seen()} & _CAMERAS.keys())
+    programs = " and ".join(f"{suffix} files with {_CAMERAS[suffix]}" for suffix in found)
+    return f"export {programs} as equirectangular video, or " if found else ""
 
 
 def _strays(search: FileSearch) -> list[Path]:

@@ -285,7 +285,10 @@ def test_a_folder_without_recordings_says_what_it_holds(tmp_path: Path) -> None:
     touch(tmp_path, *(f"GS01{number}.360" for number in range(3)))
     built = CliRunner().invoke(main, ["build-shards", str(tmp_path), "--out", str(tmp_path / "s")])
     assert built.exit_code == 2
-    assert "of layout folder (not read: 3 x .360); name the folder" in built.output
+    assert (
+        "of layout folder (not read: 3 x .360); export .360 files with GoPro Player as "
+        "equirectangular video, or name the folder" in built.output
+    )
     inspected = inspect(tmp_path)
     assert inspected.exit_code == 2
     assert "holds no video or sound (not read: 3 x .360)" in inspected.output
