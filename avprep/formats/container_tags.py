@@ -18,6 +18,7 @@ from avprep.formats.mp4_boxes import (
     split_boxes,
 )
 from avprep.formats.spherical import (
+    SPHERICAL_V1_UUID,
     Mesh,
     Projection,
     Refused,
@@ -59,7 +60,7 @@ class VideoTags:
 
 def read_video_tags(path: Path, video: VideoTrack) -> VideoTags:
     """Read a video track's tags: sv3d, st3d, vexu, Spherical Video V1 and the display matrix in mp4
-    and mov files; projection and stereo mode in Matroska. Other containers have none."""
+    and mov files; projection, stereo mode and V1 in Matroska. Other containers have none."""
     try:
         index = read_mp4_index(path)
         if index is not None:
@@ -70,7 +71,7 @@ def read_video_tags(path: Path, video: VideoTrack) -> VideoTags:
         return VideoTags()  # decoding the clips will report the fault
     if tracks is None or video.index >= len(tracks):
         return VideoTags()
-    return _matroska_video_tags(tracks[video.index])
+    return _matroska_video_tags(tracks[video.index], video)
 
 
 def _mp4_video_tags(index: Mp4Index, track: Mp4Track, video: VideoTrack) -> VideoTags:
@@ -79,12 +80,26 @@ def _mp4_video_tags(index: Mp4Index, track: Mp4Track, video: VideoTrack) -> Vide
     size = (video.width, video.height)
     if round(rotation_deg / 90) % 2:
         size = (video.height, video.width)
-    for uuid in track.uuids:
-        v1 = read_spherical_v1(uuid, *size)
-        if v1 is not None:  # what sv3d and st3d say goes before it
-            projection = v1.projection if projection is None else projection
-            stereo = v1.stereo if stereo is None else stereo
+    for uuid in (*track.uuids, *index.uuids):
+        if uuid.startswith(SPHERICAL_V1_UUID):
+            projection, stereo = _with_v1(projection, stereo, uuid[16:], size)
     return _tags(projection, stereo, rotation_deg, mirrored)
+
+
+def _with_v1(
+    projection: Projection | None,
+    stereo: str | Refused | None,
+    text: bytes,
+    size: tuple[int, int],
+) -> tuple[Projection | None, str | Refused | None]:
+    """What a container says, with what the text of Spherical Video V1 says of the rest."""
+    v1 = read_spherical_v1(text, *size)
+    if v1 is None:
+        return projection, stereo
+    return (
+        v1.projection if projection is None else projection,
+        v1.stereo if stereo is None else stereo,
+    )
 
 
 def _said_by_entries(track: Mp4Track) -> tuple[Projection | None, str | Refused | None]:
@@ -111,17 +126,22 @@ def _said_by_entry(entry: SampleEntry) -> tuple[Projection | None, str | Refused
     return projection, stereo
 
 
-def _matroska_video_tags(track: MatroskaTrack) -> VideoTags:
+def _matroska_video_tags(track: MatroskaTrack, video: VideoTrack) -> VideoTags:
     if track.kind != _MATROSKA_VIDEO:
         return VideoTags()
+    projection: Projection | None = None
     stereo = None if track.stereo_mode is None else matroska_stereo(track.stereo_mode)
-    if track.projection is None:
-        return _tags(None, stereo)
-    projection = matroska_projection(track.projection)
-    if track.projection.kind != 0:
-        return _tags(projection, stereo)
-    turn = matroska_rotation(track.projection)
-    return _tags(turn, stereo) if isinstance(turn, Refused) else _tags(None, stereo, *turn)
+    turn: tuple[float, bool] | Refused = (0.0, False)
+    if track.projection is not None:
+        projection = matroska_projection(track.projection)
+        if track.projection.kind == 0:
+            turn = matroska_rotation(track.projection)
+    if isinstance(turn, Refused):
+        return _tags(turn, stereo)
+    if track.spherical_v1:
+        size = (video.width, video.height)
+        projection, stereo = _with_v1(projection, stereo, track.spherical_v1, size)
+    return _tags(projection, stereo, *turn)
 
 
 def _tags(

@@ -16,7 +16,9 @@ from typing import BinaryIO
 _EBML, _SEGMENT, _TRACKS, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1654AE6B, 0x1F43B675
 _SEEK_HEAD, _SEEK, _SEEK_ID, _SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AB, 0x53AC
 _TRACK_ENTRY, _TRACK_TYPE, _CODEC_ID, _CODEC_PRIVATE, _VIDEO = 0xAE, 0x83, 0x86, 0x63A2, 0xE0
-_STEREO_MODE, _PROJECTION = 0x53B8, 0x7670
+_STEREO_MODE, _PROJECTION, _TRACK_UID = 0x53B8, 0x7670, 0x73C5
+_TAGS, _TAG, _TARGETS, _TAG_TRACK_UID = 0x1254C367, 0x7373, 0x63C0, 0x63C5
+_SIMPLE_TAG, _TAG_NAME, _TAG_STRING = 0x67C8, 0x45A3, 0x4487
 _TYPE, _PRIVATE, _YAW, _PITCH, _ROLL = 0x7671, 0x7672, 0x7673, 0x7674, 0x7675
 _KINDS = {1: b"V", 2: b"A", 0x11: b"SD", 0x21: b"SD"}
 """Types of tracks that ffmpeg counts (video, audio, subtitles, metadata), with the first letters
@@ -38,14 +40,15 @@ class MatroskaProjection:
 
 @dataclass(frozen=True)
 class MatroskaTrack:
-    """A track: its type (1 video, 2 audio), its codec and what that stores, and its stereo mode and
-    projection (None: not stated)."""
+    """A track: its type (1 video, 2 audio), its codec and what that stores, its stereo mode and
+    projection (None: not stated), and the text of its tag for Spherical Video V1."""
 
     kind: int
     codec: str
     stereo_mode: int | None = None
     projection: MatroskaProjection | None = None
     private: bytes = b""
+    spherical_v1: bytes = b""
 
 
 def read_matroska_tracks(path: Path) -> tuple[MatroskaTrack, ...] | None:
@@ -71,8 +74,9 @@ class _Reader:
             if number == 0 and name != _EBML:
                 return None
             if name == _SEGMENT:
-                place = self._find_tracks(start, end)
-                return () if place is None else self._all_tracks(*place)
+                places = self._find(start, end)
+                texts = self._spherical_v1(*places[_TAGS]) if _TAGS in places else {}
+                return self._all_tracks(*places[_TRACKS], texts) if _TRACKS in places else ()
         return ()
 
     def _elements(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -97,48 +101,73 @@ class _Reader:
             yield name, content, last
             start = last
 
-    def _find_tracks(self, start: int, end: int) -> tuple[int, int] | None:
-        """Where the content of a segment's Tracks is: usually before its first cluster."""
-        places: list[int] = []
+    def _find(self, start: int, end: int) -> dict[int, tuple[int, int]]:
+        """Where the contents of a segment's Tracks and Tags are: before its first cluster, or where
+        it says."""
+        found: dict[int, tuple[int, int]] = {}
+        places: list[tuple[int, int]] = []
         for name, first, last in self._elements(start, end):
-            if name == _TRACKS:
-                return first, last
-            if name == _SEEK_HEAD:
-                places += self._places_of_tracks(first, last)
-            if name == _CLUSTER:
+            if name in (_TRACKS, _TAGS):
+                found.setdefault(name, (first, last))
+            elif name == _SEEK_HEAD:
+                places += self._seek_head(first, last)
+            elif name == _CLUSTER:
                 break
-        for place in places:
-            found = next(self._elements(start + place, end), None)
-            if found is not None and found[0] == _TRACKS:
-                return found[1:]
-        return None
+        for name, place in places:
+            there = next(self._elements(start + place, end), None)
+            if there is not None and there[0] == name:
+                found.setdefault(name, there[1:])
+        return found
 
-    def _places_of_tracks(self, start: int, end: int) -> list[int]:
+    def _seek_head(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Ids of Tracks and Tags, and their places in the segment, that a SeekHead states."""
         places = []
         for name, first, last in self._elements(start, end):
             if name == _SEEK:
                 seek = self._contents(first, last)
-                if _unsigned(seek.get(_SEEK_ID, b"")) == _TRACKS:
-                    places.append(_unsigned(seek.get(_SEEK_POSITION, b"")))
+                wanted = _unsigned(seek.get(_SEEK_ID, b""))
+                if wanted in (_TRACKS, _TAGS):
+                    places.append((wanted, _unsigned(seek.get(_SEEK_POSITION, b""))))
         return places
 
-    def _all_tracks(self, start: int, end: int) -> tuple[MatroskaTrack, ...]:
+    def _spherical_v1(self, start: int, end: int) -> dict[int, bytes]:
+        """Texts of the tag for Spherical Video V1, by the tracks' UIDs (0: all tracks)."""
+        texts = {}
+        for name, first, last in self._elements(start, end):
+            uid, text = 0, None
+            for inner, a, b in self._elements(first, last) if name == _TAG else ():
+                if inner == _TARGETS:
+                    uid = _unsigned(self._contents(a, b).get(_TAG_TRACK_UID, b""))
+                elif inner == _SIMPLE_TAG:
+                    tag = self._contents(a, b)
+                    if tag.get(_TAG_NAME, b"").rstrip(b"\0").upper() == b"SPHERICAL-VIDEO":
+                        text = tag.get(_TAG_STRING, b"")
+            if text is not None:
+                texts[uid] = text
+        return texts
+
+    def _all_tracks(
+        self, start: int, end: int, texts: dict[int, bytes]
+    ) -> tuple[MatroskaTrack, ...]:
         tracks = []
         for name, first, last in self._elements(start, end):
             if name == _TRACK_ENTRY:
-                track = self._track(first, last)
+                track = self._track(first, last, texts)
                 letters = _KINDS.get(track.kind, b"")
                 if track.codec and track.codec.encode()[0] in letters:
                     tracks.append(track)
         return tuple(tracks)
 
-    def _track(self, start: int, end: int) -> MatroskaTrack:
+    def _track(self, start: int, end: int, texts: dict[int, bytes]) -> MatroskaTrack:
         kind, codec, private, video, projection = 0, "", b"", dict[int, bytes](), None
+        text = texts.get(0, b"")
         for name, first, last in self._elements(start, end):
             if name == _TRACK_TYPE:
                 kind = _unsigned(self._content(first, last))
             elif name == _CODEC_ID:
                 codec = self._content(first, last).decode("ascii", "replace").rstrip("\0")
+            elif name == _TRACK_UID:
+                text = texts.get(_unsigned(self._content(first, last)), text)
             elif name == _CODEC_PRIVATE:
                 private = self._content(first, last)
             elif name == _VIDEO:
@@ -147,7 +176,7 @@ class _Reader:
                     if inner == _PROJECTION:
                         projection = _projection(self._contents(a, b))
         stereo_mode = _unsigned(video[_STEREO_MODE]) if _STEREO_MODE in video else None
-        return MatroskaTrack(kind, codec, stereo_mode, projection, private)
+        return MatroskaTrack(kind, codec, stereo_mode, projection, private, text)
 
     def _contents(self, start: int, end: int) -> dict[int, bytes]:
         """The contents of the elements between two offsets, by their ids."""

@@ -65,10 +65,12 @@ class Mp4Track:
 
 @dataclass(frozen=True)
 class Mp4Index:
-    """The tracks of a file, and the display matrix that applies to all of them."""
+    """The tracks of a file, and the display matrix and boxes with names of their own that apply to
+    all of them."""
 
     tracks: tuple[Mp4Track, ...]
     matrix: Matrix = UPRIGHT
+    uuids: tuple[bytes, ...] = ()
 
     def track(self, track_id: int, kind: bytes) -> Mp4Track | None:
         """The track with an id; None if there is none of that kind."""
@@ -145,13 +147,15 @@ class _Reader:
         return place
 
     def _moov(self, start: int, end: int) -> Mp4Index:
-        matrix, tracks = UPRIGHT, []
+        matrix, tracks, uuids = UPRIGHT, [], []
         for name, first, last in self.boxes(start, end):
             if name == b"mvhd":
                 matrix = _header(self._content(first, last), _MVHD_MATRIX)[1]
             elif name == b"trak":
                 tracks.append(self._trak(first, last))
-        return Mp4Index(tuple(tracks), matrix)
+            elif name == b"uuid":
+                uuids.append(self._content(first, last))
+        return Mp4Index(tuple(tracks), matrix, tuple(uuids))
 
     def _trak(self, start: int, end: int) -> Mp4Track:
         track_id, matrix, uuids = 0, UPRIGHT, []

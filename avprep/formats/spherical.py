@@ -44,7 +44,7 @@ _MATROSKA_REFUSED = {
     **dict.fromkeys((13, 14), "the eyes' images in alternating frames"),
 }
 
-_V1_UUID = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")
+SPHERICAL_V1_UUID = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")
 _V1_LONGEST = 1 << 16
 _V1_STEREO = ("mono", "top-bottom", "left-right")
 _V1_CROP = (
@@ -232,16 +232,14 @@ class SphericalV1:
     stereo: str | Refused | None
 
 
-def read_spherical_v1(uuid: bytes, width: int, height: int) -> SphericalV1 | None:
-    """What Spherical Video V1 says, a text that cameras put into a uuid box.
+def read_spherical_v1(content: bytes, width: int, height: int) -> SphericalV1 | None:
+    """What the text of Spherical Video V1 says about a video of ``width`` × ``height`` pixels.
 
-    Its fields are looked for as text, since a parser of XML would also do what the text says.
-    ``uuid`` is the box: its name of 16 bytes, and its content. The video has ``width`` × ``height``
-    pixels. None if it is another box, or says that the video is not spherical.
+    mp4 and mov files have it in a track's uuid box, Matroska in a tag. Its fields are looked for as
+    text, since a parser of XML would also do what the text says. None if it says that the video is
+    not spherical.
     """
-    if not uuid.startswith(_V1_UUID):
-        return None
-    text = uuid[16 : 16 + _V1_LONGEST].decode("utf-8", "replace")
+    text = content[:_V1_LONGEST].decode("utf-8", "replace")
     text = re.sub(r"<!--.*?(?:-->|\Z)", "", text, flags=re.DOTALL)
     if _field(text, "Spherical").lower() != "true":
         return None

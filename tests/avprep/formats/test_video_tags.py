@@ -259,6 +259,33 @@ def test_version_2_goes_before_version_1(path: Path) -> None:
     assert tags(path) == VideoTags(Sphere(), "left-right")
 
 
+def test_spherical_video_v1_may_stand_beside_the_tracks(path: Path) -> None:
+    add_to_track(path, box(b"free"))
+    data = bytearray(path.read_bytes())
+    new = box(b"uuid", spherical_v1(StereoMode="left-right"))
+    moov = data.rindex(b"moov") - 4
+    (length,) = struct.unpack_from(">I", data, moov)
+    data[moov + length : moov + length] = new
+    struct.pack_into(">I", data, moov, length + len(new))
+    path.write_bytes(data)
+    assert tags(path) == VideoTags(Sphere(), "left-right")
+
+
+@pytest.mark.parametrize(("uid", "found"), [(7, True), (0, True), (8, False)])
+def test_matroskas_tag_for_spherical_video_v1_is_that_of_its_track(
+    uid: int, found: bool, tmp_path: Path
+) -> None:
+    text = spherical_v1(StereoMode="top-bottom")[16:]
+    simple = element(0x45A3, b"SPHERICAL-VIDEO") + element(0x4487, text)
+    targets = element(0x63C0, element(0x63C5, bytes([uid])) if uid else b"")
+    every_tag = element(0x1254C367, element(0x7373, targets + element(0x67C8, simple)))
+    entry = element(0xAE, element(0x83, b"\1") + element(0x86, b"V_TEST") + element(0x73C5, b"\7"))
+    path = tmp_path / "a.mkv"
+    segment = every_tag + element(0x1654AE6B, entry)
+    path.write_bytes(element(0x1A45DFA3, b"") + element(0x18538067, segment))
+    assert tags(path) == (VideoTags(Sphere(), "top-bottom") if found else VideoTags())
+
+
 def test_entities_and_comments_are_not_followed(path: Path) -> None:
     bomb = '<!DOCTYPE x [<!ENTITY a "aaaaaaaa">]>' + "<!-- <GSpherical:StereoMode>left-right"
     add_to_track(path, box(b"uuid", spherical_v1()[:16] + bomb.encode() + b"x" * 100_000))
