@@ -24,7 +24,6 @@ from avprep.workers import WorkerPool
 
 _STATIC_CHANGE = 0.5
 _MAX_DELAY_S = 0.05
-_MAX_LENGTH_DIFFERENCE_S = 0.5
 _FILES_FOR_PROGRESS_BAR = 10
 _TIMEOUT_S = 600.0
 
@@ -85,14 +84,11 @@ def inspect(file: MediaFile, overrides: FormatOverrides) -> Inspection:
             rate = media.video.fps
             fps = round(rate, 3) if rate is not None else None
             result.video = {"codec": media.video.codec, "track": media.video.index, "fps": fps}
-            _add_video(result, path, media, overrides)
-        if media.audio is not None:
-            result.audio = {"codec": media.audio.codec, "track": media.audio.index, "late_s": 0.0}
-            if media.video is not None:
-                _add_delay(result, media)
-            _add_audio(result, file, media, overrides)
-        elif media.video is not None and not media.tracks.audios and file.separate is None:
-            result.suspicious.append("it has no sound; a file of the same name must hold it")
+        for add in (_add_video, _add_audio):
+            try:
+                add(result, file, media, overrides)
+            except ClipError as error:
+                result.suspicious.append(one_sentence(error))
     except ClipError as error:
         result.suspicious.append(one_sentence(error))
     return result
@@ -140,6 +136,38 @@ def _choose_tracks(
     return media
 
 
+def _add_audio(
+    result: Inspection, file: MediaFile, media: Media, overrides: FormatOverrides
+) -> None:
+    """Add the entries of ``result.audio``, or what takes its place."""
+    if media.audio is not None:
+        result.audio = {"codec": media.audio.codec, "track": media.audio.index, "late_s": 0.0}
+    elif media.video is not None and not media.tracks.audios and file.separate is None:
+        result.suspicious.append("it has no sound; a file of the same name must hold it")
+    if media.video is not None and file.separate is not None:
+        _add_separate(result, file.separate, media, overrides)
+    elif media.audio is not None and result.audio is not None:
+        if media.video is not None:
+            _add_delay(result, media)
+        entries, doubts = describe_audio(file.path, media, overrides)
+        result.audio.update(entries)
+        result.suspicious.extend(doubts)
+
+
+def _add_separate(
+    result: Inspection, separate: Path, media: Media, overrides: FormatOverrides
+) -> None:
+    """Add that a file beside the video holds its audio, and what exists in one of them only."""
+    if media.audio is not None and result.audio is not None:
+        result.audio.update(channels=media.audio.channels, sample_rate=media.audio.sample_rate)
+        result.audio["replaced_by"] = str(separate)
+    try:
+        audio, _ = choose_audio(separate, probe(separate), overrides)
+    except ClipError:
+        return  # its own entry says why
+    result.suspicious.extend(shared_timeline(media, audio, same_file=False, flat=False).cuts)
+
+
 def _add_delay(result: Inspection, media: Media) -> None:
     """Add how late the audio begins after the video, and what exists in one of them only."""
     if media.audio is None or media.video is None or result.audio is None:
@@ -152,8 +180,11 @@ def _add_delay(result: Inspection, media: Media) -> None:
     result.suspicious.extend(cuts)
 
 
-def _add_video(result: Inspection, path: Path, media: Media, overrides: FormatOverrides) -> None:
+def _add_video(
+    result: Inspection, file: MediaFile, media: Media, overrides: FormatOverrides
+) -> None:
     """Add the entries of ``result.video``."""
+    path = file.path
     if media.video is None or result.video is None:
         return
     video_format, doubts = decide_video_format(path, media.video, media.duration_s, overrides)
@@ -178,28 +209,6 @@ def _add_video(result: Inspection, path: Path, media: Media, overrides: FormatOv
         result.video["change"] = round(change, 2)
         if change < _STATIC_CHANGE:
             result.suspicious.append("its picture hardly changes")
-
-
-def _add_audio(
-    result: Inspection, file: MediaFile, media: Media, overrides: FormatOverrides
-) -> None:
-    """Add the entries of ``result.audio``."""
-    path, separate = file.path, file.separate
-    if media.audio is None or result.audio is None:
-        return
-    if result.video is not None and separate is not None:
-        result.audio.update(channels=media.audio.channels, sample_rate=media.audio.sample_rate)
-        result.audio["replaced_by"] = str(separate)
-        audio_s = probe(separate).duration_s
-        if abs(audio_s - result.duration_s) > _MAX_LENGTH_DIFFERENCE_S:
-            result.suspicious.append(
-                f"its sound {separate.name} lasts {audio_s:.1f} s and its picture "
-                f"{result.duration_s:.1f} s"
-            )
-        return
-    entries, doubts = describe_audio(path, media, overrides)
-    result.audio.update(entries)
-    result.suspicious.extend(doubts)
 
 
 _COLUMNS = (
