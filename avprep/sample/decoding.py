@@ -25,7 +25,11 @@ def probe_tracks(clip: Clip) -> tuple[Media, Media]:
 
 def named_track(media: Media) -> dict[str, int]:
     """The number of a file's video track, for the sample's record, if it is not the first."""
-    if media.video is None or not media.tracks.videos or media.video is media.tracks.videos[0]:
+    if (
+        media.video is None
+        or not media.tracks.videos
+        or media.video.index == media.tracks.videos[0].index
+    ):
         return {}
     return {"video_track": media.video.index}
 
