@@ -236,7 +236,7 @@ def as_table(coverage: Coverage) -> str:
     lines = [" " * width + "".join(name.rjust(12) for name, _ in kinds)]
     lines += [name.ljust(width) + "".join(str(n).rjust(12) for n in row) for name, row in rows]
     if coverage.not_listed:
-        lines.append(f"{coverage.not_listed} recordings here are not listed")
+        lines.append(f"in the folder, but not listed: {coverage.not_listed}")
     return "\n".join(lines)
 
 

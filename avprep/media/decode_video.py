@@ -159,9 +159,15 @@ class VideoDecoder:
             self.message = error.strerror or str(error)
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+        last: VideoFrame | None = None
         for packet, is_shown in self._mark_shown(container.demux(stream)):
             if time.monotonic() > self._deadline:
                 raise ClipError(timeout_message(self._request.timeout_s))
+            if stream.codec_context.name == "theora" and packet.pts is not None and not packet.size:
+                if last is not None:  # an empty packet shows the frame before it again
+                    last.pts = packet.pts
+                    yield last
+                continue
             # For packets that are not shown, the decoder may skip frames that no other refers to.
             stream.codec_context.skip_frame = "DEFAULT" if is_shown else "NONREF"
             try:
@@ -173,6 +179,7 @@ class VideoDecoder:
             for frame in frames:
                 if isinstance(frame, VideoFrame):
                     self.decoded += 1
+                    last = frame
                     yield frame
 
     def _mark_shown(

@@ -7,7 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from avprep.media.track_kinds import track_kinds
+from avprep.formats.matroska import read_matroska_tracks
+from avprep.formats.mp4_boxes import read_mp4_index
 from avprep.recordings.files import FileSearch, has_suffix, is_video
 from avprep.recordings.recording import AUDIO_SUFFIXES, MEDIA_SUFFIXES
 
@@ -15,6 +16,8 @@ _PART = re.compile(r"(?P<name>.+)\.(?P<kind>f\d[\w+-]*|temp)")
 """The stem of a part that yt-dlp downloads (``NAME.f313.webm``) or is merging (``NAME.temp``)."""
 _TEMPORARY = ".temp"
 _BOTH = {"video", "audio"}
+_KINDS: dict[int | bytes, str] = {1: "video", 2: "audio", b"vide": "video", b"soun": "audio"}
+"""Kinds of tracks, as Matroska and as mp4 number or name them."""
 
 
 def audio_files(search: FileSearch, folder: Path, stem: str) -> list[Path]:
@@ -39,6 +42,19 @@ def is_audio_of_another(search: FileSearch, video: Path) -> bool:
         )
         and _is_audio(video)
     )
+
+
+def track_kinds(path: Path) -> frozenset[str]:
+    """``video`` and ``audio``, as far as an mp4, mov, Matroska or WebM file has such tracks; empty
+    for other files and for damaged ones."""
+    try:
+        tracks = read_matroska_tracks(path)
+        index = read_mp4_index(path) if tracks is None else None
+    except OSError:
+        return frozenset()
+    found = {_KINDS.get(track.kind, "") for track in tracks or ()}
+    found |= {_KINDS.get(track.kind, "") for track in (index.tracks if index is not None else ())}
+    return frozenset(found - {""})
 
 
 def _is_audio(path: Path) -> bool:

@@ -276,6 +276,7 @@ def _starss(raw: Path, search: FileSearch) -> _Found:
         part = folder.removeprefix("foa_")
         beside = search.with_stem((raw / f"video_{part}" / inside).parent, inside.stem)
         videos = [path for path in beside if is_video(path)]
+        videos = [path for path in videos if path.suffix == ".mp4"] or videos
         labels = search.with_stem((raw / f"metadata_{part}" / inside).parent, inside.stem)
         split = next((s for name, s in _STARSS_SPLITS.items() if name in inside.as_posix()), None)
         if len(videos) != 1:

@@ -71,7 +71,7 @@ def test_clips_and_recordings_of_yt360_are_counted_by_reason(yt360: Path, tmp_pa
         "does not open": ["0", "1"],
         "missing": ["1", "3"],
     }
-    assert result.stdout.splitlines()[-1] == "1 recordings here are not listed"
+    assert result.stdout.splitlines()[-1] == "in the folder, but not listed: 1"
     assert (tmp_path / "missing.txt").read_text() == "kqAZkf5Odyw\nabcdefghijk\n"
     found = answer(yt360, "--against", lists)
     assert found["layout"] == "yt360"
