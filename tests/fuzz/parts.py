@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numpy.random import Generator
 
 _CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"udta", b"moof", b"traf")
-_CONTAINERS += (b"mvex", b"dinf", b"sv3d", b"proj")
+_CONTAINERS += (b"mvex", b"dinf", b"sv3d", b"proj", b"vexu", b"eyes", b"pack")
 _TELLING = (b"mvhd", b"tkhd", b"mdhd", b"elst", b"stts", b"ctts", b"stsc", b"stsz", b"stco")
 _TELLING += (
     b"avc1",
@@ -21,6 +21,14 @@ _TELLING += (
     b"equi",
     b"st3d",
     b"tfhd",
+    b"cbmp",
+    b"mshp",
+    b"prhd",
+    b"prji",
+    b"stri",
+    b"pkin",
+    b"uuid",
+    b"hdlr",
 )
 # Matroska: sizes, scales, rates, durations, times, projection.
 _EBML_TELLING = (0xB0, 0xBA, 0x54B0, 0x54BA, 0x4489, 0x2AD7B1, 0xB5, 0x78B5, 0x9F, 0x6264)
@@ -31,6 +39,10 @@ _EBML_TELLING += (
     0x56BB,
     0x7671,
     0x7672,
+    0x7673,
+    0x7675,
+    0x83,
+    0x86,
     0x53B8,
     0xA3,
     0x9B,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,18 @@ from numpy.typing import NDArray
 
 from avprep.recordings.recording import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from shards.geometry import encode_foa, unit_vector
+from tests.avprep.formats.boxes import (
+    add_st3d,
+    add_sv3d,
+    add_v1,
+    box,
+    cbmp,
+    crop_fields,
+    equi,
+    prhd,
+    sa3d,
+    vexu,
+)
 from tests.support.known_truth import run_ffmpeg
 from tests.support.media import (
     equirectangular_texture,
@@ -128,6 +141,11 @@ class _Maker:
             )
             for label, files in folder
         ]
+        # Most of what containers say of 360° video and ambisonics is not worth a build of its own.
+        seeds += [
+            Seed(label, "folder", {f"{{name}}{s}": c for s, c in files.items()}, healthy=False)
+            for label, files in self._tagged(bare, wav).items()
+        ]
         whole = self._long()
         return [
             *seeds,
@@ -178,25 +196,69 @@ class _Maker:
         write_video(path, self._frames, _FPS, sound, layout, 48000, metadata, angle)
         return path.read_bytes()
 
+    def _tagged(self, bare: bytes, wav: bytes) -> dict[str, dict[str, bytes]]:
+        """Files with tags for 360° video and ambisonics, by what they are called."""
+        height, width = _SIZE
+        area = crop_fields(width, height, 2 * width, 2 * height, width // 2, height // 2)
+        mesh = box(b"mshp", struct.pack(">2I4s", 0, 0, b"raw ") + box(b"mesh", bytes(60)))
+        w, y, z, x = self._foa
+        six = self._h264("s.mp4", np.stack([y, z, w, 0 * w, x, 0 * w]), "5.1")
+        spatial = vexu(b"hequ", 11, b"side")
+        return {
+            "cubemap": {".mp4": self._sv3d(bare, cbmp(), stereo=2), ".wav": wav},
+            "mesh": {".mp4": self._sv3d(bare, mesh, stereo=3), ".wav": wav},
+            "spherical v1": {
+                ".mp4": self._with(bare, lambda path: add_v1(path, **area)),
+                ".wav": wav,
+            },
+            "spatial": {
+                ".mp4": self._with(bare, lambda path: insert_box(path, b"avc1", b"vexu", spatial)),
+                ".wav": wav,
+            },
+            "Matroska's projection": {".mkv": self._projection(bare), ".wav": wav},
+            "six channels, SA3D": {
+                ".mp4": self._with(
+                    six, lambda path: insert_box(path, b"mp4a", b"SA3D", sa3d(range(6)))
+                )
+            },
+            "B-format beside": {".mp4": bare, ".wav": self._b_format()},
+        }
+
+    def _with(self, content: bytes, change: Callable[[Path], None]) -> bytes:
+        """A file's content after a change of the file."""
+        path = self._folder / "changed.mp4"
+        path.write_bytes(content)
+        change(path)
+        return path.read_bytes()
+
     def _sa3d(self) -> bytes:
         self._h264("s.mov", self._foa)
         path = self._folder / "s.mov"
-        box = struct.pack(">BBIBBI4I", 0, 0, 1, 0, 0, 4, 0, 1, 2, 3)
-        insert_box(path, b"fl32", b"SA3D", box)
+        insert_box(path, b"fl32", b"SA3D", sa3d(range(4)))
         return path.read_bytes()
 
-    def _sv3d(self, bare: bytes) -> bytes:
-        path = self._folder / "v.mp4"
-        path.write_bytes(bare)
-        header = struct.pack(">I4sI", 13, b"svhd", 0) + b"\0"
-        pose = struct.pack(">I4sIiii", 24, b"prhd", 0, 0, 0, 0)
-        equi = struct.pack(">I4sIIIII", 28, b"equi", 0, 1 << 28, 0, 1 << 30, 1 << 30)
-        inside = pose + equi
-        insert_box(
-            path, b"avc1", b"sv3d", header + struct.pack(">I4s", 8 + len(inside), b"proj") + inside
-        )
-        insert_box(path, b"avc1", b"st3d", struct.pack(">IB", 0, 0))
+    def _sv3d(self, bare: bytes, projection: bytes = b"", stereo: int = 0) -> bytes:
+        projection = projection or equi(top=1 / 16, left=1 / 4, right=1 / 4)
+
+        def change(path: Path) -> None:
+            add_sv3d(path, prhd(), projection)
+            add_st3d(path, stereo)
+
+        return self._with(bare, change)
+
+    def _projection(self, bare: bytes) -> bytes:
+        """The sv3d and st3d boxes as Matroska stores them."""
+        source, path = self._folder / "p.mp4", self._folder / "p.mkv"
+        source.write_bytes(self._sv3d(bare, stereo=1))
+        run_ffmpeg("-i", source, "-c", "copy", "-strict", "unofficial", "-bitexact", path)
         return path.read_bytes()
+
+    def _b_format(self) -> bytes:
+        path = self._folder / "b.wav"
+        with soundfile.SoundFile(path, "w", 48000, 4, "FLOAT", format="WAVEX") as file:
+            file.write(self._foa.T)
+        plain = bytes.fromhex("0300000000001000800000aa00389b71")
+        return path.read_bytes().replace(plain, bytes.fromhex("030000002107d3118644c8c1ca000000"))
 
     def _sound(self, name: str) -> bytes:
         path = self._folder / name
