@@ -26,7 +26,10 @@ _FRAME_S = 0.1
 _CANDIDATES: tuple[Projection, ...] = ("equirect", "eac", "cube3x2", "cube6x1")
 _MODES = ("top-bottom", "left-right")
 _FISHEYE_FOVS_DEG = (180.0, 185.0, 190.0, 195.0, 200.0, 205.0, 210.0)
-_CIRCLES = {(1, 1): "one lens", (1, 2): "two lenses", (2, 1): "two lenses", (2, 2): "four lenses"}
+_CIRCLES = {
+    **{(1, 1): "one lens", (1, 2): "two lenses", (2, 1): "two lenses"},
+    **{(2, 2): "four lenses", (1, 4): "four lenses"},
+}
 """Rows and columns of fisheye circles."""
 
 # `benchmarks/projections.py` measures how far apart right and wrong projections are.
@@ -46,7 +49,7 @@ _UNIFORM = 4.0
 _EYES = 0.5
 """Halves of which this share looks the same may be the images of two eyes."""
 _SURELY_EYES = 0.6
-_RIMS_GO_ON = 0.6
+_RIMS_GO_ON = _SETTLED = 0.6
 _ASPECTS = {"equirect": (1.5, 2.4), "eac": (1.2, 2.4), "cube3x2": (1.2, 2.4), "cube6x1": (3.0, 9.0)}
 """Aspect ratios of frames, which some datasets store at 16:9."""
 _BAR = 0.015
@@ -85,6 +88,11 @@ class ProjectionGuess:
     @property
     def is_clear(self) -> bool:
         return self.projection is None or self.confidence > 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is clear what the frames show, although the user is asked: two eyes."""
+        return self.stereo != "mono" and self.confidence >= _SETTLED
 
     @property
     def is_special(self) -> bool:
@@ -155,10 +163,10 @@ def guesses(
 
 
 def last_guess(seen: Iterator[ProjectionGuess | None]) -> ProjectionGuess | None:
-    """The first sure guess, or else the one from all frames."""
+    """The first guess that further frames would not change, or else the one from all frames."""
     guess: ProjectionGuess | None = None
     for guess in seen:
-        if guess is not None and guess.sure:
+        if guess is not None and (guess.sure or guess.is_settled):
             break
     return guess
 
