@@ -17,7 +17,13 @@ from avprep.formats.container_tags import (
     read_info_json,
     read_video_tags,
 )
-from avprep.formats.guess_projection import HALF_EQUIRECT, ProjectionGuess, guesses, last_guess
+from avprep.formats.guess_projection import (
+    GOES_ON,
+    HALF_EQUIRECT,
+    ProjectionGuess,
+    guesses,
+    last_guess,
+)
 from avprep.media.tracks import VideoTrack
 from avprep.sphere.projections import PROJECTIONS, Sphere
 
@@ -142,11 +148,11 @@ def _contradiction(stated: VideoFormat, guess: ProjectionGuess | None) -> str:
     if guess.sure:
         same = guess.projection == stated.sphere.projection and not is_part
         return "" if same else guess.reason
-    if is_part or guess.projection == stated.sphere.projection == "eac":
+    if is_part:
         return ""
-    if guess.projection == "equirect":  # the borders go on, and halves are alike or poles missing
+    if guess.projection == stated.sphere.projection:
         return guess.reason if guess.stereo != stated.stereo else ""
-    return guess.reason if guess.projection in (None, HALF_EQUIRECT) else ""
+    return guess.reason if guess.projection is None or guess.confidence >= GOES_ON else ""
 
 
 def _decide_by_pixels(

@@ -10,18 +10,10 @@ import numpy as np
 
 from avprep.formats.borders import Continuity, Grey, continuity, pole_stretch
 from avprep.formats.frame_parts import likeness_of_eyes, shows_circles, split_eyes
-from avprep.media.probe import MAX_PIXELS, open_media
+from avprep.media.sample_frames import sample_frames
 from avprep.media.tracks import VideoTrack
 from avprep.sphere.eyes import EYE_LAYOUTS
 from avprep.sphere.projections import Projection, Sphere
-
-_HEIGHT = 270
-_MAX_ASPECT = 16
-_UPRIGHT = 1.4
-"""Frames of a lower aspect ratio, such as of eyes one above the other, are read in double size."""
-_SAMPLE_TIMES = (0.2, 0.5, 0.8)
-"""Times of the sampled frames, as fractions of the video's duration."""
-_FRAME_S = 0.1
 
 _CANDIDATES: tuple[Projection, ...] = ("equirect", "eac", "cube3x2", "cube6x1")
 _MODES = ("top-bottom", "left-right")
@@ -33,7 +25,7 @@ _CIRCLES = {
 """Rows and columns of fisheye circles."""
 
 # `benchmarks/projections.py` measures how far apart right and wrong projections are.
-_GOES_ON = 0.4
+GOES_ON = 0.4
 """Borders that are more alike than this go on; wrong projections stay below."""
 _BREAKS = 0.25
 """Borders that are less alike than this do not go on."""
@@ -128,7 +120,7 @@ class _Fit:
     @property
     def goes_on(self) -> bool:
         borders = self.borders
-        return self.is_told and borders.alike >= _GOES_ON and borders.agreeing >= _AGREEING
+        return self.is_told and borders.alike >= GOES_ON and borders.agreeing >= _AGREEING
 
     @property
     def breaks(self) -> bool:
@@ -190,7 +182,8 @@ def guess_from_frames(
     guess = None if best is None else _judge(best, fits, tuple(eyes))
     if guess is not None and guess.sure:
         return guess
-    of_lenses = _circles_of_lenses(frames, size, repeats=bool(eyes))
+    repeats = bool(eyes if stereo is None else _modes_of_eyes(frames))
+    of_lenses = _circles_of_lenses(frames, size, repeats)
     if of_lenses is not None and (best is None or best.borders.alike < of_lenses[1]):
         measured = _numbers(fits[: len(_CANDIDATES)])
         return ProjectionGuess(None, likely, False, 0.0, of_lenses[0], measured, _LENSES)
@@ -282,7 +275,7 @@ def _judge_misfits(frames: list[Grey], size: tuple[int, int], fits: list[_Fit]) 
     if stereo == "left-right" and _is_turned_eac(frames, size):
         reason = "its picture is YouTube's cubemap for two eyes, which is turned by 90°"
         return ProjectionGuess(None, stereo, False, 0.0, reason, measured, _TURNED_EAC)
-    half = equirect.borders.alike < (_BREAKS if equirect.is_plausible else _GOES_ON)
+    half = equirect.borders.alike < (_BREAKS if equirect.is_plausible else GOES_ON)
     if half and equirect.is_told and equirect.has_all_poles:
         reason = "its picture has poles above and below, but does not go on from side to side"
         return ProjectionGuess(HALF_EQUIRECT, stereo, False, 0.5, reason, measured)
@@ -302,32 +295,4 @@ def _is_turned_eac(frames: list[Grey], size: tuple[int, int]) -> bool:
     side: their borders are the same)."""
     eyes = [np.rot90(eye) for frame in frames for eye in split_eyes(frame, "left-right")]
     borders = continuity(eyes, Sphere("eac"), (size[1] // 2, size[0]))
-    return borders.alike >= _GOES_ON and borders.textured >= _TEXTURED
-
-
-def sample_frames(
-    path: Path, video: VideoTrack, duration_s: float, keys_only: bool = False
-) -> Iterator[tuple[Grey, tuple[int, int]]]:
-    """Up to three frames of a video track, grey and small, with their original (height, width).
-
-    ``keys_only`` takes the nearest key frames, which is faster, but may repeat a frame.
-    """
-    with open_media(path) as container:
-        stream = next(s for s in container.streams.video if s.index == video.index)
-        stream.thread_type = "NONE"
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        if keys_only:
-            # Otherwise the decoder would decode some more frames before it returns the first one,
-            # which doubles the cost.
-            stream.codec_context.skip_frame = "NONKEY"
-        start = (container.start_time or 0) / 1e6
-        for fraction in _SAMPLE_TIMES:
-            container.seek(int((start + fraction * duration_s) * 1e6), backward=True)
-            begin = 0.0 if keys_only else fraction * duration_s - _FRAME_S
-            frames = (f for f in container.decode(stream) if (f.time or 0.0) - start >= begin)
-            frame = next(frames, None)
-            if frame is not None:
-                aspect = min(max(frame.width / frame.height, 0.05), _MAX_ASPECT)
-                height = _HEIGHT if aspect >= _UPRIGHT else 2 * _HEIGHT
-                small = frame.reformat(round(height * aspect), height, "gray", interpolation="AREA")
-                yield small.to_ndarray().astype(np.float64), (frame.height, frame.width)
+    return borders.alike >= GOES_ON and borders.textured >= _TEXTURED

@@ -14,10 +14,10 @@ from tqdm import tqdm
 from avprep.errors import ClipError, one_sentence
 from avprep.formats.choose_tracks import choose_audio, choose_video
 from avprep.formats.decide import FormatOverrides, decide_video_format, projection_name
-from avprep.formats.guess_projection import sample_frames
 from avprep.look.find_media import MediaFile
 from avprep.look.inspect_audio import describe_audio
 from avprep.media.probe import Media, probe
+from avprep.media.sample_frames import sample_frames
 from avprep.media.timeline import shared_timeline
 from avprep.media.tracks import AudioTrack, VideoTrack
 from avprep.workers import WorkerPool

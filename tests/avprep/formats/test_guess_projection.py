@@ -9,9 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
+from avprep.errors import ClipError
+from avprep.formats.decide import FormatOverrides, VideoFormat, decide_video_format
 from avprep.formats.guess_projection import ProjectionGuess, guess_from_frames
+from avprep.media.probe import probe
 from avprep.sphere.crop import equirectangular_directions
 from shards.geometry import unit_vector
+from tests.avprep.formats.boxes import add_sv3d, box, equi, prhd
 from tests.support.known_truth import (
     Image,
     build_and_look,
@@ -195,3 +199,108 @@ def test_a_picture_that_repeats_itself_is_no_pair(tmp_path: Path) -> None:
     assert [is_right(clip) for clip in built.clips] == [True], built.output
     assert "its halves look much alike" in built.output
     assert "--stereo" in built.output
+
+
+# What containers and .info.json say, against the pixels.
+
+
+def decide(path: Path) -> tuple[VideoFormat, tuple[str, ...]]:
+    media = probe(path)
+    assert media.video is not None
+    return decide_video_format(path, media.video, media.duration_s, FormatOverrides())
+
+
+def written(folder: Path, luma: Image, note: str = "", tag: bytes = b"") -> Path:
+    """A video, with a note beside it, or an sv3d box's projection inside."""
+    path = folder / "a.mp4"
+    write_video(path, [grey_frame(np.ascontiguousarray(luma))] * 8)
+    if note:
+        path.with_suffix(".info.json").write_text(json.dumps({"format_note": note}))
+    if tag:
+        add_sv3d(path, prhd(), tag)
+    return path
+
+
+HALF = equi(left=0.25, right=0.25)
+
+
+@pytest.mark.parametrize(
+    ("luma", "tag"),
+    [
+        (LUMA, equi()),
+        (cv2.resize(LUMA, (640, 360)), equi()),
+        (scene_frame()[:HEIGHT], equi()),
+        (LUMA[:, 240:720], HALF),
+        (np.full((HEIGHT, WIDTH), 90, np.uint8), equi()),
+    ],
+    ids=["whole", "stretched", "grain", "half", "uniform"],
+)
+def test_what_the_container_says_rightly_raises_no_doubt(
+    luma: Image, tag: bytes, tmp_path: Path
+) -> None:
+    found, doubts = decide(written(tmp_path, luma, tag=tag))
+    assert found.sphere.projection == "equirect"
+    assert found.sure
+    assert doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("luma", "tag", "seen"),
+    [
+        (v360(LUMA, "eac", (540, 960)), equi(), "go on across the borders of eac"),
+        (pair(LUMA, 0), equi(), "two eyes (top-bottom)"),
+        (NONE["a dual fisheye"], equi(), "circles of two lenses"),
+        (NONE["a flat picture"], equi(), "borders of no projection"),
+        (LUMA[:, 240:720], equi(), "does not go on from side to side"),
+        (LUMA, HALF, "go on across the borders of equirect"),
+    ],
+    ids=["cubemap", "two eyes", "lenses", "flat", "half", "whole"],
+)
+def test_what_pixels_say_against_the_container_is_said(
+    luma: Image, tag: bytes, seen: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, luma, tag=tag)
+    found, doubts = decide(path)
+    assert found.reason == "its container says equirect"
+    assert len(doubts) == 1
+    assert doubts[0].startswith("its container says equirect, but ")
+    assert seen in doubts[0]
+    assert "--projection" in doubts[0]
+
+
+def test_what_the_note_says_against_the_container_is_said(tmp_path: Path) -> None:
+    found, doubts = decide(written(tmp_path, LUMA, "1080s, mesh", equi()))
+    assert found.sphere.projection == "equirect"
+    assert [doubt for doubt in doubts if "but its .info.json says mesh" in doubt]
+
+
+def test_what_pixels_say_against_the_note_is_said(tmp_path: Path) -> None:
+    found, doubts = decide(written(tmp_path, v360(LUMA, "eac", (540, 960)), "1080s, equi"))
+    assert found.reason == "its .info.json says so"
+    assert [doubt for doubt in doubts if "borders of eac" in doubt]
+    found, doubts = decide(written(tmp_path, LUMA, "1080s, equi"))
+    assert (found.sphere.projection, doubts) == ("equirect", ())
+
+
+def test_a_mesh_is_what_its_pixels_show(tmp_path: Path) -> None:
+    found, doubts = decide(written(tmp_path, v360(LUMA, "eac", (540, 960)), "1080s, mesh"))
+    assert (found.sphere.projection, found.reason) == ("eac", "its .info.json says so")
+    assert doubts == ()
+    halves = pair(LUMA[:, 240:720])
+    found, doubts = decide(written(tmp_path, halves, "1080s, mesh"))
+    assert (found.sphere.bounds, found.stereo) == ((0.25, 0.0, 0.25, 0.0), "left-right")
+    assert "half-equirect, left-right: its .info.json says mesh" in doubts[0]
+    with pytest.raises(ClipError, match="in_trans=1"):
+        decide(written(tmp_path, NONE["YouTube's cubemap for two eyes"], "1080s, mesh"))
+    with pytest.raises(ClipError, match="--projection"):
+        decide(written(tmp_path, NONE["a flat picture"], "1080s, mesh"))
+    found, doubts = decide(written(tmp_path, np.full((540, 960), 90, np.uint8), "mesh"))
+    assert found.sphere.projection == "eac"
+    assert "--projection half-equirect" in doubts[0]
+
+
+def test_a_mesh_in_the_container_is_what_its_pixels_show(tmp_path: Path) -> None:
+    luma = v360(LUMA, "eac", (540, 960))
+    found, doubts = decide(written(tmp_path, luma, tag=box(b"mshp", b"content")))
+    assert (found.sphere.projection, doubts) == ("eac", ())
+    assert found.reason == "its container says mesh"
