@@ -32,6 +32,8 @@ from avprep.formats.spherical import (
     vexu_stereo,
 )
 from avprep.media.tracks import VideoTrack
+from avprep.sphere.eyes import EYE_LAYOUTS
+from avprep.sphere.mesh import recognise_mesh
 from avprep.sphere.projections import Sphere
 
 _VIDEO = b"vide"
@@ -83,6 +85,7 @@ def _mp4_video_tags(index: Mp4Index, track: Mp4Track, video: VideoTrack) -> Vide
     for uuid in (*track.uuids, *index.uuids):
         if uuid.startswith(SPHERICAL_V1_UUID):
             projection, stereo = _with_v1(projection, stereo, uuid[16:], size)
+    projection, stereo = _recognised(projection, stereo, size)
     return _tags(projection, stereo, rotation_deg, mirrored)
 
 
@@ -138,10 +141,30 @@ def _matroska_video_tags(track: MatroskaTrack, video: VideoTrack) -> VideoTags:
             turn = matroska_rotation(track.projection)
     if isinstance(turn, Refused):
         return _tags(turn, stereo)
+    size = (video.width, video.height)
     if track.spherical_v1:
-        size = (video.width, video.height)
         projection, stereo = _with_v1(projection, stereo, track.spherical_v1, size)
+    projection, stereo = _recognised(projection, stereo, size)
     return _tags(projection, stereo, *turn)
+
+
+def _recognised(
+    projection: Projection | None, stereo: str | Refused | None, size: tuple[int, int]
+) -> tuple[Projection | None, str | Refused | None]:
+    """What a container says, with a known projection in place of the mesh that describes it."""
+    if not isinstance(projection, Mesh):
+        return projection, stereo
+    is_unknown = isinstance(stereo, Refused)
+    stated = None if is_unknown else stereo
+    eyes, (width, height) = EYE_LAYOUTS[stated or "mono"], size
+    found = recognise_mesh(projection.content, height // eyes.rows, width // eyes.columns)
+    if found is None:
+        return projection, stereo
+    sphere, layout = found
+    # Two eyes' meshes say where each eye's image is; a single one is of an eye's image.
+    if (layout == "mono" and is_unknown) or (layout != "mono" and stated is not None):
+        return projection, stereo
+    return sphere, stated if layout == "mono" else layout
 
 
 def _tags(

@@ -101,9 +101,11 @@ def decide_video_format(
     info = read_info_json(path)
     noted = projection_from_info(info) if info is not None else None
     if tags.sphere is not None:
-        reason = f"its container says {tags.sphere.projection}"
+        saying = f"its container says {tags.sphere.projection}"
+        # A mesh that both name is an equi-angular cubemap.
+        reason = _NOTED if noted == "mesh" and tags.sphere.projection == "eac" else saying
         stated = VideoFormat(tags.sphere, stereo or "mono", rotation, reason)
-        return stated, _contradictions(stated, reason, noted, seen)
+        return stated, _contradictions(stated, saying, noted, seen)
     if noted == "equirect" and tags.mesh is None:
         stated = VideoFormat(Sphere(), stereo or "mono", rotation, _NOTED)
         return stated, _contradictions(stated, f"{_NOTED} (equirect)", None, seen)
