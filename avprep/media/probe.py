@@ -15,6 +15,8 @@ from avprep.media.ffmpeg import FORMATS, PROTOCOLS, safe_url
 from avprep.media.tracks import NO_TRACKS, AudioTrack, Tracks, VideoTrack, list_tracks, read_spans
 
 _FIRST_BOXES = (b"ftyp", b"moov", b"wide", b"free", b"skip", b"mdat")
+_MOST_BOXES = 100_000
+"""Boxes that are passed over to find the index; films in fragments have some thousands."""
 _LARGEST_INDEX = 1 << 28
 _LONGEST_S = 48 * 3600.0
 _MIN_BYTES_PER_S = 20
@@ -159,7 +161,9 @@ def read_moov(path: Path) -> bytes | None:
         with open(path, "rb") as file:
             size = path.stat().st_size
             offset = 0
-            while offset + 8 <= size:
+            for _ in range(_MOST_BOXES):
+                if offset + 8 > size:
+                    return None
                 file.seek(offset)
                 length, name = struct.unpack(">I4s", file.read(8))
                 header = 8

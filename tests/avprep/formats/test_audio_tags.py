@@ -96,9 +96,11 @@ def test_a_layout_tag_for_ambisonics_is_followed(tag: int, convention: str, tmp_
     assert "channel layout" in found.reason
 
 
-def write_six(path: Path, sound: list[Sound], layout: str = "5.1") -> Path:
+def write_six(
+    path: Path, sound: list[Sound], layout: str = "5.1", frame: NDArray[np.uint8] = FRAME
+) -> Path:
     """AAC of six channels in the decoder's order, whose SA3D box numbers them 0 to 5."""
-    write_video(path, [FRAME] * 24, audio=np.stack(sound), layout=layout)
+    write_video(path, [frame] * 24, audio=np.stack(sound), layout=layout)
     insert_box(path, b"mp4a", b"SA3D", sa3d(range(6), head_locked=True))
     return path
 
@@ -123,6 +125,23 @@ def test_what_the_sound_does_not_decide_is_said(tmp_path: Path) -> None:
     assert found is not None
     assert (found.channels, found.sure) == ((2, 0, 1, 4), False)
     assert "in AAC's order, which its sound does not confirm" in found.reason
+
+
+def test_builds_hear_six_channels_where_they_are_and_say_a_doubt(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    silent = np.zeros(48_000, np.float32)
+    beside = plane_wave(seconds=1.0)
+    above = plane_wave(0, 90, seconds=1.0)
+    for name, field in (("beside", beside), ("above", above)):
+        six = [*field, silent, silent]
+        write_six(raw / f"{name}.mp4", six, "hexagonal", dot_frame())
+    built = build_and_look(raw, tmp_path / "set", "--projection", "equirect")
+    assert [is_right(clip) for clip in built.clips if clip.file == "beside.mp4"] == [True]
+    said = [line for line in built.output.splitlines() if line.startswith("check:")]
+    assert len(said) == 1
+    assert said[0].startswith("check: above.mp4: its sound is taken as ambiX (SA3D box, ")
+    assert "in AAC's order, which its sound does not confirm" in said[0]
 
 
 @pytest.fixture(scope="module")
