@@ -34,7 +34,7 @@ def write_parts(raw: Path) -> tuple[Path, Path]:
     raw.mkdir(parents=True)
     video, audio = raw / f"{NAME}.f313.webm", raw / f"{NAME}.f338.webm"
     write_video(raw / "v.mkv", [SMALL] * round(24 * SECONDS))
-    run_ffmpeg("-i", raw / "v.mkv", "-c:v", "libvpx", "-b:v", "2M", video)
+    run_ffmpeg("-i", raw / "v.mkv", "-c:v", "libvpx", "-deadline", "realtime", "-b:v", "2M", video)
     (raw / "v.mkv").unlink()
     field = np.pad(plane_wave(seconds=SECONDS), ((0, 0), (0, 960)))
     write_audio(raw / "a.opus", "libopus", field, "ambisonic 1", {"mapping_family": "2"})

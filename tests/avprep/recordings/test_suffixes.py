@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from avprep.look.find_media import find_media_files
 from avprep.recordings.beside import track_kinds
 from avprep.recordings.recording import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from shards.reader import ShardSet
@@ -28,6 +30,11 @@ from tests.support.known_truth import (
     run_ffmpeg,
 )
 from tests.support.media import write_audio, write_video, write_wav
+
+QUICK = ["-deadline", "realtime", "-cpu-used", "8", "-b:v", "2M"]
+# Theora stores equal frames as empty packets.
+ENCODERS = {".ogv": ["libtheora", "-q:v", "9"], ".webm": ["libvpx", *QUICK]}
+STATED = ["--projection", "equirect", "--foa-convention", "ambix"]
 
 
 def test_a_wav_in_capitals_is_the_sound_of_a_video_in_capitals(tmp_path: Path) -> None:
@@ -78,76 +85,76 @@ def test_names_that_differ_in_case_alone_are_two_audio_files(tmp_path: Path) -> 
     assert "several audio files beside it (a.WAV, a.wav)" in failure.reason
 
 
-@pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)
-def test_a_video_of_every_suffix_is_built(suffix: str, tmp_path: Path) -> None:
+def test_a_video_of_every_suffix_is_built(tmp_path: Path) -> None:
     """With its sound beside it; transport streams begin at a late time stamp."""
-    raw = tmp_path / "raw"
-    video = write_small(raw, "v")
-    (raw / "v.wav").rename(raw / "clip.wav")
-    # Theora stores equal frames as empty packets.
-    encoder = {".ogv": ["libtheora", "-q:v", "9"], ".webm": ["libvpx", "-b:v", "2M"]}
-    run_ffmpeg("-i", video, "-c:v", *encoder.get(suffix, ["copy"]), raw / f"clip{suffix}")
-    video.unlink()
-    built = build_and_look(raw, tmp_path / "set")
+    raw, video = tmp_path / "raw", write_small(tmp_path, "v")
+    raw.mkdir()
+    for suffix in VIDEO_SUFFIXES:
+        path = raw / f"in_{suffix[1:]}{suffix}"
+        run_ffmpeg("-i", video, "-c:v", *ENCODERS.get(suffix, ["copy"]), path)
+        shutil.copy(tmp_path / "v.wav", path.with_suffix(".wav"))
+    built = build_and_look(raw, tmp_path / "set", *STATED)
     assert built.result.exit_code == 0, built.output
-    assert [is_right(clip) for clip in built.clips] == [True], built.clips
+    files = sorted(f"in_{suffix[1:]}{suffix}" for suffix in VIDEO_SUFFIXES)
+    assert [(clip.file, is_right(clip)) for clip in built.clips] == [(f, True) for f in files]
 
 
-@pytest.mark.parametrize("suffix", [".mts", ".ogv"])
-def test_picture_and_sound_are_in_step_where_time_stamps_begin_late(
-    suffix: str, tmp_path: Path
-) -> None:
+def test_picture_and_sound_are_in_step_where_time_stamps_begin_late(tmp_path: Path) -> None:
     """The dot jumps, and the sound begins, after 6.5 s."""
     raw = tmp_path / "raw"
     raw.mkdir()
-    elsewhere = dot_frame(90, 0, 160, 320, 6)
-    write_video(tmp_path / "v.mp4", [elsewhere if n < 6.5 * 24 else SMALL for n in range(240)])
+    elsewhere = dot_frame(90, 0, 80, 160, 6)
+    small = dot_frame(height=80, width=160, sigma_deg=6)
+    write_video(tmp_path / "v.mp4", [elsewhere if n < 6.5 * 24 else small for n in range(240)])
     wave = plane_wave(seconds=10.0)
     wave[:, : round(6.5 * 48000)] *= 0.001
-    write_wav(raw / "a.wav", wave)
-    encoder = ["libtheora", "-q:v", "9"] if suffix == ".ogv" else ["copy"]
-    run_ffmpeg("-i", tmp_path / "v.mp4", "-c:v", *encoder, raw / f"a{suffix}")
-    built = build_and_look(raw, tmp_path / "set")
+    for suffix in (".mts", ".ogv"):
+        write_wav(raw / f"in_{suffix[1:]}.wav", wave)
+        encoder = ENCODERS.get(suffix, ["copy"])
+        run_ffmpeg("-i", tmp_path / "v.mp4", "-c:v", *encoder, raw / f"in_{suffix[1:]}{suffix}")
+    built = build_and_look(raw, tmp_path / "set", *STATED)
     assert built.result.exit_code == 0, built.output
     shards = ShardSet(tmp_path / "set")
-    second = shards.keys.index("a-5")
-    level = np.abs(shards.foa(second, 0, 5 * 24_000)[0][0])
-    assert np.argmax(level > 0.05) / 24_000 == pytest.approx(1.5, abs=0.01)
-    left = shards.frames(second, 1, 0, 5 * 16).astype(float).max(axis=(1, 2, 3))
-    assert np.argmax(left < 225) / 16 == 1.5
+    for key in ("in_mts-5", "in_ogv-5"):
+        second = shards.keys.index(key)
+        level = np.abs(shards.foa(second, 0, 5 * 24_000)[0][0])
+        assert np.argmax(level > 0.05) / 24_000 == pytest.approx(1.5, abs=0.01)
+        left = shards.frames(second, 1, 0, 5 * 16).astype(float).max(axis=(1, 2, 3))
+        assert np.argmax(left < 225) / 16 == 1.5
 
 
-@pytest.mark.parametrize("suffix", [*AUDIO_SUFFIXES, ".webm"])
-def test_an_audio_file_of_every_suffix_is_the_sound(suffix: str, tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
-    video = write_small(raw, "clip")
-    wav, path = raw / "clip.wav", raw / f"clip{suffix}"
-    if suffix in (".opus", ".webm", ".mka"):
-        field = np.pad(plane_wave(seconds=SECONDS), ((0, 0), (0, 960)))
-        write_audio(tmp_path / "a.opus", "libopus", field, "ambisonic 1", {"mapping_family": "2"})
-        run_ffmpeg("-i", tmp_path / "a.opus", "-c", "copy", path)
-    elif suffix == ".amb":
-        wav.rename(path)
-    elif suffix != ".wav":
-        quality = {".ogg": ["libvorbis", "-q:a", "9"], ".m4a": ["aac", "-b:a", "512k"]}
-        codec = quality.get(suffix, ["flac"] if suffix == ".flac" else ["pcm_s24be"])
-        codec = ["pcm_s24le"] if suffix == ".w64" else codec
-        run_ffmpeg("-i", wav, "-c:a", *codec, path)
-    if suffix != ".wav":
-        wav.unlink(missing_ok=True)
-    options = ["--foa-convention", "ambix"] if suffix == ".amb" else []
-    built = build_and_look(raw, tmp_path / "set", *options)
+def test_an_audio_file_of_every_suffix_is_the_sound(tmp_path: Path) -> None:
+    raw, video = tmp_path / "raw", write_small(tmp_path, "v")
+    raw.mkdir()
+    field = np.pad(plane_wave(seconds=SECONDS), ((0, 0), (0, 960)))
+    opus = tmp_path / "a.opus"
+    write_audio(opus, "libopus", field, "ambisonic 1", {"mapping_family": "2"})
+    codecs = {".ogg": ["libvorbis", "-q:a", "9"], ".m4a": ["aac", "-b:a", "512k"]}
+    codecs |= {".flac": ["flac"], ".w64": ["pcm_s24le"]}
+    sounds = {}
+    for suffix in (*AUDIO_SUFFIXES, ".webm"):
+        name = f"in_{suffix[1:]}"
+        shutil.copy(video, raw / f"{name}.mp4")
+        sounds[raw / f"{name}.mp4"] = path = raw / f"{name}{suffix}"
+        if suffix in (".wav", ".amb"):
+            shutil.copy(tmp_path / "v.wav", path)
+        elif suffix in (".opus", ".webm", ".mka"):
+            run_ffmpeg("-i", opus, "-c", "copy", path)
+        else:
+            codec = codecs.get(suffix, ["pcm_s24be"])
+            run_ffmpeg("-i", tmp_path / "v.wav", "-c:a", *codec, path)
+    built = build_and_look(raw, tmp_path / "set", *STATED)
     assert built.result.exit_code == 0, built.output
-    assert [(clip.file, is_right(clip)) for clip in built.clips] == [("clip.mp4", True)]
-    by_name = {Path(i["file"]).name: i for i in json.loads(inspect(raw, "--json").stdout)}
-    if by_name[video.name]["audio"]:
-        assert by_name[video.name]["audio"]["replaced_by"].endswith(path.name)
+    files = sorted(video.name for video in sounds)
+    assert [(clip.file, is_right(clip)) for clip in built.clips] == [(f, True) for f in files]
+    inspected = {file.path: file.separate for file in find_media_files((raw,)).files}
+    assert {video: inspected[video] for video in sounds} == sounds
 
 
 def test_a_webm_with_a_picture_beside_a_video_is_a_recording(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     video = write_small(raw, "a")
-    run_ffmpeg("-i", video, "-c:v", "libvpx", "-b:v", "1M", raw / "a.webm")
+    run_ffmpeg("-i", video, "-c:v", "libvpx", *QUICK, raw / "a.webm")
     assert track_kinds(raw / "a.webm") == {"video"}
     assert files_found(raw) == ["a.mp4", "a.webm"]
 
