@@ -105,7 +105,8 @@ def decide_video_format(
         # A mesh that both name is an equi-angular cubemap.
         reason = _NOTED if noted == "mesh" and tags.sphere.projection == "eac" else saying
         stated = VideoFormat(tags.sphere, stereo or "mono", rotation, reason)
-        return stated, _contradictions(stated, saying, noted, seen)
+        part = " for a part of the sphere" if any(tags.sphere.bounds) else ""
+        return stated, _contradictions(stated, f"{saying}{part}", noted, seen)
     if noted == "equirect" and tags.mesh is None:
         stated = VideoFormat(Sphere(), stereo or "mono", rotation, _NOTED)
         return stated, _contradictions(stated, f"{_NOTED} (equirect)", None, seen)

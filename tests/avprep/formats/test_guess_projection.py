@@ -263,7 +263,8 @@ def test_what_pixels_say_against_the_container_is_said(
     found, doubts = decide(path)
     assert found.reason == "its container says equirect"
     assert len(doubts) == 1
-    assert doubts[0].startswith("its container says equirect, but ")
+    part = " for a part of the sphere" if tag is HALF else ""
+    assert doubts[0].startswith(f"its container says equirect{part}, but ")
     assert seen in doubts[0]
     assert "--projection" in doubts[0]
 
