@@ -23,7 +23,8 @@ _TIMES, _BINS = 5, 3
 _RANK_ONE = 0.905
 """Least sum of a covariance's squared entries, relative to its squared trace, in direct bins: more
 than 95 % of the energy then belongs to one signal."""
-_MIN_BINS = 200
+_MIN_BINS, _MAX_BINS = 200, 4_000
+"""Fewer direct bins tell nothing; more add nothing."""
 _MAX_PEAK = 1e6
 """Float files may hold any numbers; larger ones, or NaN, are no audio samples."""
 _CLEAR_DB = 1.0
@@ -146,6 +147,8 @@ def analyse_channels(
     overall_db = float(10 * np.log10(sums[1:].sum() / sums[0]))
     if direct.shape[1] == 0:
         return ChannelAnalysis(0, 0.0, np.inf, 0, extremes, overall_db)
+    bins = direct.shape[1]
+    direct = direct[:, :: -(-bins // _MAX_BINS)]
     direct = np.maximum(direct, 1e-9 * direct.sum(axis=0))
     shares = direct / direct.sum(axis=0)
     ratios = 10 * np.log10(np.maximum(1 - shares, 1e-9) / shares)
@@ -161,7 +164,7 @@ def analyse_channels(
         w,
         float(middle[w]),
         float(spread[w]),
-        direct.shape[1],
+        bins,
         extremes,
         overall_db,
         (float(fits[0]), float(fits[1]), float(fits[2])),

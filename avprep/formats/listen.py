@@ -27,7 +27,7 @@ from avprep.media.probe import Media
 if TYPE_CHECKING:
     from avprep.formats.decide_audio import AudioFormat
 
-_EXCERPT_S = 4.0
+_EXCERPT_S = 2.5
 _OTHER_PLACES = (0.25, 0.75)
 """Where to listen if the middle of the track is silent, as shares of it."""
 _SILENT_DBFS = -80.0
@@ -57,8 +57,9 @@ class Heard:
     ``level_dbfs`` is the RMS of W; ``spatiality`` the share of the energy that does not belong to a
     single signal (None: it is silent); ``summary`` what it sounds like, in words. ``contradiction``
     says what speaks against the reading, as "it sounds like …", and ``remedy`` what to do about it.
-    ``confidence`` (0 to 1) is the share of sounds that fit the reading. ``refused`` is why a build
-    would refuse all of it.
+    ``confidence`` (0 to 1) is the share of sounds that fit the reading. ``may_pass``: a silence, or
+    a single sound, which may end elsewhere in the recording. ``refused`` is why a build would
+    refuse all of it.
     """
 
     level_dbfs: float
@@ -67,20 +68,24 @@ class Heard:
     contradiction: str | None = None
     remedy: str = ANOTHER_CONVENTION
     confidence: float = 0.0
+    may_pass: bool = False
     refused: str | None = None
 
 
 def listen(path: Path, media: Media, audio_format: AudioFormat) -> Heard:
-    """Listen to a file's chosen audio track; to other places if its middle is silent.
+    """Listen to a file's chosen audio track; to other places too if its middle is silent or holds
+    a single sound.
 
     Raises ClipError if it does not decode.
     """
     rate = media.audio.sample_rate if media.audio is not None else 0
     heard = hear(excerpt_at(path, media), audio_format, rate)
-    for share in _OTHER_PLACES:
-        if heard.spatiality is not None or heard.refused or media.duration_s < 2 * _EXCERPT_S:
-            break
-        heard = hear(excerpt_at(path, media, share), audio_format, rate)
+    if heard.may_pass and media.duration_s >= 2 * _EXCERPT_S:
+        for share in _OTHER_PLACES:
+            other = hear(excerpt_at(path, media, share), audio_format, rate)
+            if not other.may_pass:
+                return other
+            heard = other if heard.spatiality is None else heard
     return heard
 
 
@@ -113,10 +118,12 @@ def hear(raw: Channels, audio_format: AudioFormat, sample_rate: int = 48_000) ->
     level = level_dbfs(field)
     if _loudest_dbfs(channels) < _SILENT_DBFS:
         silent = "it is silent in the seconds that were listened to"
-        return Heard(level, contradiction=silent, remedy="listen to it, or leave it out")
+        remedy = "listen to it, or leave it out"
+        return Heard(level, contradiction=silent, remedy=remedy, may_pass=True)
     expected = _NORMALIZATIONS.get(convention, "SN3D")
     analysis = analyse_channels(channels, sample_rate)
-    found = _contradiction(channels, analysis, order, expected, audio_format.sure)
+    single = _single_or_silent(channels, order)
+    found = single or _contradiction(channels, analysis, order, expected, audio_format.sure)
     contradiction, remedy = found or (None, ANOTHER_CONVENTION)
     fit = analysis.fit(expected) if analysis is not None else 0.0
     return Heard(
@@ -126,7 +133,24 @@ def hear(raw: Channels, audio_format: AudioFormat, sample_rate: int = 48_000) ->
         contradiction,
         remedy,
         fit if contradiction is None else min(fit, _LOW_FIT),
+        may_pass=single is not None,
     )
+
+
+def _single_or_silent(
+    channels: Channels, order: tuple[int, int, int, int]
+) -> tuple[str, str] | None:
+    """Why the channels W, Y, Z, X are mono or lack some, and what to do; None if they are not.
+    ``order`` are their numbers in the file."""
+    peaks = np.maximum(channels.max(axis=1), -channels.min(axis=1))
+    silent = [number for number in range(4) if peaks[number] <= _SILENCE * peaks.max()]
+    if 0 in silent:
+        sounds = "which should be W, is silent"
+        return f"its {_ordinal(order[0])} channel, {sounds}", ANOTHER_CONVENTION
+    if _spatiality(channels) < _ONE_SIGNAL:
+        mono = _why_mono(channels, silent, order)
+        return None if mono is None else (mono, _NO_AMBISONICS)
+    return _silent_channels(silent, order) if silent else None
 
 
 def _contradiction(
@@ -137,27 +161,13 @@ def _contradiction(
     stated: bool,
 ) -> tuple[str, str] | None:
     """What in the channels W, Y, Z, X, before their normalization is changed, speaks against the
-    ``expected`` one, and what to do; None if nothing does. ``order`` are their numbers in the file.
-    ``stated``: the format is no assumption.
-    """
-    peaks = np.maximum(channels.max(axis=1), -channels.min(axis=1))
-    silent = [number for number in range(4) if peaks[number] <= _SILENCE * peaks.max()]
-    if 0 in silent:
-        sounds = "which should be W, is silent"
-        return f"its {_ordinal(order[0])} channel, {sounds}", ANOTHER_CONVENTION
-    one_signal = _spatiality(channels) < _ONE_SIGNAL
-    if one_signal:
-        mono = _why_mono(channels, silent, order)
-        if mono is not None:
-            return mono, _NO_AMBISONICS
-    elif silent:
-        return _silent_channels(silent, order)
+    ``expected`` one, and what to do; None if nothing does. ``stated``: it is no assumption."""
     if analysis is None:
         return None
     if analysis.looks_unrelated(expected):
         unrelated = "its channels have nothing in common, as microphones at different places have"
         return unrelated, _NO_AMBISONICS
-    if analysis.looks_like_capsules and not one_signal:
+    if analysis.looks_like_capsules and _spatiality(channels) > _ONE_SIGNAL:
         return "all its channels are alike, as those of a raw microphone are", _A_FORMAT
     if analysis.contradicts(expected, stated):
         place = f", its {_ordinal(order[analysis.w])} one" if analysis.w else ""

@@ -282,3 +282,15 @@ def test_a_pause_in_the_middle_is_not_silence(tmp_path: Path) -> None:
     assert not any("silent" in what for what in pause["suspicious"])
     assert any("it is silent" in what for what in silent["suspicious"])
     assert (silent["audio"]["sure"], silent["audio"]["confidence"]) == (False, 0)
+
+
+def test_a_channel_must_be_silent_all_along(tmp_path: Path) -> None:
+    level = np.concatenate([sources(count=6)] * 4, axis=1)
+    level[2] = 0
+    write_wav(tmp_path / "level.wav", level)
+    level[2, : 48000 * 3] = 0.01 * noise(3.0)
+    write_wav(tmp_path / "partly.wav", level)
+    paths = [str(tmp_path / name) for name in ("level.wav", "partly.wav")]
+    shown = CliRunner().invoke(main, ["inspect", *paths, "--json", "--workers", "1"])
+    heard = [" ".join(item["suspicious"]) for item in json.loads(shown.stdout)]
+    assert ["its third (Z) channel is silent" in what for what in heard] == [True, False]
