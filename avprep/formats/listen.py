@@ -27,7 +27,9 @@ from avprep.media.probe import Media
 if TYPE_CHECKING:
     from avprep.formats.decide_audio import AudioFormat
 
-_EXCERPT_S = 2.5
+_EXCERPT_S = (1.5, 2.5)
+"""Least and most; less is taken from short recordings, whose clips take little time to build."""
+_SHARE = 1 / 8
 _OTHER_PLACES = (0.25, 0.75)
 """Where to listen if the middle of the track is silent, as shares of it."""
 _SILENT_DBFS = -80.0
@@ -79,19 +81,18 @@ def listen(path: Path, media: Media, audio_format: AudioFormat) -> Heard:
     Raises ClipError if it does not decode.
     """
     rate = media.audio.sample_rate if media.audio is not None else 0
-    heard = hear(excerpt_at(path, media), audio_format, rate)
-    if heard.may_pass and media.duration_s >= 2 * _EXCERPT_S:
+    length_s = min(max(_SHARE * media.duration_s, _EXCERPT_S[0]), _EXCERPT_S[1])
+    heard = hear(excerpt_at(path, media, 0.5, length_s), audio_format, rate)
+    if heard.may_pass and media.duration_s >= 2 * length_s:
         for share in _OTHER_PLACES:
-            other = hear(excerpt_at(path, media, share), audio_format, rate)
+            other = hear(excerpt_at(path, media, share, length_s), audio_format, rate)
             if not other.may_pass:
                 return other
             heard = other if heard.spatiality is None else heard
     return heard
 
 
-def excerpt_at(
-    path: Path, media: Media, share: float = 0.5, length_s: float = _EXCERPT_S
-) -> Channels:
+def excerpt_at(path: Path, media: Media, share: float, length_s: float) -> Channels:
     """The decoded channels (channels, samples) of seconds around a share of the audio track.
 
     Raises ClipError if they do not decode.

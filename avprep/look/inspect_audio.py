@@ -49,7 +49,7 @@ def describe_audio(
 
 def read_field(path: Path, media: Media, audio_format: AudioFormat) -> NDArray[np.float32]:
     """Ten seconds of the field (4, samples) from the middle of a file. Raises ClipError."""
-    raw = excerpt_at(path, media, length_s=_PICTURE_S)
+    raw = excerpt_at(path, media, 0.5, _PICTURE_S)
     try:
         return to_ambix(raw, audio_format.convention, audio_format.channels)
     except ClipError as error:
