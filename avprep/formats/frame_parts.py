@@ -87,6 +87,6 @@ def shows_circles(frame: Grey, rows: int, columns: int) -> bool:
         return False
     ring = (distance > _RING[0]) & (distance < _RING[1])
     angle = ((np.arctan2(y, x)[ring] / (2 * np.pi) + 0.5) * 32).astype(int) % 32
-    counts = np.bincount(angle, minlength=32)
+    counts = np.maximum(np.bincount(angle, minlength=32), 1)
     means = [np.bincount(angle, np.abs(cell[ring] - ground), 32) / counts for cell in cells]
     return min(float((mean > _STEP).mean()) for mean in means) >= _LIT

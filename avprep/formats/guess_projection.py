@@ -29,7 +29,7 @@ GOES_ON = 0.4
 """Borders that are more alike than this go on; wrong projections stay below."""
 _BREAKS = 0.25
 """Borders that are less alike than this do not go on."""
-_AGREEING = 0.55
+_AGREEING = 0.5
 _TEXTURED, _TEXTURED_CUBE = 0.45, 0.2
 """The least share of borders that must show something before they tell anything; a cubemap has
 more of them."""
