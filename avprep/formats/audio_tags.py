@@ -7,6 +7,7 @@ Audio Format Specification (the layout tags in CAF's and QuickTime's chan).
 
 from __future__ import annotations
 
+import io
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -257,11 +258,12 @@ def _file_tags(path: Path, audio: AudioTrack) -> AudioTags | None:
 
 def _chunk(file: BinaryIO, start: int, name: bytes, size_bytes: int, little: bool) -> bytes | None:
     """The first 64 bytes of a chunk's content, in a list of chunks that begins at ``start``."""
+    end = file.seek(0, io.SEEK_END)
     for _ in range(_MOST_CHUNKS):
+        if start + len(name) + size_bytes > end:
+            return None
         file.seek(start)
         header = file.read(len(name) + size_bytes)
-        if len(header) < len(name) + size_bytes:
-            return None
         size = int.from_bytes(header[len(name) :], "little" if little else "big")
         if header.startswith(name):
             return file.read(min(size, 64))

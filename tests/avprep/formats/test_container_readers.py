@@ -78,7 +78,10 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     add_sv3d(path, prhd(), equi(0.25, 0, 0.25, 0))
     add_st3d(path, 1)
     wav = b"RIFF" + struct.pack("<I", 80) + b"WAVEfmt " + struct.pack("<I", 40) + bytes(40)
-    return [path.read_bytes(), spatial, v1, matroska(ENTRY, ENTRY), wav, b"caff\0\1\0\0" + v1]
+    chunk = struct.pack(">4sQ", b"desc", 32) + bytes(32)
+    caf = b"caff\0\1\0\0" + chunk + struct.pack(">4sQHHI", b"chan", 12, 107, 4, 0)
+    w64 = b"riff" + bytes(36) + b"fact" + bytes(12) + struct.pack("<Q", 32) + bytes(64)
+    return [path.read_bytes(), spatial, v1, matroska(ENTRY, ENTRY), wav, caf, w64]
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -169,6 +172,16 @@ def test_matroska_with_void_elements_and_in_any_order_is_read(live: bool, tmp_pa
     header = element(0x1A45DFA3, b"") + void
     path.write_bytes(header + element(0x18538067, void + info + void + tracks + cluster, size))
     assert tags(path) == VideoTags(QUARTER, "top-bottom")
+
+
+def test_chunks_of_any_size_end_with_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.caf"
+    for size in (1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1):
+        path.write_bytes(b"caff\0\1\0\0" + struct.pack(">4sQ", b"free", size))
+        assert read_audio_tags(path, AUDIO) is None
+        w64 = b"riff" + bytes(36) + bytes(16) + struct.pack("<Q", size)
+        path.write_bytes(w64)
+        assert read_audio_tags(path, AUDIO) is None
 
 
 def test_matroskas_tracks_may_stand_after_its_clusters(tmp_path: Path) -> None:
