@@ -23,6 +23,8 @@ _BT709 = (1, 1, 1)
 _RGB, _BT601 = 0, 6
 """Codes of YCbCr matrices in ITU-T H.273. Frames stored as RGB are converted to BT.601."""
 _UNKNOWN = 2
+_LARGE_FRAME = 1 << 26
+"""Pixels; more than 11,500 × 5,750."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ def crop_views(
     encoder = CropEncoder(len(views), options.size, fps, *colours)
     frames = 0
     decoded = decoder.frames(max(1, round(request.duration_s * options.fps)))
-    while batch := list(islice(decoded, FRAMES_AT_ONCE)):
+    # Large frames, of which few pixels are sampled, are not faster together, but fill the memory.
+    at_once = FRAMES_AT_ONCE if track.width * track.height <= _LARGE_FRAME else 1
+    while batch := list(islice(decoded, at_once)):
         if cropper is None:
             height, width = batch[0][0][0].shape
             cropper = Cropper(height, width, views, options.size, sphere)
