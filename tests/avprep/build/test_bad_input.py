@@ -19,6 +19,7 @@ from shards.reader import ShardSet
 from tests.fuzz.mutations import claim_size
 from tests.support.media import (
     dot_plane,
+    equirectangular_texture,
     grey_frame,
     noise,
     write_dot_recording,
@@ -48,8 +49,9 @@ def truncated_index(raw: Path) -> str:
 def truncated_content(raw: Path) -> str:
     """The index is complete, but two thirds of the file are missing."""
     raw.mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
-    frames = [rng.integers(30, 220, FRAME.shape, dtype=np.uint8) for _ in range(48)]
+    height, width = FRAME.shape[0] * 2 // 3, FRAME.shape[1]
+    texture = equirectangular_texture(height, width)
+    frames = [grey_frame(np.roll(texture, 7 * number, axis=1)) for number in range(48)]
     write_video(raw / "whole.mkv", frames, audio=wave())
     content = (raw / "whole.mkv").read_bytes()
     (raw / "whole.mkv").unlink()
