@@ -13,7 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from avprep.sphere.projections import Projection, Sphere
 
@@ -71,6 +70,8 @@ def continuity(frames: list[Grey], sphere: Sphere, size: tuple[int, int]) -> Con
 
 def _contrast(profile: Grey) -> Grey:
     """Profiles (..., samples) without slow changes, and with equal contrast everywhere."""
+    from scipy import ndimage  # takes a while, and most builds of clips do without
+
     fine = profile - ndimage.uniform_filter1d(profile, _WINDOW, axis=-1)
     power = ndimage.uniform_filter1d(fine * fine, _WINDOW, axis=-1)
     return np.asarray(fine / np.sqrt(power + _NOISE**2))

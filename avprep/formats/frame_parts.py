@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from avprep.sphere.eyes import EYE_LAYOUTS
 
@@ -63,6 +62,8 @@ def likeness_of_eyes(frame: Grey, stereo: str) -> float:
 
 
 def _contrast(image: Grey) -> Grey:
+    from scipy import ndimage  # takes a while, and most builds of clips do without
+
     fine = image - ndimage.uniform_filter(image, _WINDOW)
     return np.asarray(fine / np.sqrt(ndimage.uniform_filter(fine * fine, _WINDOW) + _NOISE**2))
 

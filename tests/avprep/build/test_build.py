@@ -186,3 +186,9 @@ def test_preview_draws_the_views_and_the_whole_frame(
     missing = CliRunner().invoke(main, ["preview", str(built), "nobody"])
     assert missing.exit_code == 2
     assert "no sample 'nobody'" in missing.output
+
+
+def test_making_samples_does_without_scipy() -> None:
+    """Importing it takes as long as a second of 640×360 video, in every process."""
+    code = "import avprep.sample.make_sample, sys; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
