@@ -120,7 +120,7 @@ def _clip_record(clip: Clip) -> dict[str, Any]:
         "start_s": clip.start_s,
         "offset_s": clip.offset_s,
         "duration_s": clip.duration_s,
-        "picture": asdict(clip.video_format),
+        "picture": clip.video_format.record(),
         "sound": asdict(clip.audio_format),
         "label": clip.label,
         "folds": clip.folds,

@@ -15,6 +15,10 @@ from shards.folders import Folder
 from shards.manifest import MANIFEST_NAME, read_manifest
 from shards.schema import Manifest
 
+_OTHERWISE = (
+    "other recordings or split lists, or formats that another version recognised differently"
+)
+
 
 def base_manifest(out: Folder, record: dict[str, Any]) -> Manifest | None:
     """The manifest of the finished set that --append extends; None if there is none yet. Raises
@@ -49,7 +53,7 @@ def is_complete(
     if manifest.plan != plan.digest:
         differences = describe_differences(manifest.options, record)
         raise UserError(
-            f"{out} holds another set ({differences or 'other recordings or split lists'}); choose "
+            f"{out} holds another set ({differences or _OTHERWISE}); choose "
             "another --out, or add new recordings to it with --append"
         )
     listed = {entry.file for entries in manifest.splits.values() for entry in entries}
@@ -73,7 +77,7 @@ def prepare_output(
             differences = describe_differences(old.options, state.options)
             raise UserError(
                 f"{out} holds another unfinished set "
-                f"({differences or 'other recordings or split lists'}); choose another --out or "
+                f"({differences or _OTHERWISE}); choose another --out or "
                 "delete it"
             )
         for _, file, index in old.shards:  # an unfinished --append of other recordings

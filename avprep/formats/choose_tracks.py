@@ -10,7 +10,7 @@ from avprep.errors import ClipError
 from avprep.foa.ambix import HIGHER_ORDERS
 from avprep.formats.audio_tags import read_audio_tags, unreadable_audio
 from avprep.formats.decide import FormatOverrides
-from avprep.media.probe import Media
+from avprep.media.probe import Media, check_tracks
 from avprep.media.tracks import AudioTrack, Tracks, VideoTrack
 
 _AMBISONIC_CHANNELS = (4, 6, *HIGHER_ORDERS)
@@ -103,18 +103,16 @@ def choose_tracks(
     """A recording's video and audio file, which may be the same, with the tracks to read; and
     sentences that say what is not as usual. Raises ClipError.
 
-    Of an ordinary video (``flat``), which need not have ambisonics, the audio that players choose
-    is read.
+    Of an ordinary video (``flat``), which need not have ambisonics, the first audio is read.
     """
     video = choose_video(paths[0], media[0], overrides.video_track)
     audio, note = video if paths[0] == paths[1] else media[1], ""
     if not flat:
         audio, note = choose_audio(paths[1], audio, overrides)
-    elif audio.tracks.audios:
-        default = next((track for track in audio.tracks.audios if track.is_default), None)
-        audio = replace(audio, audio=default or audio.tracks.audios[0])
     if paths[0] == paths[1]:
         video = audio
+    check_tracks(paths[0].name, replace(video, audio=None))
+    check_tracks(paths[1].name, replace(audio, video=None))
     return (video, audio), (note,) if note else ()
 
 

@@ -54,6 +54,14 @@ class VideoFormat:
     sure: bool = True
     confidence: float = 1.0
 
+    def record(self) -> dict[str, Any]:
+        """What digests depend on: the numbers behind a guess, which may differ from machine to
+        machine, are left out."""
+        record = asdict(self)
+        if 0 < self.confidence < 1:
+            record |= {"reason": self.reason.partition(" (")[0], "confidence": None}
+        return record
+
 
 @dataclass(frozen=True)
 class FormatOverrides:
@@ -88,7 +96,8 @@ def decide_video_format(
     """
     tags = read_video_tags(path, video)
     rotation = _upright_rotation(path, tags)
-    stereo = _stereo(path, tags) if overrides.stereo == "auto" else overrides.stereo
+    by_pixels = tags.mesh is not None and overrides.projection == "auto"
+    stereo = overrides.stereo if overrides.stereo != "auto" else _stereo(path, tags, by_pixels)
     if overrides.projection != "auto":
         sphere = sphere_by_name(overrides.projection, overrides.fisheye_fov_deg)
         return VideoFormat(sphere, stereo or "mono", rotation, "by --projection"), ()
@@ -222,9 +231,10 @@ def flat_video_format(path: Path, video: VideoTrack) -> VideoFormat:
     return VideoFormat(Sphere("flat", fov_deg=FLAT_FOV_DEG), "mono", _upright_rotation(path, tags))
 
 
-def _stereo(path: Path, tags: VideoTags) -> str | None:
-    """The layout of eyes that the container states. Raises ClipError for an unsupported one."""
-    if tags.refused_stereo is not None and tags.mesh is None:
+def _stereo(path: Path, tags: VideoTags, by_pixels: bool) -> str | None:
+    """The layout of eyes that the container states. Raises ClipError for an unsupported one, unless
+    the pixels decide (``by_pixels``)."""
+    if tags.refused_stereo is not None and not by_pixels:
         raise ClipError(
             f"{path.name} says that it shows {tags.refused_stereo}, which is not supported; "
             "convert it with ffmpeg's stereo3d, or let --stereo say how to read its frames"

@@ -70,9 +70,10 @@ class _Reader:
 
     def tracks(self) -> tuple[MatroskaTrack, ...] | None:
         size = self._file.seek(0, io.SEEK_END)
-        for number, (name, start, end) in enumerate(self._elements(0, size)):
-            if number == 0 and name != _EBML:
-                return None
+        elements = self._elements(0, size)
+        if next(elements, (0, 0, 0))[0] != _EBML:
+            return None
+        for name, start, end in elements:
             if name == _SEGMENT:
                 places = self._find(start, end)
                 texts = self._spherical_v1(*places[_TAGS]) if _TAGS in places else {}

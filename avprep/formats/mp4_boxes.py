@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot", b"uuid")
-_MOST_BOXES = 20_000
+_MOST_BOXES = 100_000
 """Boxes looked at in one file: fragmented files have thousands beside their index."""
 _MOST_ENTRIES = 8
 _LARGEST_CONTENT = 1 << 22

@@ -16,7 +16,7 @@ from avprep.formats.choose_tracks import choose_audio, choose_video
 from avprep.formats.decide import FormatOverrides, decide_video_format, projection_name
 from avprep.look.find_media import MediaFile
 from avprep.look.inspect_audio import describe_audio
-from avprep.media.probe import Media, probe
+from avprep.media.probe import Media, check_tracks, probe
 from avprep.media.sample_frames import sample_frames
 from avprep.media.timeline import shared_timeline
 from avprep.media.tracks import AudioTrack, VideoTrack
@@ -106,12 +106,19 @@ def _track_records(media: Media) -> list[dict[str, Any]]:
                 "track": track.index,
                 "kind": "video" if isinstance(track, VideoTrack) else "audio",
                 "description": track.description,
+                **_size_of(track),
                 "begin_s": round(max(0.0, track.begin_s - media.start_s), 3),
                 "end_s": round(end_s, 3),
                 "default": track.is_default,
             }
         )
     return records + [{"kind": "other", "description": other} for other in media.tracks.others]
+
+
+def _size_of(track: VideoTrack | AudioTrack) -> dict[str, int | None]:
+    if isinstance(track, AudioTrack):
+        return {"channels": track.channels, "sample_rate": track.sample_rate}
+    return {"width": track.width, "height": track.height, "frames": track.frames or None}
 
 
 def _choose_tracks(
@@ -133,6 +140,7 @@ def _choose_tracks(
             media = replace(media, audio=None)
     if note:
         result.suspicious.append(note)
+    check_tracks(path.name, media)
     return media
 
 

@@ -32,6 +32,8 @@ _SEEK_EARLIER_S = 0.2
 _LONG_HOLD_S = 0.25
 """Shorter gaps are ignored: decoders conceal a damaged frame or two."""
 _LOOKAHEAD_PACKETS = 16
+_MAX_DELAY_PACKETS = 16
+"""Packets that a decoder may hold before it delivers its first frame."""
 _LIMITED = 1
 """AVCOL_RANGE_MPEG."""
 _YUV420 = {False: ("yuv420p", "yuvj420p"), True: ("yuv420p10le",)}
@@ -80,6 +82,7 @@ class VideoDecoder:
         self.message = ""
         self.lost_s = self.late_s = 0.0
         self._damaged = self._sought = False
+        self._first_dts: list[int] = []  # of packets before the first frame, from a key frame on
 
     def frames(self, count: int) -> Iterator[tuple[Planes, int]]:
         """Up to ``count`` frames of the constant rate, as pairs (planes, repeats).
@@ -137,7 +140,7 @@ class VideoDecoder:
                 stream.codec_context.options = {"max_pixels": str(request.max_pixels)}
                 rate = stream.average_rate or stream.guessed_rate or request.fps
                 unordered = _is_unordered(container)
-                first_dts = None
+                zero: int | None = None
                 self._sought = (
                     seek and not unordered and _starts_earlier(container, request.start_s)
                 )
@@ -148,8 +151,9 @@ class VideoDecoder:
                 for frame in self._decoded(container, stream):
                     begin_s = end_s
                     if unordered and frame.dts is not None and frame.time_base is not None:
-                        first_dts = frame.dts if first_dts is None else first_dts
-                        begin_s = float((frame.dts - first_dts) * frame.time_base) - request.start_s
+                        if zero is None:
+                            zero = frame.dts - self._key_dts(float(1 / rate / frame.time_base))
+                        begin_s = float((frame.dts - zero) * frame.time_base) - request.start_s
                     elif not unordered and frame.time is not None:
                         begin_s = frame.time - request.start_s
                     length = frame.duration * (frame.time_base or 0) if frame.duration else 1 / rate
@@ -163,6 +167,12 @@ class VideoDecoder:
         for packet, is_shown in self._mark_shown(container.demux(stream)):
             if time.monotonic() > self._deadline:
                 raise ClipError(timeout_message(self._request.timeout_s))
+            if not self.decoded and packet.dts is not None:
+                begins = not self._first_dts or len(self._first_dts) > _MAX_DELAY_PACKETS
+                if packet.is_keyframe and begins:  # no frame came from the key frame before
+                    self._first_dts = [packet.dts]
+                elif self._first_dts:
+                    self._first_dts.append(packet.dts)
             if stream.codec_context.name == "theora" and packet.pts is not None and not packet.size:
                 if last is not None:  # an empty packet shows the frame before it again
                     last.pts = packet.pts
@@ -181,6 +191,14 @@ class VideoDecoder:
                     self.decoded += 1
                     last = frame
                     yield frame
+
+    def _key_dts(self, frame_dts: float) -> int:
+        """When the first key frame that could be decoded is decoded; ``frame_dts`` is the time from
+        one frame to the next. Empty packets before the next one may hold its place."""
+        if len(self._first_dts) < 2:
+            return self._first_dts[0] if self._first_dts else 0
+        key, following = self._first_dts[:2]
+        return max(key, following - round(frame_dts))
 
     def _mark_shown(
         self, packets: Iterator[Packet[VideoStream]]
@@ -235,8 +253,8 @@ class VideoDecoder:
 
 
 def _is_unordered(container: Container) -> bool:
-    """Whether the container lacks presentation times. AVI has decoding times only, so that time is
-    counted from its first frame."""
+    """Whether the container lacks presentation times. AVI has decoding times only, from which the
+    decoder's delay is subtracted."""
     return container.format.name == "avi"
 
 

@@ -73,7 +73,8 @@ class AudioRequest:
     number ``track``, in a file whose first track starts at ``file_start_s``.
 
     Audio that deviates from its time stamps by more than ``max_slip_s`` is corrected at once.
-    ``plain_layout``: the file defines no channel layout of its own.
+    ``plain_layout``: the file defines no channel layout of its own. ``is_pcm``: each sample stands
+    for itself, so that a decoder needs none before the start.
     """
 
     audio: Path
@@ -86,6 +87,7 @@ class AudioRequest:
     sample_rate: int
     plain_layout: bool
     timeout_s: float
+    is_pcm: bool = False
 
     @property
     def decode_from_s(self) -> float:
@@ -102,6 +104,9 @@ class AudioRequest:
         # Seek by the file's own time stamps, not relative to the start that ffmpeg finds.
         limits |= {"seek_timestamp": 1, "noaccurate_seek": None}
         preroll_s = self.start_s - self.decode_from_s
+        if self.is_pcm:
+            # After a seek, ffmpeg would skip what an edit list cuts from the file's beginning.
+            limits["flags2"] = "+skip_manual"
         # vn: a video track in the same file need not be read.
         source = ffmpeg.input(
             safe_url(self.audio), **limits, ss=f"{self.decode_from_s:.6f}", vn=None

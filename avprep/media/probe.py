@@ -99,6 +99,8 @@ def probe(path: Path) -> Media:
         ) from None
     except OSError as error:
         raise ClipError(f"{path.name} cannot be opened: {error.strerror}") from None
+    if len(tracks.videos) < 2 and len(tracks.audios) < 2:
+        check_tracks(path.name, media)  # of several tracks, those that will be read are checked
     _check(path.name, size, media)
     return media
 
@@ -107,18 +109,25 @@ def _check(name: str, size: int, media: Media) -> None:
     """Raise ClipError if a file's own description is impossible; decoding would waste time and
     memory."""
     claim = None
-    if media.video is not None and not _is_plausible(media.video):
-        claim = f"its picture has {media.video.width}×{media.video.height} pixels"
-    elif media.audio is not None and media.audio.channels > _MAX_CHANNELS:
-        claim = f"its sound has {media.audio.channels} channels"
-    elif media.audio is not None and not (
-        _SAMPLE_RATES[0] <= media.audio.sample_rate <= _SAMPLE_RATES[1]
-    ):
-        claim = f"its sound has {media.audio.sample_rate} samples a second"
-    elif media.duration_s > _LONGEST_S:
+    if media.duration_s > _LONGEST_S:
         claim = f"it lasts {media.duration_s / 3600:.0f} hours"
     elif media.duration_s * _MIN_BYTES_PER_S > size:
         claim = f"it lasts {media.duration_s:.0f} s, which {size} bytes cannot hold"
+    if claim is not None:
+        raise ClipError(f"{name} says that {claim}; it is damaged: download it again")
+
+
+def check_tracks(name: str, media: Media) -> None:
+    """Raise ClipError if the description of a track to read is impossible; decoding would waste
+    time and memory."""
+    video, audio = media.video, media.audio
+    claim = None
+    if video is not None and not _is_plausible(video):
+        claim = f"its picture has {video.width}×{video.height} pixels"
+    elif audio is not None and audio.channels > _MAX_CHANNELS:
+        claim = f"its sound has {audio.channels} channels"
+    elif audio is not None and not _SAMPLE_RATES[0] <= audio.sample_rate <= _SAMPLE_RATES[1]:
+        claim = f"its sound has {audio.sample_rate} samples a second"
     if claim is not None:
         raise ClipError(f"{name} says that {claim}; it is damaged: download it again")
 

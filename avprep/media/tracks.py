@@ -31,15 +31,16 @@ _STILL = 0x400 | 0x800 | 0x100000
 """AV_DISPOSITION_ATTACHED_PIC, TIMED_THUMBNAILS and STILL_IMAGE."""
 _DEPENDENT = 0x80000
 """AV_DISPOSITION_DEPENDENT: a part of something that other tracks complete."""
-_STILL_CODECS = ("png", "bmp", "gif", "webp", "tiff")
-_TRACKS_IN_HEADER = ("mov", "avi", "wav", "w64", "flac", "caf", "aiff")
+_STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
+_TRACKS_IN_HEADER = ("mov", "wav", "w64", "flac", "caf", "aiff")
 """Containers whose header states when each track begins and ends; of others, packets tell."""
 _UNSAFE_PLANES = 8
 """PyAV counts a frame's planes up to an empty pointer, which is missing after the eighth."""
 TRACK_TOLERANCE_S = 0.5
 """Tracks that begin or end less than this apart begin or end together."""
-_MAX_FIRST_PACKETS = 5_000
-_MAX_LATE_S = 120.0
+_MAX_FIRST_PACKETS = 50_000
+_MAX_LATE_S = 600.0
+_PREPARATION_S = 0.1
 _TAILS_S = (0.0, 10.0, 100.0, 1000.0, inf)
 
 
@@ -170,7 +171,7 @@ def _video_track(stream: VideoStream, spans: Spans) -> VideoTrack | None:
 
 def _is_still(stream: VideoStream) -> bool:
     codec = getattr(stream.codec_context, "name", "")
-    is_picture = codec in _STILL_CODECS or (codec == "mjpeg" and stream.frames == 1)
+    is_picture = codec in _STILL_CODECS and stream.frames == 1
     return bool(int(stream.disposition) & _STILL) or is_picture
 
 
@@ -254,26 +255,31 @@ def _span_in_header(stream: _Stream) -> tuple[float, float | None]:
 def _first_times(container: InputContainer, streams: list[_Stream]) -> dict[int, float]:
     """The time of each track's first packet: of a video's, the first that can be decoded."""
     # The first packets of audio may be the decoder's preparation, which is not heard.
-    begins = {
+    starts = {
         stream.index: float(stream.start_time * (stream.time_base or 0))
         for stream in streams
         if isinstance(stream, AudioStream) and stream.start_time is not None
     }
+    begins: dict[int, float] = {}
     skipped: dict[int, float] = {}
+    last_s = 0.0
     for number, packet in enumerate(container.demux(streams)):
         time_s = _time_s(packet)
         if time_s is None:
             continue
+        last_s = max(last_s, time_s)
         index = packet.stream.index
         if packet.stream.type == "video" and not packet.is_keyframe:
             skipped.setdefault(index, time_s)
-        else:
-            begins.setdefault(index, time_s)
+        elif index not in begins:
+            start_s = starts.get(index, time_s)
+            begins[index] = start_s if abs(start_s - time_s) < _PREPARATION_S else time_s
         first_s = min((*begins.values(), *skipped.values()))
         is_late = number > _MAX_FIRST_PACKETS or time_s - first_s > _MAX_LATE_S
         if len(begins) == len(streams) or is_late:
             break
-    return skipped | begins
+    # A track that has not begun by now begins later.
+    return dict.fromkeys((stream.index for stream in streams), last_s) | skipped | begins
 
 
 def _last_times(container: InputContainer, wanted: set[int], file_end_s: float) -> dict[int, float]:

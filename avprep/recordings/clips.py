@@ -63,8 +63,13 @@ def cut_clips(recording: Recording, begin_s: float, end_s: float, clip_s: float)
         left_s = min(length_s, end_s - start_s) - late_s
         if left_s > 0 or recording.windows is None:
             clips += _cut_window(recording, start_s, late_s, left_s, clip_s)
-    # Windows may overlap by whole clips.
-    return list({clip.offset_s: clip for clip in reversed(clips)}.values())[::-1]
+    # Windows may overlap by whole clips, and may be cut to the same begin.
+    by_offset: dict[float, Clip] = {}
+    for clip in clips:
+        kept = by_offset.get(clip.offset_s)
+        if kept is None or clip.duration_s > kept.duration_s:
+            by_offset[clip.offset_s] = clip
+    return list(by_offset.values())
 
 
 def _cut_window(
@@ -72,6 +77,11 @@ def _cut_window(
 ) -> list[Clip]:
     """The clips of a window whose first ``late_s`` seconds are not used."""
     begin_s = window_s + late_s
+
+    def stored(time_s: float) -> float:
+        # Those of existing sets, whose digests depend on them, are not rounded.
+        return round(time_s, 6) if late_s else time_s
+
     whole = int((duration_s + _DURATION_TOLERANCE_S) // clip_s)
     remainder_s = duration_s - whole * clip_s
     durations_s = [clip_s] * whole
@@ -89,8 +99,8 @@ def _cut_window(
             video=recording.video,
             audio=recording.audio,
             file=recording.file,
-            start_s=round(recording.start_s + begin_s + number * clip_s, 6),
-            offset_s=round(begin_s + number * clip_s, 6),
+            start_s=stored(recording.start_s + begin_s + number * clip_s),
+            offset_s=stored(begin_s + number * clip_s),
             duration_s=clip_duration_s,
             label=recording.label,
             folds=recording.folds,

@@ -183,6 +183,11 @@ def examine(recording: Recording, overrides: FormatOverrides) -> Examined | str:
             raise no_track(recording.file, "video", media[0], "it is no 360° video")
         timeline = shared_timeline(*media, paths[0] == paths[1], flat=recording.flat)
         end_s = recording.duration_s or timeline.planned_end_s
+        if timeline.end_s <= timeline.begin_s and media[0].duration_s:
+            raise ClipError(
+                f"{recording.file} has picture and sound, but never together "
+                f"({'; '.join(timeline.cuts)}); check that the files belong together"
+            )
         if recording.flat:
             video_format = flat_video_format(recording.video, video)
             return Examined(timeline.begin_s, end_s, video_format, AudioFormat(), doubts, media)

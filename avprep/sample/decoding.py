@@ -97,6 +97,7 @@ def decoding_requests(
         sample_rate=audio.audio.sample_rate,
         plain_layout=audio.audio.plain_layout,
         timeout_s=options.timeout_s,
+        is_pcm=audio.audio.codec.startswith("pcm_"),
     )
 
 

@@ -134,7 +134,7 @@ def test_a_folder_with_another_set_is_not_changed(tmp_path: Path) -> None:
     before = {p: p.read_bytes() for p in (tmp_path / "set").rglob("*") if p.is_file()}
     refused = build(tmp_path / "other", "--out", tmp_path / "set")
     assert refused.exit_code == 2
-    assert "holds another set (other recordings or split lists)" in refused.output
+    assert "holds another set (other recordings or split lists, or formats" in refused.output
     assert {p: p.read_bytes() for p in (tmp_path / "set").rglob("*") if p.is_file()} == before
     # Foreign tars without a manifest are not overwritten either.
     (tmp_path / "foreign" / "train").mkdir(parents=True)

@@ -54,6 +54,17 @@ def mux(parts: Path, out: Path, *names: str, options: tuple[str, ...] = ()) -> P
     return out
 
 
+def test_a_video_that_is_coded_as_pictures_is_no_still(parts: Path, tmp_path: Path) -> None:
+    path = tmp_path / "raw/a.mov"
+    path.parent.mkdir()
+    run_ffmpeg(
+        *("-i", parts / "picture.mp4", "-i", parts / "foa.wav", "-r", 6, "-c:v", "png"),
+        *("-c:a", "pcm_s16le", path),
+    )
+    built = build_and_look(tmp_path / "raw", tmp_path / "out", "--projection", "equirect")
+    assert is_right(built.clips[0])
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "mov"])
 def test_ambisonics_behind_a_stereo_mix_are_taken_and_named(
     parts: Path, tmp_path: Path, suffix: str

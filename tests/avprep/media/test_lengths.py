@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avprep.media.ffmpeg import AudioRequest, FfmpegAudioDecoder
 from avprep.media.probe import Media, probe
 from avprep.media.timeline import shared_timeline
 from avprep.media.tracks import AudioTrack, VideoTrack
@@ -198,6 +199,55 @@ def test_tracks_tell_when_they_begin_and_end(tmp_path: Path) -> None:
         assert begin_s == pytest.approx(1.5, abs=0.05)
         assert media.audio.end_s - media.start_s == pytest.approx(4.5, abs=0.1)
         assert media.video.begin_s == pytest.approx(media.start_s, abs=0.1)
+
+
+def test_sound_far_behind_the_beginning_begins_the_clips(tmp_path: Path) -> None:
+    """Later than where ffmpeg looks for tracks before it states when they begin."""
+    write_lengths(tmp_path / "raw/a.mkv", 18.0, 6.0, delay_s=12.0)
+    built = build_and_look(tmp_path / "raw", tmp_path / "out", "--projection", "equirect")
+    assert built.result.exit_code == 0
+    (clip,) = built.clips
+    assert (clip.file_start_s, clip.duration_s) == pytest.approx((12.0, 5.0), abs=0.05)
+
+
+def test_picture_and_sound_that_are_never_together_are_refused(tmp_path: Path) -> None:
+    write_lengths(tmp_path / "raw/a.mkv", 4.0, 4.0, delay_s=6.0)
+    built = build_and_look(tmp_path / "raw", tmp_path / "out", "--projection", "equirect")
+    assert built.clips == ()
+    assert "never together" in (tmp_path / "out/failures.jsonl").read_text()
+
+
+def test_an_avi_without_its_first_key_frame_stays_in_step(tmp_path: Path) -> None:
+    azimuths = write_moving(tmp_path / "whole.mkv")
+    run_ffmpeg("-i", tmp_path / "whole.mkv", "-c", "copy", tmp_path / "whole.mov")
+    (tmp_path / "raw").mkdir()
+    cut = tmp_path / "raw/cut.avi"
+    run_ffmpeg("-i", tmp_path / "whole.mov", "-ss", 1, "-c", "copy", cut)
+    built = build_and_look(tmp_path / "raw", tmp_path / "out", "--projection", "equirect")
+    assert built.result.exit_code == 0
+    assert built.clips[0].file_start_s == pytest.approx(3.0, abs=0.1)
+    for clip in built.clips:
+        second = int(clip.file_start_s + clip.duration_s / 2 + 1.0)
+        assert apart_deg(clip.seen_deg, (azimuths[second], 15.0)) < 2
+
+
+@pytest.mark.parametrize("start_s", [4.5, 5.0, 5.5, 6.0])
+def test_an_edit_list_is_not_applied_again_after_a_seek(start_s: float, tmp_path: Path) -> None:
+    """A cut by stream copy into mov keeps what is before it, and hides it with an edit list."""
+    write_moving(tmp_path / "whole.mkv")
+    run_ffmpeg("-i", tmp_path / "whole.mkv", "-c", "copy", tmp_path / "whole.mov")
+    path = tmp_path / "cut.mov"
+    run_ffmpeg("-ss", 2.3, "-i", tmp_path / "whole.mov", "-c", "copy", path)
+    media = probe(path)
+    assert media.audio is not None
+    track = media.audio
+    request = AudioRequest(
+        *(path, track.index, media.start_s, media.start_s + start_s, 1.0, 0.02, track.channels),
+        *(track.sample_rate, False, 60.0, True),
+    )
+    with FfmpegAudioDecoder(request) as decoder:
+        audio = decoder.audio()
+    assert np.abs(audio[:, :2000]).max() > 0.01
 
 
 times = st.floats(0, 60, allow_nan=False)
