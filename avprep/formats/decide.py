@@ -24,6 +24,7 @@ from avprep.formats.guess_projection import (
     guesses,
     last_guess,
 )
+from avprep.formats.spherical import HALF_SPHERE
 from avprep.media.tracks import VideoTrack
 from avprep.sphere.projections import PROJECTIONS, Sphere
 
@@ -257,7 +258,7 @@ def _upright_rotation(path: Path, tags: VideoTags) -> int:
 
 def projection_name(sphere: Sphere) -> str:
     """The name that `sphere_by_name` knows, without the angles and bounds of other parts."""
-    half = Sphere(bounds=(0.25, 0.0, 0.25, 0.0))
+    half = Sphere(bounds=HALF_SPHERE)
     return HALF_EQUIRECT if sphere == half else sphere.projection
 
 
@@ -265,7 +266,7 @@ def sphere_by_name(projection: str, fisheye_fov_deg: float = 180.0) -> Sphere:
     """The projection with a name in `PROJECTIONS`, or ``half-equirect``; raises ValueError for
     another name."""
     if projection == HALF_EQUIRECT:
-        return Sphere(bounds=(0.25, 0.0, 0.25, 0.0))
+        return Sphere(bounds=HALF_SPHERE)
     for name in PROJECTIONS:
         if name == projection:
             return Sphere(name, fov_deg=fisheye_fov_deg)
