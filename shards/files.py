@@ -1,16 +1,28 @@
-"""Atomic writes: a file appears under its final name only when it is complete."""
+"""Files that are read and written safely.
+
+Writes are atomic: a file appears under its final name only when it is complete. Reads are bounded:
+only regular files are opened, up to a stated size, and JSON is read into a stated type.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
 
 TEMPORARY_SUFFIX = ".partial"
+
+_Record = TypeVar("_Record")
+_AT = re.compile(r"^(.*?)(?: - at `\$?(?:key in )?(.*)`)?$", re.DOTALL)
 
 
 @contextmanager
@@ -58,6 +70,52 @@ def dump_json(value: Any, indent: int | None = None) -> bytes:
         value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators
     )
     return text.encode() + b"\n"
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a file for reading, following links.
+
+    Raises OSError, also for a device, a pipe or a folder, which could be endless.
+    """
+    # Opening a pipe would wait for its writer; O_NONBLOCK has no effect on regular files.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path | str, limit_bytes: int) -> bytes:
+    """The content of a regular file. Raises OSError, also if it is larger than ``limit_bytes``."""
+    with open_regular(path) as file:
+        content = file.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        limit_mb = limit_bytes / 1e6
+        raise OSError(errno.EFBIG, f"it is larger than {limit_mb:g} MB", str(path))
+    return content
+
+
+def parse_json(content: bytes | str, kind: type[_Record]) -> _Record:
+    """Read JSON into ``kind``: a dataclass or any other type that msgspec knows. Members that
+    ``kind`` lacks are skipped; NaN and infinities are refused.
+
+    Raises ValueError: one sentence that names the field.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise ValueError("its text is not UTF-8") from None
+    except msgspec.ValidationError as error:
+        fault, field = _AT.fullmatch(str(error)).groups()  # type: ignore[union-attr]
+        where = f"its field {field.lstrip('.')}: " if field else ""
+        raise ValueError(where + fault[:1].lower() + fault[1:].replace("`", "")) from None
+    except msgspec.DecodeError as error:
+        raise ValueError(f"it is not JSON: {error}") from None
 
 
 def _sync_folder(folder: Path) -> None:
