@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from avtrain.config import Config
 from shards.files import atomic_file
 
 
-def plot_curves(log: list[dict[str, Any]], config: Config, path: Path) -> None:
+def plot_curves(log: Sequence[Mapping[str, Any]], config: Config, path: Path) -> None:
     """Plot loss and accuracies over the steps: single steps thin, running means thick."""
     from matplotlib.figure import Figure  # slow to import, and needed only here
 

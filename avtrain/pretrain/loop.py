@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,17 +16,17 @@ from avtrain.errors import TrainingError
 from avtrain.networks.losses import ContrastiveLoss
 from avtrain.pretrain.checks import check_agreed, check_loss, too_many_faults
 from avtrain.pretrain.curves import plot_curves
-from avtrain.pretrain.run_log import RunLog, read_log
+from avtrain.pretrain.run_log import RunLog
 from avtrain.pretrain.saving import is_due, save
 from avtrain.pretrain.set_up import Run, RunOptions, check_early, prepare
 from avtrain.pretrain.tensorboard import Board
-from avtrain.run_folder import CHECKPOINT, CONFIG, CURVES, FIRST_STAGE
+from avtrain.run_folder import CHECKPOINT, CONFIG, CURVES, FIRST_STAGE, StepLine, read_log
 from avtrain.runtime.distributed import World, joined, restarts
 from avtrain.runtime.signals import Stopped, StopRequest
 from shards.files import dump_json, remove_temporary_files, write_atomic
 
 
-def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str, Any]:
+def pretrain(root: Path | str, config: Config, options: RunOptions) -> StepLine:
     """Train on the shard set in ``root`` and return the last line of the log.
 
     Raises Stopped after a signal; the same call with ``resume`` continues the run.
@@ -39,7 +38,7 @@ def pretrain(root: Path | str, config: Config, options: RunOptions) -> dict[str,
 
 def pretrain_in_stages(
     root: Path | str, config: Config, options: RunOptions, first_steps: int | None
-) -> dict[str, Any]:
+) -> StepLine:
     """The curriculum: AVC in ``OUT/avc`` (for at most ``first_steps``), then ``config``, whose
     ``curriculum`` is set, from its networks in ``OUT``. With ``resume``, whichever stage was
     interrupted continues."""
@@ -59,7 +58,7 @@ def pretrain_in_stages(
         return train(prepare(root, config, second, world), second, stop)
 
 
-def train(run: Run, options: RunOptions, stop: StopRequest) -> dict[str, Any]:
+def train(run: Run, options: RunOptions, stop: StopRequest) -> StepLine:
     """Take the remaining steps of ``run`` and return the last line of the log.
 
     A step is a function of (epoch, step), the weights and torch's generators.
@@ -94,7 +93,7 @@ def train(run: Run, options: RunOptions, stop: StopRequest) -> dict[str, Any]:
     if log.last is None:
         raise TrainingError("there is no step to take; ask for at least one (--steps, --epochs)")
     if world.first:
-        plot_curves(read_log(log.path), run.config, options.out / CURVES)
+        plot_curves(read_log(log.path).lines, run.config, options.out / CURVES)
     if not run.finished:
         raise Stopped(stop.name or "another process", run.total, options.out)
     return log.last

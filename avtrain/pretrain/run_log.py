@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from tqdm import tqdm
 
@@ -16,11 +16,13 @@ from avtrain.data.batch import Batch
 from avtrain.data.plan import Step
 from avtrain.errors import TrainingError
 from avtrain.networks.losses import ContrastiveLoss
-from avtrain.run_folder import LOG, faults
+from avtrain.run_folder import LOG, NumberedLine, StepLine, faults, left_out, read_lines
 from avtrain.runtime.distributed import World
 from avtrain.runtime.file_lock import release, try_lock
 from shards.files import write_atomic
 from shards.reader import ShardSet
+
+_Line = TypeVar("_Line", bound=NumberedLine)
 
 
 class RunLog:
@@ -35,9 +37,8 @@ class RunLog:
             with self.path.open("a") as file:
                 _lock(file)  # refused if another run writes there
                 release(file)
-        before = _truncate(self.path, total, write=world.first)
-        _truncate(self.faults_path, total, write=True)
-        self.last: dict[str, Any] | None = json.loads(before[-1]) if before else None
+        self.last = _truncate(self.path, total, StepLine, write=world.first)
+        _truncate(self.faults_path, total, NumberedLine, write=True)
         self.clips = self.faults = 0
         self._all_clips = 0
         self._began = time.monotonic()
@@ -85,18 +86,18 @@ class RunLog:
         step: Step,
         losses: Sequence[ContrastiveLoss],
         seconds: Mapping[str, float],
-    ) -> dict[str, Any]:
+    ) -> StepLine:
         """Write and return the line of a step: means over its micro-batches."""
         self._step = total + 1
         self._all_clips += len(step.samples)
         elapsed = time.monotonic() - self._began
-        views = [loss.view_accuracy for loss in losses]
-        line = {
+        accuracies = [loss.view_accuracy for loss in losses]
+        line: StepLine = {
             "step": total,
             "epoch": step.epoch,
             "loss": _mean([loss.value for loss in losses]),
             "clip_accuracy": _mean([loss.clip_accuracy for loss in losses]),
-            "view_accuracy": None if None in views else _mean(views),
+            "view_accuracy": None if None in accuracies else _mean(accuracies),
             "clips": len(step.samples),
             "clips_per_s": round(self._all_clips / elapsed, 2),
             "data_wait_s": round(seconds["data"] - self._waited, 4),
@@ -105,10 +106,10 @@ class RunLog:
         self.last = line  # not all lines: they would take ever more memory
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")
-        accuracy = "clip_accuracy" if line["view_accuracy"] is None else "view_accuracy"
+        views, clips = line["view_accuracy"], line["clip_accuracy"]
         texts = {
             "loss": f"{line['loss']:.3f}",
-            "accuracy": f"{line[accuracy]:.1%}",
+            "accuracy": f"{clips if views is None else views:.1%}",
             "clips/s": f"{line['clips_per_s']:.1f}",
             "data": f"{seconds['data'] / elapsed:.0%}",
         }
@@ -123,27 +124,23 @@ class RunLog:
             self._file.flush()
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """All lines of a run's log."""
-    return [json.loads(text) for text in path.read_text().splitlines()]
-
-
-def _truncate(path: Path, total: int, write: bool) -> list[str]:
-    """Lines of the first ``total`` steps, up to the first incomplete one. With ``write``, the
-    file is truncated to them."""
+def _truncate(path: Path, total: int, kind: type[_Line], write: bool) -> _Line | None:
+    """The last line of the first ``total`` steps, None if there is none. With ``write``, the file
+    is truncated to these steps, without damaged lines, of which standard error tells."""
     if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text(errors="replace").splitlines():
-        try:
-            if json.loads(text)["step"] > total:
-                break
-        except (ValueError, KeyError, TypeError):  # a machine failed while writing
-            break
-        lines.append(text)
+        return None
+    texts, damaged, last = [], 0, None
+    for text, line in read_lines(path, kind, total):
+        if line is None:
+            damaged += 1
+        else:
+            texts.append(text)
+            last = line
     if write:
-        write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
-    return lines
+        if damaged:
+            print(left_out(path, damaged), file=sys.stderr)
+        write_atomic(path, b"".join(texts))
+    return last
 
 
 def _lock(file: IO[str]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from avtrain.errors import TrainingError
 from avtrain.evals.frozen import describe_settings
 from avtrain.evals.tables import name_network
 from avtrain.report.lines import Line, network_order
-from avtrain.run_folder import CONFIG, FIRST_STAGE, LOG
+from avtrain.run_folder import CONFIG, FIRST_STAGE, LOG, read_log
 from shards.files import atomic_file
 
 PANELS_A_ROW = 4
@@ -69,14 +70,12 @@ def _read_training(path: Path, nested: bool) -> Training | None:
         raise TrainingError(
             f"{settings} does not hold the settings of a run of this version ({error!r:.80})"
         ) from None
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:  # a run is writing this line right now
-            break
-    if not lines:
+    log = read_log(path)
+    if log.warning:
+        print(log.warning, file=sys.stderr)
+    if not log.lines:
         return None
+    lines: Sequence[Mapping[str, Any]] = log.lines
     columns = {
         name: np.array([line[name] for line in lines], dtype=np.float64) for name in _COLUMNS
     }

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from avtrain.pretrain.run_log import read_log
-from avtrain.run_folder import CONFIG, LOG, RESULT_ENDING
+from avtrain.run_folder import CONFIG, LOG, RESULT_ENDING, read_log
 from benchmarks.study.jobs import Job
 from benchmarks.study.run import SETS, Records
 from shards.errors import ShardError
@@ -77,7 +76,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 def _shorten(log: Path) -> bytes:
     """The columns of a log that curves show, to four digits."""
     lines: list[dict[str, Any]] = []
-    for line in read_log(log):
+    for line in read_log(log).lines:
         kept = {name: line[name] for name in _COLUMNS}
         lines.append({n: float(f"{v:.4g}") if isinstance(v, float) else v for n, v in kept.items()})
     return "".join(f"{json.dumps(line)}\n" for line in lines).encode()

@@ -19,9 +19,9 @@ from avprep.world.generate import make_clip
 from avprep.world.scene import FRAMES
 from avprep.world.write import clip_truth
 from avtrain.evals.results import Result, read_results
-from avtrain.pretrain.run_log import read_log
 from avtrain.report.figures import read_trainings
 from avtrain.report.lines import make_lines
+from avtrain.run_folder import read_log
 from benchmarks.study import main as study
 from benchmarks.study.archive import read_archive, write_archive
 from benchmarks.study.claims import CLAIMS, HOLDS, REVERSED, UNDECIDED, compare, findings_of
@@ -185,7 +185,7 @@ def test_the_page_holds_all_results_and_verdicts(tmp_path: Path) -> None:
         assert f"]({name})" in text
         assert (page.parent / name).stat().st_size > 10_000
     assert "- clips: 8" in text
-    views = np.mean([line["view_accuracy"] for line in read_log(run / "log.jsonl")[-6:]])
+    views = np.mean([line["view_accuracy"] for line in read_log(run / "log.jsonl").lines[-6:]])
     assert re.search(rf"\| AVSA +\| log-mel +\| 60 +\| 1 .* {views:.1%} +\| 25.0% +\|", text)
     assert "| places" in text
     assert re.search(r"\| AVSA beats AVC +\| localization .*\*\*holds\*\*", text)

@@ -126,14 +126,17 @@ def test_weights_that_are_not_finite_are_not_saved(
 
 
 def test_a_run_with_an_incomplete_log_resumes(root: Path, tmp_path: Path) -> None:
-    """After a failure of the machine, steps are repeated from the checkpoint on."""
+    """After a failure of the machine, steps are repeated from the checkpoint on, and junk costs
+    its line."""
     out = tmp_path / "run"
     run = ("pretrain", root, "--out", out, *SMALL)
     assert avtrain(*run, "--steps", 2).exit_code == 0
     (out / "faults.jsonl").write_text('{"step": 2}\n{"step": 3}\n')
-    with (out / "log.jsonl").open("a") as log:
-        log.write('{"step": 3, "los\0\0')
-    assert avtrain(*run, "--steps", 4, "--resume").exit_code == 0
+    first, second = (out / "log.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "log.jsonl").write_bytes(first + b"\xff\0[\n" + second + b'{"step": 3, "los\0\0')
+    result = avtrain(*run, "--steps", 4, "--resume")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("log.jsonl: 1 damaged line left out") == 1
     assert [line["step"] for line in steps_of(out)] == [1, 2, 3, 4]
     assert (out / "faults.jsonl").read_text() == '{"step": 2}\n'
 
