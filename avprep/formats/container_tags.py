@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from avprep.formats.matroska import MatroskaTrack, read_matroska_tracks
 from avprep.formats.mp4_boxes import (
@@ -35,9 +33,12 @@ from avprep.media.tracks import VideoTrack
 from avprep.sphere.eyes import EYE_LAYOUTS
 from avprep.sphere.mesh import recognise_mesh
 from avprep.sphere.projections import Sphere
+from shards.files import parse_json, read_regular
 
 _VIDEO = b"vide"
 _MATROSKA_VIDEO = 1
+_INFO_LIMIT_BYTES = 200_000_000
+"""With the comments of a popular video, an .info.json has tens of megabytes."""
 
 
 @dataclass(frozen=True)
@@ -201,27 +202,41 @@ def _display(matrix: tuple[float, float, float, float]) -> tuple[float, bool]:
     return -math.degrees(math.atan2(b / down, a / across)), a * d - b * c < 0
 
 
-def read_info_json(video: Path) -> dict[str, Any] | None:
-    """The .info.json that yt-dlp wrote beside a video; None if there is none or it is invalid."""
+@dataclass(frozen=True)
+class _Stream:
+    format_note: str | None = None
+
+
+@dataclass(frozen=True)
+class DownloadInfo:
+    """What is used of the .info.json that yt-dlp writes beside a video."""
+
+    id: str | None = None
+    format_note: str | None = None
+    projectionType: str | None = None
+    requested_formats: tuple[_Stream, ...] | None = None
+
+    @property
+    def projection(self) -> str | None:
+        """``mesh`` or ``equirect``, if a ``format_note`` says so. YouTube's "mesh" is an
+        equi-angular cubemap, one for two eyes, or half spheres (VR180)."""
+        notes = [self.format_note, self.projectionType]
+        notes += [stream.format_note for stream in self.requested_formats or ()]
+        words = " ".join(note.lower() for note in notes if note is not None)
+        if "mesh" in words:
+            return "mesh"
+        return "equirect" if "equi" in words else None
+
+
+def read_info_json(video: Path) -> tuple[DownloadInfo, str]:
+    """The .info.json that yt-dlp wrote beside a video, and a sentence that says why it is ignored;
+    both are empty if there is none."""
     for stem in (video.stem, video.stem.rpartition(".")[0]):
         path = video.with_name(f"{stem}.info.json")
-        if stem and path.is_file():
-            try:
-                content = json.loads(path.read_bytes())
-            except (OSError, ValueError, RecursionError):
-                return None
-            return content if isinstance(content, dict) else None
-    return None
-
-
-def projection_from_info(info: dict[str, Any]) -> str | None:
-    """``mesh`` or ``equirect``, if yt-dlp's ``format_note`` says so. YouTube's "mesh" is an
-    equi-angular cubemap, one for two eyes, or half spheres (VR180)."""
-    formats = info.get("requested_formats")
-    notes = [info.get("format_note"), info.get("projectionType")]
-    if isinstance(formats, list):
-        notes += [part.get("format_note") for part in formats if isinstance(part, dict)]
-    words = " ".join(note.lower() for note in notes if isinstance(note, str))
-    if "mesh" in words:
-        return "mesh"
-    return "equirect" if "equi" in words else None
+        try:
+            if stem and path.exists():
+                return parse_json(read_regular(path, _INFO_LIMIT_BYTES), DownloadInfo), ""
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            return DownloadInfo(), f"its .info.json is ignored: {why}"
+    return DownloadInfo(), ""

@@ -13,7 +13,6 @@ import av
 from avprep.errors import ClipError
 from avprep.formats.container_tags import (
     VideoTags,
-    projection_from_info,
     read_info_json,
     read_video_tags,
 )
@@ -108,8 +107,21 @@ def decide_video_format(
             "with ffmpeg's v360, or let --projection say how to read its frames as they are"
         )
     seen = guesses(path, video, duration_s, rotation, stereo)
-    info = read_info_json(path)
-    noted = projection_from_info(info) if info is not None else None
+    info, ignored = read_info_json(path)
+    found, doubts = _decide_by_tags(path.name, tags, stereo, rotation, info.projection, seen)
+    return found, (*doubts, ignored) if ignored else doubts
+
+
+def _decide_by_tags(
+    name: str,
+    tags: VideoTags,
+    stereo: str | None,
+    rotation: int,
+    noted: str | None,
+    seen: Iterator[ProjectionGuess | None],
+) -> tuple[VideoFormat, tuple[str, ...]]:
+    """The format by the container's tags and the projection that .info.json notes, else by pixels;
+    with doubts."""
     if tags.sphere is not None:
         saying = f"its container says {tags.sphere.projection}"
         # A mesh that both name is an equi-angular cubemap.
@@ -127,8 +139,8 @@ def decide_video_format(
     if tags.mesh is not None or noted == "mesh":
         reason = _NOTED if tags.mesh is None else "its container says mesh"
         eac = VideoFormat(sphere_by_name("eac"), stereo or "mono", rotation, reason)
-        return _decide_mesh(path.name, eac, guess)
-    return _decide_by_pixels(path.name, stereo, rotation, guess)
+        return _decide_mesh(name, eac, guess)
+    return _decide_by_pixels(name, stereo, rotation, guess)
 
 
 def _contradictions(

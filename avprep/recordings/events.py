@@ -3,28 +3,66 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
+from dataclasses import dataclass
 from math import ceil, isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from avprep.errors import ClipError
+from shards.files import open_regular, parse_json, read_regular
 from shards.geometry import direction_deg, unit_vector
 
 WORLD_FORMAT = "avsa360-world"
 """Value of the first key in a truth file of the generated world, which identifies it."""
 _STARSS_STEP_S = 0.1
 _WORLD_STEP_S = 0.2  # half the bytes of 0.1 s; nothing in that world moves more than 8° in it
+_LIMIT_BYTES = 64_000_000
+_MAX_NUMBER = 1 << 31
+"""Classes and sources beyond it are no numbers of either dataset."""
+
+_Number = Annotated[int, Meta(ge=0, lt=_MAX_NUMBER)]
+_Angles = tuple[Annotated[float, Meta(ge=-360, le=360)], ...]
+
+
+@dataclass(frozen=True)
+class _TruthObject:
+    """What is used of an object in a truth file; lists have one item for each video frame."""
+
+    id: _Number
+    kind_index: _Number
+    visible: bool
+    azimuth_deg: _Angles
+    elevation_deg: _Angles
+    active: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class _Truth:
+    fps: Annotated[float, Meta(gt=0)]
+    frames: _Number
+    objects: tuple[_TruthObject, ...]
+
+    def __post_init__(self) -> None:
+        for item in self.objects:
+            lengths = {len(item.azimuth_deg), len(item.elevation_deg), len(item.active)}
+            if lengths != {self.frames}:
+                raise ValueError(f"an object has other numbers of items than {self.frames} frames")
 
 
 def is_world_truth(path: Path) -> bool:
-    """Whether a file is a truth file of the generated world, by its first bytes."""
-    head = json.dumps({"format": WORLD_FORMAT})[:-1].encode()
+    """Whether a file is a truth file of the generated world, by its first bytes. One that cannot
+    be opened counts as one, so that `read_events` says why."""
+    head = f'{{"format": "{WORLD_FORMAT}"'.encode()
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(len(head)) == head
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return True
 
 
 def read_events(
@@ -48,44 +86,52 @@ def read_world_events(path: Path, start_s: float, duration_s: float) -> list[dic
     ``class`` is the value of the object's kind in label maps; objects that cannot be seen have
     ``"visible": false``. Raises ClipError for a file that is not from this world.
     """
-    events = []
     try:
-        truth = json.loads(path.read_bytes())
-        for step in range(ceil(duration_s / _WORLD_STEP_S - 1e-6)):
-            frame = (start_s + (step + 0.5) * _WORLD_STEP_S) * truth["fps"]
-            if frame >= truth["frames"]:
-                break
-            events += [
-                _world_event(item, step * _WORLD_STEP_S, frame)
-                for item in truth["objects"]
-                if item["active"][int(frame)]
-            ]
-    except (OSError, ArithmeticError, ValueError, LookupError, TypeError, RecursionError) as error:
+        truth = parse_json(_read(path), _Truth)
+    except ValueError as error:
         raise ClipError(
-            f"{path.name} is not a truth file of a generated clip ({error!r:.80}); generate it "
-            "again, or remove it to build without labels"
+            f"{path.name} is not a truth file of a generated clip ({error}); generate it again, "
+            "or remove it to build without labels"
         ) from None
+    events = []
+    for step in range(ceil(duration_s / _WORLD_STEP_S - 1e-6)):
+        frame = (start_s + (step + 0.5) * _WORLD_STEP_S) * truth.fps
+        if frame >= truth.frames:
+            break
+        events += [
+            _world_event(item, step * _WORLD_STEP_S, frame)
+            for item in truth.objects
+            if item.active[int(frame)]
+        ]
     return events
 
 
-def _world_event(item: dict[str, Any], time_s: float, frame: float) -> dict[str, Any]:
+def _read(path: Path) -> bytes:
+    try:
+        return read_regular(path, _LIMIT_BYTES)
+    except OSError as error:
+        raise ClipError(
+            f"{path.name} cannot be read: {error.strerror}; put the recording's own labels there, "
+            "or remove it to build without labels"
+        ) from None
+
+
+def _world_event(item: _TruthObject, time_s: float, frame: float) -> dict[str, Any]:
     """``frame`` is the time in frames; the direction is interpolated between two frames."""
     frames = slice(int(frame), int(frame) + 2)
-    directions = unit_vector(item["azimuth_deg"][frames], item["elevation_deg"][frames])
+    directions = unit_vector(item.azimuth_deg[frames], item.elevation_deg[frames])
     weight = frame - int(frame)
     azimuth_deg, elevation_deg = direction_deg(
         (1 - weight) * directions[0] + weight * directions[-1]
     )
-    if not (isfinite(azimuth_deg) and isfinite(elevation_deg)):
-        raise ValueError("not all of its numbers are finite")
     event: dict[str, Any] = {
         "time_s": round(time_s, 3),
-        "class": int(item["kind_index"]),
-        "source": int(item["id"]),
+        "class": item.kind_index,
+        "source": item.id,
         "azimuth_deg": round(float(azimuth_deg), 1),
         "elevation_deg": round(float(elevation_deg), 1),
     }
-    return event if item["visible"] else event | {"visible": False}
+    return event if item.visible else event | {"visible": False}
 
 
 def read_starss_events(path: Path, start_s: float, duration_s: float) -> list[dict[str, Any]]:
@@ -96,18 +142,20 @@ def read_starss_events(path: Path, start_s: float, duration_s: float) -> list[di
     window's start; azimuth is positive to the left. Raises ClipError for other files.
     """
     events = []
+    content = _read(path)
     try:
-        with open(path, newline="") as file:
-            for row in csv.reader(file):
-                if not row:
-                    continue
-                numbers = [float(cell) for cell in row]
-                if not all(map(isfinite, numbers)):
-                    raise ValueError("not all of its numbers are finite")
-                time_s = numbers[0] * _STARSS_STEP_S - start_s
-                if -1e-6 <= time_s < duration_s - 1e-6:
-                    events.append(_starss_event(time_s, numbers))
-    except (OSError, csv.Error, ValueError, IndexError) as error:
+        for row in csv.reader(io.StringIO(content.decode(), newline="")):
+            if not row:
+                continue
+            numbers = [float(cell) for cell in row]
+            if not all(map(isfinite, numbers)):
+                raise ValueError("not all of its numbers are finite")
+            if max(map(abs, numbers)) >= _MAX_NUMBER:
+                raise ValueError("one of its numbers is larger than frames, classes and angles are")
+            time_s = numbers[0] * _STARSS_STEP_S - start_s
+            if -1e-6 <= time_s < duration_s - 1e-6:
+                events.append(_starss_event(time_s, numbers))
+    except (csv.Error, ValueError, IndexError) as error:
         raise ClipError(
             f"{path.name} is not a STARSS label file ({str(error)[:80]}); download it again, or "
             "remove it to build without labels"

@@ -304,9 +304,8 @@ def _yt_dlp(raw: Path, search: FileSearch) -> _Found:
     recordings, failures = _folder(raw, search)
     named = []
     for recording in recordings:
-        info = read_info_json(recording.video) or {}
-        source = info.get("id")
-        if not isinstance(source, str) or not source or not source.isprintable():
+        source = read_info_json(recording.video)[0].id
+        if not source or not source.isprintable():
             source = recording.source
         named.append(replace(recording, source=source))
     return named, failures

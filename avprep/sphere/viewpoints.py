@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from avprep.errors import UserError
 from avprep.sphere.projections import vertical_fov_deg
+from shards.files import parse_json, read_regular
 from shards.geometry import angle_between_deg, unit_vector
 from shards.schema import View
 
@@ -22,6 +23,17 @@ MAX_FOV_DEG = 150.0
 """Wider rectilinear views show little but stretched edges, and need much memory to sample well."""
 _TRIES_PER_VIEW = 200
 _RESTARTS = 100
+_LIMIT_BYTES = 1_000_000
+_MAX_VIEWS = 1000
+
+
+class _Entry(Struct, forbid_unknown_fields=True):
+    """A view in a file; without ``vfov_deg`` it is square."""
+
+    azimuth_deg: float
+    elevation_deg: float
+    hfov_deg: float
+    vfov_deg: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,34 +159,28 @@ def read_views(path: Path) -> FixedViews:
     Without ``vfov_deg`` a view is square. Raises UserError for any other content.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = read_regular(path, _LIMIT_BYTES)
     except OSError as error:
         raise UserError(f"--viewpoints {path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise UserError(f"--viewpoints {path} is not JSON") from None
     try:
-        views = tuple(_parse_view(item) for item in content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        views = tuple(map(_parse_view, parse_json(content, list[_Entry])))
+    except ValueError as error:
         raise UserError(
             f'--viewpoints {path} must hold a list of {{"azimuth_deg", "elevation_deg", '
-            f'"hfov_deg"}} with angles in degrees: {reason}'
+            f'"hfov_deg"}} with angles in degrees: {error}'
         ) from None
-    if not views:
-        raise UserError(f"--viewpoints {path} holds no view")
+    if not 0 < len(views) <= _MAX_VIEWS:
+        raise UserError(f"--viewpoints {path} holds {len(views)} views, not 1 to {_MAX_VIEWS}")
     return FixedViews(views)
 
 
-def _parse_view(item: dict[str, float]) -> View:
-    unknown = set(item) - {"azimuth_deg", "elevation_deg", "hfov_deg", "vfov_deg"}
-    if unknown:
-        raise ValueError(f"unknown entries {sorted(unknown)}")
-    hfov = float(item["hfov_deg"])
-    vfov = float(item["vfov_deg"]) if "vfov_deg" in item else hfov
+def _parse_view(entry: _Entry) -> View:
+    hfov = entry.hfov_deg
+    vfov = hfov if entry.vfov_deg is None else entry.vfov_deg
     if max(hfov, vfov) > MAX_FOV_DEG:
         raise ValueError(f"a field of view is wider than {MAX_FOV_DEG:g}")
-    azimuth = float(item["azimuth_deg"])
-    return View(180.0 if azimuth == -180 else azimuth, float(item["elevation_deg"]), hfov, vfov)
+    azimuth = 180.0 if entry.azimuth_deg == -180 else entry.azimuth_deg
+    return View(azimuth, entry.elevation_deg, hfov, vfov)
 
 
 def _clip_seed(key: str, seed: int) -> list[int]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import io
 import shutil
+import tarfile
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +19,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from shards.files import dump_json
 from shards.folders import open_folder
 from shards.geometry import (
     direction_deg,
@@ -239,3 +243,35 @@ def write_over_record(root: Path, sample: int, right: bytes, wrong: bytes) -> No
     at = content.index(right, offset, offset + size)
     content[at : at + len(wrong)] = wrong
     tar.write_bytes(content)
+
+
+def change_members(
+    root: Path, sample: int, change: Callable[[dict[str, bytes]], dict[str, bytes]]
+) -> str:
+    """Write a clip of the split train with other members, JSON included, and all that holds sizes
+    and hashes of them, as somebody could who makes a set by hand. Returns its key."""
+    shards, folder = ShardSet(root), open_folder(root)
+    (entry,) = shards.manifest.splits["train"]
+    index = read_index(folder, entry.index)
+    stream, samples, duration_s = io.BytesIO(), [], 0.0
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, record in enumerate(index.samples):
+            members = {suffix: shards.member(number, suffix) for suffix in record.members}
+            if number == sample:
+                members = change(members)
+            places = {}
+            for suffix, content in sorted(members.items()):
+                header = tarfile.TarInfo(f"{record.key}.{suffix}")
+                header.size = len(content)
+                places[suffix] = (stream.tell() + tarfile.BLOCKSIZE, len(content))
+                tar.addfile(header, io.BytesIO(content))
+            samples.append(replace(record, members=places))
+            duration_s += shards.info(number).duration_s
+    content = stream.getvalue()
+    hashed = hashlib.sha256(content).hexdigest()
+    index = replace(index, bytes=len(content), sha256=hashed, samples=tuple(samples))
+    folder.write(entry.file, content)
+    folder.write(entry.index, dump_json(index.to_json()))
+    splits = {**shards.manifest.splits, "train": (manifest_entry(index, entry.index),)}
+    write_manifest(folder, replace(shards.manifest, splits=splits))
+    return shards.keys[sample]

@@ -181,13 +181,13 @@ def test_missing_recordings_are_reported(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         ("[", "is not JSON"),
-        ("[]", "holds no view"),
-        ('[{"azimuth_deg": 0}]', "'hfov_deg' is missing"),
+        ("[]", "holds 0 views"),
+        ('[{"azimuth_deg": 0}]', "its field [0]: object missing required field elevation_deg"),
         (
             '[{"azimuth_deg": 0, "elevation_deg": 95, "hfov_deg": 60}]',
             "azimuth 0.0, elevation 95.0 is not a direction",
         ),
-        ('[{"azimuth_deg": 0, "elevation_deg": 0, "hfov_deg": 60, "fov": 3}]', "unknown entries"),
+        ('[{"azimuth_deg": 0, "elevation_deg": 0, "hfov_deg": 60, "fov": 3}]', "unknown field fov"),
         ('[{"azimuth_deg": 0, "elevation_deg": 0, "hfov_deg": 160}]', "is wider than 150"),
     ],
 )
