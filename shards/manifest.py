@@ -4,15 +4,58 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Any
 
 from shards.errors import ShardError
-from shards.files import dump_json
+from shards.files import dump_json, parse_json
 from shards.folders import Folder
-from shards.schema import Manifest, ShardEntry, ShardIndex
+from shards.schema import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    Manifest,
+    ShardEntry,
+    ShardIndex,
+    Totals,
+    totals,
+)
 
 MANIFEST_NAME = "manifest.json"
+_END = b"\n}\n"
+_CHECKSUM = re.compile(rb',\n "checksum": "([0-9a-f]{64})"\n}\n')
+_CHECKSUM_BYTES = len(b',\n "checksum": ""\n}\n') + 64
+_DURATION_TOLERANCE_S = 0.002  # the last digit of a sum depends on the version of Python
+
+
+@dataclass(frozen=True)
+class _SplitRecord(Totals):
+    """A split in the file."""
+
+    shards: tuple[ShardEntry, ...]
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The members of the file that say how to read it."""
+
+    format: str = ""
+    version: int = 0
+    minor_version: int = 0
+    checksum: str | None = None
+
+
+@dataclass(frozen=True)
+class _Members:
+    """The other members of the file."""
+
+    options: dict[str, Any]
+    versions: dict[str, str]
+    plan: str
+    totals: Totals
+    splits: dict[str, _SplitRecord]
 
 
 def read_manifest(root: Folder) -> Manifest:
@@ -28,15 +71,64 @@ def read_manifest(root: Folder) -> Manifest:
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        return Manifest.from_json(json.loads(content), hashlib.sha256(content).hexdigest())
+        return _parse_manifest(content)
     except ShardError as error:
         raise ShardError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ShardError(f"{path} is damaged ({error!r}); copy it again from the set") from None
+    except ValueError as error:
+        raise ShardError(f"{path} is damaged ({error}); copy it again from the set") from None
+
+
+def _parse_manifest(content: bytes) -> Manifest:
+    """Raises ShardError for another format or version and for another checksum, ValueError for
+    anything else."""
+    head = parse_json(content, _Head)
+    if head.format != FORMAT_NAME:
+        raise ShardError(f"its format is {head.format!r}, not {FORMAT_NAME!r}")
+    if head.version != FORMAT_VERSION:
+        raise ShardError(
+            f"its format version is {head.version}, but this program reads version "
+            f"{FORMAT_VERSION}; read it with the version that wrote it, or build it again"
+        )
+    if head.minor_version >= 1 or head.checksum is not None:
+        _check_checksum(content)
+    members = parse_json(content, _Members)
+    for split, record in members.splits.items():
+        _check_totals(f"split {split}", record, record.shards)
+    everything = tuple(entry for record in members.splits.values() for entry in record.shards)
+    _check_totals("the set", members.totals, everything)
+    return Manifest(
+        members.options,
+        members.versions,
+        {split: record.shards for split, record in members.splits.items()},
+        members.plan,
+        minor_version=head.minor_version,
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def _check_checksum(content: bytes) -> None:
+    found = _CHECKSUM.fullmatch(content, len(content) - _CHECKSUM_BYTES)
+    expected = hashlib.sha256(memoryview(content)[:-_CHECKSUM_BYTES]).hexdigest()
+    if found is None or found[1].decode() != expected:
+        raise ShardError(
+            "it has been damaged or edited since it was written; copy it again from the set"
+        )
+
+
+def _check_totals(name: str, stated: Totals, entries: tuple[ShardEntry, ...]) -> None:
+    actual = totals(entries)
+    deviation_s = abs(stated.duration_s - actual.duration_s)
+    if replace(actual, duration_s=0) != Totals(stated.samples, stated.sources, stated.bytes, 0) or (
+        deviation_s > _DURATION_TOLERANCE_S
+    ):
+        raise ValueError(f"the totals of {name} are not those of its shards")
 
 
 def write_manifest(root: Folder, manifest: Manifest) -> None:
-    root.write(MANIFEST_NAME, dump_json(manifest.to_json(), indent=1))
+    """Write the manifest, whose last member is the checksum of all bytes before it."""
+    content = dump_json(manifest.to_json(), indent=1).removesuffix(_END)
+    checksum = hashlib.sha256(content).hexdigest()
+    root.write(MANIFEST_NAME, content + f',\n "checksum": "{checksum}"'.encode() + _END)
 
 
 def shard_names(split: str, number: int) -> tuple[str, str]:
@@ -60,6 +152,7 @@ def manifest_entry(index: ShardIndex, index_file: str) -> ShardEntry:
         duration_s=index.duration_s,
         keys=tuple(sample.key for sample in index.samples),
         sources=tuple(sample.source for sample in index.samples),
+        index_sha256=index.index_sha256,
     )
 
 
@@ -82,6 +175,7 @@ def read_indices(root: Folder, names: Sequence[str]) -> list[ShardIndex]:
 
 def _parse_index(path: str, content: bytes) -> ShardIndex:
     try:
-        return ShardIndex.from_json(json.loads(content))
+        index = ShardIndex.from_json(json.loads(content))
+        return replace(index, index_sha256=hashlib.sha256(content).hexdigest())
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ShardError(f"{path} is damaged ({error!r}); copy it again from the set") from None

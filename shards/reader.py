@@ -217,6 +217,9 @@ class ShardSet:
         if index.sha256 != entry.sha256 or len(index.samples) != len(entry.keys):
             path = self.root.path(entry.index)
             raise ShardError(f"{path} belongs to another set than the manifest")
+        if entry.index_sha256 not in (None, index.index_sha256):
+            path = self.root.path(entry.index)
+            raise ShardError(f"{path} has changed since it was written; copy it again from the set")
         return tuple(_MemberRanges(sample.members) for sample in index.samples)
 
     def _read_info(self, sample: int) -> SampleInfo:

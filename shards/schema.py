@@ -7,11 +7,12 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from shards.errors import ShardError
 from shards.geometry import ACN_CHANNELS
 
 FORMAT_NAME = "avsa-shards"
 FORMAT_VERSION = 1
+FORMAT_MINOR_VERSION = 1
+"""Sets of a higher minor version hold more, and are read all the same."""
 LABEL_MAP_SUFFIX = ".seg.png"
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -215,9 +216,12 @@ class ShardIndex:
     failures: tuple[dict[str, str], ...] = ()
     dropped: tuple[dict[str, Any], ...] = ()
     """Clips that a threshold excluded, with the values that were compared with it."""
+    index_sha256: str | None = field(default=None, compare=False)
+    """SHA-256 of the file it was read from."""
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
+        del value["index_sha256"]
         for sample in value["samples"]:
             for name in ("label", "folds"):
                 if sample[name] is None:
@@ -246,6 +250,7 @@ class ShardEntry:
     """The manifest's entry for a shard; ``file`` and ``index`` are relative to the set's folder.
 
     ``keys`` and ``sources`` have one item per sample, so that sampling needs only the manifest.
+    ``index_sha256`` is the SHA-256 of the index; None for a shard of a set of minor version 0.
     """
 
     file: str
@@ -255,6 +260,7 @@ class ShardEntry:
     duration_s: float
     keys: tuple[str, ...]
     sources: tuple[str, ...]
+    index_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.keys) != len(self.sources):
@@ -272,59 +278,52 @@ class Manifest:
     """Digest of the build's clips and options; the same command on the same files repeats it."""
     format: str = FORMAT_NAME
     version: int = FORMAT_VERSION
+    minor_version: int = FORMAT_MINOR_VERSION
     sha256: str = field(default="", compare=False)
     """SHA-256 of the file it was read from; identifies the set."""
 
     def to_json(self) -> dict[str, Any]:
+        """All but the file's last member, ``checksum``."""
         splits: dict[str, Any] = {}
         for name, entries in self.splits.items():
             splits[name] = {
-                **_totals(entries),
-                "shards": [{"samples": len(e.keys), **asdict(e)} for e in entries],
+                **asdict(totals(entries)),
+                "shards": [_entry_record(e) for e in entries],
             }
         everything = tuple(entry for entries in self.splits.values() for entry in entries)
         return {
             "format": self.format,
             "version": self.version,
+            "minor_version": self.minor_version,
             "options": self.options,
             "versions": self.versions,
             "plan": self.plan,
-            "totals": _totals(everything),
+            "totals": asdict(totals(everything)),
             "splits": splits,
         }
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any], sha256: str = "") -> Manifest:
-        """Parse a manifest.
 
-        Raises ShardError for another format or version, KeyError or TypeError if it is incomplete.
-        """
-        if value.get("format") != FORMAT_NAME:
-            raise ShardError(f"its format is {value.get('format')!r}, not {FORMAT_NAME!r}")
-        if value["version"] != FORMAT_VERSION:
-            raise ShardError(
-                f"its format version is {value['version']}, but this program reads version "
-                f"{FORMAT_VERSION}; read it with the version that wrote it, or build it again"
-            )
-        names = ("file", "index", "bytes", "sha256", "duration_s")
-        splits = {
-            split: tuple(
-                ShardEntry(
-                    **{name: shard[name] for name in names},
-                    keys=tuple(shard["keys"]),
-                    sources=tuple(shard["sources"]),
-                )
-                for shard in content["shards"]
-            )
-            for split, content in value["splits"].items()
-        }
-        return cls(value["options"], value["versions"], splits, value["plan"], sha256=sha256)
+def _entry_record(entry: ShardEntry) -> dict[str, Any]:
+    record = {"samples": len(entry.keys), **asdict(entry)}
+    if entry.index_sha256 is None:
+        del record["index_sha256"]
+    return record
 
 
-def _totals(entries: tuple[ShardEntry, ...]) -> dict[str, Any]:
-    return {
-        "samples": sum(len(entry.keys) for entry in entries),
-        "sources": len({source for entry in entries for source in entry.sources}),
-        "bytes": sum(entry.bytes for entry in entries),
-        "duration_s": round(sum(entry.duration_s for entry in entries), 3),
-    }
+@dataclass(frozen=True)
+class Totals:
+    """The sums of a manifest or of one of its splits."""
+
+    samples: int
+    sources: int
+    bytes: int
+    duration_s: float
+
+
+def totals(entries: tuple[ShardEntry, ...]) -> Totals:
+    return Totals(
+        samples=sum(len(entry.keys) for entry in entries),
+        sources=len({source for entry in entries for source in entry.sources}),
+        bytes=sum(entry.bytes for entry in entries),
+        duration_s=round(sum(entry.duration_s for entry in entries), 3),
+    )

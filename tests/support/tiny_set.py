@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import io
+import json
 import shutil
 import tarfile
 import tempfile
@@ -275,3 +276,22 @@ def change_members(
     splits = {**shards.manifest.splits, "train": (manifest_entry(index, entry.index),)}
     write_manifest(folder, replace(shards.manifest, splits=splits))
     return shards.keys[sample]
+
+
+def renew_checksum(manifest: Path) -> None:
+    """Make an edited ``manifest.json`` one whose checksum fits its other members."""
+    value = json.loads(manifest.read_bytes())
+    value.pop("checksum", None)
+    content = dump_json(value, indent=1).removesuffix(b"\n}\n")
+    checksum = hashlib.sha256(content).hexdigest()
+    manifest.write_bytes(content + f',\n "checksum": "{checksum}"\n}}\n'.encode())
+
+
+def as_minor_version_0(manifest: Path) -> None:
+    """Make a manifest one that was written before there were checksums and hashes of indices."""
+    value = json.loads(manifest.read_bytes())
+    del value["minor_version"], value["checksum"]
+    for split in value["splits"].values():
+        for shard in split["shards"]:
+            del shard["index_sha256"]
+    manifest.write_bytes(dump_json(value, indent=1))

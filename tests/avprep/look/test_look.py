@@ -25,6 +25,7 @@ from tests.support.media import (
     write_video,
     write_wav,
 )
+from tests.support.tiny_set import renew_checksum
 
 
 def run(*arguments: object) -> Result:
@@ -46,6 +47,11 @@ def damage(built: Path, tmp_path: Path, member: str, hidden: bool) -> tuple[Path
         new = hashlib.sha256(content).hexdigest()
         for path in (copy / "manifest.json", index_file):
             path.write_text(path.read_text().replace(old, new))
+        manifest = copy / "manifest.json"
+        entry = json.loads(manifest.read_bytes())["splits"]["train"]["shards"][2]
+        new = hashlib.sha256(index_file.read_bytes()).hexdigest()
+        manifest.write_text(manifest.read_text().replace(entry["index_sha256"], new))
+        renew_checksum(manifest)
     return copy, index["samples"][0]["key"]
 
 
@@ -105,7 +111,10 @@ def test_info_reports_sources_in_two_splits(built: Path, tmp_path: Path) -> None
     subprocess.run(["cp", "-r", str(built), str(copy)], check=True)
     manifest = json.loads((copy / "manifest.json").read_bytes())
     manifest["splits"]["test"] = manifest["splits"]["train"]
+    manifest["totals"] |= {name: 2 * manifest["totals"][name] for name in ("samples", "bytes")}
+    manifest["totals"]["duration_s"] *= 2
     (copy / "manifest.json").write_text(json.dumps(manifest))
+    renew_checksum(copy / "manifest.json")
     assert "LEAK: a is in test and train" in run("info", copy).output
 
 
