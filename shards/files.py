@@ -20,6 +20,8 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 TEMPORARY_SUFFIX = ".partial"
+_TOKEN = "[0-9a-f]" * 8
+"""A glob pattern of what makes the names of temporary files unique."""
 
 _Record = TypeVar("_Record")
 _AT = re.compile(r"^(.*?)(?: - at `\$?(?:key in )?(.*)`)?$", re.DOTALL)
@@ -59,7 +61,7 @@ def remove_temporary_files(folder: Path, name: str = "*") -> None:
 
     ``name`` restricts this to one file's; a glob pattern.
     """
-    for path in folder.glob(f".{name}.*{TEMPORARY_SUFFIX}"):
+    for path in folder.glob(f".{name}.{_TOKEN}{TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 

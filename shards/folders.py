@@ -7,11 +7,12 @@ FileNotFoundError.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from shards.errors import ShardError
@@ -89,26 +90,40 @@ class LocalFolder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file atomically: readers never see a partial file."""
-        path = self.root / name
+        path = self.own_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
         """Open a file for writing; it appears when the block ends without an exception."""
-        path = self.root / name
+        path = self.own_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
             yield file
 
     def delete(self, name: str) -> None:
         """Delete a file if it is there."""
-        (self.root / name).unlink(missing_ok=True)
+        self.own_path(name).unlink(missing_ok=True)
 
     def delete_partial(self, subfolder: str, name: str = "*") -> None:
         """Delete the temporary files that killed processes left in a subfolder; ``name`` restricts
         this to one file's."""
-        remove_temporary_files(self.root / subfolder, name)
+        remove_temporary_files(self.own_path(f"{subfolder}/x" if subfolder else "x").parent, name)
+
+    def own_path(self, name: str) -> Path:
+        """The path of a file to write or delete, which must lie in this folder itself: raises
+        OSError if a part of ``name`` is a link to another folder."""
+        path = self.root / name
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or ".." in parts:
+            raise OSError(errno.EINVAL, "it lies outside of the folder of the set", str(path))
+        for depth in range(1, len(parts)):
+            folder = self.root.joinpath(*parts[:depth])
+            if folder.is_symlink():
+                reason = "it is a symbolic link, through which nothing is written or deleted"
+                raise OSError(errno.ELOOP, f"{reason}; replace it by a folder", str(folder))
+        return path
 
     @contextmanager
     def local_file(self, name: str) -> Iterator[Path]:

@@ -13,18 +13,21 @@ from tqdm import tqdm
 from avprep.build.dask_cluster import make_shards_on_cluster
 from avprep.build.finish import (
     FAILURES_NAME,
+    dropped_before,
+    extended,
     finish,
     finished_shards,
-    missing_shards,
     read_dropped,
     read_failures,
+    with_extended,
     write_error,
 )
+from avprep.build.locks import delete_stale_locks, lock_finish, lock_output
 from avprep.build.make_shard import Failures
-from avprep.build.options import BuildOptions, RunOptions
+from avprep.build.options import BuildOptions, RunOptions, Task
 from avprep.build.plan import BuildPlan, ShardPlan, plan_build
 from avprep.build.prepare_output import base_manifest, is_complete, prepare_output
-from avprep.build.state import BuildState, lock_finish, lock_output
+from avprep.build.state import STATE_NAME, BuildState
 from avprep.build.versions import describe_versions, joined_versions, versions_now
 from avprep.build.workers import make_shards
 from avprep.errors import UserError
@@ -75,6 +78,7 @@ def build_shards(
     _check(find_ffmpeg().warning)
     try:
         out.files()  # fails if there is no such bucket
+        _finish_interrupted_end(out, run.task)
         with WorkerPool(run.workers, options.clip.timeout_s) as pool:
             found = find_clips(
                 raw,
@@ -88,15 +92,19 @@ def build_shards(
             _show_findings(found)
             record = options.record()
             base = base_manifest(out, record) if run.append else None
+            extends = None
             if base is not None:
-                found = found.without({clip["key"] for clip in read_dropped(out)})
+                old = BuildState.read(out)
+                extends = extended(out, base, old)
+                found = found.without({str(clip.get("key")) for clip in dropped_before(out, old)})
             plan = plan_build(
                 found, record, options.clip.seed, options.shard_bytes, options.clip_bytes(), base
             )
             if is_complete(out, plan, record, base):
+                delete_stale_locks(out)
                 return _result(out, plan.unlisted, was_complete=True)
             with lock_output(out, run.task) as check_lock:
-                state = BuildState.from_plan(plan, record, versions)
+                state = BuildState.from_plan(plan, record, versions, extends)
                 state, other_versions = prepare_output(out, state, base)
                 _check(other_versions)
                 make: _MakeShards = partial(make_shards, pool)
@@ -104,9 +112,22 @@ def build_shards(
                     make = partial(make_shards_on_cluster, run.scheduler, pool)
                 failures = _make_missing(out, plan, options.clip, make, run, check_lock)
                 check_lock()
-                return _finish_if_last(out, state, base, failures)
+                return _finish_if_last(out, state, failures)
     except OSError as error:
         raise write_error(out, error) from None
+
+
+def _finish_interrupted_end(out: Folder, task: Task | None) -> None:
+    """Do the rest if a build was killed after it had written the manifest."""
+    if {STATE_NAME, MANIFEST_NAME} <= out.files().keys():
+        state = BuildState.read(out)
+        manifest = read_manifest(out)
+        if state is None or with_extended(out, state, manifest).finished_plan != manifest.plan:
+            return
+        with lock_output(out, task), lock_finish(out):
+            state = BuildState.read(out)
+            if state is not None:
+                finish(out, state)
 
 
 def merge(place: Path | str) -> BuildResult:
@@ -115,19 +136,21 @@ def merge(place: Path | str) -> BuildResult:
     try:
         state = BuildState.read(out)
         if state is None:
+            delete_stale_locks(out)
             return _result(out, 0, was_complete=True)
-        base = read_manifest(out) if MANIFEST_NAME in out.files() else None
         merging = {"avprep": __version__}  # nothing is decoded any more
         _check(describe_versions(out, state.versions, merging))
-        state = replace(state, versions=joined_versions(state.versions, merging))
         with lock_output(out, None):
-            missing = missing_shards(out, state)
+            state = BuildState.read(out)
+            if state is None:
+                return _result(out, 0, was_complete=True)
+            state = replace(state, versions=joined_versions(state.versions, merging))
+            missing = finish(out, state)
             if missing:
                 raise UserError(
                     f"{len(missing)} of {len(state.shards)} shards of {out} are missing, the first "
                     f"is {missing[0]}; run the tasks that have not finished again"
                 )
-            finish(out, state, base)
     except OSError as error:
         raise write_error(out, error) from None
     return _result(out, state.unlisted)
@@ -212,18 +235,20 @@ def _failure_printer(write: Callable[[str], object]) -> Callable[[tuple[Failure,
     return show
 
 
-def _finish_if_last(
-    out: Folder, state: BuildState, base: Manifest | None, failures: tuple[Failure, ...]
-) -> BuildResult:
+def _finish_if_last(out: Folder, state: BuildState, failures: tuple[Failure, ...]) -> BuildResult:
     """Finish the set, unless shards of other tasks are still missing."""
     with lock_finish(out):
-        missing = missing_shards(out, state)
-        if missing:
-            return BuildResult(None, failures, state.unlisted, missing=len(missing))
         current = BuildState.read(out)
         if current is not None:  # otherwise another task has finished it
+            if current.plan != state.plan:
+                raise UserError(
+                    f"another build has begun in {out}, of other recordings or options; choose "
+                    "another --out for one of them"
+                )
             versions = joined_versions(current.versions, state.versions)  # those of other tasks too
-            finish(out, replace(state, versions=versions), base)
+            missing = finish(out, replace(state, versions=versions))
+            if missing:
+                return BuildResult(None, failures, state.unlisted, missing=len(missing))
     return _result(out, state.unlisted)
 
 

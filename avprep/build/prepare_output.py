@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from avprep.build.finish import finished_shards
+from avprep.build.finish import finished_shards, other_set, read_failures, with_extended
+from avprep.build.locks import lock_finish
 from avprep.build.plan import BuildPlan
-from avprep.build.state import BuildState, describe_differences, lock_finish
+from avprep.build.state import (
+    BuildState,
+    describe_differences,
+    is_begun_from,
+    manifest_there,
+)
 from avprep.build.versions import describe_versions, joined_versions
 from avprep.errors import UserError
 from shards.errors import ShardError
-from shards.folders import Folder
+from shards.folders import Folder, LocalFolder
 from shards.manifest import MANIFEST_NAME, read_manifest
 from shards.schema import Manifest
 
@@ -69,41 +75,57 @@ def prepare_output(
     Returns the state with all versions that make the set, and a sentence if there are several.
     Raises UserError if it holds another unfinished set.
     """
+    if isinstance(out, LocalFolder):
+        for split in sorted({split for split, _, _ in state.shards}):
+            out.own_path(f"{split}/{split}")
     old = BuildState.read(out)
     now, before = state.versions, {} if base is None else base.versions
     listed = set() if base is None else {e.file for es in base.splits.values() for e in es}
     if old is not None and old.plan != state.plan:
-        if base is None:
-            differences = describe_differences(old.options, state.options)
-            raise UserError(
-                f"{out} holds another unfinished set "
-                f"({differences or _OTHERWISE}); choose another --out or "
-                "delete it"
-            )
-        for _, file, index in old.shards:  # an unfinished --append of other recordings
-            if file not in listed:
-                out.delete(index)
-                out.delete(file)
+        _abandon(out, old, state, base)
         old = None
-    if old is None:
-        if base is None and MANIFEST_NAME in out.files():
-            before = _read_manifest(out).versions
-            state = replace(state, versions=joined_versions(before, state.versions))
-            out.delete(MANIFEST_NAME)  # shards were lost: the set is unfinished again
-        else:
-            for split in sorted({split for split, _, _ in state.shards}):
-                tars = [name for name in out.files(split) if name.endswith(".tar")]
-                if any(f"{split}/{name}" not in listed for name in tars):
-                    raise UserError(
-                        f"{out.path(split)} holds tar files that are not part of this build; "
-                        "choose another --out"
-                    )
-        state.write(out)
-    else:
+    manifest = manifest_there(out) if base is None else None
+    if old is not None:
         before = joined_versions(before, old.versions)
         state = replace(state, versions=joined_versions(old.versions, state.versions))
-        if state.versions != old.versions:
+        if state.versions != old.versions or state.version != old.version:
             with lock_finish(out):
                 if BuildState.read(out) is not None:  # otherwise another task has finished it
                     state.write(out)
+    elif manifest is not None:
+        before = manifest.versions
+        state = replace(state, versions=joined_versions(before, state.versions))
+        state.write(out)
+    else:
+        for split in sorted({split for split, _, _ in state.shards}):
+            tars = [name for name in out.files(split) if name.endswith(".tar")]
+            if any(f"{split}/{name}" not in listed for name in tars):
+                raise UserError(
+                    f"{out.path(split)} holds tar files that are not part of this build; "
+                    "choose another --out"
+                )
+        read_failures(out)  # raises UserError for a file of this name that no build wrote
+        state.write(out)
+    if manifest is not None:
+        out.delete(MANIFEST_NAME)  # shards were lost: the set is unfinished again
     return state, describe_versions(out, before, now)
+
+
+def _abandon(out: Folder, old: BuildState, state: BuildState, base: Manifest | None) -> None:
+    """Delete the shards of an unfinished --append of other recordings. Raises UserError if the
+    unfinished build is another one."""
+    if base is None:
+        differences = describe_differences(old.options, state.options)
+        raise UserError(
+            f"{out} holds another unfinished set "
+            f"({differences or _OTHERWISE}); choose another --out or "
+            "delete it"
+        )
+    old = with_extended(out, old, base)
+    if not is_begun_from(old, base) and old.finished_plan != base.plan:
+        raise other_set(out)
+    listed = {entry.file for entries in base.splits.values() for entry in entries}
+    for _, file, index in old.shards:
+        if file not in listed:
+            out.delete(index)
+            out.delete(file)

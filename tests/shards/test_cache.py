@@ -105,7 +105,7 @@ def test_partial_copies_of_killed_processes_are_deleted(root: Path, tmp_path: Pa
     """Also those of another set."""
     cache = tmp_path / "cache"
     (cache / "other/train").mkdir(parents=True)
-    partial = cache / f"other/train/.train-000000.tar.1234{TEMPORARY_SUFFIX}"
+    partial = cache / f"other/train/.train-000000.tar.0123abcd{TEMPORARY_SUFFIX}"
     partial.write_bytes(bytes(1000))
     (cache / "other/train/.train-000000.tar.lock").write_bytes(bytes(2000))
     read_all(root, cache)

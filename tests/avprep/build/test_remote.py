@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from avprep.build import lease
-from avprep.build.state import lock_output
+from avprep.build.locks import lock_output
 from avprep.cli.main import main
 from avprep.errors import UserError
 from shards.folders import LocalFolder, open_folder

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from avprep.build import dask_cluster
 from avprep.build.build_shards import build_shards
+from avprep.build.locks import lock_output
 from avprep.build.options import BuildOptions, RunOptions
-from avprep.build.state import lock_output
 from avprep.formats.decide import FormatOverrides
 from avprep.recordings.find_clips import ListFiles
 from avprep.sample.options import ClipOptions
