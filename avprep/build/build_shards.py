@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,6 +37,7 @@ from avprep.recordings.recording import Failure
 from avprep.sample.options import ClipOptions
 from avprep.workers import Advance, WorkerPool
 from shards import __version__
+from shards.errors import show
 from shards.folders import Folder, open_folder
 from shards.manifest import MANIFEST_NAME, read_manifest
 from shards.schema import Manifest
@@ -158,7 +158,7 @@ def merge(place: Path | str) -> BuildResult:
 
 def _show_findings(found: FoundClips) -> None:
     if found.not_read is not None:
-        tqdm.write(found.not_read, file=sys.stderr)
+        show(found.not_read, err=True)
     for doubt in found.doubts:
         _check(doubt)
     if found.layout in FLAT_LAYOUTS:
@@ -175,7 +175,7 @@ def _check(sentence: str | None) -> None:
 
 
 def _say(sentence: str) -> None:
-    tqdm.write(sentence, file=sys.stderr)
+    show(sentence, err=True)
 
 
 def _make_missing(
@@ -206,33 +206,33 @@ def _make_missing(
         smoothing=0,
         disable=not run.show_progress,
     ) as bar:
-        show = _failure_printer(bar.write)
-        show(plan.failures)
+        show_failures = _failure_printer()
+        show_failures(plan.failures)
 
         def advance(clips: int) -> None:
             check_lock()
             bar.update(clips)
 
         for shard_failures in make(out, missing, options, advance):
-            show(shard_failures)
+            show_failures(shard_failures)
             failures += shard_failures
     return tuple(failures)
 
 
-def _failure_printer(write: Callable[[str], object]) -> Callable[[tuple[Failure, ...]], None]:
+def _failure_printer() -> Callable[[tuple[Failure, ...]], None]:
     """A function that prints failures as they occur, up to ``_MAX_SHOWN_FAILURES`` in all."""
     shown = 0
 
-    def show(failures: tuple[Failure, ...]) -> None:
+    def show_failures(failures: tuple[Failure, ...]) -> None:
         nonlocal shown
         for failure in failures:
             shown += 1
             if shown <= _MAX_SHOWN_FAILURES:
-                write(f"left out: {failure.source}: {failure.reason}")
+                show(f"left out: {failure.source}: {failure.reason}")
             elif shown == _MAX_SHOWN_FAILURES + 1:
-                write(f"more is left out; {FAILURES_NAME} will list everything")
+                show(f"more is left out; {FAILURES_NAME} will list everything")
 
-    return show
+    return show_failures
 
 
 def _finish_if_last(out: Folder, state: BuildState, failures: tuple[Failure, ...]) -> BuildResult:

@@ -18,15 +18,13 @@ import os
 import random
 import secrets
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from tqdm import tqdm
-
 from avprep.errors import UserError
+from shards.errors import show
 from shards.files import dump_json
 from shards.remote import RemoteFolder
 
@@ -86,9 +84,7 @@ def _take(
             if other not in seen:
                 seen[other] = content, time.monotonic()
                 if not wait:
-                    tqdm.write(
-                        f"check: {other} lies in {folder}; is that build running?", file=sys.stderr
-                    )
+                    show(f"check: {other} lies in {folder}; is that build running?", err=True)
             before, since = seen[other]
             if before == content:
                 if time.monotonic() - since > LIFE_S:

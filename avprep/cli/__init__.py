@@ -22,5 +22,6 @@ else:
     except ImportError as error:
         _problem = str(error)
 if _problem:
-    sys.stderr.write(f"Error: {_problem}\n")
+    # The names of files may hold escape codes.
+    sys.stderr.write(f"Error: {_problem if _problem.isprintable() else ascii(_problem)}\n")
     sys.exit(2)

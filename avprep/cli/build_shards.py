@@ -10,6 +10,7 @@ import click
 
 from avprep.cli.build_options import BuildShardsOptions
 from avprep.cli.choices import FOA_CONVENTIONS, LAYOUTS, PROJECTIONS, STEREO_MODES
+from shards.errors import show
 
 if TYPE_CHECKING:  # importing the build takes a while, which --help should not
     from avprep.build.build_shards import BuildResult
@@ -215,7 +216,7 @@ def build_shards(ctx: click.Context, /, raw: Path, out: str, **given: Any) -> No
     options = BuildShardsOptions(**given)
     run = options.run()
     if run.task is not None:
-        click.echo(f"task {run.task.index} of {run.task.count}")
+        show(f"task {run.task.index} of {run.task.count}")
     _show_result(ctx, out, build_shards(raw, out, options.build_options(), options.lists(), run))
 
 
@@ -238,29 +239,27 @@ def _show_result(ctx: click.Context, out: str, result: BuildResult) -> None:
 
     folder = open_folder(out)
     if result.manifest is None:
-        click.echo(
-            f"{result.missing} shards of other tasks are missing; the last task finishes the set"
-        )
+        show(f"{result.missing} shards of other tasks are missing; the last task finishes the set")
     else:
         if result.was_complete:
-            click.echo(f"{folder} is already complete")
+            show(f"{folder} is already complete")
             if result.failures:
-                click.echo("(--append adds recordings that were repaired since)")
+                show("(--append adds recordings that were repaired since)")
         for split, shards in result.manifest.splits.items():
             clips = sum(len(shard.keys) for shard in shards)
             sources = len({source for shard in shards for source in shard.sources})
             size = sum(shard.bytes for shard in shards) / 1e9
-            click.echo(
+            show(
                 f"{split}: {clips} clips of {sources} recordings in {len(shards)} shards, "
                 f"{size:.2f} GB"
             )
     if result.dropped:
-        click.echo(
+        show(
             f"{result.dropped} clips were dropped; {folder.path(DROPPED_NAME)} lists them", err=True
         )
     if result.unlisted:
-        click.echo(f"{result.unlisted} clips are in no split list and were left out", err=True)
+        show(f"{result.unlisted} clips are in no split list and were left out", err=True)
     if result.failures:
         where = f"; {folder.path(FAILURES_NAME)} says why" if result.manifest is not None else ""
-        click.echo(f"{len(result.failures)} failed{where}", err=True)
+        show(f"{len(result.failures)} failed{where}", err=True)
         ctx.exit(1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from avprep.cli.choices import LAYOUTS, cores
+from shards.errors import show, show_json
 
 _PATH = click.Path(path_type=Path)
 
@@ -48,12 +48,12 @@ def coverage(
     listed = read_official_lists(lists)
     found = look.measure_coverage(raw, layout, listed, workers or cores())
     if as_json:
-        click.echo(json.dumps(look.as_json(found), ensure_ascii=False, indent=1))
+        show_json(look.as_json(found))
     else:
-        click.echo(look.as_table(found))
+        show(*look.as_table(found))
     for sentence in (found.not_read, *found.unreadable):
         if sentence is not None:
-            click.echo(sentence, err=True)
+            show(sentence, err=True)
     if missing is not None:
         missing.write_text("".join(f"{source}\n" for source in found.missing), "utf-8")
-        click.echo(f"{len(found.missing)} ids in {missing}", err=True)
+        show(f"{len(found.missing)} ids in {missing}", err=True)

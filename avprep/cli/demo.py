@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from avprep.cli.choices import cores
+from shards.errors import show
 
 DEFAULT_CLIPS = 40
 
@@ -42,4 +43,4 @@ def demo(out: Path, clips: int | None, seed: int, workers: int | None, actions: 
         clips = DEFAULT_CLIPS if clips is None else clips
         make_world(out, clips, seed, workers or cores())
     what = "videos" if actions else "clips"
-    click.echo(f"{clips} {what} in {out}; next: avprep build-shards {out} --out DIR")
+    show(f"{clips} {what} in {out}; next: avprep build-shards {out} --out DIR")

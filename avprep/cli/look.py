@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from avprep.cli.choices import FOA_CONVENTIONS, PROJECTIONS, STEREO_MODES, cores
+from shards.errors import show, show_json
 
 if TYPE_CHECKING:  # importing these takes a while, which --help should not
     from avprep.formats.decide import FormatOverrides
@@ -58,16 +58,16 @@ def inspect(
     from avprep.media.find_ffmpeg import find_ffmpeg
 
     if find_ffmpeg().warning:
-        click.echo(f"check: {find_ffmpeg().warning}", err=True)
+        show(f"check: {find_ffmpeg().warning}", err=True)
     overrides = FormatOverrides(**formats)
     found = find_media_files(paths)
     results = inspection.inspect_all(found.files, overrides, workers or cores())
     if as_json:
-        click.echo(json.dumps(inspection.as_json(results), ensure_ascii=False, indent=1))
+        show_json(inspection.as_json(results))
     else:
-        click.echo(inspection.as_table(results))
+        show(*inspection.as_table(results))
     for sentence in (*found.not_read, *found.unreadable):
-        click.echo(sentence, err=True)
+        show(sentence, err=True)
     if picture is not None:
         _draw(picture, sound, results, overrides, as_json)
     if found.unreadable:
@@ -106,7 +106,7 @@ def _draw(
         raise UserError(f"{error}; name the file with its audio with --sound") from None
     frame = read_full_frame(video, media.duration_s / 2, video_format, media.video.index)
     sample_rate = audio_media.audio.sample_rate
-    click.echo(draw_recording(picture, video.name, frame, field, sample_rate), err=to_stderr)
+    show(draw_recording(picture, video.name, frame, field, sample_rate), err=to_stderr)
 
 
 @click.command(epilog="Example: avprep info shards")
@@ -117,7 +117,10 @@ def info(shards: str, as_json: bool) -> None:
     from avprep.look.info import as_text, describe_set
 
     value = describe_set(shards)
-    click.echo(json.dumps(value, indent=1) if as_json else as_text(value))
+    if as_json:
+        show_json(value)
+    else:
+        show(*as_text(value))
 
 
 @click.command(epilog="Example: avprep verify shards --quick")
@@ -133,9 +136,8 @@ def verify(ctx: click.Context, shards: str, quick: bool, workers: int | None) ->
     from avprep.look.verify import verify_set
 
     samples, faults = verify_set(shards, quick, workers or cores())
-    for fault in faults:
-        click.echo(fault)
-    click.echo(f"{samples} samples, {len(faults)} faults", err=True)
+    show(*faults)
+    show(f"{samples} samples, {len(faults)} faults", err=True)
     if faults:
         ctx.exit(1)
 
@@ -156,4 +158,4 @@ def preview(shards: str, key: str | None, out: Path, raw: Path | None, at_s: flo
     """Draw clip KEY (by default the first) of a shard set: views, audio and its directions."""
     from avprep.look.preview import draw_preview
 
-    click.echo(draw_preview(shards, key, out, raw, at_s))
+    show(draw_preview(shards, key, out, raw, at_s))

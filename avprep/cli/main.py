@@ -12,15 +12,29 @@ from avprep.cli.demo import demo
 from avprep.cli.look import info, inspect, preview, verify
 from avprep.errors import UserError
 from shards import __version__
-from shards.errors import ShardError
+from shards.errors import ShardError, guard_terminal, printable, show
 
 
 class _Group(click.Group):
     """Reports expected errors as one sentence, with exit status 2."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        guard_terminal()
+        return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.ClickException as error:
+            vars(error)["message"] = printable(error.message)
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = printable(error.message)
+            raise
         except (UserError, ShardError) as error:
             message = str(error)
         except OSError as error:
@@ -31,7 +45,7 @@ class _Group(click.Group):
             if error.name is None or error.name.partition(".")[0] in ("avprep", "shards"):
                 raise
             message = f"{error.name} is not installed; `pip install 'avsa360[prep]'` brings it"
-        click.echo(f"Error: {message}", err=True)
+        show(f"Error: {message}", err=True)
         raise click.exceptions.Exit(2)
 
 

@@ -221,8 +221,8 @@ def _condition(recording: Recording) -> tuple[float, str, str]:
     return examined.end_s, "", ""
 
 
-def as_table(coverage: Coverage) -> str:
-    """A table for the terminal: recordings, and clips if the list names them."""
+def as_table(coverage: Coverage) -> list[str]:
+    """Lines of a table for the terminal: recordings, and clips if the list names them."""
     kinds = [("recordings", coverage.recordings)]
     if coverage.clips is not None:
         kinds.append(("clips", coverage.clips))
@@ -237,7 +237,7 @@ def as_table(coverage: Coverage) -> str:
     lines += [name.ljust(width) + "".join(str(n).rjust(12) for n in row) for name, row in rows]
     if coverage.not_listed:
         lines.append(f"in the folder, but not listed: {coverage.not_listed}")
-    return "\n".join(lines)
+    return lines
 
 
 def as_json(coverage: Coverage) -> dict[str, Any]:

@@ -112,8 +112,8 @@ def _leaks(manifest: Manifest) -> dict[str, list[str]]:
     }
 
 
-def as_text(value: dict[str, Any]) -> str:
-    """The result of `describe_set` as text for the terminal."""
+def as_text(value: dict[str, Any]) -> list[str]:
+    """The result of `describe_set` as lines for the terminal."""
     lines = []
     for name, split in value["splits"].items():
         parts = ", ".join(f"{part} {_size(size)}" for part, size in split["bytes_of"].items())
@@ -138,7 +138,7 @@ def as_text(value: dict[str, Any]) -> str:
         lines.append(f"LEAK: {source} is in {' and '.join(splits)}")
     lines.append(f"options: {_flat(value['options'])}")
     lines.append(f"versions: {_flat(value['versions'])}")
-    return "\n".join(lines)
+    return lines
 
 
 def _flat(options: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from avprep.media.sample_frames import sample_frames
 from avprep.media.timeline import shared_timeline
 from avprep.media.tracks import AudioTrack, VideoTrack
 from avprep.workers import WorkerPool
+from shards.errors import printable
 
 _STATIC_CHANGE = 0.5
 _MAX_DELAY_S = 0.05
@@ -225,9 +226,9 @@ _COLUMNS = (
 )
 
 
-def as_table(results: list[Inspection]) -> str:
-    """A table for the terminal; below it, for each file, why it is read so and what to check."""
-    rows = [_COLUMNS, *(_row(result) for result in results)]
+def as_table(results: list[Inspection]) -> list[str]:
+    """Lines of a table; below it, for each file, why it is read so and what to check."""
+    rows = [_COLUMNS, *(tuple(map(printable, _row(result))) for result in results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     for result in results:
@@ -243,7 +244,7 @@ def as_table(results: list[Inspection]) -> str:
                 notes.append(f"{track}: {found['replaced_by']} is used instead")
         notes += [f"CHECK {sentence}" for sentence in result.suspicious]
         lines += ["", result.file, *(f"  {note}" for note in notes)]
-    return "\n".join(lines)
+    return lines
 
 
 def _row(result: Inspection) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from avprep.media.probe import open_media
 from avprep.sphere.crop import equirectangular_directions, view_directions, view_position
 from avprep.sphere.eyes import left_eye
 from avprep.sphere.projections import Sphere
-from shards.errors import ShardError
+from shards.errors import ShardError, drawable
 from shards.files import write_atomic
 from shards.folders import Folder, open_folder
 from shards.geometry import ACN_CHANNELS, direction_deg, rotate_foa, view_foa_matrix
@@ -247,7 +247,7 @@ def _draw_sphere(
     if loudest is not None:
         axes.plot(*loudest, marker="+", markersize=14, color="cyan")
     axes.set(
-        title=title,
+        title=drawable(title),
         xlabel="azimuth in degrees (left is positive)",
         ylabel="elevation in degrees",
         xlim=_EXTENT[:2],

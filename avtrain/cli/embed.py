@@ -9,6 +9,7 @@ import click
 
 from avtrain.cli.common import one_sentence, options_as
 from avtrain.cli.evaluation_options import read_networks
+from shards.errors import show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,8 @@ def embed(given: EmbedArguments) -> None:
         )
         arrays, faults = embed_split(given.folder, config, options)
     for fault in faults:
-        click.echo(f"left out: {fault}", err=True)
+        show(f"left out: {fault}", err=True)
     clips, windows, views, features = arrays["video"].shape
-    click.echo(f"{given.out}: {clips} clips, {windows} windows, {views} views, {features} features")
+    show(f"{given.out}: {clips} clips, {windows} windows, {views} views, {features} features")
     if faults:
         click.get_current_context().exit(1)

@@ -9,6 +9,7 @@ import click
 
 from avtrain.cli.common import one_sentence, options_as
 from avtrain.cli.evaluation_options import EvaluationArguments, evaluation_options, print_results
+from shards.errors import show
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.evals.segmentation.protocol import Condition
@@ -80,5 +81,5 @@ def segmentation(given: SegmentationArguments) -> None:
         results = evaluate_with_baseline(
             common, given.baseline, lambda one: evaluate_segmentation(one, options)
         )
-    click.echo(f"chance: {results[-1].details['chance']}\n")
+    show(f"chance: {results[-1].details['chance']}", "")
     print_results(results)

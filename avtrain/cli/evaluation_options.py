@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from avtrain.cli.common import AUDIO, FEATURES
+from shards.errors import show
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.config import Config
@@ -158,15 +159,15 @@ def print_results(results: Sequence[Result]) -> None:
     from avtrain.evals.results import LEARNED_FROM
     from avtrain.evals.tables import results_table
 
-    click.echo(results_table(results))
+    show(*results_table(results).splitlines())
     if known := results[-1].details.get(LEARNED_FROM):
-        click.echo(
+        show(
             f"warning: {known} of the test's recordings are in the training split too, so that "
             "the result also counts what was memorised",
             err=True,
         )
     left_out = list(dict.fromkeys(fault for result in results for fault in result.left_out))
     for fault in left_out:
-        click.echo(f"left out: {fault}", err=True)
+        show(f"left out: {fault}", err=True)
     if left_out:
         click.get_current_context().exit(1)

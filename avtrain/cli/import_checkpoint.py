@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from avtrain.cli.common import one_sentence
+from shards.errors import show
 
 
 @click.command("import-checkpoint")
@@ -54,12 +55,12 @@ def import_checkpoint(
         checkpoint = read(published, conventions, statistics)
         out.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.save(out)
-    click.echo(
+    show(
         f"{out}: {checkpoint.config['task']} networks after {checkpoint.epoch} epochs, "
         f"{conventions} conventions"
     )
     if statistics is None:
-        click.echo(
+        show(
             "It holds no mean and std of log-mels: they will be computed from the training split; "
             "--statistics adds the published ones"
         )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import click
 
 from avtrain.cli.embed import embed
@@ -13,9 +17,37 @@ from avtrain.cli.import_checkpoint import import_checkpoint
 from avtrain.cli.pretrain import pretrain
 from avtrain.cli.report import report
 from shards import __version__
+from shards.errors import guard_terminal, printable
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+class _Group(click.Group):
+    """Makes printable what errors quote: names, and what was typed."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        guard_terminal()
+        return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _printable_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _printable_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error)["message"] = printable(error.message)
+        raise
+
+
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+)
 def main() -> None:
     """Learn from shards of 360° video with ambisonics, and measure what was learned."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from avtrain.cli.common import AUDIO, FEATURES, one_sentence, options_as
+from shards.errors import show
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.config import Config, Precision, Task
@@ -299,10 +300,10 @@ def pretrain(options: PretrainOptions) -> None:
             else:
                 lines = [_training(options, config, run_options)]
         except Stopped as stopped:
-            click.echo(str(stopped), err=True)
+            show(str(stopped), err=True)
             return
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-        click.echo("\n".join(lines))
+        show(*lines)
 
 
 def _rehearsal(options: PretrainOptions, config: Config, run_options: RunOptions) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from avtrain.cli.common import one_sentence
+from shards.errors import show
 
 
 @click.command()
@@ -42,5 +43,5 @@ def report(runs: tuple[Path, ...], out: Path | None, numbers: Path | None) -> No
             write_numbers(lines, numbers)
         if out is not None:
             write_report(lines, runs, out)
-        click.echo(report_table(lines))
-        click.echo(NOTE, err=True)
+        show(*report_table(lines).splitlines())
+        show(*NOTE.splitlines(), err=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avtrain.evals.results import Metric, Network, Result
+from shards.errors import printable
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,11 @@ def _cells(result: Result, name: str, metric: Metric) -> dict[str, str]:
 
 
 def markdown(rows: Sequence[dict[str, str]]) -> str:
-    """Markdown table of rows (at least one) with the same columns."""
+    """Markdown table of rows (at least one) with the same columns.
+
+    Names may be a stranger's: on a page they make neither cells, links, pictures nor HTML.
+    """
+    rows = [{name: _escape(cell) for name, cell in row.items()} for row in rows]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     lines = [
         list(widths),
@@ -136,3 +142,7 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
         + " |"
         for line in lines
     )
+
+
+def _escape(cell: str) -> str:
+    return re.sub(r"[\\`|<\[\]]", r"\\\g<0>", printable(cell))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from avtrain.pretrain.trainer import Trainer
 from avtrain.run_folder import CHECKPOINT, CONFIG, LOG
 from avtrain.runtime.device import default_workers
 from avtrain.runtime.distributed import World
+from shards.errors import show
 from shards.reader import CACHE_BYTES, ShardSet
 
 
@@ -95,13 +95,13 @@ class Run:
         """Print the size of the networks and of the data to standard error."""
         million = sum(parameter.numel() for parameter in self.trainer.model.parameters()) / 1e6
         config, shards, world = self.config, self.shards, self.trainer.world
-        print(
+        show(
             f"{config.task} with preset {config.preset}: {million:.2f} million parameters on "
             f"{f'{world.size} x ' * (world.size > 1)}{world.device.type}; "
             f"{len(shards)} clips of {len(set(shards.sources))} sources, "
             f"{config.batch_size} clips x {config.clip.views} views a step; "
             f"steps {self.total + 1} to {self.last_total}",
-            file=sys.stderr,
+            err=True,
         )
 
 

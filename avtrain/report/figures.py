@@ -21,6 +21,7 @@ from avtrain.evals.frozen import describe_settings
 from avtrain.evals.tables import name_network
 from avtrain.report.lines import Line, network_order
 from avtrain.run_folder import CONFIG, FIRST_STAGE, LOG, read_log
+from shards.errors import drawable
 from shards.files import atomic_file
 
 PANELS_A_ROW = 4
@@ -163,8 +164,8 @@ def _plot_results(figure: Any, lines: Sequence[Line]) -> None:
         unit = f" ({line.unit})" if line.unit else ""
         better = "" if line.better == "higher" else ", lower is better"
         words = [task, f"{views} view{'s' * (views > 1)}", *([variant] if variant else [])]
-        panel.set_title(", ".join(words), fontsize=9)
-        panel.set_xlabel(f"{line.metric}{unit}{better}", fontsize=9)
+        panel.set_title(drawable(", ".join(words)), fontsize=9)
+        panel.set_xlabel(drawable(f"{line.metric}{unit}{better}"), fontsize=9)
         factor = 100 if line.unit == "%" else 1
         for chance in {line.chance for line in shown if line.chance is not None}:
             panel.axvline(factor * chance, color="black", linestyle=":", linewidth=1)
@@ -179,7 +180,8 @@ def _plot_results(figure: Any, lines: Sequence[Line]) -> None:
     for panel in axes.flat[len(panels) :]:
         panel.set_visible(False)
     # The panels share the axis: it is set once.
-    axes[0, 0].set_yticks(range(len(networks)), [name for _, name in networks], fontsize=8)
+    names = [drawable(name) for _, name in networks]
+    axes[0, 0].set_yticks(range(len(networks)), names, fontsize=8)
     axes[0, 0].set_ylim(len(networks) - 0.4, -0.6)
     letters = int(13 * figure.bbox.width / figure.dpi)
     figure.supxlabel(textwrap.fill(HOW_TO_READ, letters), fontsize=8, x=0.01, ha="left")
@@ -235,7 +237,8 @@ def _plot_curves(figure: Any, trainings: Sequence[Training]) -> None:
                     panel.axhline(1 / count, color="black", linestyle=":", linewidth=1)
                 if not slots:
                     panel.set_visible(False)
-            panel.set_title(f"{kind}: {label}" if column == 0 else label, fontsize=10)
+            title = f"{drawable(kind)}: {label}" if column == 0 else label
+            panel.set_title(title, fontsize=10)
             panel.set_xlabel("step", fontsize=9)
             panel.tick_params(labelsize=8)
         row[1].legend(fontsize=7, loc="best", framealpha=0.7)  # accuracies leave it room
@@ -253,6 +256,6 @@ def _plot_curve(panel: Any, seeds: list[NDArray[np.float64]], colour: str, label
     window = np.ones(width) / width
     smooth = np.array([np.convolve(seed[:steps], window, mode="valid") for seed in seeds])
     at = np.arange(width, steps + 1)
-    panel.plot(at, smooth.mean(axis=0), color=colour, linewidth=1.2, label=label)
+    panel.plot(at, smooth.mean(axis=0), color=colour, linewidth=1.2, label=drawable(label))
     if len(seeds) > 1:
         panel.fill_between(at, smooth.min(axis=0), smooth.max(axis=0), color=colour, alpha=0.2)

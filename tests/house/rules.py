@@ -211,6 +211,35 @@ def begins_with_of(files: Sources) -> list[str]:
     return found
 
 
+_PRINTERS = {
+    *("print", "echo", "secho", "set_description", "set_description_str", "set_postfix_str"),
+    *("warn", "showwarning", "basicConfig", "getLogger", "print_exc"),
+    *("tqdm.write", "bar.write", "sys.stdout", "sys.stderr"),
+}
+
+
+def printed_as_it_is(files: Sources) -> list[str]:
+    """Uses of the terminal beside `shards.errors.show`: what they print may be a stranger's.
+
+    Excepted are whether it is a terminal, and the start of the commands, which imports nothing.
+    """
+    found = []
+    for path, text in files.items():
+        if path == "shards/errors.py" or path.endswith("cli/__init__.py"):
+            continue
+        parent = {
+            child: node for node in ast.walk(_parsed(text)) for child in ast.iter_child_nodes(node)
+        }
+        for node in ast.walk(_parsed(text)):
+            name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+            owner = getattr(getattr(node, "value", None), "id", "")
+            names = {name, f"{owner}.{name}"}
+            above = getattr(parent.get(node), "attr", "")
+            if names & _PRINTERS and above not in ("isatty", "fileno"):
+                found.append(f"{path}:{getattr(node, 'lineno', '?')} {name}")
+    return found
+
+
 def unnamed_rooms(files: Sources, page: str) -> list[str]:
     """Folders and root modules of the packages that ``page`` (docs/code.md) does not name."""
     rooms = set()

@@ -48,6 +48,10 @@ RULES: list[tuple[Callable[[Sources], list[str]], Sources, Sources]] = [
     (rules.named_of, EVERYTHING, {"avprep/media/new.py": "class A:\n    def of(cls): pass\n"}),
     (rules.begins_with_of, EVERYTHING, {"avprep/media/new.py": '"""Of one clip."""\n'}),
     (rules.begins_with_of, EVERYTHING, {"avprep/media/new.py": "x = 1  # Of all clips.\n"}),
+    (rules.printed_as_it_is, CODE, {"avprep/cli/new.py": "click.echo(name)\n"}),
+    (rules.printed_as_it_is, CODE, {"avtrain/data/new.py": "print(name)\n"}),
+    (rules.printed_as_it_is, CODE, {"avprep/look/new.py": "tqdm.write(name)\n"}),
+    (rules.printed_as_it_is, CODE, {"shards/new.py": "import sys\nsys.stderr.write(name)\n"}),
 ]
 """Each rule, the files that it is about, and files that break it."""
 

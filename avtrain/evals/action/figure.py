@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.errors import drawable
 from shards.files import atomic_file
 
 
@@ -22,10 +23,11 @@ def plot_confusion(
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    classes = [drawable(name) for name in classes]
     places, small = range(len(classes)), 8 if len(classes) <= 30 else 4
     axes.set_xticks(places, classes, rotation=90, fontsize=small)
     axes.set_yticks(places, classes, fontsize=small)
-    axes.set(xlabel="predicted", ylabel="class", title=title)
+    axes.set(xlabel="predicted", ylabel="class", title=drawable(title))
     figure.colorbar(image, label="share of the class's videos", shrink=0.8)
     if len(classes) <= 30:
         for row, column in zip(*np.nonzero(counts), strict=True):

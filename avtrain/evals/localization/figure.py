@@ -10,6 +10,7 @@ import numpy as np
 from avtrain.evals.localization.metrics import Estimates
 from avtrain.evals.results import Result
 from avtrain.evals.tables import format_metrics, name_network
+from shards.errors import drawable
 from shards.files import atomic_file
 from shards.geometry import direction_deg
 
@@ -44,7 +45,7 @@ def plot_directions(estimates: Estimates, result: Result, path: Path) -> None:
         xticks=_TICKS,
         yticks=np.arange(-90, 91, 30),
         aspect="equal",
-        title=f"{name_network(result.network).title}: {format_metrics(first)}",
+        title=drawable(f"{name_network(result.network).title}: {format_metrics(first)}"),
     )
     azimuths.plot([-180, 180], [-180, 180], color="0.7", zorder=0)
     azimuths.scatter(azimuth, estimated, s=10, **colours)

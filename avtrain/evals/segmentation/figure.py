@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from avtrain.evals.results import Result
 from avtrain.evals.segmentation.data import VOID, Classes
 from avtrain.evals.tables import format_metrics, name_network
+from shards.errors import drawable
 from shards.files import atomic_file
 
 ACROSS = 3
@@ -55,16 +56,18 @@ def plot_overlays(
         }
         for axes, (title, image) in zip(cells[row, column:], images.items(), strict=False):
             axes.imshow(image, interpolation="nearest")
-            axes.set_title(title, fontsize=7)
+            axes.set_title(drawable(title), fontsize=7)
     shown = np.unique([np.stack([example.truth, example.predicted]) for example in examples])
     figure.legend(
-        handles=[Patch(color=palette[k], label=classes.names[k]) for k in shown if k != VOID],
+        handles=[
+            Patch(color=palette[k], label=drawable(classes.names[k])) for k in shown if k != VOID
+        ],
         loc="outside lower center",
         ncols=16,
         fontsize=7,
     )
     name = name_network(result.network).title
-    figure.suptitle(f"{result.task}, {name}: {format_metrics(result.metrics)}")
+    figure.suptitle(drawable(f"{result.task}, {name}: {format_metrics(result.metrics)}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=120)
