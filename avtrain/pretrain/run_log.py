@@ -19,6 +19,7 @@ from avtrain.networks.losses import ContrastiveLoss
 from avtrain.run_folder import LOG, NumberedLine, StepLine, faults, left_out, read_lines
 from avtrain.runtime.distributed import World
 from avtrain.runtime.file_lock import release, try_lock
+from shards.errors import show
 from shards.files import write_atomic
 from shards.reader import ShardSet
 
@@ -138,7 +139,7 @@ def _truncate(path: Path, total: int, kind: type[_Line], write: bool) -> _Line |
             last = line
     if write:
         if damaged:
-            print(left_out(path, damaged), file=sys.stderr)
+            show(left_out(path, damaged), err=True)
         write_atomic(path, b"".join(texts))
     return last
 

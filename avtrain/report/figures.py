@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from avtrain.evals.frozen import describe_settings
 from avtrain.evals.tables import name_network
 from avtrain.report.lines import Line, network_order
 from avtrain.run_folder import CONFIG, FIRST_STAGE, LOG, read_log
-from shards.errors import drawable
+from shards.errors import drawable, show
 from shards.files import atomic_file
 
 PANELS_A_ROW = 4
@@ -73,7 +72,7 @@ def _read_training(path: Path, nested: bool) -> Training | None:
         ) from None
     log = read_log(path)
     if log.warning:
-        print(log.warning, file=sys.stderr)
+        show(log.warning, err=True)
     if not log.lines:
         return None
     lines: Sequence[Mapping[str, Any]] = log.lines
