@@ -125,20 +125,23 @@ def info(shards: str, as_json: bool) -> None:
 
 @click.command(epilog="Example: avprep verify shards --quick")
 @click.argument("shards", metavar="DIR")
-@click.option("--quick", is_flag=True, help="Check hashes only.")
+@click.option("--quick", is_flag=True, help="Check hashes of shards and indices only.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
 @click.pass_context
 def verify(ctx: click.Context, shards: str, quick: bool, workers: int | None) -> None:
-    """Check a shard set: hashes, structure, and that each sample decodes and matches its JSON.
+    """Check a shard set: hashes of shards, indices and manifest, that these agree, and that each
+    sample decodes and matches its JSON.
 
     Prints shard, sample and member of each fault. Exit status 1 if there are any.
     """
     from avprep.look.verify import verify_set
 
-    samples, faults = verify_set(shards, quick, workers or cores())
-    show(*faults)
-    show(f"{samples} samples, {len(faults)} faults", err=True)
-    if faults:
+    found = verify_set(shards, quick, workers or cores())
+    show(*found.faults)
+    if found.unchecked:
+        show(f"not checked: {found.unchecked}", err=True)
+    show(f"{found.samples} samples, {len(found.faults)} faults", err=True)
+    if found.faults:
         ctx.exit(1)
 
 

@@ -1,26 +1,44 @@
-"""Verify all shards of a set in parallel."""
+"""Verify all shards of a set in parallel, its manifest, and its lists of what was left out."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from avprep.look.verify_shard import Fault, verify_shard
+from avprep.build.finish import DROPPED_NAME, FAILURES_NAME, read_dropped, read_failures
+from avprep.build.state import STATE_NAME
+from avprep.errors import UserError
+from avprep.look.verify_sample import Fault
+from avprep.look.verify_shard import Verified, verify_shard
 from avprep.workers import WorkerPool
+from shards.files import dump_json
 from shards.folders import Folder, open_folder
 from shards.manifest import read_manifest
-from shards.schema import ShardEntry
+from shards.schema import Manifest, ShardEntry
 
 
-def verify_set(location: Path | str, quick: bool, workers: int) -> tuple[int, list[str]]:
-    """The number of samples, and a sentence per fault. Raises ShardError if there is no set."""
+@dataclass(frozen=True)
+class Verification:
+    """What is wrong with a set, in sentences, and what of it could not be checked (empty: all of it
+    could)."""
+
+    samples: int
+    faults: tuple[str, ...]
+    unchecked: str
+
+
+def verify_set(location: Path | str, quick: bool, workers: int) -> Verification:
+    """Verify a set. Raises ShardError if there is none, or if its manifest is damaged."""
     root = open_folder(location)
     manifest = read_manifest(root)
     entries = [(split, entry) for split, shards in manifest.splits.items() for entry in shards]
     faults: list[str] = []
+    dropped: Counter[bytes] = Counter()
     with (
         WorkerPool(workers) as pool,
         tqdm(total=len(entries), unit="shard", desc="verify", smoothing=0) as bar,
@@ -28,18 +46,61 @@ def verify_set(location: Path | str, quick: bool, workers: int) -> tuple[int, li
         check = partial(_check, root, quick)
         for (_, entry), found in zip(entries, pool.map(check, entries, bar.update), strict=True):
             if isinstance(found, str):
-                found = [Fault(entry.file, found)]
-            faults += map(str, found)
+                found = Verified((Fault(entry.file, found),))
+            faults += map(str, found.faults)
+            dropped.update(found.dropped)
     keys = Counter(key for _, entry in entries for key in entry.keys)
     faults += [f"{key}: is in the set {count} times" for key, count in keys.items() if count > 1]
-    listed = {entry.file for _, entry in entries}
-    for split in manifest.splits:
-        for name in sorted(root.files(split)):
-            if name.endswith(".tar") and f"{split}/{name}" not in listed:
-                faults.append(f"{split}/{name}: is not in the manifest")
-    return len(keys), faults
+    faults += _compare_with_folder(root, manifest)
+    faults += _compare_with_lists(root, dropped)
+    return Verification(len(keys), tuple(faults), _unchecked(manifest))
 
 
-def _check(root: Folder, quick: bool, item: tuple[str, ShardEntry]) -> list[Fault]:
+def _check(root: Folder, quick: bool, item: tuple[str, ShardEntry]) -> Verified:
     split, entry = item
     return verify_shard(root, split, entry, quick)
+
+
+def _compare_with_folder(root: Folder, manifest: Manifest) -> Iterator[str]:
+    """Files that the manifest does not name, and shards that several of its entries name."""
+    entries = [entry for shards in manifest.splits.values() for entry in shards]
+    named = Counter(name for entry in entries for name in (entry.file, entry.index))
+    yield from (f"{name}: is in the manifest {n} times" for name, n in named.items() if n > 1)
+    for split in manifest.splits:
+        for file in sorted(root.files(split)):
+            name = f"{split}/{file}"
+            if name.endswith((".tar", ".index.json")) and name not in named:
+                yield f"{name}: is not in the manifest"
+    if STATE_NAME in root.files():
+        yield f"{STATE_NAME}: a build is adding to the set, or was stopped; run it again to finish"
+
+
+def _compare_with_lists(root: Folder, dropped: Counter[bytes]) -> Iterator[str]:
+    """What is wrong with the lists of clips that were left out. A copy of a set may lack them."""
+    names = root.files()
+    try:
+        if FAILURES_NAME in names:
+            read_failures(root)
+        if DROPPED_NAME in names:
+            lacking = dropped - Counter(map(dump_json, read_dropped(root)))
+            if lacking:
+                yield f"{DROPPED_NAME}: lacks {lacking.total()} clips that the indices name"
+    except (UserError, OSError) as error:
+        yield f"{getattr(error, 'strerror', None) or error}"
+
+
+def _unchecked(manifest: Manifest) -> str:
+    if manifest.minor_version < 1:
+        return (
+            "the manifest is of an older version of the format, without hashes of itself and of "
+            "the indices: changes there are found only where the shards contradict them"
+        )
+    entries = [entry for shards in manifest.splits.values() for entry in shards]
+    old = sum(entry.index_sha256 is None for entry in entries)
+    if old == 0:
+        return ""
+    return (
+        f"of {old} of {len(entries)} shards, which an older version of the format began with, the "
+        "manifest holds no hash of the index: changes there are found only where the shards "
+        "contradict them"
+    )

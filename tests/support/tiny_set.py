@@ -273,6 +273,7 @@ def change_members(
     index = replace(index, bytes=len(content), sha256=hashed, samples=tuple(samples))
     folder.write(entry.file, content)
     folder.write(entry.index, dump_json(index.to_json()))
+    index = read_index(folder, entry.index)
     splits = {**shards.manifest.splits, "train": (manifest_entry(index, entry.index),)}
     write_manifest(folder, replace(shards.manifest, splits=splits))
     return shards.keys[sample]

@@ -16,7 +16,8 @@ from typing import TypeVar
 import pytest
 
 from avprep.errors import ClipError
-from avprep.look.verify_shard import Fault, verify_shard
+from avprep.look.verify_sample import Fault
+from avprep.look.verify_shard import verify_shard
 from avprep.media.ffmpeg import AudioRequest, FfmpegAudioDecoder, describe
 from avprep.media.probe import probe
 from shards.folders import open_folder
@@ -145,7 +146,7 @@ def test_a_crop_that_begins_with_sdp_binds_no_port(tmp_path: Path) -> None:
 def verify(root: Path) -> list[Fault]:
     folder = open_folder(root)
     (entry,) = read_manifest(folder).splits["train"]
-    return verify_shard(folder, "train", entry)
+    return list(verify_shard(folder, "train", entry).faults)
 
 
 @pytest.mark.parametrize("magic", [b"RIFF", b"OggS", b"ID3\x03"])

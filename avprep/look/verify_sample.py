@@ -1,0 +1,178 @@
+"""Verify that a sample's members are what its JSON says, to the last frame.
+
+Sizes are compared before anything is decoded, and decoded is a frame at a time, so that members
+made to fill memory cost a sentence.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+
+import av
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+
+from avprep.look.crop_tables import read_crop_tables
+from shards.errors import ShardError
+from shards.files import parse_json
+from shards.flac import FlacDecoder
+from shards.schema import SampleIndex, SampleInfo, label_map_suffix
+from shards.video import decode_grey_png, index_mp4
+
+_JSON_LIMIT_BYTES = 16_000_000
+_MEMBER_LIMIT_BYTES = 500_000_000
+MOST_FAULTS = 5
+"""Faults of one sample that are told apart."""
+_AUDIO_WINDOW = 1 << 18
+_TIME_TOLERANCE_S = 1e-3
+_FLAC_HEAD = b"fLaC"  # STREAMINFO comes first, and it has 34 bytes
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+Read = Callable[[int, int], bytes]
+"""Returns bytes of a shard, from one offset to another."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A problem in a shard, and the sample and member that have it (empty: the whole shard)."""
+
+    shard: str
+    problem: str
+    sample: str = ""
+    member: str = ""
+
+    def __str__(self) -> str:
+        location = " ".join(part for part in (self.shard, self.sample, self.member) if part)
+        return f"{location}: {self.problem}"
+
+
+def verify_sample(
+    shard: str, split: str, index: SampleIndex, read: Read
+) -> tuple[float, list[Fault]]:
+    """The duration of a sample in seconds, and its first faults: where its members differ from
+    what its JSON says, and this from what the shard's index says of it."""
+    try:
+        info = parse_json(_content(index, "json", read, _JSON_LIMIT_BYTES), SampleInfo)
+    except (ShardError, ValueError) as error:
+        return 0.0, [Fault(shard, f"is not a sample record ({error})", index.key, "json")]
+    problems = chain(_compare(info, split, index), _problems(info, index, read))
+    faults = [
+        Fault(shard, problem, index.key, member)
+        for member, problem in islice(problems, MOST_FAULTS)
+    ]
+    return info.duration_s, faults
+
+
+def _compare(info: SampleInfo, split: str, index: SampleIndex) -> Iterator[tuple[str, str]]:
+    if (info.key, info.source, info.split) != (index.key, index.source, split):
+        yield "json", "belongs to another sample, source or split"
+    if (info.label, info.folds) != (index.label, index.folds):
+        yield "json", "has another label or other folds than its index says"
+
+
+def _content(index: SampleIndex, member: str, read: Read, limit_bytes: int) -> bytes:
+    if member not in index.members:
+        raise ShardError("is missing")
+    offset, size = index.members[member]
+    if size > limit_bytes:
+        raise ShardError(f"is larger than {limit_bytes / 1e6:g} MB")
+    return read(offset, offset + size)
+
+
+def _problems(info: SampleInfo, index: SampleIndex, read: Read) -> Iterator[tuple[str, str]]:
+    """Members and what is wrong with them. Those that the JSON does not speak of are ignored."""
+    for member, check in _checks(info, FlacDecoder()):
+        try:
+            problem = check(_content(index, member, read, _MEMBER_LIMIT_BYTES))
+        except ShardError as error:
+            problem = str(error)
+        if problem:
+            yield member, problem
+
+
+def _checks(info: SampleInfo, audio: FlacDecoder) -> Iterator[tuple[str, Callable[[bytes], str]]]:
+    """The members that a sample's JSON speaks of, with functions that say what is wrong with one;
+    nothing if nothing is."""
+    for view in range(len(info.views)):
+        yield f"view{view:02d}.mp4", lambda mp4, view=view: _video_problem(mp4, info, view)  # type: ignore[misc]
+        if info.audio.channels and info.audio.layout == "rotated":
+            yield f"view{view:02d}.flac", lambda flac: _audio_problem(flac, info, audio)
+        for number in range(len(info.map_times_s or ())):
+            yield label_map_suffix(view, number), lambda png: _label_map_problem(png, info)
+    if info.audio.channels and info.audio.layout == "source":
+        yield "flac", lambda flac: _audio_problem(flac, info, audio)
+
+
+def _video_problem(mp4: bytes, info: SampleInfo, view: int) -> str:
+    """The first problem of a crop; empty if it has none."""
+    video = info.video
+    try:
+        tables = read_crop_tables(mp4, video.frames)
+        avcc, gops, frames = index_mp4(mp4)
+    except ShardError as error:
+        return f"does not decode ({error})"
+    begins, ends = tables.begins, tables.ends
+    is_where = (avcc, tuple(gops), frames) == (video.avcc, video.gops[view], video.frames)
+    bounds = (begins[:: video.gop_frames].tolist(), ends[-1:].tolist())
+    if not is_where or (*bounds[0], *bounds[1]) != tuple(gops) or (begins[1:] != ends[:-1]).any():
+        return "its groups of pictures are not where its JSON says"
+    deviation_s = np.abs(tables.times_s - np.arange(frames) / video.fps).max()
+    if deviation_s > _TIME_TOLERANCE_S:
+        return f"its frames are up to {deviation_s:.3f} s off"
+    ranges = zip(begins.tolist(), ends.tolist(), strict=True)
+    return _frames_problem((mp4[begin:end] for begin, end in ranges), info)
+
+
+def _frames_problem(packets: Iterator[bytes], info: SampleInfo) -> str:
+    """The first problem of coded frames; empty if all of them are decoded."""
+    video = info.video
+    codec: VideoCodecContext = VideoCodecContext.create("h264", "r")
+    codec.extradata = bytes.fromhex(video.avcc)
+    codec.thread_count = 1
+    # Coded frames are larger by up to a block of 16 pixels. Damage is not to be concealed.
+    largest = (video.height + 16) * (video.width + 16)
+    codec.options = {"max_pixels": str(largest), "err_detect": "explode"}
+    count = 0
+    try:
+        for packet in chain(map(av.Packet, packets), [None]):
+            for frame in codec.decode(packet):
+                if (frame.height, frame.width) != (video.height, video.width):
+                    return f"has frames of {frame.width}×{frame.height} pixels"
+                count += 1
+    except av.FFmpegError as error:
+        return f"does not decode ({error.strerror})"
+    return "" if count == video.frames else f"has {count} frames instead of {video.frames}"
+
+
+def _audio_problem(flac: bytes, info: SampleInfo, decoder: FlacDecoder) -> str:
+    """The first problem of a FLAC member; empty if it has none."""
+    if not flac.startswith(_FLAC_HEAD) or len(flac) < 42:
+        return "is not FLAC"
+    # 20, 3, 5 and 36 bits: sample rate, channels, bits per sample, samples (RFC 9639, 8.2).
+    fields = int.from_bytes(flac[18:26], "big")
+    found = (fields >> 44, fields & (1 << 36) - 1, (fields >> 41 & 7) + 1)
+    expected = (info.audio.sample_rate, info.audio.samples, len(info.audio.channels))
+    if found != expected:
+        return f"has (rate, samples, channels) {found} instead of {expected}"
+    try:
+        for start in range(0, info.audio.samples, _AUDIO_WINDOW):
+            count = min(_AUDIO_WINDOW, info.audio.samples - start)
+            decoder.decode(lambda begin, end: flac[begin:end], len(flac), start, count)
+    except ShardError as error:
+        return f"does not decode ({error})"
+    return ""
+
+
+def _label_map_problem(png: bytes, info: SampleInfo) -> str:
+    """The first problem of a label map; empty if it has none."""
+    if not png.startswith(_PNG_HEAD) or len(png) < 24:
+        return "is not a PNG"
+    width, height = struct.unpack_from(">II", png, 16)
+    found, expected = (height, width), (info.video.height, info.video.width)
+    if found != expected:
+        return f"has (height, width) {found} instead of {expected}"
+    decode_grey_png(png)
+    return ""
