@@ -16,10 +16,12 @@ INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 test: $(VENV)/.test check
 	$(BIN)/pytest -n auto --dist loadfile
 
-# What the tests do a little of, many times over: kills of a build, and damaged recordings.
+# What the tests do a little of, many times over: kills of a build, damaged recordings, and hostile
+# files of every other kind.
 soak: $(VENV)/.test
 	AVPREP_TEST_KILLS=40 $(BIN)/pytest tests/avprep/build/test_scale.py
 	$(BIN)/python -m tests.fuzz --count 2000
+	$(BIN)/python -m tests.attack --count 1000
 
 # PYTHONS="python3.11 python3.13": those with which the newest versions are tried.
 PYTHONS ?= $(PYTHON)
