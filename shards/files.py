@@ -20,6 +20,8 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 TEMPORARY_SUFFIX = ".partial"
+READ_BYTES = 256_000_000
+"""The largest file that is read whole, unless a smaller limit is stated."""
 _TOKEN = "[0-9a-f]" * 8
 """A glob pattern of what makes the names of temporary files unique."""
 
@@ -79,24 +81,33 @@ def open_regular(path: Path | str) -> BinaryIO:
 
     Raises OSError, also for a device, a pipe or a folder, which could be endless.
     """
+    return os.fdopen(open_regular_descriptor(path), "rb")
+
+
+def open_regular_descriptor(path: Path | str, flags: int = os.O_RDONLY) -> int:
+    """The same as a file descriptor, with further flags of `os.open`."""
     # Opening a pipe would wait for its writer; O_NONBLOCK has no effect on regular files.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+    return descriptor
 
 
 def read_regular(path: Path | str, limit_bytes: int) -> bytes:
     """The content of a regular file. Raises OSError, also if it is larger than ``limit_bytes``."""
     with open_regular(path) as file:
-        content = file.read(limit_bytes + 1)
+        return bounded(file.read(limit_bytes + 1), limit_bytes, str(path))
+
+
+def bounded(content: bytes, limit_bytes: int, path: str) -> bytes:
+    """The content of a file, of which ``limit_bytes`` + 1 bytes were asked for. Raises OSError if
+    it has as many."""
     if len(content) > limit_bytes:
-        limit_mb = limit_bytes / 1e6
-        raise OSError(errno.EFBIG, f"it is larger than {limit_mb:g} MB", str(path))
+        raise OSError(errno.EFBIG, f"it is larger than {limit_bytes / 1e6:g} MB", path)
     return content
 
 

@@ -16,7 +16,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from shards.errors import ShardError
-from shards.files import atomic_file, remove_temporary_files, write_atomic
+from shards.files import (
+    READ_BYTES,
+    atomic_file,
+    open_regular,
+    open_regular_descriptor,
+    read_regular,
+    remove_temporary_files,
+    write_atomic,
+)
 from shards.remote import RemoteFolder
 
 _OPEN_FILES = 64
@@ -28,7 +36,7 @@ class LocalFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._descriptors: dict[str, int] = {}
+        self._open_files: dict[str, tuple[int, int]] = {}
         self.opens = self.reads = self.bytes_read = 0  # counters for io_counts()
 
     def __str__(self) -> str:
@@ -38,7 +46,7 @@ class LocalFolder:
         return LocalFolder, (self.root,)  # file descriptors are not sent to other processes
 
     def __del__(self) -> None:
-        for descriptor in self.__dict__.get("_descriptors", {}).values():
+        for descriptor, _ in self.__dict__.get("_open_files", {}).values():
             os.close(descriptor)
 
     def path(self, name: str) -> str:
@@ -59,12 +67,13 @@ class LocalFolder:
                         sizes[entry.name] = entry.stat().st_size
         return sizes
 
-    def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
+    def read(self, name: str, limit_bytes: int = READ_BYTES) -> bytes:
+        """A file's content; raises OSError if it is larger than ``limit_bytes``."""
+        return read_regular(self.root / name, limit_bytes)
 
-    def read_all(self, names: Iterable[str]) -> list[bytes]:
+    def read_all(self, names: Iterable[str], limit_bytes: int = READ_BYTES) -> list[bytes]:
         """The contents of many small files."""
-        return [self.read(name) for name in names]
+        return [self.read(name, limit_bytes) for name in names]
 
     def io_counts(self) -> tuple[int, int, int]:
         """Files opened, reads and bytes read by `read_range` in this process so far."""
@@ -75,18 +84,23 @@ class LocalFolder:
 
         The file stays open for later reads.
         """
-        content = os.pread(self._descriptor(name), end - start, start)
+        descriptor, size = self._opened(name)
+        # Memory is taken for what is asked for, even where the file is shorter.
+        content = os.pread(descriptor, max(0, min(end, size) - start), start)
         self.reads += 1
         self.bytes_read += len(content)
         return content
 
-    def _descriptor(self, name: str) -> int:
-        if name not in self._descriptors:
-            while len(self._descriptors) >= _OPEN_FILES:
-                os.close(self._descriptors.pop(next(iter(self._descriptors))))
-            self._descriptors[name] = os.open(self.root / name, os.O_RDONLY)
+    def _opened(self, name: str) -> tuple[int, int]:
+        """A file's descriptor and size."""
+        found = self._open_files.get(name)
+        if found is None:
+            while len(self._open_files) >= _OPEN_FILES:
+                os.close(self._open_files.pop(next(iter(self._open_files)))[0])
+            descriptor = open_regular_descriptor(self.root / name)
+            found = self._open_files[name] = descriptor, os.fstat(descriptor).st_size
             self.opens += 1
-        return self._descriptors[name]
+        return found
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file atomically: readers never see a partial file."""
@@ -128,6 +142,7 @@ class LocalFolder:
     @contextmanager
     def local_file(self, name: str) -> Iterator[Path]:
         """A local path to a file, for programs that only read local files."""
+        open_regular(self.root / name).close()
         yield self.root / name
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
 
 from shards.errors import ShardError
 from shards.files import dump_json, parse_json
@@ -16,10 +14,15 @@ from shards.folders import Folder
 from shards.schema import (
     FORMAT_NAME,
     FORMAT_VERSION,
+    INDEX_BYTES,
+    MANIFEST_BYTES,
     Manifest,
+    Options,
     ShardEntry,
     ShardIndex,
     Totals,
+    check_shard_names,
+    distinct_sources,
     totals,
 )
 
@@ -27,6 +30,7 @@ MANIFEST_NAME = "manifest.json"
 _END = b"\n}\n"
 _CHECKSUM = re.compile(rb',\n "checksum": "([0-9a-f]{64})"\n}\n')
 _CHECKSUM_BYTES = len(b',\n "checksum": ""\n}\n') + 64
+_MAX_VALUES = 8_000_000  # each takes up to 200 bytes of memory, and 3 of the file
 _DURATION_TOLERANCE_S = 0.002  # the last digit of a sum depends on the version of Python
 
 
@@ -51,7 +55,7 @@ class _Head:
 class _Members:
     """The other members of the file."""
 
-    options: dict[str, Any]
+    options: Options
     versions: dict[str, str]
     plan: str
     totals: Totals
@@ -62,7 +66,7 @@ def read_manifest(root: Folder) -> Manifest:
     """The manifest of the set in ``root``; raises ShardError if ``root`` has no finished set."""
     path = root.path(MANIFEST_NAME)
     try:
-        content = root.read(MANIFEST_NAME)
+        content = root.read(MANIFEST_NAME, MANIFEST_BYTES)
     except FileNotFoundError:
         raise ShardError(
             f"{root} holds no {MANIFEST_NAME}, so it is no finished shard set; "
@@ -81,6 +85,8 @@ def read_manifest(root: Folder) -> Manifest:
 def _parse_manifest(content: bytes) -> Manifest:
     """Raises ShardError for another format or version and for another checksum, ValueError for
     anything else."""
+    if content.count(b",") > _MAX_VALUES:
+        raise ValueError(f"it holds more than {_MAX_VALUES:,} values")
     head = parse_json(content, _Head)
     if head.format != FORMAT_NAME:
         raise ShardError(f"its format is {head.format!r}, not {FORMAT_NAME!r}")
@@ -89,34 +95,44 @@ def _parse_manifest(content: bytes) -> Manifest:
             f"its format version is {head.version}, but this program reads version "
             f"{FORMAT_VERSION}; read it with the version that wrote it, or build it again"
         )
+    # SHA-256 of the bytes before the last member, and then of the whole file.
+    digest = hashlib.sha256(memoryview(content)[:-_CHECKSUM_BYTES])
     if head.minor_version >= 1 or head.checksum is not None:
-        _check_checksum(content)
+        _check_checksum(content, digest.hexdigest())
+    digest.update(content[-_CHECKSUM_BYTES:])
     members = parse_json(content, _Members)
+    sources: set[str] = set()
     for split, record in members.splits.items():
-        _check_totals(f"split {split}", record, record.shards)
+        for entry in record.shards:
+            check_shard_names(split, entry.file, entry.index)
+        own_sources = distinct_sources(record.shards)
+        _check_totals(f"split {split}", record, totals(record.shards, own_sources))
+        sources |= own_sources
     everything = tuple(entry for record in members.splits.values() for entry in record.shards)
-    _check_totals("the set", members.totals, everything)
+    _check_totals("the set", members.totals, totals(everything, sources))
+    if len({entry.file for entry in everything}) != len(everything):
+        raise ValueError("it names a shard twice")
+    if len(set().union(*(entry.keys for entry in everything))) != members.totals.samples:
+        raise ValueError("it names a clip twice")
     return Manifest(
         members.options,
         members.versions,
         {split: record.shards for split, record in members.splits.items()},
         members.plan,
         minor_version=head.minor_version,
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=digest.hexdigest(),
     )
 
 
-def _check_checksum(content: bytes) -> None:
-    found = _CHECKSUM.fullmatch(content, len(content) - _CHECKSUM_BYTES)
-    expected = hashlib.sha256(memoryview(content)[:-_CHECKSUM_BYTES]).hexdigest()
+def _check_checksum(content: bytes, expected: str) -> None:
+    found = _CHECKSUM.fullmatch(content, max(0, len(content) - _CHECKSUM_BYTES))
     if found is None or found[1].decode() != expected:
         raise ShardError(
             "it has been damaged or edited since it was written; copy it again from the set"
         )
 
 
-def _check_totals(name: str, stated: Totals, entries: tuple[ShardEntry, ...]) -> None:
-    actual = totals(entries)
+def _check_totals(name: str, stated: Totals, actual: Totals) -> None:
     deviation_s = abs(stated.duration_s - actual.duration_s)
     if replace(actual, duration_s=0) != Totals(stated.samples, stated.sources, stated.bytes, 0) or (
         deviation_s > _DURATION_TOLERANCE_S
@@ -143,9 +159,9 @@ def shard_number(file: str) -> int:
 
 
 def manifest_entry(index: ShardIndex, index_file: str) -> ShardEntry:
-    """The manifest's entry for a finished shard."""
+    """The manifest's entry for a finished shard, whose files are named by ``index_file``."""
     return ShardEntry(
-        file=index.file,
+        file=index_file.removesuffix(".index.json") + ".tar",
         index=index_file,
         bytes=index.bytes,
         sha256=index.sha256,
@@ -164,7 +180,7 @@ def read_index(root: Folder, name: str) -> ShardIndex:
 def read_indices(root: Folder, names: Sequence[str]) -> list[ShardIndex]:
     """Indices of many shards; raises ShardError if one is missing or damaged."""
     try:
-        contents = root.read_all(names)
+        contents = root.read_all(names, INDEX_BYTES)
     except OSError as error:
         raise ShardError(f"{error.filename} cannot be read: {error.strerror}") from None
     return [
@@ -175,7 +191,7 @@ def read_indices(root: Folder, names: Sequence[str]) -> list[ShardIndex]:
 
 def _parse_index(path: str, content: bytes) -> ShardIndex:
     try:
-        index = ShardIndex.from_json(json.loads(content))
-        return replace(index, index_sha256=hashlib.sha256(content).hexdigest())
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ShardError(f"{path} is damaged ({error!r}); copy it again from the set") from None
+        index = parse_json(content, ShardIndex)
+    except ValueError as error:
+        raise ShardError(f"{path} is damaged ({error}); copy it again from the set") from None
+    return replace(index, index_sha256=hashlib.sha256(content).hexdigest())

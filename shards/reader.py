@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from shards.cache import CachedFolder
 from shards.errors import ShardError
+from shards.files import parse_json
 from shards.flac import FlacDecoder
 from shards.folders import Folder, open_folder
 from shards.geometry import ACN_CHANNELS, view_foa_matrix
@@ -224,10 +224,10 @@ class ShardSet:
 
     def _read_info(self, sample: int) -> SampleInfo:
         try:
-            return SampleInfo.from_json(json.loads(self.member(sample, "json")))
-        except (ValueError, KeyError, TypeError) as error:
+            return parse_json(self.member(sample, "json"), SampleInfo)
+        except ValueError as error:
             name = self._name(sample, "json")
-            raise ShardError(f"{name} is not a sample record ({error!r})") from None
+            raise ShardError(f"{name} is not a sample record ({error})") from None
 
     def _name(self, sample: int, suffix: str) -> str:
         return f"{self.root.path(self.shard_file(sample))}: {self.keys[sample]}.{suffix}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from shards.errors import ShardError
+from shards.files import READ_BYTES, bounded
 
 _REMOTE_EXTRA_PACKAGES = ("fsspec", "s3fs")
 # s3fs keeps this many parts of 50 MB in memory during an upload, and each worker uploads.
@@ -64,22 +65,25 @@ class RemoteFolder:
                     sizes[name] = int(entry["size"])
             return sizes
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, limit_bytes: int = READ_BYTES) -> bytes:
+        """A file's content; raises OSError if it is larger than ``limit_bytes``."""
         with self._access(name) as (store, path):
-            # With start=0: s3fs makes a further request for the size if no range is given.
-            return bytes(store.cat_file(path, start=0))
+            # With a range: s3fs makes a further request for the size if none is given.
+            content = bytes(store.cat_file(path, start=0, end=limit_bytes + 1))
+            return bounded(content, limit_bytes, self.path(name))
 
-    def read_all(self, names: Iterable[str]) -> list[bytes]:
+    def read_all(self, names: Iterable[str], limit_bytes: int = READ_BYTES) -> list[bytes]:
         """The contents of many small files, read concurrently."""
         names = list(names)
         contents: list[bytes] = []
         with self._access("") as (store, root):
-            results = store.cat_ranges([f"{root}/{name}" for name in names], 0, None)
+            paths = [f"{root}/{self._checked(name)}" for name in names]
+            results = store.cat_ranges(paths, 0, limit_bytes + 1)
         for name, content in zip(names, results, strict=True):
             with self._access(name):
                 if isinstance(content, Exception):
                     raise content
-            contents.append(bytes(content))
+                contents.append(bounded(bytes(content), limit_bytes, self.path(name)))
         return contents
 
     def io_counts(self) -> tuple[int, int, int]:
@@ -156,7 +160,7 @@ class RemoteFolder:
         OSError that names the file."""
         store, root = self._open()
         try:
-            yield store, f"{root}/{name}" if name else root
+            yield store, f"{root}/{self._checked(name)}" if name else root
         except FileNotFoundError as error:
             if _bucket_is_missing(error):
                 raise OSError(errno.EIO, str(error), self.url) from error
@@ -165,6 +169,13 @@ class RemoteFolder:
         except Exception as error:  # each store has its own exceptions, not all of them OSErrors
             code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
             raise OSError(code, _one_line(error), self.path(name)) from error
+
+    def _checked(self, name: str) -> str:
+        """A file's name, which must lie in this folder; raises OSError."""
+        if name.startswith("/") or ".." in name.split("/"):
+            reason = "it lies outside of the folder of the set"
+            raise OSError(errno.EINVAL, reason, self.path(name))
+        return name
 
     def _open(self) -> tuple[Any, str]:
         process = os.getpid()

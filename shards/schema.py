@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from itertools import chain
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from msgspec import Meta
 
 from shards.geometry import ACN_CHANNELS
 
@@ -15,6 +18,53 @@ FORMAT_MINOR_VERSION = 1
 """Sets of a higher minor version hold more, and are read all the same."""
 LABEL_MAP_SUFFIX = ".seg.png"
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
+SPLIT_PATTERN = KEY_PATTERN
+
+# No set that can be built comes near these limits; they bound what a file from elsewhere may cost.
+MANIFEST_BYTES = 256_000_000  # about 3,000,000 clips
+INDEX_BYTES = 64_000_000
+SAMPLE_BYTES = 32_000_000
+MAX_SIZE = 2048
+"""Pixels of a crop or label map in each direction."""
+MAX_VIEWS = 1000
+
+_SUFFIX = re.compile(r"[a-z0-9]{1,16}(\.[a-z0-9]{1,16}){0,3}")
+_KEY_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
+_MAX_BYTES = 1 << 50
+
+_Scalar = None | bool | int | float | str
+_Nested1 = _Scalar | list[_Scalar] | dict[str, _Scalar]
+_Nested2 = _Scalar | list[_Nested1] | dict[str, _Nested1]
+_Nested3 = _Scalar | list[_Nested2] | dict[str, _Nested2]
+_Nested4 = _Scalar | list[_Nested3] | dict[str, _Nested3]
+Options = dict[str, _Nested4]
+"""JSON whose nesting ends."""
+_Text = Annotated[str, Meta(max_length=4096)]
+_Key = Annotated[str, Meta(max_length=100, pattern=r"^[A-Za-z0-9_-]+\Z")]
+_Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_Avcc = Annotated[
+    # An H.264 decoder configuration, with lengths of 4 bytes, that begins with a parameter set.
+    str, Meta(max_length=4096, pattern=r"^01[0-9a-f]{7}[37bf][0-9a-f]{6}[0-6]7([0-9a-f]{2})+\Z")
+]
+_Bytes = Annotated[int, Meta(ge=0, le=_MAX_BYTES)]
+_Pixels = Annotated[int, Meta(ge=1, le=MAX_SIZE)]
+_Seconds = Annotated[float, Meta(ge=-1e9, le=1e9)]
+_Finite = Annotated[float, Meta(ge=-(1 << 31), le=1 << 31)]
+_Number = Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
+
+Event = TypedDict(
+    "Event",
+    {
+        "time_s": _Seconds,
+        "class": _Number,
+        "source": NotRequired[_Number],
+        "azimuth_deg": _Finite,
+        "elevation_deg": _Finite,
+        "distance_m": NotRequired[_Finite],
+        "visible": NotRequired[bool],
+    },
+)
+"""A source that sounds, at one step of ``event_step_s``; see `SampleInfo`."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +95,13 @@ class VideoInfo:
     a reader decodes a window without opening the container.
     """
 
-    fps: float
-    frames: int
-    height: int
-    width: int
-    gop_frames: int
-    avcc: str
-    gops: tuple[tuple[int, ...], ...]
+    fps: Annotated[float, Meta(gt=0, le=1000)]
+    frames: Annotated[int, Meta(ge=1, le=1_000_000)]
+    height: _Pixels
+    width: _Pixels
+    gop_frames: Annotated[int, Meta(ge=1, le=256)]
+    avcc: _Avcc
+    gops: Annotated[tuple[tuple[_Bytes, ...], ...], Meta(max_length=MAX_VIEWS)]
 
     def __post_init__(self) -> None:
         numbers = (self.fps, self.frames, self.height, self.width, self.gop_frames)
@@ -59,7 +109,6 @@ class VideoInfo:
             raise ValueError(
                 f"fps, frames, height, width and GOP length must be positive, not {numbers}"
             )
-        bytes.fromhex(self.avcc)
         expected = -(-self.frames // self.gop_frames) + 1
         for offsets in self.gops:
             if (
@@ -81,12 +130,12 @@ class AudioInfo:
     beams to its left and right; empty for a video without audio.
     """
 
-    sample_rate: int
-    samples: int
-    gain: float
+    sample_rate: Annotated[int, Meta(ge=1, le=655_350)]
+    samples: Annotated[int, Meta(ge=0, lt=1 << 30)]
+    gain: Annotated[float, Meta(gt=0, le=1e12)]
     layout: str
-    channels: tuple[str, ...] = ACN_CHANNELS
-    normalization: str = "SN3D"
+    channels: Annotated[tuple[_Text, ...], Meta(max_length=8)] = ACN_CHANNELS
+    normalization: _Text = "SN3D"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.gain) and self.gain > 0 and self.sample_rate > 0):
@@ -122,22 +171,22 @@ class SampleInfo:
         Times in the clip that have label maps, ``view00.t000.seg.png`` and so on.
     """
 
-    key: str
-    source: str
-    start_s: float
-    duration_s: float
-    split: str
+    key: _Key
+    source: _Text
+    start_s: _Seconds
+    duration_s: _Seconds
+    split: _Key
     video: VideoInfo
     audio: AudioInfo
-    views: tuple[View, ...]
-    file: str | None = None
-    file_start_s: float = 0.0
-    source_format: dict[str, Any] | None = None
-    label: str | int | None = None
-    events: list[dict[str, Any]] | None = None
-    event_step_s: float | None = None
-    folds: tuple[str, ...] | None = None
-    map_times_s: tuple[float, ...] | None = None
+    views: Annotated[tuple[View, ...], Meta(max_length=MAX_VIEWS)]
+    file: _Text | None = None
+    file_start_s: _Seconds = 0.0
+    source_format: Options | None = None
+    label: _Text | int | None = None
+    events: list[Event] | None = None
+    event_step_s: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    folds: tuple[_Text, ...] | None = None
+    map_times_s: tuple[_Seconds, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.video.gops) != len(self.views):
@@ -157,33 +206,6 @@ class SampleInfo:
                 del value[name]
         return value
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> SampleInfo:
-        """Parse a record; raises KeyError, TypeError or ValueError if it is not one."""
-        video = dict(value["video"])
-        video["gops"] = tuple(tuple(offsets) for offsets in video["gops"])
-        audio = dict(value["audio"])
-        audio["channels"] = tuple(audio["channels"])
-        rest = {name: value[name] for name in ("key", "source", "start_s", "duration_s", "split")}
-        return cls(
-            **rest,
-            video=VideoInfo(**video),
-            audio=AudioInfo(**audio),
-            views=tuple(View(**view) for view in value["views"]),
-            file=value.get("file"),
-            file_start_s=value.get("file_start_s", 0.0),
-            source_format=value.get("source_format"),
-            label=value.get("label"),
-            events=value.get("events"),
-            event_step_s=value.get("event_step_s"),
-            folds=_tuple(value.get("folds")),
-            map_times_s=_tuple(value.get("map_times_s")),
-        )
-
-
-def _tuple(value: list[Any] | None) -> tuple[Any, ...] | None:
-    return None if value is None else tuple(value)
-
 
 def label_map_suffix(view: int, number: int) -> str:
     """Suffix of the member that holds a view's label map at ``map_times_s[number]``."""
@@ -196,11 +218,11 @@ class SampleIndex:
     (offset, size) in bytes of its content in the tar. ``label`` and ``folds`` are copied from its
     record."""
 
-    key: str
-    source: str
-    members: dict[str, tuple[int, int]]
-    label: str | int | None = None
-    folds: tuple[str, ...] | None = None
+    key: _Key
+    source: _Text
+    members: dict[str, tuple[_Bytes, _Bytes]]
+    label: _Text | int | None = None
+    folds: tuple[_Text, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -208,16 +230,26 @@ class ShardIndex:
     """``SPLIT-000000.index.json`` beside its tar; written after it, so that its presence marks a
     complete shard."""
 
-    file: str
-    bytes: int
-    sha256: str
-    duration_s: float
+    file: _Text
+    bytes: _Bytes
+    sha256: _Sha256
+    duration_s: _Seconds
     samples: tuple[SampleIndex, ...]
     failures: tuple[dict[str, str], ...] = ()
-    dropped: tuple[dict[str, Any], ...] = ()
+    dropped: tuple[dict[str, _Scalar], ...] = ()
     """Clips that a threshold excluded, with the values that were compared with it."""
     index_sha256: str | None = field(default=None, compare=False)
     """SHA-256 of the file it was read from."""
+
+    def __post_init__(self) -> None:
+        for suffix in set[str]().union(*(sample.members for sample in self.samples)):
+            if not _SUFFIX.fullmatch(suffix):
+                raise ValueError(f"{suffix!r:.80} is not the suffix of a member")
+        ranges = chain.from_iterable(sample.members.values() for sample in self.samples)
+        if max(map(sum, ranges), default=0) > self.bytes:
+            raise ValueError("a member lies outside of its tar")
+        if len({sample.key for sample in self.samples}) != len(self.samples):
+            raise ValueError("it names a key twice")
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
@@ -228,21 +260,17 @@ class ShardIndex:
                     del sample[name]
         return value
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> ShardIndex:
-        samples = tuple(
-            SampleIndex(
-                sample["key"],
-                sample["source"],
-                {name: (offset, size) for name, (offset, size) in sample["members"].items()},
-                sample.get("label"),
-                _tuple(sample.get("folds")),
-            )
-            for sample in value["samples"]
-        )
-        head = {name: value[name] for name in ("file", "bytes", "sha256", "duration_s")}
-        failures, dropped = tuple(value["failures"]), tuple(value.get("dropped", ()))
-        return cls(**head, samples=samples, failures=failures, dropped=dropped)
+
+def check_shard_names(split: str, file: str, index: str) -> None:
+    """Raises ValueError unless a shard's files are ``SPLIT/SPLIT-000000.tar`` and its index: names
+    in a set from elsewhere could lead out of its folder."""
+    if not SPLIT_PATTERN.fullmatch(split):
+        raise ValueError(f"the split {split!r:.80} has characters other than A-Z a-z 0-9 _ -")
+    stem = file.removesuffix(".tar")
+    number = stem.removeprefix(f"{split}/{split}-")
+    is_number = len(number) == 6 and number.isascii() and number.isdigit()
+    if not is_number or (file, index) != (f"{stem}.tar", f"{stem}.index.json"):
+        raise ValueError(f"{file!r:.80} and {index!r:.80} are not the names of a shard of {split}")
 
 
 @dataclass(frozen=True)
@@ -253,16 +281,21 @@ class ShardEntry:
     ``index_sha256`` is the SHA-256 of the index; None for a shard of a set of minor version 0.
     """
 
-    file: str
-    index: str
-    bytes: int
-    sha256: str
-    duration_s: float
-    keys: tuple[str, ...]
-    sources: tuple[str, ...]
-    index_sha256: str | None = None
+    file: _Text
+    index: _Text
+    bytes: _Bytes
+    sha256: _Sha256
+    duration_s: _Seconds
+    keys: tuple[Annotated[str, Meta(max_length=100)], ...]
+    sources: tuple[_Text, ...]
+    index_sha256: _Sha256 | None = None
 
     def __post_init__(self) -> None:
+        check_shard_names(self.file.partition("/")[0], self.file, self.index)
+        # All keys at once: a pattern would take as long as reading the manifest.
+        characters = "".join(self.keys).encode(errors="replace")
+        if "" in self.keys or characters.translate(None, _KEY_CHARACTERS):
+            raise ValueError(f"keys of {self.file} have characters other than A-Z a-z 0-9 _ -")
         if len(self.keys) != len(self.sources):
             raise ValueError(f"{self.file}: {len(self.keys)} keys but {len(self.sources)} sources")
 
@@ -271,7 +304,7 @@ class ShardEntry:
 class Manifest:
     """``manifest.json``: the set's shards and how they were built. Written last."""
 
-    options: dict[str, Any]
+    options: Options
     versions: dict[str, str]
     splits: dict[str, tuple[ShardEntry, ...]]
     plan: str
@@ -286,19 +319,18 @@ class Manifest:
         """All but the file's last member, ``checksum``."""
         splits: dict[str, Any] = {}
         for name, entries in self.splits.items():
-            splits[name] = {
-                **asdict(totals(entries)),
-                "shards": [_entry_record(e) for e in entries],
-            }
+            own_totals = totals(entries, distinct_sources(entries))
+            shards = [_entry_record(entry) for entry in entries]
+            splits[name] = {**asdict(own_totals), "shards": shards}
         everything = tuple(entry for entries in self.splits.values() for entry in entries)
         return {
             "format": self.format,
             "version": self.version,
-            "minor_version": self.minor_version,
+            "minor_version": FORMAT_MINOR_VERSION,
             "options": self.options,
             "versions": self.versions,
             "plan": self.plan,
-            "totals": asdict(totals(everything)),
+            "totals": asdict(totals(everything, distinct_sources(everything))),
             "splits": splits,
         }
 
@@ -320,10 +352,15 @@ class Totals:
     duration_s: float
 
 
-def totals(entries: tuple[ShardEntry, ...]) -> Totals:
+def distinct_sources(entries: tuple[ShardEntry, ...]) -> set[str]:
+    return set().union(*(entry.sources for entry in entries))
+
+
+def totals(entries: tuple[ShardEntry, ...], sources: set[str]) -> Totals:
+    """The sums of shards that have these `distinct_sources`."""
     return Totals(
         samples=sum(len(entry.keys) for entry in entries),
-        sources=len({source for entry in entries for source in entry.sources}),
+        sources=len(sources),
         bytes=sum(entry.bytes for entry in entries),
         duration_s=round(sum(entry.duration_s for entry in entries), 3),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -15,21 +14,13 @@ from avprep.errors import UserError
 from avprep.recordings.recording import Failure
 from shards.files import dump_json, parse_json
 from shards.folders import Folder
-from shards.manifest import MANIFEST_NAME, read_manifest, shard_names, shard_number
-from shards.schema import Manifest
+from shards.manifest import MANIFEST_NAME, read_manifest
+from shards.schema import Manifest, Options, check_shard_names
 
 STATE_NAME = ".build.json"
 """Exists while a build is unfinished."""
-_FILE = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9_-]+\.tar")
 _MOST_DIFFERENCES = 6
 _MOST_SHOWN = 60
-
-_Scalar = str | int | float | bool | None
-_Flat = _Scalar | list[_Scalar] | dict[str, _Scalar]
-_Deep = _Scalar | list[_Flat] | dict[str, _Flat]
-_Deeper = _Scalar | list[_Deep] | dict[str, _Deep]
-StoredOptions = dict[str, _Scalar | list[_Deeper] | dict[str, _Deeper]]
-"""What ``BuildOptions.record`` may hold: its nesting is bounded."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ class BuildState:
     """
 
     plan: str
-    options: StoredOptions
+    options: Options
     versions: dict[str, str]
     shards: tuple[tuple[str, str, str], ...]
     failures: tuple[Failure, ...]
@@ -62,7 +53,7 @@ class BuildState:
 
     def __post_init__(self) -> None:
         for split, file, index in self.shards:
-            _check_names(split, file, index)
+            check_shard_names(split, file, index)
 
     @classmethod
     def from_plan(
@@ -102,12 +93,6 @@ class BuildState:
             raise UserError(
                 f"{path} is damaged ({error}); delete {out} or choose another --out"
             ) from None
-
-
-def _check_names(split: str, file: str, index: str) -> None:
-    """Raise ValueError unless the names are those of a shard: others may lie anywhere."""
-    if not _FILE.fullmatch(file) or shard_names(split, shard_number(file)) != (file, index):
-        raise ValueError(f"{file!r:.80} and {index!r:.80} are not the names of a shard")
 
 
 def manifest_there(out: Folder) -> Manifest | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -152,7 +153,9 @@ def _from_file(raw: Path, info: SampleInfo, at_s: float) -> Image:
     path = raw / (info.file or "")
     if not info.file or not path.is_file():
         raise UserError(f"{path} does not exist; give --raw the folder that the set was built from")
-    stored = dict(info.source_format or {"projection": "equirect", "stereo": "mono"})
+    stored: dict[str, Any] = dict(
+        info.source_format or {"projection": "equirect", "stereo": "mono"}
+    )
     sphere = Sphere(
         stored["projection"],
         tuple(stored.get("bounds", (0, 0, 0, 0))),

@@ -7,13 +7,14 @@ import io
 from dataclasses import dataclass
 from math import ceil, isfinite
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
 from avprep.errors import ClipError
 from shards.files import open_regular, parse_json, read_regular
 from shards.geometry import direction_deg, unit_vector
+from shards.schema import Event
 
 WORLD_FORMAT = "avsa360-world"
 """Value of the first key in a truth file of the generated world, which identifies it."""
@@ -65,9 +66,7 @@ def is_world_truth(path: Path) -> bool:
         return True
 
 
-def read_events(
-    path: Path, start_s: float, duration_s: float
-) -> tuple[list[dict[str, Any]], float]:
+def read_events(path: Path, start_s: float, duration_s: float) -> tuple[list[Event], float]:
     """The sound events in a window of a recording, and the time step between them in seconds.
 
     ``path`` is a truth file of the generated world (``.json``) or a STARSS label file. ``time_s``
@@ -79,7 +78,7 @@ def read_events(
     return read_starss_events(path, start_s, duration_s), _STARSS_STEP_S
 
 
-def read_world_events(path: Path, start_s: float, duration_s: float) -> list[dict[str, Any]]:
+def read_world_events(path: Path, start_s: float, duration_s: float) -> list[Event]:
     """The sounding objects of a generated clip, for each time step of a window.
 
     Objects and their directions are those in the middle of the step; ``time_s`` is its beginning.
@@ -116,7 +115,7 @@ def _read(path: Path) -> bytes:
         ) from None
 
 
-def _world_event(item: _TruthObject, time_s: float, frame: float) -> dict[str, Any]:
+def _world_event(item: _TruthObject, time_s: float, frame: float) -> Event:
     """``frame`` is the time in frames; the direction is interpolated between two frames."""
     frames = slice(int(frame), int(frame) + 2)
     directions = unit_vector(item.azimuth_deg[frames], item.elevation_deg[frames])
@@ -124,7 +123,7 @@ def _world_event(item: _TruthObject, time_s: float, frame: float) -> dict[str, A
     azimuth_deg, elevation_deg = direction_deg(
         (1 - weight) * directions[0] + weight * directions[-1]
     )
-    event: dict[str, Any] = {
+    event: Event = {
         "time_s": round(time_s, 3),
         "class": item.kind_index,
         "source": item.id,
@@ -134,7 +133,7 @@ def _world_event(item: _TruthObject, time_s: float, frame: float) -> dict[str, A
     return event if item.visible else event | {"visible": False}
 
 
-def read_starss_events(path: Path, start_s: float, duration_s: float) -> list[dict[str, Any]]:
+def read_starss_events(path: Path, start_s: float, duration_s: float) -> list[Event]:
     """The sound events in a window of a STARSS22 or STARSS23 recording.
 
     The CSV has no header. Its columns are frame (of 100 ms), class, azimuth, elevation; or frame,
@@ -163,12 +162,23 @@ def read_starss_events(path: Path, start_s: float, duration_s: float) -> list[di
     return events
 
 
-def _starss_event(time_s: float, numbers: list[float]) -> dict[str, Any]:
-    event: dict[str, Any] = {"time_s": round(time_s, 3), "class": int(numbers[1])}
+def _starss_event(time_s: float, numbers: list[float]) -> Event:
+    time_s, kind = round(time_s, 3), int(numbers[1])
     if len(numbers) == 4:
-        event |= {"azimuth_deg": numbers[2], "elevation_deg": numbers[3]}
-        return event
-    event |= {"source": int(numbers[2]), "azimuth_deg": numbers[3], "elevation_deg": numbers[4]}
+        azimuth_deg, elevation_deg = numbers[2:]
+        return {
+            "time_s": time_s,
+            "class": kind,
+            "azimuth_deg": azimuth_deg,
+            "elevation_deg": elevation_deg,
+        }
+    event: Event = {
+        "time_s": time_s,
+        "class": kind,
+        "source": int(numbers[2]),
+        "azimuth_deg": numbers[3],
+        "elevation_deg": numbers[4],
+    }
     if len(numbers) > 5:
         event["distance_m"] = numbers[5] / 100
     return event

@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / tar).parent.mkdir(exist_ok=True)
         (part / entry.file).rename(folder / tar)
         (part / entry.index).rename(folder / index)
-        entries.append(replace(entry, file=tar, index=index))
+        entries.append(replace(entry, file=tar, index=index, keys=(f"clip{number}",)))
     write_manifest(open_folder(folder), Manifest({}, {}, {"train": tuple(entries)}, plan=""))
     return folder
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from avprep.cli.main import main
+from shards.folders import open_folder
 from shards.geometry import encode_foa, unit_vector
+from shards.manifest import read_manifest, shard_names, write_manifest
 from tests.support.media import (
     FAST,
     build,
@@ -109,12 +112,16 @@ def test_info_describes_a_set(built: Path, raw: Path, tmp_path: Path) -> None:
 def test_info_reports_sources_in_two_splits(built: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(built), str(copy)], check=True)
-    manifest = json.loads((copy / "manifest.json").read_bytes())
-    manifest["splits"]["test"] = manifest["splits"]["train"]
-    manifest["totals"] |= {name: 2 * manifest["totals"][name] for name in ("samples", "bytes")}
-    manifest["totals"]["duration_s"] *= 2
-    (copy / "manifest.json").write_text(json.dumps(manifest))
-    renew_checksum(copy / "manifest.json")
+    manifest = read_manifest(open_folder(copy))
+    train = manifest.splits["train"]
+    moved = next(entry for entry in train if entry.sources == ("a",))
+    file, index = shard_names("test", 0)
+    (copy / "test").mkdir()
+    (copy / moved.file).rename(copy / file)
+    (copy / moved.index).rename(copy / index)
+    test = (replace(moved, file=file, index=index),)
+    splits = {"test": test, "train": tuple(entry for entry in train if entry != moved)}
+    write_manifest(open_folder(copy), replace(manifest, splits=splits))
     assert "LEAK: a is in test and train" in run("info", copy).output
 
 
