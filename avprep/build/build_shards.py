@@ -92,7 +92,7 @@ def build_shards(
             _show_findings(found)
             record = options.record()
             base = base_manifest(out, record) if run.append else None
-            extends = None
+            extends = old = None
             if base is not None:
                 old = BuildState.read(out)
                 extends = extended(out, base, old)
@@ -100,7 +100,8 @@ def build_shards(
             plan = plan_build(
                 found, record, options.clip.seed, options.shard_bytes, options.clip_bytes(), base
             )
-            if is_complete(out, plan, record, base):
+            is_begun = old is not None or run.task is None
+            if is_complete(out, plan, record, base, tries_again=is_begun):
                 delete_stale_locks(out)
                 return _result(out, plan.unlisted, was_complete=True)
             with lock_output(out, run.task) as check_lock:

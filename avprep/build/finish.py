@@ -147,7 +147,7 @@ def _write_end(out: Folder, state: BuildState, base: Manifest | None) -> None:
             out.delete(name)
     entries = {split: tuple(splits[split]) for split in sorted(splits)}
     manifest = Manifest(state.options, versions, entries, state.finished_plan)
-    if splits:
+    if any(index.samples for index in indices):  # else the set that is extended stays as it is
         write_manifest(out, manifest)
     _clean_up(out, state, _listed(manifest))
     if not splits:

@@ -48,11 +48,20 @@ def _read_manifest(out: Folder) -> Manifest:
 
 
 def is_complete(
-    out: Folder, plan: BuildPlan, record: dict[str, Any], base: Manifest | None
+    out: Folder,
+    plan: BuildPlan,
+    record: dict[str, Any],
+    base: Manifest | None,
+    tries_again: bool = True,
 ) -> bool:
-    """Whether ``out`` holds exactly the planned set; raises UserError if it holds another one."""
+    """Whether ``out`` holds exactly the planned set; raises UserError if it holds another one.
+
+    Clips of recordings that failed are not planned anew unless ``tries_again``: a task that comes
+    late would begin another build with them, which the tasks that are done would not finish.
+    """
     if base is not None:
-        return not plan.shards
+        failed = set() if tries_again else {failure.source for failure in read_failures(out)}
+        return all(clip.source in failed for shard in plan.shards for clip in shard.clips)
     if MANIFEST_NAME not in out.files():
         return False
     manifest = _read_manifest(out)
