@@ -10,14 +10,20 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Annotated, Any, Literal, TypedDict, Unpack
+
+from msgspec import Meta
 
 from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig
 from avtrain.networks.losses import TEMPERATURE, Negatives
 from avtrain.networks.models import ModelConfig
-from shards.files import dump_json
+from shards.files import dump_json, parse_value
 
+_Share = Annotated[float, Meta(ge=0, le=1)]
+_PARTS = ("clip", "sound", "model", "augment")
+_MOST_PIXELS, _MOST_BINS = 100_000_000, 100_000_000
+"""A clip in the paper's settings has 400,000 and 200,000."""
 Task = Literal["avc", "avts", "avsa"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -28,12 +34,12 @@ class ClipConfig:
     ``views`` crops of ``frames`` frames at ``fps`` inside the window, resized to ``size`` x
     ``size`` pixels."""
 
-    views: int
-    moments: int = 1
-    margin_s: float = 0.5
-    frames: int = 8
-    fps: float = 16.0
-    size: int = 112
+    views: Annotated[int, Meta(ge=1, le=10_000)]
+    moments: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    margin_s: Annotated[float, Meta(ge=0, le=3600)] = 0.5
+    frames: Annotated[int, Meta(ge=1, le=1000)] = 8
+    fps: Annotated[float, Meta(gt=0, le=1000)] = 16.0
+    size: Annotated[int, Meta(ge=1, le=4096)] = 112
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,8 @@ class AugmentConfig:
     (full turns), ``volume`` as a factor. ``mirror``: left and right are exchanged with a
     probability of 1/2."""
 
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
-    volume: float = 0.1
+    jitter: tuple[_Share, _Share, _Share, _Share] = (0.4, 0.4, 0.4, 0.2)
+    volume: _Share = 0.1
     mirror: bool = True
 
 
@@ -57,23 +63,23 @@ class Config:
     """
 
     task: Task
-    preset: str
+    preset: Literal["tiny", "paper"]
     clip: ClipConfig
     sound: FeatureConfig
     model: ModelConfig
     augment: AugmentConfig
-    batch_size: int
-    epochs: int
-    learning_rate: float
-    weight_decay: float = 1e-5
+    batch_size: Annotated[int, Meta(ge=1, le=1_000_000)]
+    epochs: Annotated[int, Meta(ge=0, le=1_000_000_000)]
+    learning_rate: Annotated[float, Meta(gt=0, le=1e30)]
+    weight_decay: Annotated[float, Meta(ge=0, le=1e30)] = 1e-5
     negatives: Negatives = "easy+hard"
-    temperature: float = TEMPERATURE
-    clips_per_source: int | None = None
+    temperature: Annotated[float, Meta(gt=0, le=1e30)] = TEMPERATURE
+    clips_per_source: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     curriculum: bool = False
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     precision: Precision = "fp32"
-    pieces: int = 1
-    begun_with: str = ""
+    pieces: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    begun_with: Annotated[str, Meta(max_length=1000)] = ""
 
     def __post_init__(self) -> None:
         if self.model.audio_channels != self.sound.channels:
@@ -150,14 +156,28 @@ class Config:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Config:
-        """Raises KeyError, TypeError or ValueError for settings of another version."""
-        parts = {
-            "clip": ClipConfig(**value["clip"]),
-            "sound": FeatureConfig(**value["sound"]),
-            "model": ModelConfig(**value["model"]),
-            "augment": AugmentConfig(**value["augment"]),
-        }
-        return cls(**(value | parts))
+        """Raises ValueError, a sentence, for settings of another version and for damaged ones."""
+        config = parse_value(value, cls)
+        known = config.to_dict()
+        parts = [("", value, known)]
+        parts += [(f"{name}.", value[name], known[name]) for name in known if name in _PARTS]
+        for prefix, there, here in parts:
+            if unknown := there.keys() - here.keys():
+                raise ValueError(f"its field {prefix}{min(unknown)} is not of this version")
+        config._check_sizes()
+        try:
+            config.check()
+        except TrainingError as error:
+            raise ValueError(str(error)) from None
+        return config
+
+    def _check_sizes(self) -> None:
+        """Refuse what would fill any memory with the input of one clip."""
+        clip, sound = self.clip, self.sound
+        pixels = clip.views * clip.moments * clip.frames * clip.size**2
+        bins = clip.views * clip.moments * sound.frames * sound.n_fft
+        if pixels > _MOST_PIXELS or bins > _MOST_BINS or sound.hop_length > sound.samples:
+            raise ValueError("its fields clip and sound describe clips that are too large")
 
 
 PASSES_PER_EPOCH = 16

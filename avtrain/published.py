@@ -7,7 +7,7 @@ Such a file (``.pth.tar``) holds the state dicts ``model`` (both backbones) and
 
 from __future__ import annotations
 
-import re
+import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,14 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avtrain.checkpoint import Checkpoint
+from avtrain.checkpoint import Checkpoint, name_first
 from avtrain.config import Config, paper
 from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig, Features
 from avtrain.networks.models import AudioVisual, ModelConfig
+from avtrain.runtime.torch_file import ForeignObjectError, read_torch
+from shards.files import read_regular
 
 _SECTIONS = ("model", "train_criterion")
 _LOSS = "train_criterion.losses.0"
+_LARGEST_STATISTICS, _MOST_STEPS, _MOST_LAYERS = 1_000_000, 2**53, 16
 # Names of modules in a residual block and in a transformer layer: ours to theirs.
 _VIDEO_BLOCK = {
     "residual.0": "spt_conv1",
@@ -74,7 +77,7 @@ def import_checkpoint(
         config=config.to_dict(),
         data="",
         split="train",
-        epoch=epoch if isinstance(epoch, int) else 0,
+        epoch=_count(epoch),
         step=0,
         total_steps=_steps(content),
         model=model.state_dict(),
@@ -87,17 +90,16 @@ def import_checkpoint(
 
 def _load(path: Path) -> Mapping[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_torch(path)
     except OSError as error:
         raise TrainingError(f"{path}: {error.strerror or error}") from None
-    except Exception as error:  # torch has many errors for bad files
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        if foreign is None:
-            raise TrainingError(f"{path} is no checkpoint, or is damaged") from None
+    except ForeignObjectError as error:
         raise TrainingError(
-            f"{path} holds {foreign[1]} beside tensors and numbers; such objects can run code and "
+            f"{path} holds {error} beside tensors and numbers; such objects can run code and "
             f"are not loaded: if you trust the file, save only its {' and '.join(_SECTIONS)}"
         ) from None
+    except ValueError:
+        raise TrainingError(f"{path} is no checkpoint, or is damaged") from None
     if not isinstance(content, dict):
         raise TrainingError(f"{path} is no checkpoint of the published code")
     return content
@@ -132,6 +134,8 @@ def _config(
             name.removeprefix(start).split(".")[0] for name in tensors if name.startswith(start)
         }
         depth = len(layers) or config.model.transformer_depth
+        if depth > _MOST_LAYERS:
+            raise TrainingError(f"{path} holds transformers of {depth} layers")
         model = replace(config.model, transformer=bool(layers), transformer_depth=depth)
         config = replace(config, model=model)
     else:
@@ -185,38 +189,45 @@ def _translate_state(
             names[name] = f"{modules[module]}.{leaf}"
     missing = [name for name in names.values() if name not in tensors]
     if missing:
-        raise TrainingError(f"{path} lacks {_first_and_count(missing)}")
+        raise TrainingError(f"{path} lacks {name_first(missing)}")
     for ours, theirs in names.items():
         here, there = tuple(own[ours].shape), tuple(tensors[theirs].shape)
         if here != there:
             raise TrainingError(f"{theirs} in {path} has the shape {there}, not {here}")
+        kinds = [tensor.is_floating_point() for tensor in (own[ours], tensors[theirs])]
+        if kinds[0] != kinds[1] or not tensors[theirs].isfinite().all():
+            raise TrainingError(f"{theirs} in {path} has values that are no finite numbers")
     left_over = sorted(tensors.keys() - names.values())
     if left_over:
-        raise TrainingError(
-            f"{path} holds {_first_and_count(left_over)}, which our networks do not have"
-        )
+        raise TrainingError(f"{path} holds {name_first(left_over)}, which our networks do not have")
     return own | {ours: tensors[theirs] for ours, theirs in names.items()}
-
-
-def _first_and_count(names: list[str]) -> str:
-    more = len(names) - 1
-    return names[0] + (f" and {more} more tensor{'s' * (more > 1)}" if more else "")
 
 
 def _steps(content: Mapping[str, Any]) -> int:
     """Steps counted by the optimiser; 0 if there is no count."""
     try:
-        return max(int(state["step"]) for state in content["optimizer"]["state"].values())
+        return max(_count(state["step"]) for state in content["optimizer"]["state"].values())
     except (KeyError, TypeError, ValueError, AttributeError):
         return 0
+
+
+def _count(value: object) -> int:
+    """A number of steps or epochs; 0 for anything else."""
+    return value if type(value) is int and 0 <= value <= _MOST_STEPS else 0
 
 
 def _statistics(path: Path, sound: FeatureConfig) -> dict[str, Tensor]:
     """State of ``Features`` with mean and std from a file; 1e-5 is added to std as published."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        content = io.BytesIO(read_regular(path, _LARGEST_STATISTICS))
+        with zipfile.ZipFile(content) as archive:
+            if any(part.file_size > _LARGEST_STATISTICS for part in archive.infolist()):
+                raise ValueError
+        with np.load(content, allow_pickle=False) as file:
             mean, std = (torch.from_numpy(file[name]).float() for name in ("mean", "std"))
-    except (KeyError, TypeError, ValueError, AttributeError, EOFError, zipfile.BadZipFile):
+    except OSError as error:
+        raise TrainingError(f"{path}: {error.strerror}") from None
+    except Exception:  # zipfile and NumPy have many errors for bad files
         raise TrainingError(
             f"{path} is no .npz file with arrays 'mean' and 'std' of the log-mels"
         ) from None
@@ -225,6 +236,8 @@ def _statistics(path: Path, sound: FeatureConfig) -> dict[str, Tensor]:
             f"mean and std in {path} have the shapes {tuple(mean.shape)} and {tuple(std.shape)}, "
             f"not those of {sound.mels} mel bands"
         )
+    if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0).all()):
+        raise TrainingError(f"mean and std in {path} are not all finite, and std not below 0")
     features = Features(sound)
     features.load_state_dict({"mean": mean, "std": std + 1e-5})
     return features.state_dict()

@@ -98,7 +98,7 @@ def _ours(model: nn.Module, criterion: nn.Module) -> tuple[AudioVisual, Config]:
         path = Path(folder) / "checkpoint.pth.tar"
         torch.save(state, path, _use_new_zipfile_serialization=False)  # as PyTorch 1.4 did
         checkpoint = import_checkpoint(path)
-        config = checkpoint.settings(path)
+        config = checkpoint.settings()
     ours = AudioVisual(config.model)
     ours.load_state_dict(checkpoint.model)
     return ours, config

@@ -124,11 +124,23 @@ def parse_json(content: bytes | str, kind: type[_Record]) -> _Record:
     except UnicodeDecodeError:
         raise ValueError("its text is not UTF-8") from None
     except msgspec.ValidationError as error:
-        fault, field = _AT.fullmatch(str(error)).groups()  # type: ignore[union-attr]
-        where = f"its field {field.lstrip('.')}: " if field else ""
-        raise ValueError(where + fault[:1].lower() + fault[1:].replace("`", "")) from None
+        raise _named(error) from None
     except msgspec.DecodeError as error:
         raise ValueError(f"it is not JSON: {error}") from None
+
+
+def parse_value(value: Any, kind: type[_Record]) -> _Record:
+    """`parse_json` for what another format than JSON has delivered."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _named(error) from None
+
+
+def _named(error: msgspec.ValidationError) -> ValueError:
+    fault, field = _AT.fullmatch(str(error)).groups()  # type: ignore[union-attr]
+    where = f"its field {field.lstrip('.')}: " if field else ""
+    return ValueError(where + fault[:1].lower() + fault[1:].replace("`", ""))
 
 
 def _sync_folder(folder: Path) -> None:

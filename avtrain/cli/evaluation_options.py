@@ -151,7 +151,7 @@ def read_networks(
         if value is not None:
             raise TrainingError(f"--{name} is the checkpoint's; leave the option out")
     path = Path(checkpoint)
-    return path, Checkpoint.load(path).settings(path)
+    return path, Checkpoint.load(path).settings()
 
 
 def print_results(results: Sequence[Result]) -> None:

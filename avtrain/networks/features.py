@@ -9,10 +9,11 @@ Politis and Virtanen, 2022), which rotate like directions, restore them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -33,12 +34,12 @@ class FeatureConfig:
     (`shards.geometry.BEAMS`). ``conventions``: ``published`` gives the networks what the paper's
     published code gave them, for its weights (`avtrain.data.published_conventions`)."""
 
-    sample_rate: int = 24_000
-    duration_s: float = 1.0
-    n_fft: int = 512
-    hop_length: int = 240
-    mels: int = 128
-    top_db: float = 100.0
+    sample_rate: Annotated[int, Meta(ge=1000, le=192_000)] = 24_000
+    duration_s: Annotated[float, Meta(ge=0.01, le=60)] = 1.0
+    n_fft: Annotated[int, Meta(ge=16, le=16_384)] = 512
+    hop_length: Annotated[int, Meta(ge=1, le=16_384)] = 240
+    mels: Annotated[int, Meta(ge=1, le=1024)] = 128
+    top_db: Annotated[float, Meta(gt=0, le=1000)] = 100.0
     intensity: bool = False
     audio: Literal["foa", "mono", "stereo"] = "foa"
     conventions: Literal["avsa360", "published"] = "avsa360"

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 
@@ -25,12 +26,12 @@ class ModelConfig:
     embeddings.
     """
 
-    width: int = 64
-    audio_channels: int = 4
-    embedding: int = 128
+    width: Annotated[int, Meta(ge=1, le=1024)] = 64
+    audio_channels: Annotated[int, Meta(ge=1, le=64)] = 4
+    embedding: Annotated[int, Meta(ge=1, le=65_536)] = 128
     transformer: bool = True
-    transformer_depth: int = 2
-    dropout: float = 0.1
+    transformer_depth: Annotated[int, Meta(ge=1, le=64)] = 2
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     positions: Literal["none", "direction"] = "none"
     norm_first: bool = False
     head: Literal["linear", "mlp"] = "linear"

@@ -123,6 +123,11 @@ def prepare(root: Path | str, config: Config, options: RunOptions, world: World)
         start.resumed.check_continues(start.path, config, shards.manifest.sha256, shards.split)
         trainer.resume_from(start.resumed)
         epoch, step, total = start.resumed.epoch, start.resumed.step, start.resumed.total_steps
+        if (epoch, step) != divmod(total, plan.steps_per_epoch):
+            raise TrainingError(
+                f"{start.path} cannot be resumed: step {step} of epoch {epoch} does not follow "
+                f"{total} steps of {plan.steps_per_epoch} per epoch"
+            )
     elif start.initial is not None:
         start.initial.check_initialises(start.path, config)
         trainer.init_from(start.initial)
@@ -167,7 +172,7 @@ class _Start:
         if checkpoint is None:
             return config
         config = _take_conventions(checkpoint, config)
-        earlier = checkpoint.settings(self.path)
+        earlier = checkpoint.settings()
         if self.resumed is not None:
             return replace(config, begun_with=earlier.begun_with)
         return config.initialised_from(earlier, checkpoint.total_steps)

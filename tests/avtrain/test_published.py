@@ -30,7 +30,7 @@ AVC_HEAD = "losses.0.audio_projection.projection.0.weight"
 
 
 def networks(checkpoint: Checkpoint) -> AudioVisual:
-    model = AudioVisual(checkpoint.settings(Path()).model).eval()
+    model = AudioVisual(checkpoint.settings().model).eval()
     model.load_state_dict(checkpoint.model)
     return model
 
@@ -164,7 +164,7 @@ def test_every_tensor_arrives(task: str, old_file: bool, tmp_path: Path) -> None
     untrained = [n for n in checkpoint.model if n.startswith("predict")] if task == "avc" else []
     assert len(checkpoint.model) - len(untrained) == len(wanted)
     assert {name for name in checkpoint.model if name not in untrained} <= ours.keys()
-    settings = checkpoint.settings(Path())
+    settings = checkpoint.settings()
     assert (settings.task, settings.sound.conventions) == (task, "published")
     assert (checkpoint.epoch, checkpoint.total_steps) == (50, 4321)
     if task == "avc":

@@ -95,7 +95,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def narrow(checkpoint: Checkpoint) -> tuple[Checkpoint, Config]:
     """An imported checkpoint with narrow networks, for clips of the tiny set."""
-    config = checkpoint.settings(Path())
+    config = checkpoint.settings()
     config = replace(
         config,
         clip=replace(config.clip, views=2, frames=2, fps=FPS, size=16),

@@ -248,7 +248,7 @@ def test_all_options_together(root: Path, tmp_path: Path, audio: str) -> None:
         *("pretrain", root, "--out", tmp_path, *SMALL, *options, "--temperature", 0.1, "--steps", 2)
     )
     assert run.exit_code == 0, run.output
-    config = Checkpoint.load(tmp_path / "checkpoint.pt").settings(tmp_path)
+    config = Checkpoint.load(tmp_path / "checkpoint.pt").settings()
     assert (config.sound.audio, config.model.audio_channels) == (audio, len(sound_channels(audio)))
     assert (config.model.positions, config.model.head) == ("direction", "mlp")
     assert (config.negatives, config.temperature) == ("hard", 0.1)

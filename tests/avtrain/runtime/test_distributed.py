@@ -158,7 +158,7 @@ def save_first_weights(root: Path, out: Path, *starts: Path) -> None:
     """Save the hash of a rank's initial weights, where each has read another file."""
     with joined("cpu") as world:
         start = starts[world.rank]
-        config = Checkpoint.load(start).settings(start)
+        config = Checkpoint.load(start).settings()
         options = RunOptions(out, init_from=start, device="cpu")
         trainer = prepare(root, config, options, world).trainer
         (out / str(world.rank)).write_text(trainer.checkpoint("", "", 0, 0, 0).weights_sha256)
