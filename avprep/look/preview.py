@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 
 import av
 import cv2
@@ -13,18 +14,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from msgspec import Meta
 from numpy.typing import NDArray
 from scipy import signal
 
-from avprep.errors import UserError
+from avprep.errors import ClipError, UserError
 from avprep.foa.energy_map import energy_map, loudest_direction
 from avprep.formats.decide import VideoFormat
-from avprep.media.probe import open_media
+from avprep.media.probe import check_tracks, open_media, probe
 from avprep.sphere.crop import equirectangular_directions, view_directions, view_position
 from avprep.sphere.eyes import left_eye
-from avprep.sphere.projections import Sphere
+from avprep.sphere.projections import Projection, Sphere
 from shards.errors import ShardError, drawable
-from shards.files import write_atomic
+from shards.files import dump_json, parse_json, write_atomic
 from shards.folders import Folder, open_folder
 from shards.geometry import ACN_CHANNELS, direction_deg, rotate_foa, view_foa_matrix
 from shards.reader import ShardSet
@@ -34,9 +36,31 @@ _MAP_HEIGHT = 480
 _COLUMNS = 4
 _EDGE = (1.0, 1.0, 0.0, 1.0)
 _DYNAMIC_RANGE_DB = 70.0
+_MAX_VIEWS = 100
+_MAX_SIDE = 512
+_MAX_SAMPLES = 1 << 24
+"""Samples of all views' audio together; a spectrogram of it has as many values."""
+_Fraction = Annotated[float, Meta(ge=0, lt=1)]
 _EXTENT = (180.0, -180.0, -90.0, 90.0)  # azimuth grows to the left
 
 Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _StoredFormat:
+    """What is used of a sample's ``source_format``."""
+
+    projection: Projection = "equirect"
+    bounds: tuple[_Fraction, _Fraction, _Fraction, _Fraction] = (0.0, 0.0, 0.0, 0.0)
+    fov_deg: Annotated[float, Meta(gt=0, lt=360)] = 180.0
+    stereo: Literal["mono", "top-bottom", "left-right", "bottom-top", "right-left"] = "mono"
+    rotation_deg: Literal[0, 90, 180, 270] = 0
+    video_track: Annotated[int, Meta(ge=0, lt=1000)] | None = None
+
+    def __post_init__(self) -> None:
+        left, top, right, bottom = self.bounds
+        if max(left + right, top + bottom) >= 1:
+            raise ValueError(f"bounds {self.bounds} leave nothing of the sphere")
 
 
 def draw_preview(
@@ -52,21 +76,23 @@ def draw_preview(
     """
     shards, sample = _find_sample(open_folder(location), key)
     info = shards.info(sample)
-    if at_s >= info.duration_s:
+    if not at_s < info.duration_s:
         raise UserError(
             f"--at {at_s:g} is past the end of the clip, which lasts {info.duration_s:g} s"
         )
+    views = info.views[:_MAX_VIEWS]
     frame = min(int(at_s * info.video.fps), info.video.frames - 1)
-    crops = [shards.frames(sample, view, frame, 1)[0] for view in range(len(info.views))]
-    spheres = {f"{info.key}, views": _from_crops(info.views, crops)}
+    crops = [_smaller(shards.frames(sample, view, frame, 1)[0]) for view in range(len(views))]
+    spheres = {f"{info.key}, views": _from_crops(views, crops)}
     if raw is not None:
         spheres = {f"{info.key}": _from_file(raw, info, at_s), **spheres}
+    samples = min(info.audio.samples, _MAX_SAMPLES // max(1, len(views)))
     field = None
-    if info.audio.channels == ACN_CHANNELS:
-        stored, matrix = shards.foa(sample, 0, info.audio.samples)
+    if info.audio.channels == ACN_CHANNELS and samples:
+        stored, matrix = shards.foa(sample, 0, samples)
         field = rotate_foa(stored, matrix.T)
 
-    rows = -(-len(info.views) // _COLUMNS)
+    rows = -(-len(views) // _COLUMNS)
     figure = Figure(figsize=(12, 6.2 * 2 / (1 + len(spheres)) + 4.0 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     heights = [3.4 * 2 / (1 + len(spheres))] + [1.6, 0.9] * rows
@@ -77,12 +103,12 @@ def draw_preview(
     for number, (title, sphere) in enumerate(spheres.items()):
         axes = figure.add_subplot(grid[0, number * across : (number + 1) * across])
         over = field if number == 0 else None
-        _draw_sphere(axes, sphere, over, rate, info.views, loudest, title)
-    for number, (view, crop) in enumerate(zip(info.views, crops, strict=True)):
+        _draw_sphere(axes, sphere, over, rate, views, loudest, title)
+    for number, (view, crop) in enumerate(zip(views, crops, strict=True)):
         row, column = divmod(number, _COLUMNS)
         labels = _latest_label_map(shards, sample, number, at_s)
         _draw_crop(figure.add_subplot(grid[1 + 2 * row, column]), number, view, crop, labels)
-        audio = _view_audio(shards, sample, number, field)
+        audio = _view_audio(shards, sample, number, samples, field)
         if audio is not None:
             _draw_spectrogram(figure.add_subplot(grid[2 + 2 * row, column]), audio, rate)
     _save(figure, out)
@@ -92,15 +118,15 @@ def draw_preview(
 
 
 def _view_audio(
-    shards: ShardSet, sample: int, number: int, field: NDArray[np.float32] | None
+    shards: ShardSet, sample: int, number: int, samples: int, field: NDArray[np.float32] | None
 ) -> NDArray[np.float32] | None:
-    """A view's audio (samples,): from a field with a cardioid in the view's direction, else the
-    mean of its channels; None if the sample has no audio."""
+    """The begin of a view's audio (samples,): from a field with a cardioid in the view's direction,
+    else the mean of its channels; None if the sample has no audio."""
     info = shards.info(sample)
-    if not info.audio.channels:
+    if not (info.audio.channels and samples):
         return None
     if field is None:
-        return np.asarray(shards.audio(sample, 0, info.audio.samples, number).mean(axis=0))
+        return np.asarray(shards.audio(sample, 0, samples, number).mean(axis=0))
     view = info.views[number]
     rotated = rotate_foa(field, view_foa_matrix(view.azimuth_deg, view.elevation_deg))
     return np.asarray((rotated[0] + rotated[3]) / 2)
@@ -112,7 +138,19 @@ def _latest_label_map(
     """A view's last label map at or before a time; None if there is none."""
     times_s = shards.info(sample).map_times_s or ()
     number = sum(time_s <= at_s for time_s in times_s) - 1
-    return shards.label_map(sample, view, number) if number >= 0 else None
+    if number < 0:
+        return None
+    labels = shards.label_map(sample, view, number)
+    video = shards.info(sample).video
+    if labels.shape != (video.height, video.width):
+        raise ShardError(f"{shards.keys[sample]}: a label map has another size than its crop")
+    return _smaller(labels)
+
+
+def _smaller(image: Image) -> Image:
+    """Every n-th pixel of an image that is larger than it will be drawn."""
+    step = -(-max(image.shape[:2]) // _MAX_SIDE)
+    return image[::step, ::step]
 
 
 def _find_sample(root: Folder, key: str | None) -> tuple[ShardSet, int]:
@@ -150,19 +188,20 @@ def _from_crops(views: tuple[View, ...], crops: list[Image]) -> Image:
 
 def _from_file(raw: Path, info: SampleInfo, at_s: float) -> Image:
     """The full frame of a sample's source video ``at_s`` seconds into the clip."""
-    path = raw / (info.file or "")
+    name = PurePosixPath(info.file or "")
+    if name.is_absolute() or ".." in name.parts:
+        raise ShardError(f"{info.key}: its file {info.file!r} would lie outside of {raw}")
+    path = raw / name
     if not info.file or not path.is_file():
         raise UserError(f"{path} does not exist; give --raw the folder that the set was built from")
-    stored: dict[str, Any] = dict(
-        info.source_format or {"projection": "equirect", "stereo": "mono"}
-    )
-    sphere = Sphere(
-        stored["projection"],
-        tuple(stored.get("bounds", (0, 0, 0, 0))),
-        stored.get("fov_deg", 180.0),
-    )
-    video_format = VideoFormat(sphere, stored["stereo"], stored.get("rotation_deg", 0))
-    return read_full_frame(path, info.file_start_s + at_s, video_format, stored.get("video_track"))
+    try:
+        stored = parse_json(dump_json(info.source_format or {}), _StoredFormat)
+        check_tracks(path.name, probe(path))
+    except (ClipError, ValueError) as error:
+        raise UserError(f"{path} cannot be drawn: {error}") from None
+    sphere = Sphere(stored.projection, stored.bounds, stored.fov_deg)
+    video_format = VideoFormat(sphere, stored.stereo, stored.rotation_deg)
+    return read_full_frame(path, info.file_start_s + at_s, video_format, stored.video_track)
 
 
 def read_full_frame(
@@ -178,7 +217,8 @@ def read_full_frame(
         with open_media(path) as container:
             container.seek(int(time_s * 1_000_000), backward=True)
             file_start_s = (container.start_time or 0) / 1_000_000
-            stream = container.streams.video[0] if track is None else container.streams[track]
+            tracks = container.streams
+            stream = tracks.video[0] if track is None else tracks[track]
             for frame in container.decode(stream):
                 if not isinstance(frame, av.VideoFrame):
                     break
@@ -187,6 +227,8 @@ def read_full_frame(
                     break
     except av.FFmpegError as error:
         raise UserError(f"{path} cannot be decoded ({error.strerror})") from None
+    except IndexError:
+        raise UserError(f"{path} has no such video track") from None
     if image is None:
         raise UserError(f"{path} has no frame at second {time_s:g}")
     image = np.rot90(image, video_format.rotation_deg // 90)
@@ -293,11 +335,20 @@ def _draw_crop(
 
 
 def _draw_spectrogram(axes: Axes, audio: NDArray[np.float32], sample_rate: int) -> None:
-    frequency, time, spectrum = signal.stft(audio, sample_rate, nperseg=512, noverlap=256)
+    length = min(512, len(audio))
+    frequency, time, spectrum = signal.stft(
+        audio, sample_rate, nperseg=length, noverlap=length // 2
+    )
     level = 20 * np.log10(np.maximum(np.abs(spectrum), 1e-9))
     top = float(level.max())
-    axes.pcolormesh(
-        time, frequency / 1000, level, vmin=top - _DYNAMIC_RANGE_DB, vmax=top, cmap="magma"
+    axes.imshow(
+        level.astype(np.float32),
+        vmin=top - _DYNAMIC_RANGE_DB,
+        vmax=top,
+        cmap="magma",
+        origin="lower",
+        aspect="auto",
+        extent=(0.0, float(time[-1]), 0.0, float(frequency[-1]) / 1000),
     )
     axes.set_xlabel("s", fontsize=8)
     axes.set_ylabel("kHz", fontsize=8)

@@ -67,6 +67,8 @@ def probe(path: Path) -> Media:
     """Describe a media file; raises ClipError if it is missing, empty or not readable as media."""
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise ClipError(f"{path.name} is not a regular file; put the recording itself there")
         if size == 0:
             raise ClipError(f"{path.name} is empty (0 bytes); download it again")
         index = read_moov(path) or b""

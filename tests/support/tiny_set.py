@@ -254,7 +254,7 @@ def change_members(
     shards, folder = ShardSet(root), open_folder(root)
     (entry,) = shards.manifest.splits["train"]
     index = read_index(folder, entry.index)
-    stream, samples, duration_s = io.BytesIO(), [], 0.0
+    stream, samples = io.BytesIO(), []
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for number, record in enumerate(index.samples):
             members = {suffix: shards.member(number, suffix) for suffix in record.members}
@@ -267,7 +267,6 @@ def change_members(
                 places[suffix] = (stream.tell() + tarfile.BLOCKSIZE, len(content))
                 tar.addfile(header, io.BytesIO(content))
             samples.append(replace(record, members=places))
-            duration_s += shards.info(number).duration_s
     content = stream.getvalue()
     hashed = hashlib.sha256(content).hexdigest()
     index = replace(index, bytes=len(content), sha256=hashed, samples=tuple(samples))

@@ -11,17 +11,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
-from avprep.errors import ClipError
+from avprep.errors import ClipError, UserError
+from avprep.look.preview import draw_preview
 from avprep.look.verify_sample import Fault
 from avprep.look.verify_shard import verify_shard
 from avprep.media.ffmpeg import AudioRequest, FfmpegAudioDecoder, describe
 from avprep.media.probe import probe
+from shards.errors import ShardError
 from shards.folders import open_folder
 from shards.manifest import read_manifest
+from tests.support.media import write_dot_recording
 from tests.support.tiny_set import change_members, make_set
 
 _Result = TypeVar("_Result")
@@ -203,3 +206,43 @@ def decode(path: Path) -> object:
         if samples.size == 0:
             raise ClipError(f"a.mp4: {decoder.message}")
         return samples
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"file": "../a.mp4"}, "its file '../a.mp4' would lie outside of"),
+        ({"file": "x/../../a.mp4"}, "would lie outside of"),
+        ({"file": "{raw}/a.mp4"}, "would lie outside of"),
+        ({"source_format": {"projection": "x"}}, "its field projection: invalid enum value 'x'"),
+        ({"source_format": {"stereo": 3}}, "its field stereo: expected str, got int"),
+        ({"source_format": {"bounds": [0.5, 0, 0.5, 0]}}, "leave nothing of the sphere"),
+        ({"source_format": {"rotation_deg": 45}}, "its field rotation_deg: invalid enum value 45"),
+        ({"source_format": {"video_track": 7}}, "has no such video track"),
+        ({"source_format": {"fov_deg": 0}}, "its field fov_deg: expected float > 0.0"),
+    ],
+)
+def test_preview_does_not_trust_what_a_sample_says_of_its_recording(
+    changes: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    write_dot_recording(raw, "a", seconds=1.0)
+    write_dot_recording(tmp_path, "a", seconds=1.0)
+    root = make_set(tmp_path / "set", {"train": 1}, views=1)
+
+    def change(members: dict[str, bytes]) -> dict[str, bytes]:
+        record = {**json.loads(members["json"]), "file": "a.mp4", **changes}
+        return {**members, "json": json.dumps(record).replace("{raw}", str(raw)).encode()}
+
+    change_members(root, 0, change)
+    with pytest.raises((ShardError, UserError)) as raised:
+        draw_preview(root, None, tmp_path / "out.png", raw, 0.0)
+    assert why in str(raised.value)
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: Path(path).symlink_to("/dev/zero")])
+def test_pipes_and_devices_are_no_recordings(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "a.mp4")
+    with pytest.raises(ClipError, match=r"a\.mp4 is not a regular file"):
+        probe(tmp_path / "a.mp4")

@@ -187,7 +187,7 @@ def test_what_else_lies_in_the_folder_is_said(root: Path) -> None:
     assert len(found) == 3
 
 
-@pytest.mark.parametrize("name", ["train-000000.tar"])
+@pytest.mark.parametrize("name", ["train-000000.tar", "train-000000.index.json"])
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, root: Path) -> None:
     (root / "train" / name).unlink()
     os.mkfifo(root / "train" / name)
