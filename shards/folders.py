@@ -102,6 +102,11 @@ class LocalFolder:
             self.opens += 1
         return found
 
+    def close(self, name: str) -> None:
+        """Close a file that `read_range` has left open."""
+        if name in self._open_files:
+            os.close(self._open_files.pop(name)[0])
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file atomically: readers never see a partial file."""
         path = self.own_path(name)

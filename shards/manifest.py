@@ -89,7 +89,7 @@ def _parse_manifest(content: bytes) -> Manifest:
         raise ValueError(f"it holds more than {_MAX_VALUES:,} values")
     head = parse_json(content, _Head)
     if head.format != FORMAT_NAME:
-        raise ShardError(f"its format is {head.format!r}, not {FORMAT_NAME!r}")
+        raise ShardError(f"its format is {head.format!r:.80}, not {FORMAT_NAME!r}")
     if head.version != FORMAT_VERSION:
         raise ShardError(
             f"its format version is {head.version}, but this program reads version "

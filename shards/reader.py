@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from shards.video import CropDecoder, decode_grey_png
 CACHE_BYTES = 200 * 10**9
 _CACHED_INDICES = 256
 _CACHED_INFOS = 512
+
+_Result = TypeVar("_Result")
 
 
 class ShardSet:
@@ -50,7 +53,7 @@ class ShardSet:
         self._origin = folder
         self.root: Folder | CachedFolder = folder
         if cache is not None:
-            self.root = CachedFolder(folder, cache, self.manifest.sha256, cache_bytes)
+            self.root = CachedFolder(folder, cache, self.manifest, cache_bytes)
         if split not in self.manifest.splits:
             available = ", ".join(self.manifest.splits) or "none"
             raise ShardError(f"{self.root} has no split {split!r}; its splits: {available}")
@@ -115,6 +118,18 @@ class ShardSet:
 
         Returns uint8 (count, height, width, 3), written to ``out`` if given.
         """
+        read = partial(self._frames, sample, view, start, count, step, out)
+        return self._read_again_if_damaged(sample, read)
+
+    def _frames(
+        self,
+        sample: int,
+        view: int,
+        start: int,
+        count: int,
+        step: int,
+        out: NDArray[np.uint8] | None,
+    ) -> NDArray[np.uint8]:
         video = self.info(sample).video
         end = start + (count - 1) * step + 1
         if start < 0 or min(count, step) < 1 or end > video.frames:
@@ -158,6 +173,10 @@ class ShardSet:
 
         Returns float32 (channels, count); the sample's record names the channels.
         """
+        read = partial(self._audio, sample, start, count, view)
+        return self._read_again_if_damaged(sample, read)
+
+    def _audio(self, sample: int, start: int, count: int, view: int) -> NDArray[np.float32]:
         info = self.info(sample)
         if start < 0 or count < 1 or start + count > info.audio.samples:
             raise ValueError(f"samples {start}+{count} not within the clip's {info.audio.samples}")
@@ -180,7 +199,10 @@ class ShardSet:
 
     def label_map(self, sample: int, view: int, number: int) -> NDArray[np.uint8]:
         """Class numbers (height, width) in a view at the clip's ``map_times_s[number]``."""
-        suffix = label_map_suffix(view, number)
+        read = partial(self._label_map, sample, label_map_suffix(view, number))
+        return self._read_again_if_damaged(sample, read)
+
+    def _label_map(self, sample: int, suffix: str) -> NDArray[np.uint8]:
         try:
             return decode_grey_png(self.member(sample, suffix))
         except ShardError as error:
@@ -204,7 +226,7 @@ class ShardSet:
         try:
             data = self.root.read_range(file, offset + start, offset + end)
         except OSError as error:
-            path = self.root.path(file)
+            path = error.filename or self.root.path(file)
             raise ShardError(f"{path} cannot be read: {error.strerror}") from None
         if len(data) != end - start:
             path = self.root.path(file)
@@ -222,7 +244,21 @@ class ShardSet:
             raise ShardError(f"{path} has changed since it was written; copy it again from the set")
         return tuple(_MemberRanges(sample.members) for sample in index.samples)
 
+    def _read_again_if_damaged(self, sample: int, read: Callable[[], _Result]) -> _Result:
+        """What ``read`` returns; if it cannot and the copy in the cache is damaged, what it returns
+        without that copy."""
+        try:
+            return read()
+        except ShardError:
+            file = self.shard_file(sample)
+            if not isinstance(self.root, CachedFolder) or not self.root.drop_damaged(file):
+                raise
+        return read()
+
     def _read_info(self, sample: int) -> SampleInfo:
+        return self._read_again_if_damaged(sample, partial(self._parse_info, sample))
+
+    def _parse_info(self, sample: int) -> SampleInfo:
         try:
             return parse_json(self.member(sample, "json"), SampleInfo)
         except ValueError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,10 @@ import numpy as np
 import pytest
 
 from shards.cache import IDLE_S, CachedFolder
+from shards.errors import ShardError
 from shards.files import TEMPORARY_SUFFIX
 from shards.folders import LocalFolder, open_folder
-from shards.manifest import shard_names, write_manifest
+from shards.manifest import read_manifest, shard_names, write_manifest
 from shards.reader import ShardSet
 from shards.schema import Manifest
 from tests.support.tiny_set import make_set
@@ -63,8 +66,8 @@ def test_cached_samples_equal_the_originals_and_are_read_locally(
         def read_range(self, name: str, start: int, end: int) -> bytes:
             raise OSError(5, "not from here", name)
 
-    version = ShardSet(root).manifest.sha256
-    folder = CachedFolder(Unreadable(root), cache, version, 10**9)
+    manifest = ShardSet(root).manifest
+    folder = CachedFolder(Unreadable(root), cache, manifest, 10**9)
     size = cached_shards(cache)[0].stat().st_size
     assert len(folder.read_range("train/train-000000.tar", 0, size)) == size
 
@@ -104,10 +107,11 @@ def test_idle_shards_of_other_sets_are_evicted(root: Path, tmp_path: Path) -> No
 def test_partial_copies_of_killed_processes_are_deleted(root: Path, tmp_path: Path) -> None:
     """Also those of another set."""
     cache = tmp_path / "cache"
-    (cache / "other/train").mkdir(parents=True)
-    partial = cache / f"other/train/.train-000000.tar.0123abcd{TEMPORARY_SUFFIX}"
+    other = "0" * 20
+    (cache / other / "train").mkdir(parents=True)
+    partial = cache / f"{other}/train/.train-000000.tar.0123abcd{TEMPORARY_SUFFIX}"
     partial.write_bytes(bytes(1000))
-    (cache / "other/train/.train-000000.tar.lock").write_bytes(bytes(2000))
+    (cache / other / "train/.train-000000.tar.lock").write_bytes(bytes(2000))
     read_all(root, cache)
     assert not partial.exists()
     assert len(cached_shards(cache)) == 5
@@ -119,17 +123,144 @@ def test_a_shard_that_does_not_fit_is_read_from_the_origin(root: Path, tmp_path:
     assert cached_shards(cache) == []
 
 
-def test_incomplete_copies_are_not_kept(
+def test_copies_that_arrive_damaged_are_not_kept(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shards that end before their listed size, as if the origin were being written."""
-    cache, files = tmp_path / "cache", LocalFolder.files
+    """In the first shard, what lies behind the samples is missing; in the others a bit differs."""
+    cache, read = tmp_path / "cache", LocalFolder.read_range
     expected = read_all(root, None)
-    monkeypatch.setattr(
-        LocalFolder, "files", lambda *a: {name: size + 1 for name, size in files(*a).items()}
-    )
+
+    def damaged(folder: LocalFolder, name: str, start: int, end: int) -> bytes:
+        content = read(folder, name, start, end)
+        if start == 0 and "000000" in name:
+            return content[:-512]
+        return content[:-1] + b"\1" if start == 0 else content
+
+    monkeypatch.setattr(LocalFolder, "read_range", damaged)
     np.testing.assert_array_equal(read_all(root, cache), expected)
     assert cached_shards(cache) == []
+
+
+def test_a_copy_of_another_size_is_fetched_again(root: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    expected = read_all(root, cache)
+    first, second, third = cached_shards(cache)[:3]
+    os.truncate(first, first.stat().st_size - 512)
+    second.write_bytes(second.read_bytes() + bytes(512))
+    third.write_bytes(b"")
+    np.testing.assert_array_equal(read_all(root, cache), expected)
+    for path in (first, second, third):
+        assert path.read_bytes() == (root / "train" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("member", ["json", "view01.mp4", "view00.flac"])
+def test_a_copy_in_which_something_is_damaged_is_fetched_again(
+    root: Path, tmp_path: Path, member: str
+) -> None:
+    cache = tmp_path / "cache"
+    expected = read_all(root, cache)
+    path = cached_shards(cache)[0]
+    offset, size = ShardSet(root).member_range(0, member)
+    content = bytearray(path.read_bytes())
+    content[offset : offset + size] = bytes(size)
+    path.write_bytes(content)
+    shards = ShardSet(root, cache=cache)
+    np.testing.assert_array_equal(shards.frames(0, 1, 3, 4), expected[0])
+    np.testing.assert_array_equal(shards.foa(0, 0, 9000)[0], ShardSet(root).foa(0, 0, 9000)[0])
+    assert path.read_bytes() == (root / "train" / path.name).read_bytes()
+
+
+def test_a_shard_that_is_damaged_at_its_origin_is_copied_once(root: Path, tmp_path: Path) -> None:
+    """Its hash is compared once, however many of its clips are damaged."""
+    own, cache = tmp_path / "own", tmp_path / "cache"
+    shutil.copytree(root, own)
+    tar = own / "train/train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    offset, size = ShardSet(root).member_range(0, "json")
+    content[offset : offset + size] = bytes(size)
+    tar.write_bytes(content)
+    manifest = read_manifest(open_folder(own))
+    sha256 = hashlib.sha256(content).hexdigest()
+    index = own / "train/train-000000.index.json"
+    index.write_text(index.read_text().replace(manifest.splits["train"][0].sha256, sha256))
+    index_sha256 = hashlib.sha256(index.read_bytes()).hexdigest()
+    first, *others = manifest.splits["train"]
+    first = replace(first, sha256=sha256, index_sha256=index_sha256)
+    write_manifest(open_folder(own), replace(manifest, splits={"train": (first, *others)}))
+    shards = ShardSet(own, cache=cache)
+    reads = []
+    for _ in range(3):
+        with pytest.raises(ShardError, match="is not a sample record"):
+            shards.info(0)
+        reads.append(shards.root.io_counts()[1])
+    assert reads == [3, 4, 5], "the first time, it is copied and compared too"
+    assert cached_shards(cache)[0].read_bytes() == content
+
+
+def planted(cache: Path, root: Path, target: Path, kind: str) -> None:
+    """Put a link to ``target`` into the cache of a set that has been read."""
+    ShardSet(root, cache=cache).frames(0, 0, 0, 1)
+    tar = cached_shards(cache)[0]
+    lock = tar.with_name(f".{tar.name}.lock")
+    path = {"set": tar.parent.parent, "split": tar.parent, "tar": tar, "lock": lock}[kind]
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("kind", ["set", "split", "tar", "lock"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_nothing_is_written_or_deleted_through_a_link_in_the_cache(
+    root: Path, tmp_path: Path, kind: str, is_there: bool
+) -> None:
+    cache, outside = tmp_path / "cache", tmp_path / "outside"
+    if is_there:
+        (outside / "train").mkdir(parents=True)
+        for name in ("train/train-000000.tar", "train-000000.tar", ".train-000000.tar.lock"):
+            (outside / name).write_bytes(b"of the user")
+            os.utime(outside / name, (0, 0))
+    is_folder = kind in ("set", "split")
+    target = (
+        outside
+        if is_folder
+        else outside / {"tar": "train-000000.tar"}.get(kind, ".train-000000.tar.lock")
+    )
+    planted(cache, root, target, kind)
+    before = {path: path.stat() for path in [outside, *outside.rglob("*")] if path.exists()}
+    shards = ShardSet(root, cache=cache)
+    if kind == "tar":  # the link is replaced
+        np.testing.assert_array_equal(shards.frames(0, 1, 3, 4), read_all(root, None)[0])
+        assert not cached_shards(cache)[0].is_symlink()
+    else:
+        with pytest.raises(ShardError, match="symbolic link"):
+            shards.frames(0, 1, 3, 4)
+    after = {path: path.stat() for path in [outside, *outside.rglob("*")] if path.exists()}
+    assert {path: status.st_mtime_ns for path, status in after.items()} == {
+        path: status.st_mtime_ns for path, status in before.items()
+    }
+    assert all(after[path].st_size == before[path].st_size for path in after)
+
+
+def test_only_its_own_files_are_deleted_from_a_full_cache(root: Path, tmp_path: Path) -> None:
+    """Neither those that links lead to, nor others in a folder that is used for other things."""
+    cache, outside = tmp_path / "cache", tmp_path / "outside"
+    (outside / "train").mkdir(parents=True)
+    kept = [outside / "train/train-000000.tar", cache / "photos/2024/all.tar"]
+    cache.mkdir()
+    (cache / ("a" * 20)).symlink_to(outside)
+    (cache / ("b" * 20)).mkdir()
+    (cache / ("b" * 20) / "train").symlink_to(outside / "train")
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(10**6))
+        os.utime(path, (0, 0))
+    os.mkfifo(outside / "train/.train-000000.tar.lock")
+    size = (root / "train/train-000000.tar").stat().st_size
+    read_all(root, cache, size + 1000)
+    assert all(path.stat().st_size == 10**6 for path in kept)
+    assert len(cached_shards(cache)) == 1 + 3, "one shard, and those above"
 
 
 def test_a_rebuilt_set_is_copied_again(root: Path, tmp_path: Path) -> None:
