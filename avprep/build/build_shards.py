@@ -80,14 +80,7 @@ def build_shards(
         out.files()  # fails if there is no such bucket
         _finish_interrupted_end(out, run.task)
         with WorkerPool(run.workers, options.clip.timeout_s) as pool:
-            found = find_clips(
-                raw,
-                options.layout,
-                lists,
-                options.clip_duration_s,
-                options.format_overrides,
-                pool.map,
-            )
+            found = _find_clips(raw, options, lists, pool)
             options = options.for_layout(found.layout)
             _show_findings(found)
             record = options.record()
@@ -155,6 +148,20 @@ def merge(place: Path | str) -> BuildResult:
     except OSError as error:
         raise write_error(out, error) from None
     return _result(out, state.unlisted)
+
+
+def _find_clips(raw: Path, options: BuildOptions, lists: ListFiles, pool: WorkerPool) -> FoundClips:
+    try:
+        return find_clips(
+            raw,
+            options.layout,
+            lists,
+            options.clip_duration_s,
+            options.format_overrides,
+            pool.map,
+        )
+    except OSError as error:
+        raise UserError(f"{error.filename or raw} cannot be read: {error.strerror}") from None
 
 
 def _show_findings(found: FoundClips) -> None:

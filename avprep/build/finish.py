@@ -211,6 +211,8 @@ def _read_lines(out: Folder, name: str, kind: type[_Line]) -> list[_Line]:
         lines = out.read(name).splitlines()
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UserError(f"{out.path(name)} cannot be read: {error.strerror}") from None
     read = []
     for number, line in enumerate(lines, 1):
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avprep.recordings.recording import MEDIA_SUFFIXES, VIDEO_SUFFIXES, Failure
+from shards.files import open_regular
 
 _HIDDEN = frozenset(
     {
@@ -17,6 +18,8 @@ _HIDDEN = frozenset(
 )
 """Folders of operating systems and network drives, as hidden as names that begin with a dot."""
 _ALSO_TEXT = (".ts", ".mts")
+_TEXT_SUFFIXES = (".txt", ".csv", ".json")
+"""Lists and labels, which nobody would miss if a pipe of their name were passed over."""
 _TEXT_BYTES = 512
 
 
@@ -122,6 +125,9 @@ class FileSearch:
                 (listing.links if entry.is_symlink() else listing.folders).append(path)
             elif entry.is_file():
                 listing.files.append(path)
+            elif path.exists():
+                if has_suffix(path, (*MEDIA_SUFFIXES, *_TEXT_SUFFIXES)):
+                    self.unreadable[path] = "is not a regular file; remove it, or put a file there"
             elif entry.is_symlink() and (not path.suffix or has_suffix(path, MEDIA_SUFFIXES)):
                 where = f"{path.readlink()}, which does not exist"
                 self.unreadable[path] = f"is a link to {where}; mend or remove the link"
@@ -131,6 +137,14 @@ class FileSearch:
 
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder, as far as this user may see."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
@@ -148,7 +162,7 @@ def is_video(path: Path) -> bool:
 
 def _is_text(path: Path) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head = file.read(_TEXT_BYTES)
     except OSError:
         return False

@@ -25,6 +25,7 @@ from avprep.recordings.labelled import LAYOUTS_WITH_FOLDS
 from avprep.recordings.layouts import find_recordings
 from avprep.recordings.lists import read_default_splits, read_splits
 from avprep.recordings.recording import Failure, Recording
+from shards.schema import SPLIT_PATTERN
 
 FIRST_ORDER_CHANNELS = 4
 
@@ -112,6 +113,11 @@ def find_clips(
             split = find_split(clip, splits)
             if split is None:
                 unlisted += 1
+            elif not SPLIT_PATTERN.fullmatch(split):
+                raise UserError(
+                    f"{clip.source} is in the split list {split}, but names of splits have the "
+                    "characters A-Z a-z 0-9 _ - only; rename the list"
+                )
             else:
                 clips.append(
                     replace(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from avprep.errors import UserError
 from avprep.recordings.files import FileSearch, has_suffix, is_video
-from avprep.recordings.lists import UNLISTED, read_lines
+from avprep.recordings.lists import UNLISTED, read_lines, why
 from avprep.recordings.recording import Failure, Recording
 
 _UCF101_NAME = re.compile(r"v_(?P<label>\w+)_g\d\d_c\d\d")
@@ -65,7 +65,7 @@ def _hmdb51(raw: Path, lists: Path, search: FileSearch) -> _Found:
             for line in _non_empty_lines(path):
                 name, _, role = line.rpartition(" ")
                 if role not in _HMDB51_ROLES:
-                    raise UserError(f"{path}: {line!r} does not end in 0, 1 or 2")
+                    raise UserError(f"{path}: {line!r:.80} does not end in 0, 1 or 2")
                 video = Path(match["label"]) / name.strip()
                 roles[_label_and_name(video)][int(match["fold"])] = _HMDB51_ROLES[role]
     return _in_folds(raw, lists, roles, search)
@@ -151,7 +151,7 @@ def _non_empty_lines(path: Path) -> list[str]:
     try:
         lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a list of videos: {error}") from None
+        raise UserError(f"{path} cannot be read as a list of videos: {why(error)}") from None
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -13,7 +13,7 @@ from avprep.errors import UserError
 from avprep.formats.container_tags import read_info_json
 from avprep.recordings.beside import audio_files, download_parts, is_audio_of_another
 from avprep.recordings.events import is_world_truth
-from avprep.recordings.files import FileSearch, has_suffix, is_video
+from avprep.recordings.files import FileSearch, has_suffix, is_folder, is_video
 from avprep.recordings.labelled import FLAT_LAYOUTS, detect_labelled
 from avprep.recordings.lists import read_segments
 from avprep.recordings.not_read import describe_not_read, to_export
@@ -55,7 +55,11 @@ def find_recordings(
     of a layout's official split lists, if it is not ``raw``. Raises UserError if there are no
     recordings, unless it ``may_be_empty``.
     """
-    if not raw.is_dir():
+    try:
+        is_there = raw.is_dir()
+    except OSError as error:
+        raise UserError(f"{raw} cannot be read ({error.strerror}); allow it") from None
+    if not is_there:
         raise UserError(f"{raw} is not a folder; name the folder that holds the recordings")
     search = FileSearch()
     if layout == "auto":
@@ -65,7 +69,7 @@ def find_recordings(
         recordings, failures = reader(raw, raw if lists is None else lists, search)
     else:
         recordings, failures = _READERS[layout](raw, search)
-    if segments is None and layout == "yt360" and (raw / _SEGMENTS_NAME).is_file():
+    if segments is None and layout == "yt360" and os.path.lexists(raw / _SEGMENTS_NAME):
         segments = raw / _SEGMENTS_NAME
     if segments is not None:
         recordings, unlisted = _in_segments(recordings, segments)
@@ -108,9 +112,9 @@ def _in_segments(recordings: list[Recording], path: Path) -> _Found:
 
 def _detect_layout(raw: Path, search: FileSearch) -> str:
     """The layout of a folder, by folders and file names that only this layout has."""
-    if (raw / "foa_dev").is_dir() or (raw / "foa_eval").is_dir():
+    if is_folder(raw / "foa_dev") or is_folder(raw / "foa_eval"):
         return "starss"
-    if (raw / "video").is_dir() and (raw / "audio").is_dir():
+    if is_folder(raw / "video") and is_folder(raw / "audio"):
         names = [path.stem for path in search.files(raw / "video", recursive=False)]
         ambigen = sum(_SPHERE360_NAME.fullmatch(name) is not None for name in names)
         yt360 = sum(_YT360_NAME.fullmatch(name) is not None for name in names)
@@ -210,7 +214,7 @@ def _yt360(raw: Path, search: FileSearch) -> _Found:
                 formats_known=True,
                 truth=truth if is_world_truth(truth) else None,
             )
-        found.append(replace(recording, maps=maps) if maps.is_dir() else recording)
+        found.append(replace(recording, maps=maps) if is_folder(maps) else recording)
     return found, failures
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import errno
 import math
-import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from avprep.errors import UserError
+from shards.files import read_regular
 
 UNLISTED = "(unlisted)"
 """Takes the place of a split: the layout has split lists, and none of them names the recording."""
-_SEGMENTS = re.compile(r"(?P<name>.+?)\s+(?P<times>[^\s,]+(\s*,\s*[^\s,]+)*)")
+LIST_BYTES = 64_000_000
+"""Lists of that many bytes have millions of lines."""
+_MOST_LINES = 4_000_000
+_LONGEST_LINE = 1_000_000
 _SPLIT_LISTS = ("train", "test", "val", "validation")
 _AMBIGEN_VALID = "valid.csv"
 _NO_SPLITS = ("segments",)  # YT-360's list of clip starts lies beside its split lists
@@ -32,10 +37,9 @@ def read_splits(folder: Path, names: tuple[str, ...] | None = None) -> dict[str,
         try:
             lines = read_lines(path)
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read as a list of names: {error}") from None
-        if path.suffix == ".csv":
-            lines = _names_in_csv(path, lines)
-        for name in filter(None, (line.strip() for line in lines)):
+            raise UserError(f"{path} cannot be read as a list of names: {why(error)}") from None
+        names_in_list = _names_in_csv(path, lines) if path.suffix == ".csv" else iter(lines)
+        for name in filter(None, (name.strip() for name in names_in_list)):
             if splits.setdefault(name, path.stem) != path.stem:
                 raise UserError(
                     f"{name} is listed in {splits[name]}.txt and in {path.name} of {folder}; "
@@ -50,20 +54,36 @@ def read_default_splits(raw: Path) -> dict[str, str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """A text file's lines, without the byte order mark that some editors write."""
-    return path.read_text(encoding="utf-8-sig").splitlines()
+    """A text file's lines, without the byte order mark that some editors write.
+
+    Raises OSError, also for pipes and devices and for what is too long, or UnicodeDecodeError.
+    """
+    content = read_regular(path, LIST_BYTES)
+    if content.count(b"\n") + content.count(b"\r") > 2 * _MOST_LINES:
+        raise OSError(errno.EFBIG, f"it has more than {_MOST_LINES:,} lines", str(path))
+    lines = content.decode("utf-8-sig").splitlines()
+    if max(map(len, lines), default=0) > _LONGEST_LINE:
+        reason = f"it has a line of more than {_LONGEST_LINE:,} characters"
+        raise OSError(errno.EFBIG, reason, str(path))
+    return lines
 
 
-def _names_in_csv(path: Path, lines: list[str]) -> list[str]:
+def why(error: Exception) -> str:
+    """What is wrong with a list, without the number and the path that Python adds."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _names_in_csv(path: Path, lines: list[str]) -> Iterator[str]:
     try:
-        rows = list(csv.DictReader(lines))
+        rows = csv.DictReader(lines)
+        column = next((n for n in ("id", "file_path") if n in (rows.fieldnames or ())), None)
+        if column is None:
+            raise UserError(f"{path} has no column id or file_path with names of recordings")
+        for row in rows:
+            # YT-Ambigen's own lists name the features of its clips: ID_57.npy.
+            yield Path(row[column] or "").name.removesuffix(".npy")
     except csv.Error as error:
         raise UserError(f"{path} cannot be read as a list of names: {error}") from None
-    column = next((name for name in ("id", "file_path") if rows and name in rows[0]), None)
-    if column is None:
-        raise UserError(f"{path} has no column id or file_path with names of recordings")
-    # YT-Ambigen's own lists name the features of its clips: ID_57.npy.
-    return [Path(row[column] or "").name.removesuffix(".npy") for row in rows]
 
 
 def read_segments(path: Path) -> dict[str, tuple[float, ...]]:
@@ -74,15 +94,30 @@ def read_segments(path: Path) -> dict[str, tuple[float, ...]]:
     starts: dict[str, tuple[float, ...]] = {}
     try:
         for line in filter(None, map(str.strip, read_lines(path))):
-            match = _SEGMENTS.fullmatch(line)
-            times = [float(time) for time in match["times"].split(",")] if match else []
-            if match is None or not all(0 <= time < math.inf for time in times):
-                raise ValueError(repr(line))
-            starts[match["name"]] = tuple(sorted(set(times)))
+            name, times = _name_and_times(line)
+            if not all(0 <= time < math.inf for time in times):
+                raise ValueError(f"{line!r:.80}")
+            starts[name] = tuple(sorted(set(times)))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(
-            f"{path} is not a list of lines `ID t1,t2,…` with seconds: {error}"
+            f"{path} is not a list of lines `ID t1,t2,…` with seconds: {why(error)}"
         ) from None
     if not starts:
         raise UserError(f"{path} lists no recording; its lines must be `ID t1,t2,…`")
     return starts
+
+
+def _name_and_times(line: str) -> tuple[str, list[float]]:
+    """The name, which may hold spaces, and the times; raises ValueError if they are no numbers.
+
+    No regular expression: one that allows spaces everywhere takes hours for a line of spaces.
+    """
+    parts = line.split(",")
+    spaced = [number for number, part in enumerate(parts) if len(part.split(None, 1)) > 1]
+    before = spaced[-1] if spaced else 0
+    name_and_first = ",".join(parts[: before + 1]).rsplit(None, 1)
+    try:
+        name, first = name_and_first
+        return name, [float(time) for time in (first, *parts[before + 1 :])]
+    except ValueError:
+        raise ValueError(f"{line!r:.80}") from None

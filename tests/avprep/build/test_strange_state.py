@@ -76,7 +76,7 @@ def test_names_in_a_state_stay_inside_the_set(
     before = contents(tmp_path)
     for result in (build(raw, "--out", out, *FAST, "--append"), merge(out)):
         assert result.exit_code == 2, result.output
-        assert "are not the names of a shard" in result.output
+        assert f"{out / '.build.json'} is damaged" in result.output
         assert "Traceback" not in result.output
     assert contents(tmp_path) == before
 
