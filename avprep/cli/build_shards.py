@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from avprep.cli.build_options import BuildShardsOptions
-from avprep.cli.choices import FOA_CONVENTIONS, LAYOUTS, PROJECTIONS, STEREO_MODES
+from avprep.cli.choices import (
+    FOA_CONVENTIONS,
+    LAYOUTS,
+    PROJECTIONS,
+    SEED,
+    STEREO_MODES,
+    TRACK,
+    WORKERS,
+    Number,
+)
 from shards.errors import show
 
 if TYPE_CHECKING:  # importing the build takes a while, which --help should not
     from avprep.build.build_shards import BuildResult
 
 _PATH = click.Path(path_type=Path)
+_LARGEST_SHARD = 1e12
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -39,10 +49,10 @@ def _parse_angles(_: click.Context, __: click.Parameter, value: str) -> tuple[fl
 def _parse_size(_: click.Context, __: click.Parameter, value: str) -> int:
     """Parse a size such as 256MB, in bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", value.strip(), re.IGNORECASE)
-    size = int(float(match[1]) * 1000 ** _POWERS[match[2].upper()]) if match else 0
-    if size < 1:
-        raise click.BadParameter(f"{value!r} is not a size such as 256MB")
-    return size
+    size = float(match[1]) * 1000 ** _POWERS[match[2].upper()] if match else 0
+    if not 1 <= size <= _LARGEST_SHARD:
+        raise click.BadParameter(f"{value!r} is not a size such as 256MB, of at most 1 TB")
+    return int(size)
 
 
 @click.command("build-shards", epilog="Example: avprep build-shards /raw --out shards/")
@@ -86,19 +96,15 @@ def _parse_size(_: click.Context, __: click.Parameter, value: str) -> int:
 )
 @click.option(
     "--min-separation",
-    type=click.FloatRange(0, 180),
+    type=Number(0, 180),
     default=36.0,
     help="Minimum angle between the centres of random views, degrees.",
 )
 @click.option(
     "--size", type=click.IntRange(16, 2048), default=112, help="Height and width of crops, pixels."
 )
-@click.option(
-    "--fps", type=click.FloatRange(0, 240, min_open=True), default=16.0, help="Frames per second."
-)
-@click.option(
-    "--clip-duration", type=click.FloatRange(1, 600), default=10.0, help="Clip length, seconds."
-)
+@click.option("--fps", type=Number(0.1, 240), default=16.0, help="Frames per second.")
+@click.option("--clip-duration", type=Number(1, 600), default=10.0, help="Clip length, seconds.")
 @click.option("--sample-rate", type=click.IntRange(8000, 192000), default=24000, help="Hz.")
 @click.option(
     "--audio",
@@ -133,41 +139,41 @@ def _parse_size(_: click.Context, __: click.Parameter, value: str) -> int:
 )
 @click.option(
     "--fisheye-fov",
-    type=click.FloatRange(90, 280),
+    type=Number(90, 280),
     default=180.0,
     help="Angle across the fisheye circle, degrees.",
 )
 @click.option(
     "--video-track",
-    type=click.IntRange(0),
+    type=TRACK,
     metavar="N",
     help="Track to use of files with several videos, numbered as `avprep inspect` lists them.",
 )
 @click.option(
     "--audio-track",
-    type=click.IntRange(0),
+    type=TRACK,
     metavar="N",
     help="Track to use of files with several that can be ambisonics.",
 )
 @click.option(
     "--drop-silent",
-    type=click.FloatRange(-120, 0),
+    type=Number(-120, 0),
     metavar="DBFS",
     help="Drop clips with a lower level, e.g. -60.",
 )
 @click.option(
     "--drop-static",
-    type=click.FloatRange(0, 255),
+    type=Number(0, 255),
     metavar="LEVELS",
     help="Drop clips whose grey levels change less from second to second, e.g. 0.5.",
 )
 @click.option(
     "--drop-mono",
-    type=click.FloatRange(0, 0.75),
+    type=Number(0, 0.75),
     metavar="SHARE",
     help="Drop clips with a smaller share of energy outside their main signal, e.g. 0.01.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+@click.option("--workers", type=WORKERS, help="Processes; by default one per core.")
 @click.option(
     "--shard-size",
     callback=_parse_size,
@@ -177,13 +183,13 @@ def _parse_size(_: click.Context, __: click.Parameter, value: str) -> int:
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=SEED,
     default=0,
     help="Seed of random viewpoints and of the order of clips.",
 )
 @click.option(
     "--clip-timeout",
-    type=click.FloatRange(1),
+    type=Number(1, 1_000_000),
     default=600.0,
     help="Time limit for decoding a clip, seconds.",
 )
@@ -192,12 +198,12 @@ def _parse_size(_: click.Context, __: click.Parameter, value: str) -> int:
 )
 @click.option(
     "--task-index",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 999_999),
     help="This task's number in a job array; it makes a part of the shards.  [default: from Slurm]",
 )
 @click.option(
     "--task-count",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1_000_000),
     help="Number of tasks in the job array.  [default: from Slurm]",
 )
 @click.option(

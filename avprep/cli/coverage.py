@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from avprep.cli.choices import LAYOUTS, cores
+from avprep.cli.choices import LAYOUTS, WORKERS, cores
 from shards.errors import show, show_json
 
 _PATH = click.Path(path_type=Path)
@@ -32,7 +32,7 @@ _PATH = click.Path(path_type=Path)
     help="Write the ids of which something is missing, one on each line, for `yt-dlp -a FILE`.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with each file, and why.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+@click.option("--workers", type=WORKERS, help="Processes; by default one per core.")
 def coverage(
     raw: Path,
     lists: tuple[Path, ...],

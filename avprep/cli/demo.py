@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from avprep.cli.choices import cores
+from avprep.cli.choices import SEED, WORKERS, cores
 from shards.errors import show
 
 DEFAULT_CLIPS = 40
@@ -16,11 +16,11 @@ DEFAULT_CLIPS = 40
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--clips",
-    type=int,
+    type=click.IntRange(1, 1_000_000),
     help="Number of 10 s clips, four per place, or of videos.  [default: 40; 360 videos]",
 )
-@click.option("--seed", default=0, help="The same seed gives the same files.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+@click.option("--seed", type=SEED, default=0, help="The same seed gives the same files.")
+@click.option("--workers", type=WORKERS, help="Processes; by default one per core.")
 @click.option(
     "--actions",
     is_flag=True,

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep.cli.choices import FOA_CONVENTIONS, PROJECTIONS, STEREO_MODES, cores
+from avprep.cli.choices import (
+    FOA_CONVENTIONS,
+    PROJECTIONS,
+    STEREO_MODES,
+    TRACK,
+    WORKERS,
+    Number,
+    cores,
+)
 from shards.errors import show, show_json
 
 if TYPE_CHECKING:  # importing these takes a while, which --help should not
@@ -33,13 +41,13 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--fisheye-fov",
     "fisheye_fov_deg",
-    type=click.FloatRange(90, 280),
+    type=Number(90, 280),
     default=180.0,
     help="As in build-shards.",
 )
-@click.option("--video-track", type=click.IntRange(0), metavar="N", help="As in build-shards.")
-@click.option("--audio-track", type=click.IntRange(0), metavar="N", help="As in build-shards.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+@click.option("--video-track", type=TRACK, metavar="N", help="As in build-shards.")
+@click.option("--audio-track", type=TRACK, metavar="N", help="As in build-shards.")
+@click.option("--workers", type=WORKERS, help="Processes; by default one per core.")
 def inspect(
     paths: tuple[Path, ...],
     as_json: bool,
@@ -126,7 +134,7 @@ def info(shards: str, as_json: bool) -> None:
 @click.command(epilog="Example: avprep verify shards --quick")
 @click.argument("shards", metavar="DIR")
 @click.option("--quick", is_flag=True, help="Check hashes of shards and indices only.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+@click.option("--workers", type=WORKERS, help="Processes; by default one per core.")
 @click.pass_context
 def verify(ctx: click.Context, shards: str, quick: bool, workers: int | None) -> None:
     """Check a shard set: hashes of shards, indices and manifest, that these agree, and that each
@@ -154,9 +162,7 @@ def verify(ctx: click.Context, shards: str, quick: bool, workers: int | None) ->
 @click.argument("key", required=False)
 @click.option("--out", type=_PATH, default=Path("preview.png"), help="PNG file to write.")
 @click.option("--raw", type=_PATH, help="Folder the set was built from, to draw the whole frame.")
-@click.option(
-    "--at", "at_s", type=click.FloatRange(0), default=0.0, help="Time in the clip, seconds."
-)
+@click.option("--at", "at_s", type=Number(0, 3600), default=0.0, help="Time in the clip, seconds.")
 def preview(shards: str, key: str | None, out: Path, raw: Path | None, at_s: float) -> None:
     """Draw clip KEY (by default the first) of a shard set: views, audio and its directions."""
     from avprep.look.preview import draw_preview

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +11,24 @@ from typing import Any, TypeVar
 
 import click
 
+UP_TO_1000 = click.IntRange(1, 1000)
+WORKERS = click.IntRange(0, 4096)
+SEED = click.IntRange(0, 2**48)  # evaluations multiply it
 FEATURES = click.Choice(["logmel", "logmel+intensity"])
 AUDIO = click.Choice(["foa", "mono", "stereo"])
 _Options = TypeVar("_Options")
+
+
+class Number(click.FloatRange):
+    """A number in a range that has both ends; NaN, which click's own type takes, is in none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 def options_as(

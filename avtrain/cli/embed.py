@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from avtrain.cli.common import one_sentence, options_as
+from avtrain.cli.common import SEED, UP_TO_1000, WORKERS, one_sentence, options_as
 from avtrain.cli.evaluation_options import read_networks
 from shards.errors import show
 
@@ -38,10 +38,10 @@ class EmbedArguments:
     help="File of the features (.npz); an earlier one is replaced.",
 )
 @click.option("--split", default="train", help="Split whose clips are embedded.")
-@click.option("--windows", type=click.IntRange(1), default=1, help="Windows per clip.")
-@click.option("--num-workers", type=click.IntRange(0), help="Loader processes.  [default: auto]")
+@click.option("--windows", type=UP_TO_1000, default=1, help="Windows per clip.")
+@click.option("--num-workers", type=WORKERS, help="Loader processes.  [default: auto]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--seed", type=click.IntRange(0), default=0)
+@click.option("--seed", type=SEED, default=0)
 @options_as(EmbedArguments)
 def embed(given: EmbedArguments) -> None:
     """Features of all views of all clips of a split, with their keys.

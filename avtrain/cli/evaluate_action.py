@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import click
 
-from avtrain.cli.common import one_sentence, options_as
+from avtrain.cli.common import UP_TO_1000, one_sentence, options_as
 from avtrain.cli.evaluation_options import EvaluationArguments, evaluation_options, print_results
 
 
@@ -27,7 +27,7 @@ def _parse_numbers(
     if value is None:
         return None
     parts = value.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
+    if not all(part.strip().isdecimal() and len(part) < 5 for part in parts):
         raise click.BadParameter(f"{value!r} is no list of numbers such as 1,2,3")
     return tuple(sorted({int(part) for part in parts}))
 
@@ -41,7 +41,7 @@ def _parse_numbers(
     help="Official folds, as 1,2,3.  [default: all]",
 )
 @click.option("--probe", is_flag=True, help="Train only a linear layer, on frozen features.")
-@click.option("--windows", type=click.IntRange(1), help="Windows per test video.  [default: 25]")
+@click.option("--windows", type=UP_TO_1000, help="Windows per test video.  [default: 25]")
 @click.option(
     "--mirror/--no-mirror",
     default=None,

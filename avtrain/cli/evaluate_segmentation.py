@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from avtrain.cli.common import one_sentence, options_as
+from avtrain.cli.common import UP_TO_1000, one_sentence, options_as
 from avtrain.cli.evaluation_options import EvaluationArguments, evaluation_options, print_results
 from shards.errors import show
 
@@ -42,9 +42,9 @@ class SegmentationArguments(EvaluationArguments):
     help="The 32 of YT-360, or all in the training split.  [default: all; paper: yt360]",
 )
 @click.option("--test-dir", help="Set of the test split, built at --hfov 90:90.  [default: DIR]")
-@click.option("--views", type=click.IntRange(1), default=4, help="Views per training clip.")
-@click.option("--maps", type=click.IntRange(1), default=5, help="Label maps per test clip.")
-@click.option("--epochs", type=click.IntRange(1), help="[default: the protocol's]")
+@click.option("--views", type=UP_TO_1000, default=4, help="Views per training clip.")
+@click.option("--maps", type=UP_TO_1000, default=5, help="Label maps per test clip.")
+@click.option("--epochs", type=click.IntRange(1, 10_000), help="[default: the protocol's]")
 @options_as(SegmentationArguments)
 def segmentation(given: SegmentationArguments) -> None:
     """Semantic segmentation: what class is each pixel?

@@ -27,7 +27,7 @@ class RetrievalArguments(WindowArguments):
 @window_options("Views per clip.")
 @click.option(
     "--gallery",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1_000_000),
     default=100,
     help="Clips in a gallery; all clips if there are fewer.",
 )
@@ -70,7 +70,7 @@ class LocalizationArguments(WindowArguments):
 @window_options("Views that are averaged.")
 @click.option(
     "--rounds",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10_000),
     default=8,
     help="Passes over the training split, each with other windows and views.",
 )

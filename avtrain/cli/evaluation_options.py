@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from avtrain.cli.common import AUDIO, FEATURES
+from avtrain.cli.common import AUDIO, FEATURES, SEED, UP_TO_1000, WORKERS
 from shards.errors import show
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
@@ -97,11 +97,9 @@ def evaluation_options(command: _Command) -> _Command:
         click.option("--audio", type=AUDIO, help="If untrained.  [default: foa]"),
         click.option("--train-split", default="train", help="Split to learn from."),
         click.option("--test-split", default="test", help="Split to test on."),
-        click.option(
-            "--num-workers", type=click.IntRange(0), help="Loader processes.  [default: auto]"
-        ),
+        click.option("--num-workers", type=WORKERS, help="Loader processes.  [default: auto]"),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
-        click.option("--seed", type=click.IntRange(0), default=0),
+        click.option("--seed", type=SEED, default=0),
     ]
     for option in reversed(options):
         command = option(command)
@@ -113,10 +111,8 @@ def window_options(views_help: str) -> Callable[[_Command], _Command]:
 
     def decorate(command: _Command) -> _Command:
         options = [
-            click.option("--views", type=click.IntRange(1), default=4, help=views_help),
-            click.option(
-                "--windows", type=click.IntRange(1), default=5, help="Windows per test clip."
-            ),
+            click.option("--views", type=UP_TO_1000, default=4, help=views_help),
+            click.option("--windows", type=UP_TO_1000, default=5, help="Windows per test clip."),
             click.option(
                 "--keep-features",
                 type=click.Path(path_type=Path, file_okay=False),

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from avtrain.cli.common import AUDIO, FEATURES, one_sentence, options_as
+from avtrain.cli.common import (
+    AUDIO,
+    FEATURES,
+    UP_TO_1000,
+    WORKERS,
+    Number,
+    one_sentence,
+    options_as,
+)
 from shards.errors import show
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
@@ -17,6 +25,8 @@ if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.networks.losses import Negatives
     from avtrain.pretrain.set_up import RunOptions
 
+_STEPS, _EPOCHS = click.IntRange(1, 1_000_000_000), click.IntRange(1, 1_000_000)
+_BATCH, _TEMPERATURE = click.IntRange(2, 100_000), Number(1e-6, 1e6)
 PROFILED_STEPS, REHEARSED_STEPS = 20, 5
 
 
@@ -147,9 +157,7 @@ class PretrainOptions:
     is_flag=True,
     help="Train AVC first, in OUT/avc, then the task, starting from AVC's networks.",
 )
-@click.option(
-    "--curriculum-steps", type=click.IntRange(1), help="End the AVC stage after this many steps."
-)
+@click.option("--curriculum-steps", type=_STEPS, help="End the AVC stage after this many steps.")
 @click.option(
     "--init-from",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -180,7 +188,7 @@ class PretrainOptions:
     help="Negatives: other clips, other views (or moments) of the same clip, or both.  "
     "[default: set by the task]",
 )
-@click.option("--temperature", type=float, help="Temperature of the loss.  [default: 0.07]")
+@click.option("--temperature", type=_TEMPERATURE, help="Temperature of the loss.  [default: 0.07]")
 @click.option(
     "--head",
     type=click.Choice(["linear", "mlp"]),
@@ -188,26 +196,24 @@ class PretrainOptions:
 )
 @click.option(
     "--dropout",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Number(0, 1, max_open=True),
     help="Dropout of the transformers.  [default: preset]",
 )
-@click.option("--epochs", type=click.IntRange(1), help="Epochs per stage.  [default: preset]")
-@click.option("--steps", type=click.IntRange(1), help="Stop at this step of the run.")
-@click.option("--batch-size", type=click.IntRange(2), help="Clips per step.  [default: preset]")
-@click.option("--views", type=click.IntRange(1), help="Views per clip.  [default: set by the task]")
-@click.option(
-    "--moments", type=click.IntRange(1), help="Moments per clip, for avts.  [default: preset]"
-)
+@click.option("--epochs", type=_EPOCHS, help="Epochs per stage.  [default: preset]")
+@click.option("--steps", type=_STEPS, help="Stop at this step of the run.")
+@click.option("--batch-size", type=_BATCH, help="Clips per step.  [default: preset]")
+@click.option("--views", type=UP_TO_1000, help="Views per clip.  [default: set by the task]")
+@click.option("--moments", type=UP_TO_1000, help="Moments per clip, for avts.  [default: preset]")
 @click.option(
     "--margin",
     "margin_s",
-    type=click.FloatRange(0),
+    type=Number(0, 3600),
     help="Smallest gap between moments in seconds.  [default: 0.5]",
 )
 @click.option(
     "--lr",
     "learning_rate",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, 1000, min_open=True),
     help="Learning rate.  [default: preset]",
 )
 @click.option(
@@ -217,7 +223,7 @@ class PretrainOptions:
 )
 @click.option(
     "--clips-per-source",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 100_000),
     help="Clips per epoch: this many of every source; a source with fewer repeats its clips.  "
     "[default: 32 with preset paper]",
 )
@@ -237,19 +243,17 @@ class PretrainOptions:
     "--micro-batches",
     "--pieces",
     "pieces",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10_000),
     help="Split every batch into this many micro-batches, which need less memory; the loss "
     "compares clips within a micro-batch.  [default: 1]",
 )
 @click.option("--compile", "compiled", is_flag=True, help="Compile the backbones (torch.compile).")
-@click.option("--checkpoint-steps", type=click.IntRange(1), default=500, help="Save every N steps.")
-@click.option(
-    "--keep-last", type=click.IntRange(1), default=1, help="Number of newest checkpoints to keep."
-)
-@click.option("--keep-every", type=click.IntRange(1), help="Also keep a checkpoint every N steps.")
+@click.option("--checkpoint-steps", type=_STEPS, default=500, help="Save every N steps.")
+@click.option("--keep-last", type=_STEPS, default=1, help="Number of newest checkpoints to keep.")
+@click.option("--keep-every", type=_STEPS, help="Also keep a checkpoint every N steps.")
 @click.option(
     "--max-faults",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.01,
     help="Largest share of unreadable clips before the run ends; up to 10 clips are always "
     "tolerated, unless it is 0. Other clips replace them.",
@@ -261,14 +265,12 @@ class PretrainOptions:
 )
 @click.option(
     "--cache-gb",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, 1_000_000, min_open=True),
     default=200.0,
     help="Size of the cache in GB.",
 )
 @click.option("--tensorboard", is_flag=True, help="Write curves and figures to OUT/tensorboard.")
-@click.option(
-    "--num-workers", type=click.IntRange(0), help="Loader processes per rank.  [default: auto]"
-)
+@click.option("--num-workers", type=WORKERS, help="Loader processes per rank.  [default: auto]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0)
 @click.option("--split", default="train", help="Split to train on.")

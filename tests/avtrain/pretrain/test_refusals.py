@@ -13,6 +13,7 @@ import torch
 
 from avtrain.checkpoint import Checkpoint
 from avtrain.cli.common import UserErrorExit, one_sentence
+from avtrain.config import PRESETS, tiny
 from avtrain.pretrain.trainer import Trainer
 from avtrain.runtime.device import MOST_WORKERS, default_workers
 from shards.errors import ShardError
@@ -90,8 +91,11 @@ def test_a_damaged_shard_is_named_by_a_worker(root: Path, tmp_path: Path) -> Non
     assert len(output.splitlines()) == 1
 
 
-def test_a_loss_that_is_not_finite_names_the_clips(root: Path, tmp_path: Path) -> None:
-    output = refused("pretrain", root, "--out", tmp_path / "run", "--lr", 1e30, *SMALL)
+def test_a_loss_that_is_not_finite_names_the_clips(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", lambda task: replace(tiny(task), learning_rate=1e30))
+    output = refused("pretrain", root, "--out", tmp_path / "run", *SMALL)
     assert "the loss of step" in output
     assert "train0" in output
 
