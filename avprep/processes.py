@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -16,7 +19,7 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from avprep.errors import UserError
 
@@ -30,6 +33,10 @@ _POLL_S = 0.2
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _TERMINATE_S = 5.0
 _MAX_IDLE_DEATHS = 3
+_START_S = 600.0
+"""Seconds that a process has to import what it needs, on a busy machine and over a slow network."""
+_MAX_SHOWN = 200
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl()
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,13 @@ class ProcessPool:
                 alone = not waiting and not busy
                 queue = crashed if alone else waiting
                 while queue and len(busy) < (1 if alone else self._count):
-                    worker = self._idle.pop() if self._idle else _Worker()
+                    try:
+                        worker = self._idle.pop() if self._idle else _Worker()
+                    except OSError as error:
+                        if not busy:
+                            raise _cannot_start(str(error.strerror)) from None
+                        self._count = len(busy)  # go on with those that there are
+                        break
                     busy.append(worker)
                     number = queue.popleft()
                     worker.start(number, function, items[number], alone)
@@ -91,13 +104,13 @@ class ProcessPool:
                     elif isinstance(message, _Raised):
                         self._idle.append(worker)
                         raise message.error
+                    elif isinstance(message, _Unable):
+                        _stop([worker])
+                        raise _cannot_start(message.reason)
                     elif worker.step is None:
                         idle_deaths += 1
                         if idle_deaths == _MAX_IDLE_DEATHS:
-                            raise UserError(
-                                "worker processes crash before they begin, perhaps because memory "
-                                "is short; run the same command again with fewer --workers"
-                            )
+                            raise _cannot_start(worker.how_it_ended())
                         waiting.appendleft(worker.number)
                     elif worker.is_alone:
                         yield worker.number, Lost(worker.step, timed_out=False)
@@ -107,6 +120,8 @@ class ProcessPool:
                 passed_s, before_s = min(time.monotonic() - before_s, 1.0), time.monotonic()
                 for worker in busy:
                     worker.spent_s += passed_s
+                if any(worker.step is None and worker.spent_s > _START_S for worker in busy):
+                    raise _cannot_start(f"they do not begin within {_START_S:g} s")
                 for worker in [w for w in busy if w.is_limited and w.spent_s > limit_s]:
                     busy.remove(worker)
                     _stop([worker])
@@ -130,6 +145,18 @@ class _Raised:
     error: Exception
 
 
+@dataclass(frozen=True)
+class _Unable:
+    reason: str
+
+
+def _cannot_start(reason: str) -> UserError:
+    return UserError(
+        f"worker processes cannot start: {reason}; if memory or the number of processes is "
+        "limited, run the same command again with fewer --workers"
+    )
+
+
 class _Worker:
     """A process and its current item. ``step`` is None until the process has begun with the item;
     ``spent_s`` is the time spent on the step."""
@@ -138,10 +165,12 @@ class _Worker:
         # "fork" breaks with threads; with "forkserver", the children's CPU time cannot be measured.
         context: SpawnContext = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
-        with _single_threaded_blas():
+        self._messages: BinaryIO | None = None
+        with suppress(OSError):  # no room for temporary files: do without
+            self._messages = tempfile.TemporaryFile()  # noqa: SIM115
+        with theirs, _standard_error(self._messages) as stderr, _single_threaded_blas():
+            self._process = context.Process(target=_work, args=(theirs, stderr), daemon=True)
             self._process.start()
-        theirs.close()
         self.number = 0
         self.step: int | None = None
         self.is_alone = False
@@ -150,13 +179,14 @@ class _Worker:
 
     def start(self, number: int, function: Any, item: Any, alone: bool) -> None:
         self.number, self.step, self.is_alone, self.is_limited = number, None, alone, False
+        self.spent_s = 0.0
         with suppress(BrokenPipeError, ConnectionResetError):  # `receive` will notice
             self._connection.send((function, item))
 
-    def receive(self) -> _Begun | _Done | _Raised | None:
+    def receive(self) -> _Begun | _Done | _Raised | _Unable | None:
         """The next message; None if the process has ended."""
         try:
-            message: _Begun | _Done | _Raised = self._connection.recv()
+            message: _Begun | _Done | _Raised | _Unable = self._connection.recv()
         except (EOFError, OSError):
             self.kill()
             return None
@@ -169,6 +199,19 @@ class _Worker:
     def connection(self) -> Connection[Any, Any]:
         return self._connection
 
+    def how_it_ended(self) -> str:
+        """How the process ended before it could say why, with the last line that it printed."""
+        status = self._process.exitcode or 0
+        ended = f"they end with exit status {status}"
+        if status < 0:
+            ended = f"they are ended by signal {-status} ({signal.strsignal(-status)})"
+        lines = []
+        if self._messages is not None:
+            self._messages.seek(0)
+            lines = self._messages.read(1 << 20).decode(errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "")[:_MAX_SHOWN]
+        return f"{ended} ({last})" if last else ended
+
     def terminate(self) -> None:
         self._process.terminate()
 
@@ -177,6 +220,24 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self._connection.close()
+
+
+@contextmanager
+def _standard_error(messages: BinaryIO | None) -> Iterator[Connection[Any, Any] | None]:
+    """Processes started inside write their messages to a file, until they have begun: Python says
+    there why it cannot. Yields the standard error for them to go back to."""
+    try:
+        stderr: Connection[Any, Any] = Connection(os.dup(2), readable=False)
+    except OSError:  # it is closed
+        yield None
+        return
+    with stderr:
+        if messages is not None:
+            os.dup2(messages.fileno(), 2)
+        try:
+            yield stderr
+        finally:
+            os.dup2(stderr.fileno(), 2)
 
 
 @contextmanager
@@ -218,8 +279,12 @@ def _exit_on_signal(_: int, frame: FrameType | None) -> None:
 
 
 def exit_with_parent() -> None:
-    """Call this in a worker process: it then exits at once when its parent has been killed, and
-    writes nothing more."""
+    """Call this in a worker process: it then ends at once when its parent has been killed, even
+    while it is stopped or busy in C (on Linux), and writes nothing more."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL))
+    # It also finds a parent that was killed before this.
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
@@ -230,23 +295,47 @@ def _wait_for_parent() -> None:
         os._exit(1)
 
 
-def _work(orders: Connection[Any, Any]) -> None:
+def _work(orders: Connection[Any, Any], stderr: Connection[Any, Any] | None) -> None:
     """The main function of a worker process."""
+    exit_with_parent()
     # Ctrl-C reaches all processes; the parent stops its workers, which leave no half-written files.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, _exit_on_signal)
-    exit_with_parent()
+    if stderr is not None:
+        os.dup2(stderr.fileno(), 2)
+        stderr.close()
 
     def report_step(step: int | None) -> None:
         orders.send(_Begun(step))
 
-    with suppress(EOFError, OSError):  # the parent has ended
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has ended
         while True:
-            function, item = orders.recv()
-            report_step(0)
             try:
-                message: _Done | _Raised = _Done(function(item, report_step))
-            except Exception as error:
-                message = _Raised(error)
-            orders.send(message)
+                function, item = orders.recv()
+            except (EOFError, ConnectionResetError):
+                raise
+            except Exception as error:  # what the function needs cannot be imported
+                orders.send(_Unable(_describe(error)))
+                return
+            report_step(0)
+            orders.send(_result(function, item, report_step))
+
+
+def _result(function: Any, item: Any, report_step: ReportStep) -> _Done | _Raised | _Unable:
+    try:
+        return _Done(function(item, report_step))
+    except ModuleNotFoundError as error:
+        return _Raised(error)  # the command says which package to install
+    except ImportError as error:
+        return _Unable(_describe(error))
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            return _Raised(RuntimeError(_describe(error)))
+        return _Raised(error)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error!s:.{_MAX_SHOWN}}"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import ClipError, UserError
-from avprep.media.find_ffmpeg import check_end, find_ffmpeg, last_line
+from avprep.media.find_ffmpeg import check_end, ends_with_parent, find_ffmpeg, last_line
 
 # Only container formats of recordings: a playlist or script disguised as a video could make ffmpeg
 # open other files or URLs.
@@ -39,7 +39,7 @@ def describe(path: Path) -> str:
     command += ["-format_whitelist", FORMATS, "-i", safe_url(path)]
     try:
         done = subprocess.run(
-            command,
+            [*ends_with_parent(), *command],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
@@ -141,7 +141,7 @@ class FfmpegAudioDecoder:
     def __enter__(self) -> FfmpegAudioDecoder:
         try:
             self._process = subprocess.Popen(
-                self._request.command(),
+                [*ends_with_parent(), *self._request.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
