@@ -18,7 +18,7 @@ from tests.attack.commands import embedding, evaluation, pick, set_command
 from tests.attack.damage.checkpoints import damage_checkpoint
 from tests.attack.damage.files import damage_file
 from tests.attack.damage.options import attack_option
-from tests.attack.damage.sets import SetDamage
+from tests.attack.damage.sets import SetDamage, make_old, sealed
 from tests.attack.damage.values import damage_json, dump, hostile_names
 from tests.attack.sandbox import Sandbox
 
@@ -85,14 +85,18 @@ class Cases:
         command, writable = set_command(rng, "set", self._base)
         kinds = ["built"] if "--append" in command else ["tiny", "source", "built"]
         self._base.copy(pick(rng, kinds), root)
+        old = rng.random() < 0.25
+        if old:
+            make_old(root)
         damage = SetDamage(root, sandbox.outside, self._port)
         done = [damage.any(rng)]
         if rng.random() < 0.25:
             # What was damaged before may not be read again.
             with suppress(Exception):
                 done.append(damage.any(rng))
-        refuse = command[1] == "verify" and len(done) == 1 and done[0][1]
-        return "; ".join(said for said, _ in done), command, writable, refuse
+        # Of old sets, verify says what it cannot check.
+        refuse = command[1] == "verify" and len(done) == 1 and done[0][1] and not old
+        return "old, " * old + "; ".join(said for said, _ in done), command, writable, refuse
 
     def _state(self, rng: Generator, sandbox: Sandbox) -> Made:
         """An unfinished build, a finished one with another's state, and what continues them."""
@@ -155,7 +159,7 @@ class Cases:
                 train += ["--split", typed[:10_000]]
             else:
                 entry[field] = name
-            path.write_bytes(dump(manifest))
+            path.write_bytes(sealed(dump(manifest)))
             said, url = f"manifest: {field} {name[:60]!r}", f"local://{root}"
         return said, ["avtrain", "pretrain", url, *train], ("run", "cache"), False
 

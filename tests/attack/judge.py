@@ -40,7 +40,8 @@ def judge(
     elif outcome.status not in STATUSES:
         wrong.append(f"status: exit status {outcome.status}")
     if "Traceback (most recent call last)" in errors + output:
-        last = next((line for line in errors.splitlines()[::-1] if line.strip()), "")
+        named = re.findall(r"^[\w.]+(?:Error|Exception|Interrupt|Exit)\b.*", errors, re.MULTILINE)
+        last = named[-1] if named else errors[-300:]
         wrong.append(f"traceback: {last[:300]!r}")
     elif outcome.status == 2:
         wrong += _no_sentence(errors, _LONGEST_SENTENCE + argument_characters)

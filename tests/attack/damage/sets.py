@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from tests.attack.damage.values import damage_json, dump, hostile_names
 
 Damage = tuple[str, bool]
 """What was done, and whether `avprep verify` must see it."""
+
+
+_CHECKSUM = re.compile(rb',\s*"checksum":\s*"[0-9a-f]{64}"')
 
 
 class SetDamage:
@@ -37,7 +41,10 @@ class SetDamage:
             rule = damage_file if kind == "file" else damage_bytes
             return f"{kind} {path.name}: {rule(rng, path, self._outside)}", False
         if kind == "manifest":
-            return f"manifest: {self._json(rng, self._root / 'manifest.json')}", False
+            path = self._root / "manifest.json"
+            said = self._json(rng, path)
+            path.write_bytes(sealed(path.read_bytes()))
+            return f"manifest: {said}", False
         tar = self._tar(rng)
         if kind == "index":
             said = self._json(rng, index_of(tar))
@@ -83,7 +90,7 @@ class SetDamage:
             split["bytes"] = sum(entry["bytes"] for entry in split["shards"])
             everything += split["bytes"]
         manifest["totals"]["bytes"] = everything
-        path.write_bytes(json.dumps(manifest, indent=1).encode() + b"\n")
+        path.write_bytes(sealed(json.dumps(manifest, indent=1).encode()))
 
     def _tar(self, rng: Generator) -> Path:
         tars = sorted(self._root.glob("*/*.tar"))
@@ -93,6 +100,28 @@ class SetDamage:
         tar = self._tar(rng)
         files = (tar, index_of(tar), self._root / "manifest.json")
         return files[int(rng.integers(3))]
+
+
+def make_old(root: Path) -> None:
+    """Let a set be one of the first version of the format, which had fewer checksums."""
+    path = root / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    for split in manifest["splits"].values():
+        for entry in split["shards"]:
+            entry.pop("index_sha256", None)
+    manifest.pop("minor_version", None)
+    manifest.pop("checksum", None)
+    path.write_bytes(dump(manifest))
+
+
+def sealed(manifest: bytes) -> bytes:
+    """A manifest with the checksum of what it now holds, if it has one."""
+    rest, count = _CHECKSUM.subn(b"", manifest)
+    if not count:
+        return manifest
+    body = rest.rstrip().removesuffix(b"}").rstrip()
+    digest = hashlib.sha256(body).hexdigest()
+    return body + f',\n "checksum": "{digest}"\n}}\n'.encode()
 
 
 def index_of(tar: Path) -> Path:
