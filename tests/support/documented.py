@@ -22,7 +22,7 @@ from tests.support import ROOT
 
 PAGES = sorted(
     [
-        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
         *(ROOT / "docs").glob("*.md"),
         ROOT / "benchmarks" / "README.md",
     ]
