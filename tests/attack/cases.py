@@ -94,7 +94,7 @@ class Cases:
             # What was damaged before may not be read again.
             with suppress(Exception):
                 done.append(damage.any(rng))
-        # Of old sets, verify says what it cannot check.
+        # Old sets have fewer hashes: verify says what it cannot check.
         refuse = command[1] == "verify" and len(done) == 1 and done[0][1] and not old
         return "old, " * old + "; ".join(said for said, _ in done), command, writable, refuse
 
