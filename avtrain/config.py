@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 from msgspec import Meta
@@ -18,10 +19,12 @@ from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig
 from avtrain.networks.losses import TEMPERATURE, Negatives
 from avtrain.networks.models import ModelConfig
-from shards.files import dump_json, parse_value
+from shards.files import dump_json, parse_json, parse_value, read_regular
 
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _PARTS = ("clip", "sound", "model", "augment")
+_Setting = int | float | str | bool | list[float] | None
+_LARGEST_FILE = 100_000
 _MOST_PIXELS, _MOST_BINS = 100_000_000, 100_000_000
 """A clip in the paper's settings has 400,000 and 200,000."""
 Task = Literal["avc", "avts", "avsa"]
@@ -170,6 +173,12 @@ class Config:
         except TrainingError as error:
             raise ValueError(str(error)) from None
         return config
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        """The settings in ``config.json``. Raises OSError, and ValueError as `from_dict` does."""
+        content = read_regular(path, _LARGEST_FILE)
+        return cls.from_dict(parse_json(content, dict[str, _Setting | dict[str, _Setting]]))
 
     def _check_sizes(self) -> None:
         """Refuse what would fill any memory with the input of one clip."""

@@ -27,7 +27,8 @@ def report(runs: tuple[Path, ...], out: Path | None, numbers: Path | None) -> No
     """One table of the results of evaluations in the folders RUNS.
 
     Runs that differ only in the seed are one line, with their mean. The figure shows the first
-    metric of each task, and the training curves of the runs that have a log.
+    metric of each task, and the training curves of the runs that have a log. Damaged files are
+    left out and reported, with exit status 1.
 
     \b
     Example:
@@ -38,10 +39,14 @@ def report(runs: tuple[Path, ...], out: Path | None, numbers: Path | None) -> No
         from avtrain.report.lines import make_lines
         from avtrain.report.page import NOTE, report_table, write_numbers, write_report
 
-        lines = make_lines(read_results(runs))
+        results, left_out = read_results(runs)
+        lines = make_lines(results)
         if numbers is not None:
             write_numbers(lines, numbers)
         if out is not None:
-            write_report(lines, runs, out)
+            left_out += write_report(lines, runs, out)
         show(*report_table(lines).splitlines())
         show(*NOTE.splitlines(), err=True)
+    show(*(f"left out: {sentence}" for sentence in left_out), err=True)
+    if left_out:
+        click.get_current_context().exit(1)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta
 
 from avtrain.errors import TrainingError
 from avtrain.run_folder import RESULT_ENDING
-from shards.files import dump_json, write_atomic
+from shards.files import dump_json, parse_json, read_regular, write_atomic
 
+_LARGEST_FILE = 20_000_000
+_Number = Annotated[float, Meta(ge=-1e9, le=1e9)]
+_Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_Words = Annotated[str, Meta(max_length=1000)]
+# It becomes part of the names of files.
+_Task = Annotated[str, Meta(pattern=r"^[^/\\\0]{1,100}$")]
+if TYPE_CHECKING:
+    _Values = Any
+else:  # settings and details, nested as deep as protocols are
+    _Value = int | float | str | bool | None
+    _Values1 = _Value | list[_Value] | dict[str, _Value]
+    _Values2 = _Value | list[_Values1] | dict[str, _Values1]
+    _Values3 = _Value | list[_Values2] | dict[str, _Values2]
+    _Values = _Value | list[_Values3] | dict[str, _Values3]
 UNTRAINED = "untrained"
 LEARNED_FROM = "test_sources_learned_from"
 """Key in the details: number of the test's sources that are in the training split too."""
@@ -23,11 +38,11 @@ class Metric:
     ``chance`` (None if it has none). Shares are 0 to 1 with the unit ``%``; ``better`` is
     ``higher`` or ``lower``."""
 
-    value: float
-    interval_95: tuple[float, float] | None
-    chance: float | None
-    unit: str = "%"
-    better: str = "higher"
+    value: _Number
+    interval_95: tuple[_Number, _Number] | None
+    chance: _Number | None
+    unit: Annotated[str, Meta(max_length=20)] = "%"
+    better: Annotated[str, Meta(pattern="^(higher|lower)$")] = "higher"
 
 
 @dataclass(frozen=True)
@@ -39,18 +54,18 @@ class Network:
     for random networks.
     """
 
-    pretraining: str
-    steps: int
-    features: str
-    audio: str
+    pretraining: _Words
+    steps: _Count
+    features: _Words
+    audio: _Words
     transformer: bool
-    positions: str
-    checkpoint: str | None
-    data: str | None
-    preset: str
-    seed: int = 0
-    settings: str = ""
-    weights: str = ""
+    positions: _Words
+    checkpoint: Annotated[str, Meta(max_length=10_000)] | None
+    data: _Words | None
+    preset: _Words
+    seed: _Count = 0
+    settings: _Words = ""
+    weights: _Words = ""
     norm_first: bool = False
 
 
@@ -63,16 +78,16 @@ class Result:
     about unreadable clips, which test and training left out.
     """
 
-    task: str
+    task: _Task
     network: Network
-    metrics: dict[str, Metric]
-    views: int
-    seed: int
-    test_clips: int
-    test_sources: int
-    data: str
-    details: dict[str, Any]
-    test: dict[str, Any] = field(default_factory=dict)
+    metrics: Annotated[dict[_Words, Metric], Meta(min_length=1, max_length=10_000)]
+    views: _Count
+    seed: _Count
+    test_clips: _Count
+    test_sources: _Count
+    data: _Words
+    details: dict[str, _Values]
+    test: dict[str, _Values] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
     @property
@@ -91,14 +106,11 @@ class Result:
     def read(cls, path: Path) -> Result:
         """Read a file; raises TrainingError if it is no result."""
         try:
-            content = json.loads(path.read_bytes())
-            metrics = {name: _metric(value) for name, value in content["metrics"].items()}
-            if not metrics:
-                raise ValueError("no metrics")
-            network = Network(**content["network"])
-            return cls(**{**content, "network": network, "metrics": metrics})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TrainingError(f"{path} is no result of `avtrain eval` ({error!r})") from None
+            return parse_json(read_regular(path, _LARGEST_FILE), cls)
+        except OSError as error:
+            raise TrainingError(f"{path} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise TrainingError(f"{path} is no result of `avtrain eval`: {error}") from None
 
 
 def file_name(task: str, checkpoint: object | None) -> str:
@@ -111,20 +123,23 @@ def result_path(out: Path, name: str) -> Path:
     return out / f"{name}{RESULT_ENDING}"
 
 
-def _metric(content: dict[str, Any]) -> Metric:
-    interval = content["interval_95"]
-    return Metric(**{**content, "interval_95": None if interval is None else tuple(interval)})
+def read_results(runs: Sequence[Path]) -> tuple[list[Result], list[str]]:
+    """All results in these folders and their subfolders, and a sentence about each file that is
+    left out because it is damaged.
 
-
-def read_results(runs: Sequence[Path]) -> list[Result]:
-    """All results in these folders and their subfolders.
-
-    Raises TrainingError for a folder without a result, or with a damaged one.
+    Raises TrainingError for a folder without a file of a result, and if all of them are damaged.
     """
     results: list[Result] = []
+    left_out: list[str] = []
     for run in runs:
         paths = sorted(run.rglob(f"*{RESULT_ENDING}"))
         if not paths:
             raise TrainingError(f"{run} holds no result; run `avtrain eval … --out {run}` first")
-        results += [Result.read(path) for path in paths]
-    return results
+        for path in paths:
+            try:
+                results.append(Result.read(path))
+            except TrainingError as error:
+                left_out.append(str(error))
+    if not results:
+        raise TrainingError(left_out[0])
+    return results, left_out

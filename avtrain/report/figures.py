@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import textwrap
 from collections import defaultdict
@@ -15,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avtrain.config import Config
-from avtrain.errors import TrainingError
 from avtrain.evals.frozen import describe_settings
 from avtrain.evals.tables import name_network
 from avtrain.report.lines import Line, network_order
@@ -51,25 +49,30 @@ class Training:
     columns: dict[str, NDArray[np.float64]]
 
 
-def read_trainings(runs: Sequence[Path]) -> list[Training]:
-    """Trainings of all logs in these folders and their subfolders, without half-written lines.
-
-    Raises TrainingError for a run whose settings cannot be read.
-    """
+def read_trainings(runs: Sequence[Path]) -> tuple[list[Training], list[str]]:
+    """Trainings of all logs in these folders and their subfolders, without half-written lines; and
+    a sentence about each that is left out because its settings or its log cannot be read."""
     paths = sorted({path for run in runs for path in run.rglob(LOG)})
-    trainings = [_read_training(path, path.parent.parent / LOG in paths) for path in paths]
-    return [training for training in trainings if training is not None]
+    trainings, left_out = [], []
+    for path in paths:
+        try:
+            training = _read_training(path, path.parent.parent / LOG in paths)
+        except OSError as error:
+            left_out.append(f"{error.filename}: {error.strerror}")
+        except ValueError as error:
+            settings = path.parent / CONFIG
+            left_out.append(f"{settings} does not hold the settings of a run: {error}")
+        else:
+            trainings += [] if training is None else [training]
+    return trainings, left_out
 
 
 def _read_training(path: Path, nested: bool) -> Training | None:
-    """Training of a log; None for an empty one. ``nested``: the log lies in the folder of a run."""
-    settings = path.parent / CONFIG
-    try:
-        config = Config.from_dict(json.loads(settings.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(
-            f"{settings} does not hold the settings of a run of this version ({error!r:.80})"
-        ) from None
+    """Training of a log; None for an empty one. ``nested``: the log lies in the folder of a run.
+
+    Raises OSError, and ValueError for settings of another version.
+    """
+    config = Config.read(path.parent / CONFIG)
     log = read_log(path)
     if log.warning:
         show(log.warning, err=True)

@@ -118,7 +118,7 @@ def make_lines(results: Sequence[Result]) -> list[Line]:
 def network_order(line: Line) -> tuple[Any, ...]:
     """Sort key of the network: random networks, AVC, AVTS, AVSA, curricula."""
     network = line.network
-    first = network.pretraining.replace(",", "").split()[0]
+    first = network.pretraining.replace(",", " ").partition(" ")[0]
     known = ("none", "AVC", "AVTS", "AVSA")
     rank = known.index(first) if first in known else len(known)
     features = (network.features, network.audio)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from avtrain.errors import TrainingError
 from avtrain.evals.tables import format_interval, format_value, markdown
 from avtrain.report.lines import Line
 from shards.files import dump_json, write_atomic
 
+MOST_NETWORKS = 500
 PAGE, NUMBERS, FIGURES = "report.md", "report.json", "report.png"
 NOTE = """\
 `over sources`: the 95 % interval by bootstrap over the test recordings, its ends averaged over the
@@ -52,15 +54,22 @@ def write_numbers(lines: Sequence[Line], path: Path) -> None:
     write_atomic(path, dump_json({"lines": [line.to_dict() for line in lines]}, indent=2))
 
 
-def write_report(lines: Sequence[Line], runs: Sequence[Path], out: Path) -> None:
+def write_report(lines: Sequence[Line], runs: Sequence[Path], out: Path) -> list[str]:
     """Write table, numbers, and a figure of the results with the training curves of the runs.
 
-    Raises TrainingError for a log that cannot be read.
+    Returns a sentence about each run that is left out because it cannot be read. Raises
+    TrainingError for too many networks.
     """
     from avtrain.report.figures import draw_report, read_trainings  # slow: PyTorch
 
-    trainings = read_trainings(runs)
+    if len({(line.network, line.mark) for line in lines}) > MOST_NETWORKS:
+        raise TrainingError(
+            f"the figure of a report shows at most {MOST_NETWORKS} networks; name fewer RUNS, or "
+            "leave out --out"
+        )
+    trainings, left_out = read_trainings(runs)
     write_numbers(lines, out / NUMBERS)
     draw_report(lines, trainings, out / FIGURES)
     text = f"# Results\n\n{report_table(lines)}\n\n{NOTE}\n\n![Results and training]({FIGURES})\n"
     write_atomic(out / PAGE, text.encode())
+    return left_out

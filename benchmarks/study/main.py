@@ -211,8 +211,8 @@ def _report(
     from benchmarks.study.page import write_page
 
     facts = _facts(study, out, missing, len(all_jobs), len(unfinished))
-    lines = make_lines(read_results(results))
-    write_page(page, lines, read_trainings(trained), out / "world", facts)
+    lines = make_lines(read_results(results)[0])
+    write_page(page, lines, read_trainings(trained)[0], out / "world", facts)
     print(f"{page} and {out / 'report'} are written")
     return {}
 

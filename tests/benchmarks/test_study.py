@@ -179,7 +179,9 @@ def test_the_page_holds_all_results_and_verdicts(tmp_path: Path) -> None:
     run = write_log(tmp_path / "run")
     (run / "log.jsonl").write_text((run / "log.jsonl").read_text().removesuffix('{"st'))
     facts = {**FACTS, "clips": "8"}
-    write_page(page, make_lines(grid(accuracy)), read_trainings([run]), tmp_path / "world", facts)
+    write_page(
+        page, make_lines(grid(accuracy)), read_trainings([run])[0], tmp_path / "world", facts
+    )
     text = page.read_text()
     for name in ("study-results.png", "study-curves.png"):
         assert f"]({name})" in text
@@ -303,9 +305,9 @@ def test_a_study_continues_from_an_archive(tmp_path: Path) -> None:
     left = [job.name for job in jobs if not records.is_finished(job)]
     # One evaluation is missing, and needs its network.
     assert left == ["avc/logmel+intensity/seed0/pretrain", "avc/logmel+intensity/seed0/action"]
-    assert len(read_results([second / "results"])) == len(jobs) - len(SETS) * 2 - 2
-    (training,) = read_trainings([second / "networks"])
-    (before,) = read_trainings([first / "networks"])
+    assert len(read_results([second / "results"])[0]) == len(jobs) - len(SETS) * 2 - 2
+    ((training,), _) = read_trainings([second / "networks"])
+    ((before,), _) = read_trainings([first / "networks"])
     np.testing.assert_allclose(training.columns["loss"], before.columns["loss"], rtol=1e-3)
     # Once it is done, nothing needs the network any more.
     records.add_time(jobs[-1], 2, finished=True)
@@ -335,11 +337,11 @@ def test_the_archive_of_the_page_continues_and_gives_the_tables_of_the_page(
         record = json.loads((tmp_path / f"jobs/{job.name}.json").read_bytes())
         assert record["settings"] == records.settings(job), job.name
     outputs = [job.output for job in made if job.kind.startswith("eval ")]
-    lines = make_lines(read_results(outputs))
+    lines = make_lines(read_results(outputs)[0])
     page = (ROOT / "docs/results.md").read_text()
     assert summary(lines) in page
     assert compare(CLAIMS, lines) in page
-    assert len(read_trainings([tmp_path / "networks"])) == 48  # a curriculum has two each
+    assert len(read_trainings([tmp_path / "networks"])[0]) == 48  # a curriculum has two each
 
 
 def test_a_file_that_is_not_an_archive_is_refused_before_the_work(

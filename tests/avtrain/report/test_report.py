@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,7 +164,8 @@ def test_logs_become_curves(tmp_path: Path) -> None:
     runs = [write_log(tmp_path / f"avsa{seed}", seed=seed) for seed in (0, 1)]
     runs += [write_log(tmp_path / "curriculum", curriculum=True)]
     write_log(tmp_path / "curriculum/avc", task="avc")
-    trainings = read_trainings(runs)
+    trainings, left_out = read_trainings(runs)
+    assert left_out == []
     assert [(training.pretraining, training.seed) for training in trainings] == [
         ("AVSA", 0),
         ("AVSA", 1),
@@ -177,8 +179,69 @@ def test_logs_become_curves(tmp_path: Path) -> None:
     assert report(*runs, "--out", tmp_path / "out").exit_code == 0
     (runs[0] / "config.json").write_text("{}")
     done = report(*runs, "--out", tmp_path / "out")
-    assert done.exit_code == 2
-    assert str(runs[0] / "config.json") in done.output
+    assert done.exit_code == 1
+    assert f"left out: {runs[0] / 'config.json'} does not hold the settings of a run" in done.output
+    assert (tmp_path / "out/report.png").exists()
+
+
+BAD_RESULTS: list[tuple[tuple[str, ...], object, str]] = [
+    (("metrics",), {}, "field metrics: expected object of length >= 1"),
+    (("metrics", "accuracy", "value"), [{}], "field metrics[...].value: expected float"),
+    (("metrics", "accuracy", "value"), 1e300, "field metrics[...].value"),
+    (("metrics", "accuracy", "value"), float("nan"), "it is not JSON"),
+    (("metrics", "accuracy", "interval_95"), [1], "interval_95: expected array of length 2"),
+    (("metrics", "accuracy", "better"), "louder", "field metrics[...].better"),
+    (("network", "seed"), -1, "field network.seed: expected int >= 0"),
+    (("network", "steps"), "2000", "field network.steps: expected int, got str"),
+    (("network", "pretraining"), None, "field network.pretraining: expected str, got null"),
+    (("task",), "../../task", "field task"),
+    (("task",), "", "field task"),
+    (("views",), 10**30, "field views"),
+    (("left_out",), "none", "field left_out: expected array"),
+    (("details",), {"a": [[[[[[1]]]]]]}, "field details"),
+    (("test",), [], "field test: expected object"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "words"), BAD_RESULTS)
+def test_a_bad_result_costs_itself(
+    place: tuple[str, ...], value: object, words: str, tmp_path: Path
+) -> None:
+    result("AVSA", 0.7).write(tmp_path / "good")
+    path = result("AVSA", 0.6, seed=1).write(tmp_path / "bad")
+    content = json.loads(path.read_bytes())
+    part = content
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = value
+    path.write_text(json.dumps(content))
+    done = report(tmp_path, "--out", tmp_path / "out")
+    assert done.exit_code == 1, done.output
+    assert f"left out: {path} is no result of `avtrain eval`: " in done.output
+    assert words in done.output
+    assert "70.0" in done.output
+    alone = report(tmp_path / "bad")
+    assert alone.exit_code == 2
+    assert alone.output.count("\n") == 1
+
+
+def test_files_that_are_no_files_or_too_large_cost_themselves(tmp_path: Path) -> None:
+    write_log(tmp_path / "good")
+    result("AVSA", 0.7).write(tmp_path / "good")
+    for name in ("fifo", "folder", "device", "large", "deep"):
+        (tmp_path / name).mkdir()
+    for file in ("avsa-bin.result.json", "config.json", "log.jsonl"):
+        os.mkfifo(tmp_path / "fifo" / file)
+        (tmp_path / "folder" / file).mkdir()
+        (tmp_path / "device" / file).symlink_to("/dev/zero")
+        (tmp_path / "deep" / file).write_text("[" * 100_000)
+        with (tmp_path / "large" / file).open("wb") as large:
+            large.truncate(10**12)
+    done = report(tmp_path, "--out", tmp_path / "out")
+    assert done.exit_code == 1, (done.output, done.exception)
+    assert done.output.count("left out: ") == 10
+    assert done.output.count("it is not a regular file") == 6
+    assert done.output.count("it is larger than") == 2
 
 
 def test_old_results_are_read(tmp_path: Path) -> None:
@@ -186,4 +249,4 @@ def test_old_results_are_read(tmp_path: Path) -> None:
     content = json.loads(path.read_bytes())
     del content["network"]["seed"], content["network"]["settings"]
     path.write_text(json.dumps(content))
-    assert read_results([tmp_path])[0].network.seed == 0
+    assert read_results([tmp_path])[0][0].network.seed == 0
