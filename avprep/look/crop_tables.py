@@ -7,21 +7,28 @@ references to other files, and believe tables that would fill any memory.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.formats.mp4_boxes import split_boxes
 from shards.errors import ShardError
+
+_MOST_BOXES = 100
+"""Boxes in another one; crops have ten."""
+_VIDEO_FIELDS = 78
+"""Size of the fields that come before the boxes in a sample entry."""
 
 _Table = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class CropTables:
-    """Begin and end of each frame in the file, in bytes, and the seconds at which it is shown."""
+    """The decoder's configuration (hex), and for each frame its begin and end in the file, in
+    bytes, and the second at which it is shown."""
 
+    configuration: str
     begins: _Table
     ends: _Table
     times_s: NDArray[np.float64]
@@ -32,32 +39,51 @@ def read_crop_tables(mp4: bytes, frames: int) -> CropTables:
 
     Raises ShardError for any other file, before a table is expanded.
     """
-    moov = _inside(mp4, b"moov")
-    mdia = _inside(moov, b"trak", b"mdia")
+    moov = _inside(memoryview(mp4), b"moov")
+    trak = _inside(moov, b"trak")
+    mdia = _inside(trak, b"mdia")
     stbl = _inside(mdia, b"minf", b"stbl")
-    if any(box.name == b"ctts" for box in split_boxes(stbl)):
+    if any(name == b"ctts" for name, _ in _boxes(stbl)):
         raise ShardError("its frames are shown in another order than they are stored")
+    entry = _inside(_inside(stbl, b"stsd")[8:], b"avc1")
     sizes = _sizes(_inside(stbl, b"stsz"), frames)
     begins = _begins(_rows(_inside(stbl, b"stco"), 1)[:, 0], _inside(stbl, b"stsc"), sizes)
     ticks, scale = _ticks(_inside(stbl, b"stts"), frames), _time_scale(_inside(mdia, b"mdhd"))
-    start, shown = _edit(moov)
+    start, shown = _edit(trak)
     times_s = (ticks - start) / scale
     if shown is not None and shown / _time_scale(_inside(moov, b"mvhd")) <= times_s[-1]:
         raise ShardError("its edit list cuts frames off")
-    return CropTables(begins, begins + sizes, times_s)
+    configuration = bytes(_inside(entry[_VIDEO_FIELDS:], b"avcC")).hex()
+    return CropTables(configuration, begins, begins + sizes, times_s)
 
 
-def _inside(content: bytes, *path: bytes) -> bytes:
+def _boxes(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """Names and contents of the boxes that a content consists of."""
+    at = 0
+    for _ in range(_MOST_BOXES):
+        if at == len(content):
+            return
+        if at + 8 > len(content):
+            break
+        size, name = struct.unpack_from(">I4s", content, at)
+        if size < 8 or at + size > len(content):
+            break
+        yield name, content[at + 8 : at + size]
+        at += size
+    raise ShardError("it does not consist of boxes")
+
+
+def _inside(content: memoryview, *path: bytes) -> memoryview:
     """The content of the one box with these names, one in another."""
     for name in path:
-        found = [box.content for box in split_boxes(content) if box.name == name]
+        found = [inner for other, inner in _boxes(content) if other == name]
         if len(found) != 1:
             raise ShardError(f"it has {len(found)} boxes {name.decode()} where one belongs")
         (content,) = found
     return content
 
 
-def _rows(table: bytes, columns: int) -> _Table:
+def _rows(table: memoryview, columns: int) -> _Table:
     """The rows of a table of 32-bit numbers, whose number it begins with."""
     if len(table) < 8:
         raise ShardError("one of its tables is cut off")
@@ -67,7 +93,7 @@ def _rows(table: bytes, columns: int) -> _Table:
     return np.frombuffer(table, ">u4", offset=8).reshape(count, columns).astype(np.int64)
 
 
-def _sizes(stsz: bytes, frames: int) -> _Table:
+def _sizes(stsz: memoryview, frames: int) -> _Table:
     if len(stsz) < 12:
         raise ShardError("its table of sizes is cut off")
     common, count = struct.unpack_from(">II", stsz, 4)
@@ -78,7 +104,7 @@ def _sizes(stsz: bytes, frames: int) -> _Table:
     return _rows(stsz[4:], 1)[:, 0]
 
 
-def _begins(chunks: _Table, stsc: bytes, sizes: _Table) -> _Table:
+def _begins(chunks: _Table, stsc: memoryview, sizes: _Table) -> _Table:
     """Frames lie in chunks one after another; stsc says how many, from which chunk on."""
     rows = _rows(stsc, 3)
     firsts, counts = rows[:, 0], rows[:, 1]
@@ -92,7 +118,7 @@ def _begins(chunks: _Table, stsc: bytes, sizes: _Table) -> _Table:
     return begins
 
 
-def _ticks(stts: bytes, frames: int) -> _Table:
+def _ticks(stts: memoryview, frames: int) -> _Table:
     """Time stamps of the frames, in the track's own unit."""
     rows = _rows(stts, 2)
     if int(rows[:, 0].sum()) != frames:
@@ -102,21 +128,20 @@ def _ticks(stts: bytes, frames: int) -> _Table:
     return ticks
 
 
-def _time_scale(header: bytes) -> int:
+def _time_scale(header: memoryview) -> int:
     """Units per second, of an mdhd or mvhd box."""
-    at = 20 if header[:1] == b"\1" else 12
+    at = 20 if bytes(header[:1]) == b"\1" else 12
     scale = int.from_bytes(header[at : at + 4], "big")
     if scale == 0:
         raise ShardError("its time stamps have no unit")
     return scale
 
 
-def _edit(moov: bytes) -> tuple[int, int | None]:
+def _edit(trak: memoryview) -> tuple[int, int | None]:
     """Time stamp that is shown first, and how long the track is shown, in the file's unit."""
-    edts = [box.content for box in split_boxes(_inside(moov, b"trak")) if box.name == b"edts"]
-    if not edts:
+    if all(name != b"edts" for name, _ in _boxes(trak)):
         return 0, None
-    elst = _inside(b"".join(edts), b"elst")
+    elst = bytes(_inside(trak, b"edts", b"elst"))
     form = ">QqI" if elst[:1] == b"\1" else ">IiI"
     if len(elst) != 8 + struct.calcsize(form) or elst[4:8] != b"\0\0\0\1":
         raise ShardError("its edit list has not one entry")

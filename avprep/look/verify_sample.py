@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Any
 
 import av
 import numpy as np
@@ -19,11 +20,10 @@ from avprep.look.crop_tables import read_crop_tables
 from shards.errors import ShardError
 from shards.files import parse_json
 from shards.flac import FlacDecoder
-from shards.schema import SampleIndex, SampleInfo, label_map_suffix
-from shards.video import decode_grey_png, index_mp4
+from shards.schema import SAMPLE_BYTES, SampleIndex, SampleInfo, label_map_suffix
+from shards.video import access_units, decode_grey_png
 
-_JSON_LIMIT_BYTES = 16_000_000
-_MEMBER_LIMIT_BYTES = 500_000_000
+_MEMBER_LIMIT_BYTES = 256_000_000
 MOST_FAULTS = 5
 """Faults of one sample that are told apart."""
 _AUDIO_WINDOW = 1 << 18
@@ -55,7 +55,7 @@ def verify_sample(
     """The duration of a sample in seconds, and its first faults: where its members differ from
     what its JSON says, and this from what the shard's index says of it."""
     try:
-        info = parse_json(_content(index, "json", read, _JSON_LIMIT_BYTES), SampleInfo)
+        info = parse_json(_content(index, "json", read, SAMPLE_BYTES), SampleInfo)
     except (ShardError, ValueError) as error:
         return 0.0, [Fault(shard, f"is not a sample record ({error})", index.key, "json")]
     problems = chain(_compare(info, split, index), _problems(info, index, read))
@@ -111,15 +111,15 @@ def _video_problem(mp4: bytes, info: SampleInfo, view: int) -> str:
     video = info.video
     try:
         tables = read_crop_tables(mp4, video.frames)
-        avcc, gops, frames = index_mp4(mp4)
     except ShardError as error:
         return f"does not decode ({error})"
     begins, ends = tables.begins, tables.ends
-    is_where = (avcc, tuple(gops), frames) == (video.avcc, video.gops[view], video.frames)
-    bounds = (begins[:: video.gop_frames].tolist(), ends[-1:].tolist())
-    if not is_where or (*bounds[0], *bounds[1]) != tuple(gops) or (begins[1:] != ends[:-1]).any():
+    gops = (*begins[:: video.gop_frames].tolist(), *ends[-1:].tolist())
+    if gops != tuple(video.gops[view]) or (begins[1:] != ends[:-1]).any():
         return "its groups of pictures are not where its JSON says"
-    deviation_s = np.abs(tables.times_s - np.arange(frames) / video.fps).max()
+    if tables.configuration != video.avcc:
+        return "its decoder's configuration is not that of its JSON"
+    deviation_s = np.abs(tables.times_s - np.arange(video.frames) / video.fps).max()
     if deviation_s > _TIME_TOLERANCE_S:
         return f"its frames are up to {deviation_s:.3f} s off"
     ranges = zip(begins.tolist(), ends.tolist(), strict=True)
@@ -137,14 +137,25 @@ def _frames_problem(packets: Iterator[bytes], info: SampleInfo) -> str:
     codec.options = {"max_pixels": str(largest), "err_detect": "explode"}
     count = 0
     try:
-        for packet in chain(map(av.Packet, packets), [None]):
+        for packet in chain(_checked(packets, video.gop_frames), [None]):
             for frame in codec.decode(packet):
                 if (frame.height, frame.width) != (video.height, video.width):
                     return f"has frames of {frame.width}×{frame.height} pixels"
                 count += 1
     except av.FFmpegError as error:
         return f"does not decode ({error.strerror})"
+    except ShardError as error:
+        return f"does not decode ({error})"
     return "" if count == video.frames else f"has {count} frames instead of {video.frames}"
+
+
+def _checked(packets: Iterator[bytes], gop_frames: int) -> Iterator[av.Packet[Any]]:
+    """Coded frames for the decoder. Raises ShardError for one that readers would find elsewhere."""
+    for number, content in enumerate(packets):
+        units = list(islice(access_units(content, 0, len(content)), 2))
+        if units != [(0, len(content), number % gop_frames == 0)]:
+            raise ShardError(f"its frame {number} does not begin and end as its container says")
+        yield av.Packet(content)
 
 
 def _audio_problem(flac: bytes, info: SampleInfo, decoder: FlacDecoder) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import tarfile
 from dataclasses import dataclass
-from functools import partial
 from typing import BinaryIO
 
 from avprep.look.verify_sample import MOST_FAULTS, Fault, Read, verify_sample
@@ -88,8 +87,7 @@ def _verify_content(
 ) -> list[Fault]:
     """Faults of the samples at the places where the index says that they are, which is where they
     are read, and of all that lies between and after them."""
-    size = os.fstat(file.fileno()).st_size
-    read = partial(_read, file.fileno(), size)
+    read = _Parts(file)
     faults: list[Fault] = []
     at, duration_s, is_whole = 0, 0.0, True
     for sample in index.samples:
@@ -102,13 +100,21 @@ def _verify_content(
         at, duration_s, is_whole = end, duration_s + sample_s, is_whole and not of_members
     if is_whole and abs(duration_s - index.duration_s) > _DURATION_TOLERANCE_S:
         faults.append(Fault(entry.index, f"its samples last {duration_s:.3f} s, not as it says"))
-    while at < size:
-        end = min(at + _CHUNK, size)
-        if any(read(at, end)):
-            faults.append(Fault(entry.file, "holds more than the samples of its index"))
-            break
-        at = end
+    faults += _verify_end(entry.file, at, read)
     return faults
+
+
+def _verify_end(shard: str, at: int, read: _Parts) -> list[Fault]:
+    """Whether nothing but zeros lies behind a shard's last member, which ends ``at`` an offset."""
+    try:
+        while at < read.size:
+            end = min(at + _CHUNK, read.size)
+            if any(read(at, end)):
+                return [Fault(shard, "holds more than the samples of its index")]
+            at = end
+    except ShardError as error:
+        return [Fault(shard, str(error))]
+    return []
 
 
 def _verify_headers(
@@ -138,13 +144,23 @@ def _verify_headers(
     return at, faults
 
 
-def _read(descriptor: int, size: int, begin: int, end: int) -> bytes:
-    if not 0 <= begin <= end <= size:
-        raise ShardError("lies outside its shard")
-    content = b""
-    while len(content) < end - begin:
-        block = os.pread(descriptor, end - begin - len(content), begin + len(content))
-        if not block:
+class _Parts:
+    """Reads parts of a shard: all together at most twice of what it holds, so that an index whose
+    samples share their members does not make work without end of a small shard."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = os.fstat(file.fileno()).st_size
+        self._left = 2 * self.size
+
+    def __call__(self, begin: int, end: int) -> bytes:
+        if not 0 <= begin <= end <= self.size:
+            raise ShardError("lies outside its shard")
+        self._left -= end - begin
+        if self._left < 0:
+            raise ShardError("is not verified: its index names more than the shard holds")
+        self._file.seek(begin)
+        content = self._file.read(end - begin)
+        if len(content) != end - begin:
             raise ShardError("is cut off: the shard has become shorter")
-        content = content + block if content else block
-    return content
+        return content

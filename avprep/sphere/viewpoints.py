@@ -14,7 +14,7 @@ from avprep.errors import UserError
 from avprep.sphere.projections import vertical_fov_deg
 from shards.files import parse_json, read_regular
 from shards.geometry import angle_between_deg, unit_vector
-from shards.schema import View
+from shards.schema import MAX_VIEWS, View
 
 MAX_ELEVATION_DEG = 30.6
 MIN_SEPARATION_DEG = 36.0
@@ -24,7 +24,6 @@ MAX_FOV_DEG = 150.0
 _TRIES_PER_VIEW = 200
 _RESTARTS = 100
 _LIMIT_BYTES = 1_000_000
-_MAX_VIEWS = 1000
 
 
 class _Entry(Struct, forbid_unknown_fields=True):
@@ -169,8 +168,8 @@ def read_views(path: Path) -> FixedViews:
             f'--viewpoints {path} must hold a list of {{"azimuth_deg", "elevation_deg", '
             f'"hfov_deg"}} with angles in degrees: {error}'
         ) from None
-    if not 0 < len(views) <= _MAX_VIEWS:
-        raise UserError(f"--viewpoints {path} holds {len(views)} views, not 1 to {_MAX_VIEWS}")
+    if not 0 < len(views) <= MAX_VIEWS:
+        raise UserError(f"--viewpoints {path} holds {len(views)} views, not 1 to {MAX_VIEWS}")
     return FixedViews(views)
 
 

@@ -19,7 +19,7 @@ from avprep.look import verify as verifying
 from avprep.look.verify import verify_set
 from shards.errors import ShardError
 from shards.folders import open_folder
-from shards.manifest import read_index, read_manifest, write_manifest
+from shards.manifest import manifest_entry, read_index, read_manifest, write_manifest
 from shards.reader import ShardSet
 from tests.support.tiny_set import as_minor_version_0, make_set
 
@@ -192,3 +192,20 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, root: Path) -> N
     (root / "train" / name).unlink()
     os.mkfifo(root / "train" / name)
     assert any("it is not a regular file" in fault for fault in faults(root))
+
+
+def test_samples_that_share_members_are_not_verified_without_end(root: Path) -> None:
+    """An index of 64 MB could name a crop half a million times."""
+    name = "train/train-000000.index.json"
+    index = json.loads((root / name).read_bytes())
+    members = index["samples"][0]["members"]
+    keys = [f"again{number:03d}" for number in range(300)]
+    index["samples"] += [{"key": key, "source": "x", "members": members} for key in keys]
+    (root / name).write_text(json.dumps(index))
+    folder = open_folder(root)
+    manifest = read_manifest(folder)
+    train = (manifest_entry(read_index(folder, name), name),)
+    write_manifest(folder, replace(manifest, splits={**manifest.splits, "train": train}))
+    found = faults(root)
+    assert any("its index names more than the shard holds" in fault for fault in found)
+    assert not any(" train00" in fault for fault in found), "these come first"
