@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from avtrain.data.batch import Batch, collate
 from avtrain.data.clips import Clips
 from avtrain.data.plan import ALL, Plan, Share, Step
 from avtrain.data.unreadable import CatchUnreadable, CollateReadable, Unreadable
-from avtrain.runtime.signals import ignore_signals
+from avtrain.errors import TrainingError
+from avtrain.runtime.lifeline import Lifeline, hold
+from avtrain.runtime.shared_memory import Room, deliver_or_end, share, tensors_of
+from avtrain.runtime.signals import (
+    StopRequest,
+    WaitGivenUp,
+    delayed_signals,
+    leave_signals_to_parent,
+)
 
 _Item = TypeVar("_Item")
 _Batch = TypeVar("_Batch")
+PREFETCH = 2
+"""Batches that each worker holds ready."""
+POLL_S, END_S, LONGEST_WAIT_S = 1.0, 2.0, 1800.0
+"""A cache may copy a shard for every clip of a first batch: that takes its time."""
 
 
 def load(
@@ -29,15 +47,16 @@ def load(
     pin: bool,
     share: Share = ALL,
     unreadable: Unreadable | None = None,
-) -> Iterator[tuple[Step, Batch]]:
-    """Steps with this rank's batches, see `read_ahead`. A step comes once per micro-batch; a
-    micro-batch without readable clips is skipped."""
+) -> Generator[tuple[Step, Batch]]:
+    """Steps with this rank's batches, see `read_ahead`, also for how to close it. A step comes once
+    per micro-batch; a micro-batch without readable clips is skipped."""
     sampler = PlanSampler(plan, epochs, first_step, share)
     steps = (step for step in plan.steps(epochs, first_step) for _ in range(share.micro_batches))
     batches = read_ahead(clips, sampler, collate, workers, pin, unreadable)
-    for step, batch in zip(steps, batches, strict=True):
-        if batch is not None:
-            yield step, batch
+    with closing(batches):
+        for step, batch in zip(steps, batches, strict=True):
+            if batch is not None:
+                yield step, batch
 
 
 def read_ahead(
@@ -47,30 +66,110 @@ def read_ahead(
     workers: int,
     pin: bool,
     unreadable: Unreadable | None = None,
-) -> Iterator[_Batch | None]:
+) -> Generator[_Batch | None]:
     """Items of ``dataset``, joined to batches, read ahead by ``workers`` processes (0: this one).
+    They end when the iterator is closed, by ``contextlib.closing`` on every way out.
 
     Each of ``batches`` lists places (pass, number of the clip, …) in ``dataset``. With
     ``unreadable``, clips that cannot be read are added there and left out of the batch (None: none
     is left). Without it their errors are raised.
     """
-    tolerant = unreadable is not None
+    tolerant, line = unreadable is not None, Lifeline()
+    joined = CollateReadable(join) if tolerant else join
+    room = Room.measure(workers, PREFETCH * workers + 1) if workers else None
     loader: DataLoader[Any] = DataLoader(
         CatchUnreadable(dataset) if tolerant else dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=CollateReadable(join) if tolerant else join,
+        prefetch_factor=PREFETCH if workers else None,
+        collate_fn=CollateShared(joined, room) if workers else joined,
         pin_memory=pin,
         generator=torch.Generator(),  # the default would draw from the model's generator
-        worker_init_fn=_begin_worker,
+        timeout=POLL_S if workers else 0,
+        worker_init_fn=partial(_begin_worker, line.end),
     )
-    for found in loader:
-        if unreadable is None:
-            yield found
-        else:
-            batch, faults = found
-            unreadable.add(faults)
+    with closing(_deliver(loader, line)) as delivered:
+        for found in delivered:
+            if unreadable is None:
+                yield found
+            else:
+                batch, faults = found
+                unreadable.add(faults)
+                yield batch
+
+
+def _deliver(loader: DataLoader[Any], line: Lifeline) -> Generator[Any]:
+    """The batches of ``loader``, whose processes end with this iterator."""
+    try:
+        with delayed_signals():  # a worker must not get one before it can ignore it
+            batches = iter(loader)
+    except OSError as error:
+        line.cut()
+        raise TrainingError(
+            f"{loader.num_workers} loader processes cannot be started ({error.strerror}); lower "
+            "--num-workers"
+        ) from None
+    try:
+        while True:
+            try:
+                batch = _next(batches)
+            except StopIteration:
+                return
             yield batch
+    finally:
+        _end(batches, line)
+
+
+def _next(batches: Iterator[Any]) -> Any:
+    """The next batch; waits for it in short turns, since a run must be able to stop meanwhile."""
+    began = time.monotonic()
+    while True:
+        try:
+            return next(batches)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader timed out"):
+                raise
+        pinning = getattr(batches, "_pin_memory_thread", None)
+        if pinning is not None and not pinning.is_alive():
+            raise RuntimeError("DataLoader worker (its thread that pins memory) has ended")
+        if StopRequest.current is not None and StopRequest.current.is_overdue:
+            raise WaitGivenUp
+        if time.monotonic() - began > LONGEST_WAIT_S:
+            raise TrainingError(
+                f"the loader processes have delivered no batch for {LONGEST_WAIT_S / 60:.0f} "
+                "minutes; check that the storage of the set answers, or copy the set to a local "
+                "disk (--cache)"
+            )
+
+
+def _end(batches: Iterator[Any], line: Lifeline) -> None:
+    """End the workers: in peace where they can, within seconds where they hang."""
+    timer = threading.Timer(END_S, line.cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        if isinstance(batches, _MultiProcessingDataLoaderIter):
+            batches._shutdown_workers()
+    finally:
+        timer.cancel()
+        line.cut()
+
+
+@dataclass(frozen=True)
+class CollateShared:
+    """Joins items to a batch in shared memory, after a look at whether it has ``room``. PyTorch
+    would do the latter in a thread whose errors nobody hears of."""
+
+    join: Callable[[list[Any]], Any]
+    room: Room | None
+
+    def __call__(self, items: list[Any]) -> Any:
+        batch = self.join(items)
+        tensors = list(tensors_of(batch))
+        if self.room is not None:
+            self.room.check(tensors)
+        share(tensors)
+        return batch
 
 
 @dataclass(frozen=True)
@@ -91,7 +190,7 @@ class PlanSampler:
                 yield [(step.pass_index, *row) for row in part.tolist()]
 
 
-def _begin_worker(number: int) -> None:
-    # Launchers and schedulers signal whole process groups; workers end with the trainer, which has
-    # a step to finish.
-    ignore_signals()
+def _begin_worker(end: Connection, number: int) -> None:
+    leave_signals_to_parent()
+    hold(end)
+    deliver_or_end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,8 +85,12 @@ def embed_split(
     arrays = {name: np.zeros((*shape, size), np.float32) for name, size in sizes.items()}
     start_s = np.zeros(shape[:2])
     pin = device.type == "cuda"
-    batches = load(clips, plan, range(options.windows), 0, workers, pin, unreadable=unreadable)
-    with progress_bar(None, len(shards) * options.windows) as bar:
+    with (
+        closing(
+            load(clips, plan, range(options.windows), 0, workers, pin, unreadable=unreadable)
+        ) as batches,
+        progress_bar(None, len(shards) * options.windows) as bar,
+    ):
         for step, batch in batches:
             rows = batch.index.numpy()
             batch = batch.to(device)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -93,27 +94,31 @@ class FrozenFeatures:
     unreadable: Unreadable
     options: WindowOptions
 
-    def batches(self, epoch: int, parts: Sequence[Part]) -> Iterator[FrozenBatch]:
+    def batches(self, epoch: int, parts: Sequence[Part]) -> Generator[FrozenBatch]:
         """Batches of an epoch in the plan's order, with ``parts`` at least; unreadable clips are
-        left out."""
+        left out. To be closed, as what `load` returns."""
         folder = self.options.keep_features
         if folder is None:
             batches = self._compute(epoch, parts)
         elif (path := folder / f"{self._name(epoch)}.pt").exists():
             batches = self._read(path)
         else:
-            computed = list(self._compute(epoch, PARTS))
+            with closing(self._compute(epoch, PARTS)) as running:
+                computed = list(running)
             self._write(path, computed)
-            batches = iter(computed)
-        for batch in batches:
-            yield batch.first(self.options.views)
+            batches = (batch for batch in computed)
+        with closing(batches):
+            for batch in batches:
+                yield batch.first(self.options.views)
 
-    def _compute(self, epoch: int, parts: Sequence[Part]) -> Iterator[FrozenBatch]:
+    def _compute(self, epoch: int, parts: Sequence[Part]) -> Generator[FrozenBatch]:
         epochs, pin = range(epoch, epoch + 1), self.networks.device.type == "cuda"
         unreadable = self.unreadable
-        loaded = load(self.clips, self.plan, epochs, 0, self.workers, pin, unreadable=unreadable)
-        for _, batch in loaded:
-            yield FrozenBatch.compute(self.networks, batch, parts)
+        with closing(
+            load(self.clips, self.plan, epochs, 0, self.workers, pin, unreadable=unreadable)
+        ) as loaded:
+            for _, batch in loaded:
+                yield FrozenBatch.compute(self.networks, batch, parts)
 
     def _name(self, epoch: int) -> str:
         """Digest of everything that the features depend on."""
@@ -140,7 +145,7 @@ class FrozenFeatures:
         with atomic_file(path) as file:
             file.write(buffer.getbuffer())
 
-    def _read(self, path: Path) -> Iterator[FrozenBatch]:
+    def _read(self, path: Path) -> Generator[FrozenBatch]:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             self.unreadable.add(content["left_out"].items())

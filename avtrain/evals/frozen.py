@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,14 +106,17 @@ def load_networks(
         views = min(config.clip.views, len(first_info(train).views))
         clip = replace(config.clip, moments=1, views=views)
         fit_statistics(features, train, clip, seed)
-        batches = _calibration_batches(train, replace(config, clip=clip), seed, device, workers)
-        calibrate_batch_norm(
-            model,
-            (
-                (batch.video_input(clip.size), batch.audio_input(features, batch.matrices))
-                for batch in batches
-            ),
-        )
+        config_of_clips = replace(config, clip=clip)
+        with closing(
+            _calibration_batches(train, config_of_clips, seed, device, workers)
+        ) as batches:
+            calibrate_batch_norm(
+                model,
+                (
+                    (batch.video_input(clip.size), batch.audio_input(features, batch.matrices))
+                    for batch in batches
+                ),
+            )
     described = describe(config, checkpoint, content, transformer, seed)
     return Networks(model.eval(), features, config, transformer, described, device)
 
@@ -161,13 +165,14 @@ def describe_settings(config: Config, transformer: bool) -> Network:
 
 def _calibration_batches(
     shards: ShardSet, config: Config, seed: int, device: torch.device, workers: int
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     clips = Clips(shards, config.clip, config.sound, NO_AUGMENTATION, seed)
     plan = Plan(shards, seed, config.batch_size)
     remaining = CALIBRATION_CLIPS
     pin, unreadable = device.type == "cuda", Unreadable.in_split(shards)
-    for _, batch in load(clips, plan, range(1), 0, workers, pin, unreadable=unreadable):
-        yield batch.to(device)
-        remaining -= len(batch.index)
-        if remaining <= 0:
-            break
+    with closing(load(clips, plan, range(1), 0, workers, pin, unreadable=unreadable)) as batches:
+        for _, batch in batches:
+            yield batch.to(device)
+            remaining -= len(batch.index)
+            if remaining <= 0:
+                break

@@ -11,6 +11,7 @@ right. Random networks are the baseline.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -68,9 +69,10 @@ def evaluate_retrieval(common: EvaluationOptions, options: RetrievalOptions) -> 
     bar = run.bar(len(test) * options.windows, initial=len(test) * done)
     for window in range(done, options.windows):
         parts = []
-        for batch in features.batches(window, ("video", "audio")):
-            parts.append((embed(networks, batch), batch.index))
-            bar.update(len(batch.index))
+        with closing(features.batches(window, ("video", "audio"))) as batches:
+            for batch in batches:
+                parts.append((embed(networks, batch), batch.index))
+                bar.update(len(batch.index))
         embeddings, index = _join(parts)
         size, seed = min(gallery, len(index)), common.seed * 10_007 + window
         among = partial(ranks_in_gallery, clips=size, seed=seed)

@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,18 +48,18 @@ def rehearse(
                 f"a rehearsal takes {WARM_UP + steps} steps, but {left} are left; raise --epochs"
             )
         run.trainer.exact_times = True
-        batches = run.batches()
-        for _ in range(WARM_UP):
-            _step(run, batches)
-        run.trainer.seconds.clear()
-        before = run.shards.root.io_counts()
-        durations = []
         path = out / TRACE if trace and world.first else None
-        with _traced(path):
-            for _ in range(steps):
-                began = time.perf_counter()
+        with closing(run.batches()) as batches:
+            for _ in range(WARM_UP):
                 _step(run, batches)
-                durations.append(time.perf_counter() - began)
+            run.trainer.seconds.clear()
+            before = run.shards.root.io_counts()
+            durations = []
+            with _traced(path):
+                for _ in range(steps):
+                    began = time.perf_counter()
+                    _step(run, batches)
+                    durations.append(time.perf_counter() - began)
         shares = _time_shares(run.trainer.seconds, sum(durations), run.workers)
         if path is not None:
             return [f"{steps} steps: {shares}", f"trace: {path}"]

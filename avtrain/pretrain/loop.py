@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from avtrain.pretrain.set_up import Run, RunOptions, check_early, prepare
 from avtrain.pretrain.tensorboard import Board
 from avtrain.run_folder import CHECKPOINT, CONFIG, CURVES, FIRST_STAGE, StepLine, read_log
 from avtrain.runtime.distributed import World, joined, restarts
-from avtrain.runtime.signals import Stopped, StopRequest
+from avtrain.runtime.signals import Stopped, StopRequest, WaitGivenUp
 from shards.files import dump_json, remove_temporary_files, write_atomic
 
 
@@ -64,10 +64,14 @@ def train(run: Run, options: RunOptions, stop: StopRequest) -> StepLine:
     A step is a function of (epoch, step), the weights and torch's generators.
     """
     trainer, world = run.trainer, run.trainer.world
-    with _open_folder(run, options) as (log, board):
-        batches = run.batches()
+    with _open_folder(run, options) as (log, board), closing(run.batches()) as batches:
         while not run.finished:
-            step, batch, losses = _train_step(run, batches, log)
+            try:
+                step, batch, losses = _train_step(run, batches, log)
+            except WaitGivenUp:
+                log.flush()
+                save(run, options)
+                break
             run.advance(step)
             line = log.add(run.total, step, losses, trainer.seconds)
             if board is not None:
@@ -90,12 +94,12 @@ def train(run: Run, options: RunOptions, stop: StopRequest) -> StepLine:
             if stopped:
                 break
 
-    if log.last is None:
-        raise TrainingError("there is no step to take; ask for at least one (--steps, --epochs)")
-    if world.first:
+    if world.first and log.last is not None:
         plot_curves(read_log(log.path).lines, run.config, options.out / CURVES)
     if not run.finished:
         raise Stopped(stop.name or "another process", run.total, options.out)
+    if log.last is None:
+        raise TrainingError("there is no step to take; ask for at least one (--steps, --epochs)")
     return log.last
 
 
@@ -103,12 +107,23 @@ def _train_step(
     run: Run, batches: Iterator[tuple[Step, Batch]], log: RunLog
 ) -> tuple[Step, Batch, list[ContrastiveLoss]]:
     """Forward and backward of every micro-batch, then the optimiser. Returns the step, the last
-    micro-batch and the losses of all."""
+    micro-batch and the losses of all.
+
+    Raises WaitGivenUp where nothing of the step was taken yet, and no other rank waits in it.
+    """
     trainer, count = run.trainer, run.config.pieces
-    losses = []
+    losses: list[ContrastiveLoss] = []
     for number in range(count):
-        with trainer.timed("data"):
-            step, batch = next(batches)
+        try:
+            with trainer.timed("data"):
+                step, batch = next(batches)
+        except WaitGivenUp:
+            if not losses and trainer.world.size == 1:
+                raise
+            raise TrainingError(
+                "the run was stopped by a signal while it waited for data; --resume continues from "
+                "its last checkpoint"
+            ) from None
         log.note_faults(batch, run.shards)
         last = number == count - 1
         loss = trainer.forward(batch, last)

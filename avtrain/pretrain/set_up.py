@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,7 +73,7 @@ class Run:
     def finished(self) -> bool:
         return self.total >= self.last_total
 
-    def batches(self) -> Iterator[tuple[Step, Batch]]:
+    def batches(self) -> Generator[tuple[Step, Batch]]:
         """All micro-batches from the next step on; of each this rank's part."""
         epochs = range(self.epoch, self.config.epochs)
         pinned = self.trainer.world.device.type == "cuda"

@@ -32,6 +32,22 @@ def run_ranks(
     ``function`` is found by its name in its module. ``folder`` gets what the processes write to
     stderr. A process that has not ended after two minutes is killed; its status is negative.
     """
+    processes = start_ranks(size, folder, function, *arguments)
+    for process in processes:
+        process.join(120)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    return [
+        Ended(process.exitcode, (folder / f"stderr-{rank}").read_text())
+        for rank, process in enumerate(processes)
+    ]
+
+
+def start_ranks(
+    size: int, folder: Path, function: Callable[..., None], *arguments: object
+) -> list[BaseProcess]:
+    """The processes of `run_ranks`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -43,15 +59,7 @@ def run_ranks(
         processes.append(_FORKED.Process(target=_begin, args=begin))
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(120)
-        if process.is_alive():
-            process.kill()
-            process.join()
-    return [
-        Ended(process.exitcode, file.read_text())
-        for process, file in zip(processes, files, strict=True)
-    ]
+    return processes
 
 
 def _begin(

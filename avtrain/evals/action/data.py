@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -140,7 +140,7 @@ def training_places(
 
 def load_videos(
     dataset: VideoWindows, places: Places, workers: int, pin: bool, unreadable: Unreadable
-) -> Iterator[VideoBatch | None]:
+) -> Generator[VideoBatch | None]:
     """Batches of these places, None where no video is readable; see `read_ahead`."""
     return read_ahead(dataset, places, _collate, workers, pin, unreadable)
 

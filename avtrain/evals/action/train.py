@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -115,7 +116,7 @@ class FoldRun:
         seed, middle = self.common.seed, protocol.middle
         return VideoWindows(self.videos, self.clip, augment, seed, windows, part, middle)
 
-    def _load(self, dataset: VideoWindows, places: Places) -> Iterator[VideoBatch | None]:
+    def _load(self, dataset: VideoWindows, places: Places) -> Generator[VideoBatch | None]:
         pin = self.device.type == "cuda"
         return load_videos(dataset, places, self.workers, pin, self.unreadable)
 
@@ -135,8 +136,8 @@ class FoldRun:
         without it."""
         places = self._epoch(0)[: -(-CALIBRATION_CLIPS // self.protocol.batch_size)]
         dataset = self._windows(NO_AUGMENTATION)
-        with calibrating_batch_norm(net.video):
-            for batch in self._load(dataset, places):
+        with calibrating_batch_norm(net.video), closing(self._load(dataset, places)) as loaded:
+            for batch in loaded:
                 if batch is not None:
                     net.video(self._network_input(batch))
 
@@ -157,36 +158,36 @@ class FoldRun:
         order = [epoch % rounds for epoch in range(first, protocol.epochs)]
         epochs = {number: self._epoch(number) for number in order}
         every = [places for epoch in epochs.values() for places in epoch]
-        batches = self._load(self._windows(protocol.augment), every)
         kept: dict[int, Iterable[tuple[Tensor, Tensor]]] = {}
         net.train()
-        for epoch, number in enumerate(order, start=first):
-            # Randomness is a function of the epoch, so that a resumed training ends the same.
-            torch.manual_seed(seed * 10_007 + epoch)
-            if number not in kept:
-                steps = self._steps(net, batches, len(epochs[number]))
-                kept[number] = steps if protocol.rounds is None else list(steps)
-            for inputs, labels in kept[number]:
-                logits = net(inputs) if protocol.rounds is None else net.head(inputs)
-                loss = F.cross_entropy(logits, labels)
-                if not torch.isfinite(loss):
-                    raise TrainingError(
-                        f"the loss of epoch {epoch + 1} is {loss.item()}; nothing of this epoch "
-                        "was saved: are the checkpoint's weights sound?"
-                    )
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                bar.update(len(labels))
-            schedule.step()
-            self.progress.save(
-                {
-                    "epoch": epoch + 1,
-                    "network": net.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "schedule": schedule.state_dict(),
-                }
-            )
+        with closing(self._load(self._windows(protocol.augment), every)) as batches:
+            for epoch, number in enumerate(order, start=first):
+                # Randomness is a function of the epoch, so that a resumed training ends the same.
+                torch.manual_seed(seed * 10_007 + epoch)
+                if number not in kept:
+                    steps = self._steps(net, batches, len(epochs[number]))
+                    kept[number] = steps if protocol.rounds is None else list(steps)
+                for inputs, labels in kept[number]:
+                    logits = net(inputs) if protocol.rounds is None else net.head(inputs)
+                    loss = F.cross_entropy(logits, labels)
+                    if not torch.isfinite(loss):
+                        raise TrainingError(
+                            f"the loss of epoch {epoch + 1} is {loss.item()}; nothing of this "
+                            "epoch was saved: are the checkpoint's weights sound?"
+                        )
+                    optimiser.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimiser.step()
+                    bar.update(len(labels))
+                schedule.step()
+                self.progress.save(
+                    {
+                        "epoch": epoch + 1,
+                        "network": net.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "schedule": schedule.state_dict(),
+                    }
+                )
 
     def _steps(
         self, net: ActionClassifier, batches: Iterator[VideoBatch | None], count: int
@@ -208,13 +209,14 @@ class FoldRun:
         dataset = self._windows(NO_AUGMENTATION, self.protocol.windows)
         places = [[(0, int(position))] for position in self.fold.test]
         positions, windows, videos = [], [], []
-        for batch in self._load(dataset, places):
-            bar.update(1)
-            if batch is not None:
-                window_classes, video_class = classify_video(net(self._network_input(batch)))
-                positions.append(batch.position[0])
-                windows.append(window_classes)
-                videos.append(video_class)
+        with closing(self._load(dataset, places)) as loaded:
+            for batch in loaded:
+                bar.update(1)
+                if batch is not None:
+                    window_classes, video_class = classify_video(net(self._network_input(batch)))
+                    positions.append(batch.position[0])
+                    windows.append(window_classes)
+                    videos.append(video_class)
         if not positions:
             raise TrainingError(f"no test video of {self.fold.name} can be read")
         return Predictions(*(torch.stack(part).numpy() for part in (positions, windows, videos)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,19 +52,21 @@ class PairReader:
     features: FrozenFeatures
     bar: tqdm[Any]
 
-    def read(self, epochs: range) -> Iterator[Pairs]:
-        """Pairs of these epochs, batch by batch."""
+    def read(self, epochs: range) -> Generator[Pairs]:
+        """Pairs of these epochs, batch by batch; to be closed, as what `load` returns."""
         parts: tuple[Part, ...] = PARTS if self.task == "avsa" else ("video", "audio")
         for epoch in epochs:
-            for batch in self.features.batches(epoch, parts):
-                self.bar.update(len(batch.index))
-                # The mismatched audio of AVC is another clip's: a batch of one clip has none.
-                if self.task == "avsa" or len(batch.index) > 1:
-                    yield self._pairs(batch)
+            with closing(self.features.batches(epoch, parts)) as batches:
+                for batch in batches:
+                    self.bar.update(len(batch.index))
+                    # The mismatched audio of AVC is another clip's: a batch of one clip has none.
+                    if self.task == "avsa" or len(batch.index) > 1:
+                        yield self._pairs(batch)
 
     def read_round(self, number: int) -> Pairs:
         """All pairs of one epoch."""
-        return Pairs.join(list(self.read(range(number, number + 1))))
+        with closing(self.read(range(number, number + 1))) as pairs:
+            return Pairs.join(list(pairs))
 
     def _pairs(self, batch: FrozenBatch) -> Pairs:
         # If a transformer was trained, the audio that it predicts from the video stands for it.

@@ -8,6 +8,7 @@ for AVC, and that of the same clip with the whole field rotated by a random yaw 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -75,7 +76,8 @@ def evaluate_binary(common: EvaluationOptions, options: BinaryOptions) -> Result
     torch.manual_seed(seed)
     classifier = PairClassifier(networks.dim, protocol.dropout)
     train_classifier(classifier, train_pairs.read_round, protocol, seed, progress)
-    correct, index = decide_pairs(classifier, test_pairs.read(range(options.windows)))
+    with closing(test_pairs.read(range(options.windows))) as pairs:
+        correct, index = decide_pairs(classifier, pairs)
     bar.close()
     readable = run.unreadable_test.readable(index)
     correct, index = correct[readable], index[readable]

@@ -12,6 +12,7 @@ nor tested there; the result counts how many were left out.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -108,10 +109,11 @@ def _read(
 ) -> Windows:
     parts = []
     for epoch in epochs:
-        for batch in features.batches(epoch, ("audio",)):
-            audio = batch.features["audio"]
-            parts.append(label_windows(features.clips, epoch, batch.index, audio, classes))
-            bar.update(len(batch.index))
+        with closing(features.batches(epoch, ("audio",))) as batches:
+            for batch in batches:
+                audio = batch.features["audio"]
+                parts.append(label_windows(features.clips, epoch, batch.index, audio, classes))
+                bar.update(len(batch.index))
     return Windows.join(parts)
 
 

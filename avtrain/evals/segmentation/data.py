@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -168,11 +168,13 @@ class LabelledMoments(Dataset[Sample]):
 
     def load(
         self, batches: Sequence[list[Place]], workers: int, device: torch.device
-    ) -> Iterator[LabelledBatch | None]:
+    ) -> Generator[LabelledBatch | None]:
         """The batches on the device, None where no sample is readable; see `read_ahead`."""
         pin = device.type == "cuda"
-        for batch in read_ahead(self, batches, _collate, workers, pin, self.unreadable):
-            yield None if batch is None else batch.to(device)
+        loaded = read_ahead(self, batches, _collate, workers, pin, self.unreadable)
+        with closing(loaded):
+            for batch in loaded:
+                yield None if batch is None else batch.to(device)
 
 
 def _collate(samples: list[Sample]) -> LabelledBatch:

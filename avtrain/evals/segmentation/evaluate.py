@@ -8,6 +8,7 @@ of the label map. Metrics count the pixels of the whole test set.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -101,13 +102,15 @@ def _examples(segmenter: Segmenter, data: LabelledMoments, maps: int) -> list[Ex
     places = data.test_batches(maps, 1)
     chosen = [places[at] for at in spread(len(places), EXAMPLES)]
     examples = []
-    for batch in data.load(chosen, 0, segmenter.networks.device):
-        if batch is None:
-            continue
-        truth, predicted = batch.truth[0].cpu().numpy(), segmenter.predict(batch)[0].cpu().numpy()
-        view = int(np.argmin([np.bincount(labels.flat).max() for labels in truth]))
-        frames = batch.clips.frames[0, view]
-        frame = frames[len(frames) // 2].cpu().numpy()
-        key = data.clips.shards.keys[int(batch.clips.index[0])]
-        examples.append(Example(key, frame, truth[view], predicted[view]))
+    with closing(data.load(chosen, 0, segmenter.networks.device)) as loaded:
+        for batch in loaded:
+            if batch is None:
+                continue
+            truth = batch.truth[0].cpu().numpy()
+            predicted = segmenter.predict(batch)[0].cpu().numpy()
+            view = int(np.argmin([np.bincount(labels.flat).max() for labels in truth]))
+            frames = batch.clips.frames[0, view]
+            frame = frames[len(frames) // 2].cpu().numpy()
+            key = data.clips.shards.keys[int(batch.clips.index[0])]
+            examples.append(Example(key, frame, truth[view], predicted[view]))
     return examples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -52,27 +53,28 @@ def train_head(
         optimiser.load_state_dict(state["optimiser"])
     remaining = steps[len(losses) :]
     first_time = list(dict.fromkeys(which for _, which in remaining))
-    batches = data.load([rounds[number][place] for number, place in first_time], workers, device)
+    places = [rounds[number][place] for number, place in first_time]
     kept: dict[tuple[int, int], HeadBatch | None] = {}
     bar = progress_bar("training", len(steps), "step", len(losses))
-    for epoch, which in remaining:
-        passed = sum(epoch >= milestone for milestone in protocol.milestones)
-        optimiser.param_groups[0]["lr"] = protocol.learning_rate * protocol.gamma**passed
-        inputs = kept.get(which)
-        if which not in kept:
-            batch = next(batches)
-            inputs = None if batch is None else segmenter.inputs(batch)
-            if protocol.rounds is not None:
-                kept[which] = inputs
-        losses.append(_step(segmenter, optimiser, inputs))
-        if len(losses) % SAVE_STEPS == 0 or len(losses) == len(steps):
-            state |= {
-                "losses": losses,
-                "head": head.state_dict(),
-                "optimiser": optimiser.state_dict(),
-            }
-            progress.save(state)
-        bar.update()
+    with closing(data.load(places, workers, device)) as batches:
+        for epoch, which in remaining:
+            passed = sum(epoch >= milestone for milestone in protocol.milestones)
+            optimiser.param_groups[0]["lr"] = protocol.learning_rate * protocol.gamma**passed
+            inputs = kept.get(which)
+            if which not in kept:
+                batch = next(batches)
+                inputs = None if batch is None else segmenter.inputs(batch)
+                if protocol.rounds is not None:
+                    kept[which] = inputs
+            losses.append(_step(segmenter, optimiser, inputs))
+            if len(losses) % SAVE_STEPS == 0 or len(losses) == len(steps):
+                state |= {
+                    "losses": losses,
+                    "head": head.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                }
+                progress.save(state)
+            bar.update()
     bar.close()
     epochs = np.array([epoch for epoch, _ in steps])
     known = ~np.isnan(losses)
@@ -117,15 +119,16 @@ def count_test_pixels(
     tested, pixels = state.get("tested", 0), state.get("pixels", 0)
     bar = progress_bar("testing", len(batches), "step", tested)
     batch: LabelledBatch | None
-    for batch in data.load(batches[tested:], workers, segmenter.networks.device):
-        tested += 1
-        if batch is not None:
-            clip_counts = count_pixels(segmenter.predict(batch), batch.truth, classes).cpu()
-            counts.index_add_(0, source_number[batch.clips.index.cpu()], clip_counts)
-            pixels += batch.truth.numel()
-        if tested % SAVE_STEPS == 0:
-            progress.save(state | {"counts": counts, "tested": tested, "pixels": pixels})
-        bar.update()
+    with closing(data.load(batches[tested:], workers, segmenter.networks.device)) as loaded:
+        for batch in loaded:
+            tested += 1
+            if batch is not None:
+                clip_counts = count_pixels(segmenter.predict(batch), batch.truth, classes).cpu()
+                counts.index_add_(0, source_number[batch.clips.index.cpu()], clip_counts)
+                pixels += batch.truth.numel()
+            if tested % SAVE_STEPS == 0:
+                progress.save(state | {"counts": counts, "tested": tested, "pixels": pixels})
+            bar.update()
     bar.close()
     labelled = int(counts[:, TRUE].sum())
     if not labelled:
