@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.attack.damage.sets import label
 from tests.attack.runner import Decoy, run, watch
 
 BUILD = ["--clip-duration", "2", "--views", "2", "--size", "32", "--fps", "8", "--seed", "0"]
@@ -24,11 +25,13 @@ class Base:
             "raw": self._raw,
             "tiny": self._tiny,
             "source": self._source,
+            "labelled": self._labelled,
             "built": self._built,
             "half": self._half,
             "ended": self._ended,
             "run": self._run,
             "evaluated": self._evaluated,
+            "published": self._published,
             "cache": self._cache,
         }
 
@@ -96,6 +99,10 @@ class Base:
 
         self._call(make)
 
+    def _labelled(self, to: Path) -> None:
+        self.copy("tiny", to)
+        label(to)
+
     def _built(self, to: Path) -> None:
         self._do("avprep", "build-shards", self.path("raw"), "--out", to, *BUILD)
 
@@ -117,6 +124,17 @@ class Base:
         tiny = self.path("tiny")
         train = ["avtrain", "pretrain", tiny, "--out", to, *TRAIN, "--num-workers", 0, "--steps", 2]
         self._do(*train)
+
+    def _published(self, to: Path) -> None:
+        """Weights of the paper's own code."""
+
+        def make() -> None:
+            from tests.support.published_files import published, saved
+
+            to.mkdir()
+            saved(to, published()).rename(to / "checkpoint.pt")
+
+        self._call(make)
 
     def _evaluated(self, to: Path) -> None:
         """A run with a result, and the features that it is from."""

@@ -93,7 +93,7 @@ class Campaign:
                 outcome = again
         after = sandbox.snapshot(case.writable)
         length = len("".join(case.command))
-        return outcome, judge(outcome, before, after, case.must_refuse, length)
+        return outcome, judge(outcome, before, after, case.refuses, length)
 
     def _command(self, case: Case, sandbox: Sandbox, limit_s: float) -> Outcome:
         variables = sandbox.variables()

@@ -26,14 +26,14 @@ from tests.attack.sandbox import Sandbox
 @dataclass(frozen=True)
 class Case:
     """One command and what it meets. ``writable``: names inside the sandbox that it may change.
-    ``must_refuse``: exit status 0 would be wrong."""
+    ``refuses``: whether the exit status must not be 0; None: it may be either."""
 
     number: int
     kind: str
     what: str
     command: list[str]
     writable: tuple[str, ...]
-    must_refuse: bool = False
+    refuses: bool | None = None
 
     @property
     def name(self) -> str:
@@ -46,8 +46,8 @@ class Case:
         return f"case {self.number} ({self.kind}: {self.what}): {shown!r}"
 
 
-Made = tuple[str, list[Any], tuple[str, ...], bool]
-"""What was done, the command, what it may change, and whether it must refuse."""
+Made = tuple[str, list[Any], tuple[str, ...], bool | None]
+"""What was done, the command, what it may change, and whether it must refuse (None: either)."""
 
 
 class Cases:
@@ -57,6 +57,7 @@ class Cases:
         self._base, self._seed, self._port = base, seed, port
         self._kinds: dict[str, Callable[[Generator, Sandbox], Made]] = {
             "set": self._set,
+            "healthy": self._healthy,
             "state": self._state,
             "cache": self._cache,
             "checkpoint": self._checkpoint,
@@ -68,7 +69,7 @@ class Cases:
     @staticmethod
     def kind(number: int) -> str:
         """What kind of thing case ``number`` damages."""
-        return _CYCLE[number % len(_CYCLE)]
+        return "healthy" if number % 30 == 29 else _CYCLE[number % len(_CYCLE)]
 
     def make(self, number: int, sandbox: Sandbox) -> Case:
         """Fill the sandbox with what a command is to meet."""
@@ -83,7 +84,9 @@ class Cases:
     def _set(self, rng: Generator, sandbox: Sandbox) -> Made:
         root = sandbox.inside / "set"
         command, writable = set_command(rng, "set", self._base)
-        kinds = ["built"] if "--append" in command else ["tiny", "source", "built"]
+        kinds = ["tiny", "source", "built", "labelled"]
+        if "--append" in command or "action" in command:
+            kinds = ["built"] if "--append" in command else ["labelled"]
         self._base.copy(pick(rng, kinds), root)
         old = rng.random() < 0.25
         if old:
@@ -96,7 +99,15 @@ class Cases:
                 done.append(damage.any(rng))
         # Old sets have fewer hashes: verify says what it cannot check.
         refuse = command[1] == "verify" and len(done) == 1 and done[0][1] and not old
-        return "old, " * old + "; ".join(said for said, _ in done), command, writable, refuse
+        said = "old, " * old + "; ".join(said for said, _ in done)
+        return said, command, writable, refuse or None
+
+    def _healthy(self, rng: Generator, sandbox: Sandbox) -> Made:
+        """Nothing: the command must do its work, or attacks with it would say nothing."""
+        command, writable = set_command(rng, "set", self._base)
+        kind = "built" if command[1] in ("build-shards", "merge") else "labelled"
+        self._base.copy(kind, sandbox.inside / "set")
+        return f"the {kind} set", command, writable, None if command[1] == "merge" else False
 
     def _state(self, rng: Generator, sandbox: Sandbox) -> Made:
         """An unfinished build, a finished one with another's state, and what continues them."""
@@ -129,7 +140,7 @@ class Cases:
             [*build, "--task-index", 1, "--task-count", 2],
             build,
         ]
-        return f"{kind}: {said}", pick(rng, commands), ("set",), False
+        return f"{kind}: {said}", pick(rng, commands), ("set",), None
 
     def _more_recordings(self, raw: Path) -> None:
         for suffix in (".mp4", ".wav"):
@@ -161,27 +172,28 @@ class Cases:
                 entry[field] = name
             path.write_bytes(sealed(dump(manifest)))
             said, url = f"manifest: {field} {name[:60]!r}", f"local://{root}"
-        return said, ["avtrain", "pretrain", url, *train], ("run", "cache"), False
+        return said, ["avtrain", "pretrain", url, *train], ("run", "cache"), None
 
     def _checkpoint(self, rng: Generator, sandbox: Sandbox) -> Made:
-        run = sandbox.inside / "run"
-        self._base.copy("run", run)
+        run, imports = sandbox.inside / "run", rng.random() < 0.15
+        self._base.copy("published" if imports else "run", run)
         said, refused = damage_checkpoint(rng, run / "checkpoint.pt", sandbox.outside, self._port)
-        tiny = self._base.path("tiny")
+        tiny, labelled = self._base.path("tiny"), self._base.path("labelled")
         train = ["avtrain", "pretrain", tiny, *TRAIN, "--num-workers", pick(rng, [0, 0, 2])]
         start = ["--init-from", "run/checkpoint.pt", "--steps", 1, "--out", "new"]
         commands: list[list[Any]] = [
             [*train, "--resume", "--steps", 3, "--out", "run"],
             [*train, *start],
             [*train, *start],
-            *(evaluation(rng, tiny, "run/checkpoint.pt") for _ in range(3)),
+            *(evaluation(rng, labelled, "run/checkpoint.pt") for _ in range(3)),
             embedding(tiny, "run/checkpoint.pt"),
-            ["avtrain", "import-checkpoint", "run/checkpoint.pt", "--out", "new.pt"],
         ]
         command = pick(rng, commands)
+        if imports:
+            command = ["avtrain", "import-checkpoint", "run/checkpoint.pt", "--out", "new.pt"]
         resumes = "--resume" in command
         writable = ("run",) if resumes else ("new", "out", "new.pt")
-        return said, command, writable, refused and not resumes
+        return said, command, writable, True if refused and not resumes else None
 
     def _run(self, rng: Generator, sandbox: Sandbox) -> Made:
         """The other files in a run, and those who read them."""
@@ -216,7 +228,7 @@ class Cases:
         fitting = dict[str, list[int]]({".pt": [3], ".jsonl": [0, 2, 2]}).get(suffix, [0, 1, 2, 3])
         command = commands[pick(rng, fitting)]
         writable = ("report", "report.json") if command[1] == "report" else ("run",)
-        return f"{path.name}: {said}", command, writable, False
+        return f"{path.name}: {said}", command, writable, None
 
     def _raw(self, rng: Generator, sandbox: Sandbox) -> Made:
         """Recordings, their lists and what lies beside them."""
@@ -251,18 +263,18 @@ class Cases:
         ]
         named = {"views.json": [2], "segments.txt": [1], "list.csv": [4]}
         fitting = named.get(path.name, [0, 0, 0, 3, 4, 5])
-        return f"{path.name}: {said}", commands[pick(rng, fitting)], ("out",), False
+        return f"{path.name}: {said}", commands[pick(rng, fitting)], ("out",), None
 
     def _option(self, rng: Generator, sandbox: Sandbox) -> Made:
         """Healthy files, and a value of one option that is none."""
         for name, to in (("raw", "raw"), ("evaluated", "run"), ("built", "set")):
             self._base.copy(name, sandbox.inside / to)
         said, command = attack_option(rng, self._base, sandbox)
-        return said, command, ("out", "run", "set", "cache", "report", "runs"), False
+        return said, command, ("out", "run", "set", "cache", "report", "runs"), None
 
 
 _CYCLE = ("set", "checkpoint", "set", "state", "set", "run", "set", "raw", "cache", "option")
-KINDS = tuple(dict.fromkeys(_CYCLE))
+KINDS = (*dict.fromkeys(_CYCLE), "healthy")
 
 
 def _every_name(rng: Generator, path: Path, names: list[str]) -> str:

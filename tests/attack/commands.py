@@ -44,7 +44,8 @@ def evaluation(rng: Generator, root: object, checkpoint: str) -> list[Any]:
     if task != "action":
         command += ["--views", 2]
     if task in ("segmentation", "action"):
-        return [*command, *(["--epochs", 1, "--maps", 1] if task == "segmentation" else [])]
+        quick = ["--probe", "--windows", 1] if task == "action" else ["--epochs", 1, "--maps", 1]
+        return [*command, *quick]
     return [*command, "--windows", 1]
 
 

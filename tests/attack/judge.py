@@ -18,13 +18,13 @@ def judge(
     outcome: Outcome,
     before: Snapshot,
     after: Snapshot,
-    must_refuse: bool = False,
+    refuses: bool | None = None,
     argument_characters: int = 0,
 ) -> list[str]:
     """Sentences about what must not have happened.
 
-    ``must_refuse``: exit status 0 is wrong. ``argument_characters``: length of the arguments, which
-    a sentence may quote.
+    ``refuses``: whether the exit status must not be 0; None: it may be either.
+    ``argument_characters``: length of the arguments, which a sentence may quote.
     """
     wrong = []
     errors = outcome.errors.decode("utf-8", "surrogateescape")
@@ -51,8 +51,10 @@ def judge(
     if outcome.calls:
         wrong.append(f"calls: {outcome.calls} connections to a server that a file named")
     wrong += _raw_characters(output + "\n" + errors)
-    if must_refuse and outcome.status == 0:
+    if refuses is True and outcome.status == 0:
         wrong.append("unseen: exit status 0 in spite of the damage")
+    if refuses is False and outcome.status != 0:
+        wrong.append(f"broken: {errors[-300:]!r} where nothing is damaged")
     return wrong
 
 

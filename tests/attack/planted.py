@@ -56,6 +56,7 @@ FAULTS: dict[str, Callable[[Sandbox, int], object]] = {
     "listens": _listen,
     "output": lambda box, port: print("a" * 2_000_000),
     "unseen": lambda box, port: None,
+    "broken": lambda box, port: sys.exit(1),
 }
 """By the words with which the sentence about it begins."""
 
@@ -70,7 +71,9 @@ def main() -> None:
             lambda body=body, box=box: body(box, decoy.port),  # type: ignore[misc]
             *(box.inside, box.variables(), decoy, 10.0 if fault == "memory" else _LIMIT_S),
         )
-        wrong = judge(outcome, before, box.snapshot(()), must_refuse=fault == "unseen")
+        wrong = judge(
+            outcome, before, box.snapshot(()), refuses={"unseen": True, "broken": False}.get(fault)
+        )
         seen = any(sentence.startswith(fault) for sentence in wrong)
         print(f"{'seen' if seen else 'MISSED'}  {fault}  {[text[:100] for text in wrong]}")
     box = Sandbox(Path(sys.argv[1]) / "healthy")

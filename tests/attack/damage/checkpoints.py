@@ -14,7 +14,7 @@ import torch
 from numpy.random import Generator
 
 from tests.attack.damage.files import damage_file
-from tests.attack.damage.values import damage_value, hostile_names
+from tests.attack.damage.values import damage_value, hostile_names, places
 
 Content = dict[str, Any]
 
@@ -177,6 +177,21 @@ def _part(rng: Generator, content: Content) -> tuple[str, bool]:
     return f"{name}: {type(content[name]).__name__} {content[name]!r:.40}", False
 
 
+def _setting(rng: Generator, content: Content) -> tuple[str, bool]:
+    """A number of the settings from which the networks are made."""
+    found = [
+        (container, key)
+        for container, key in places(content.get("config", {}))
+        if isinstance(container[key], int | float)
+    ]
+    if not found:
+        return "nothing", False
+    container, key = found[int(rng.integers(len(found)))]
+    numbers = [0, -1, 7, 100_000, 10**9, 2**62, 1e300, math.nan, math.inf, 0.5, True]
+    container[key] = numbers[int(rng.integers(len(numbers)))]
+    return f"setting {key}: {container[key]}", False
+
+
 def _optimiser(rng: Generator, content: Content) -> tuple[str, bool]:
     state = content.get("optimiser", {}).get("state", {})
     for moments in state.values() if isinstance(state, dict) else ():
@@ -189,4 +204,4 @@ def _optimiser(rng: Generator, content: Content) -> tuple[str, bool]:
 
 Rule = Callable[[Generator, Content], tuple[str, bool]]
 RULES: tuple[Rule, ...] = (_not_finite, _all_nan, _shape, _vast_shape, _dtype, _no_tensor)
-RULES += (_lost, _more, _part, _part, _optimiser)
+RULES += (_lost, _more, _part, _part, _optimiser, _setting, _setting, _setting)

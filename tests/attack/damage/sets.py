@@ -48,7 +48,7 @@ class SetDamage:
         tar = self._tar(rng)
         if kind == "index":
             said = self._json(rng, index_of(tar))
-            self._mend_manifest(tar)
+            mend_manifest(self._root, tar)
         else:
             said = self.sample(rng, tar, kind)
         return f"{kind} in {tar.name}: {said}", False
@@ -72,25 +72,8 @@ class SetDamage:
         else:
             said = damage_members(rng, members, str(self._outside), self._port)
         repack(tar, samples)
-        self._mend_manifest(tar)
+        mend_manifest(self._root, tar)
         return said
-
-    def _mend_manifest(self, tar: Path) -> None:
-        """Give the manifest the sizes and hashes that files have now."""
-        path = self._root / "manifest.json"
-        manifest = json.loads(path.read_bytes())
-        content, index = tar.read_bytes(), index_of(tar).read_bytes()
-        facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        facts["index_sha256"] = hashlib.sha256(index).hexdigest()
-        everything = 0
-        for split in manifest["splits"].values():
-            for entry in split["shards"]:
-                if entry["file"].rpartition("/")[2] == tar.name:
-                    entry.update({name: facts[name] for name in facts if name in entry})
-            split["bytes"] = sum(entry["bytes"] for entry in split["shards"])
-            everything += split["bytes"]
-        manifest["totals"]["bytes"] = everything
-        path.write_bytes(sealed(json.dumps(manifest, indent=1).encode()))
 
     def _tar(self, rng: Generator) -> Path:
         tars = sorted(self._root.glob("*/*.tar"))
@@ -100,6 +83,39 @@ class SetDamage:
         tar = self._tar(rng)
         files = (tar, index_of(tar), self._root / "manifest.json")
         return files[int(rng.integers(3))]
+
+
+def mend_manifest(root: Path, tar: Path) -> None:
+    """Give the manifest the sizes and hashes that files have now."""
+    path = root / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    content, index = tar.read_bytes(), index_of(tar).read_bytes()
+    facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    facts["index_sha256"] = hashlib.sha256(index).hexdigest()
+    everything = 0
+    for split in manifest["splits"].values():
+        for entry in split["shards"]:
+            if entry["file"].rpartition("/")[2] == tar.name:
+                entry.update({name: facts[name] for name in facts if name in entry})
+        split["bytes"] = sum(entry["bytes"] for entry in split["shards"])
+        everything += split["bytes"]
+    manifest["totals"]["bytes"] = everything
+    path.write_bytes(sealed(json.dumps(manifest, indent=1).encode()))
+
+
+def label(root: Path) -> None:
+    """Give the clips of a set labels."""
+    for tar in sorted(root.glob("*/*.tar")):
+        samples = unpack(tar)
+        names = {key: f"class {number % 2}" for number, key in enumerate(samples)}
+        for key, members in samples.items():
+            members["json"] = dump({**json.loads(members["json"]), "label": names[key]})
+        index = json.loads(index_of(tar).read_bytes())
+        for sample in index["samples"]:
+            sample["label"] = names[sample["key"]]
+        index_of(tar).write_bytes(dump(index))
+        repack(tar, samples)
+        mend_manifest(root, tar)
 
 
 def make_old(root: Path) -> None:
