@@ -27,7 +27,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--layout", type=LAYOUTS, default="auto", help="As in build-shards.")
 @click.option(
     "--missing",
-    type=_PATH,
+    type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Write the ids of which something is missing, one on each line, for `yt-dlp -a FILE`.",
 )

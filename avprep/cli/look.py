@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # importing these takes a while, which --help should not
     from avprep.look.inspect import Inspection
 
 _PATH = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command(epilog="Example: avprep inspect /raw --picture where.png")
@@ -30,11 +31,11 @@ _PATH = click.Path(path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of text.")
 @click.option(
     "--picture",
-    type=_PATH,
+    type=_FILE,
     metavar="FILE.png",
     help="Draw a frame of the first video with the energy of its audio over it.",
 )
-@click.option("--sound", type=_PATH, help="With --picture: the file that holds the audio.")
+@click.option("--sound", type=_FILE, help="With --picture: the file that holds the audio.")
 @click.option("--foa-convention", type=FOA_CONVENTIONS, default="auto", help="As in build-shards.")
 @click.option("--projection", type=PROJECTIONS, default="auto", help="As in build-shards.")
 @click.option("--stereo", type=STEREO_MODES, default="auto", help="As in build-shards.")
@@ -160,7 +161,7 @@ def verify(ctx: click.Context, shards: str, quick: bool, workers: int | None) ->
 )
 @click.argument("shards")
 @click.argument("key", required=False)
-@click.option("--out", type=_PATH, default=Path("preview.png"), help="PNG file to write.")
+@click.option("--out", type=_FILE, default=Path("preview.png"), help="PNG file to write.")
 @click.option("--raw", type=_PATH, help="Folder the set was built from, to draw the whole frame.")
 @click.option("--at", "at_s", type=Number(0, 3600), default=0.0, help="Time in the clip, seconds.")
 def preview(shards: str, key: str | None, out: Path, raw: Path | None, at_s: float) -> None:

@@ -197,8 +197,10 @@ def _from_file(raw: Path, info: SampleInfo, at_s: float) -> Image:
     try:
         stored = parse_json(dump_json(info.source_format or {}), _StoredFormat)
         check_tracks(path.name, probe(path))
-    except (ClipError, ValueError) as error:
-        raise UserError(f"{path} cannot be drawn: {error}") from None
+    except ClipError as error:  # begins with the name of the file
+        raise UserError(f"{path.parent}/{error}") from None
+    except ValueError as error:
+        raise ShardError(f"{info.key}: its source_format is damaged: {error}") from None
     sphere = Sphere(stored.projection, stored.bounds, stored.fov_deg)
     video_format = VideoFormat(sphere, stored.stereo, stored.rotation_deg)
     return read_full_frame(path, info.file_start_s + at_s, video_format, stored.video_track)

@@ -37,13 +37,18 @@ def verify_set(location: Path | str, quick: bool, workers: int) -> Verification:
     root = open_folder(location)
     manifest = read_manifest(root)
     entries = [(split, entry) for split, shards in manifest.splits.items() for entry in shards]
+    sizes = {
+        f"{split}/{name}": size
+        for split in manifest.splits
+        for name, size in root.files(split).items()
+    }
     faults: list[str] = []
     dropped: Counter[bytes] = Counter()
     with (
         WorkerPool(workers) as pool,
         tqdm(total=len(entries), unit="shard", desc="verify", smoothing=0) as bar,
     ):
-        check = partial(_check, root, quick)
+        check = partial(_check, root, sizes, quick)
         for (_, entry), found in zip(entries, pool.map(check, entries, bar.update), strict=True):
             if isinstance(found, str):
                 found = Verified((Fault(entry.file, found),))
@@ -51,26 +56,26 @@ def verify_set(location: Path | str, quick: bool, workers: int) -> Verification:
             dropped.update(found.dropped)
     keys = Counter(key for _, entry in entries for key in entry.keys)
     faults += [f"{key}: is in the set {count} times" for key, count in keys.items() if count > 1]
-    faults += _compare_with_folder(root, manifest)
+    faults += _compare_with_folder(root, sizes, manifest)
     faults += _compare_with_lists(root, dropped)
     return Verification(len(keys), tuple(faults), _unchecked(manifest))
 
 
-def _check(root: Folder, quick: bool, item: tuple[str, ShardEntry]) -> Verified:
+def _check(
+    root: Folder, sizes: dict[str, int], quick: bool, item: tuple[str, ShardEntry]
+) -> Verified:
     split, entry = item
-    return verify_shard(root, split, entry, quick)
+    return verify_shard(root, split, entry, quick, sizes.get(entry.file))
 
 
-def _compare_with_folder(root: Folder, manifest: Manifest) -> Iterator[str]:
+def _compare_with_folder(root: Folder, sizes: dict[str, int], manifest: Manifest) -> Iterator[str]:
     """Files that the manifest does not name, and shards that several of its entries name."""
     entries = [entry for shards in manifest.splits.values() for entry in shards]
     named = Counter(name for entry in entries for name in (entry.file, entry.index))
     yield from (f"{name}: is in the manifest {n} times" for name, n in named.items() if n > 1)
-    for split in manifest.splits:
-        for file in sorted(root.files(split)):
-            name = f"{split}/{file}"
-            if name.endswith((".tar", ".index.json")) and name not in named:
-                yield f"{name}: is not in the manifest"
+    for name in sorted(sizes):
+        if name.endswith((".tar", ".index.json")) and name not in named:
+            yield f"{name}: is not in the manifest"
     if STATE_NAME in root.files():
         yield f"{STATE_NAME}: a build is adding to the set, or was stopped; run it again to finish"
 

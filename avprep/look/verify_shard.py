@@ -27,10 +27,19 @@ class Verified:
     dropped: tuple[bytes, ...] = ()
 
 
-def verify_shard(root: Folder, split: str, entry: ShardEntry, quick: bool = False) -> Verified:
+def verify_shard(
+    root: Folder,
+    split: str,
+    entry: ShardEntry,
+    quick: bool = False,
+    stored_bytes: int | None = None,
+) -> Verified:
     """Verify one shard: size and hash of the tar and the index and, unless ``quick``, all
-    samples."""
+    samples. A tar of which ``stored_bytes`` says that it has another size is not read."""
     index, faults = _verify_index(root, entry)
+    dropped = () if index is None else tuple(map(dump_json, index.dropped))
+    if stored_bytes is not None and stored_bytes != entry.bytes:
+        return Verified((*faults, _another_size(entry, stored_bytes)), dropped)
     try:
         with root.local_file(entry.file) as path, open_regular(path) as file:
             faults += _verify_tar(file, entry)
@@ -38,8 +47,11 @@ def verify_shard(root: Folder, split: str, entry: ShardEntry, quick: bool = Fals
                 faults += _verify_content(file, split, entry, index)
     except OSError as error:
         faults.append(Fault(entry.file, f"cannot be read: {error.strerror}"))
-    dropped = () if index is None else tuple(map(dump_json, index.dropped))
     return Verified(tuple(faults), dropped)
+
+
+def _another_size(entry: ShardEntry, size: int) -> Fault:
+    return Fault(entry.file, f"has {size} bytes instead of {entry.bytes}; copy it again")
 
 
 def _verify_index(root: Folder, entry: ShardEntry) -> tuple[ShardIndex | None, list[Fault]]:
@@ -69,7 +81,7 @@ def _verify_tar(file: BinaryIO, entry: ShardEntry) -> list[Fault]:
     """Whether a tar has changed, in its members or outside of them."""
     size = os.fstat(file.fileno()).st_size
     if size != entry.bytes:
-        return [Fault(entry.file, f"has {size} bytes instead of {entry.bytes}; copy it again")]
+        return [_another_size(entry, size)]
     if _sha256(file) != entry.sha256:
         return [Fault(entry.file, "has changed since it was written; copy it again")]
     return []

@@ -65,7 +65,7 @@ def test_demo_and_preview_report_what_they_cannot_write(command: str, tmp_path: 
     shown = ["preview", str(tmp_path / "set"), "--raw", str(tmp_path / "raw")]
     result = CliRunner().invoke(main, [*shown, "--out", str(tmp_path / "x.png")])
     assert result.exit_code == 2
-    assert "cannot be decoded" in result.output
+    assert f"{tmp_path / 'raw' / '-a.mp4'} cannot be read as video or audio" in result.output
 
 
 def test_a_missing_package_is_reported_with_the_command_that_installs_it() -> None:
