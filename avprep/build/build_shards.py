@@ -103,7 +103,7 @@ def build_shards(
                 _check(other_versions)
                 make: _MakeShards = partial(make_shards, pool)
                 if run.scheduler:
-                    make = partial(make_shards_on_cluster, run.scheduler, pool)
+                    make = partial(make_shards_on_cluster, run.scheduler, plan.digest, pool)
                 failures = _make_missing(out, plan, options.clip, make, run, check_lock)
                 check_lock()
                 return _finish_if_last(out, state, failures)

@@ -19,12 +19,16 @@ from avprep.build import dask_cluster
 from avprep.build.build_shards import build_shards
 from avprep.build.locks import lock_output
 from avprep.build.options import BuildOptions, RunOptions
+from avprep.build.plan import ShardPlan
+from avprep.build.state import BuildState
+from avprep.errors import UserError
 from avprep.formats.decide import FormatOverrides
 from avprep.recordings.find_clips import ListFiles
 from avprep.sample.options import ClipOptions
 from avprep.sphere.viewpoints import RandomViews
 from avprep.workers import CRASHED
 from shards.folders import open_folder
+from shards.manifest import shard_names
 from shards.reader import ShardSet
 from shards.schema import View
 from tests.support.media import FAST, build, contents, write_dot_recording
@@ -188,6 +192,24 @@ def test_a_dask_cluster_makes_the_same_set_when_a_worker_is_killed(
     nobody = build(raw, "--out", tmp_path / "x", *FAST, "--scheduler", "tcp://127.0.0.1:9")
     assert nobody.exit_code == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in nobody.output
+
+
+def test_a_dask_worker_writes_nothing_into_the_folder_of_another_build(
+    raw: Path, tmp_path: Path
+) -> None:
+    """It outlives the command that was killed, and another build may have begun since."""
+    folder = open_folder(tmp_path / "set")
+    clip = ClipOptions(RandomViews(2, (30.0, 90.0)), 64, 16, 24000, "source", 0, 60)
+    shard = ShardPlan("train", *shard_names("train", 0), ())
+    with pytest.raises(UserError, match="another one has begun"):
+        dask_cluster._make_on_cluster(folder, "plan", shard, clip)
+    BuildState("other", {}, {}, (), (), 0).write(folder)
+    with pytest.raises(UserError, match="another one has begun"):
+        dask_cluster._make_on_cluster(folder, "plan", shard, clip)
+    assert list(contents(tmp_path / "set")) == [".build.json"]
+    BuildState("plan", {}, {}, (), (), 0).write(folder)
+    dask_cluster._make_on_cluster(folder, "plan", shard, clip)
+    assert (tmp_path / "set" / shard.file).exists()
 
 
 @dataclass(frozen=True)
