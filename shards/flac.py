@@ -19,14 +19,20 @@ from av.audio.codeccontext import AudioCodecContext
 from numpy.typing import NDArray
 
 from shards.errors import ShardError
+from shards.schema import AudioInfo
 
 Read = Callable[[int, int], bytes]
 """Returns the bytes ``start`` to ``end`` (exclusive) of a file."""
 
 _SYNC = b"\xff\xf8"  # begins each frame, in files whose frames all have the same length
+_SYNC_MASK = b"\xff\xfe"  # the last bit is set where lengths vary
 _HEAD_BYTES = 128  # covers the metadata of our files and the first frame's header
 _MARGIN = 2  # frames read before and after an estimated position
 _STREAM_INFO, _STREAM_INFO_BYTES = 0, 34
+_MIN_BLOCK, _MAX_BLOCK = 16, 16_384  # what libraries write at any level
+_MOST_METADATA_BYTES = 1 << 20
+_MOST_SEARCHED_BYTES = 4 << 20  # beside the frames that are wanted
+_MOST_CODECS = 16
 _STEREO_CHANNEL_CODES = {1, 8, 9, 10}
 
 
@@ -50,6 +56,9 @@ class _Stream:
     begin: int
     block: int
     samples: int
+    sample_rate: int
+    channels: int
+    bits: int
     info: bytes
     header: bytes
 
@@ -57,20 +66,29 @@ class _Stream:
     def frames(self) -> int:
         return -(-self.samples // self.block)
 
+    def most_bytes(self, frames: int) -> int:
+        """More than that many frames have, in any file."""
+        return frames * (self.block * self.channels * self.bits // 7 + 1024)
+
 
 class FlacDecoder:
-    """Reusable decoders, one per combination of channels, sample rate and bit depth."""
+    """Reusable decoders, for the last combinations of channels, sample rate and bit depth."""
 
     def __init__(self) -> None:
         self._codecs: dict[bytes, AudioCodecContext] = {}
 
-    def decode(self, read: Read, size: int, start: int, count: int) -> NDArray[np.float32]:
+    def decode(
+        self, read: Read, size: int, start: int, count: int, stated: AudioInfo | None = None
+    ) -> NDArray[np.float32]:
         """Samples ``start`` to ``start + count`` of a FLAC file of ``size`` bytes.
 
         Returns float32 (channels, count), full scale 1. Raises ShardError if the file is shorter
-        or damaged.
+        or damaged, or its head differs from what is ``stated`` of it. Memory and time are bounded
+        by what the window takes in a good file.
         """
         stream = _read_stream_info(read, size)
+        if stated is not None:
+            _compare(stream, stated)
         if start + count > stream.samples:
             raise ShardError(
                 f"its audio has {stream.samples} samples, but {start + count} are needed"
@@ -79,17 +97,22 @@ class FlacDecoder:
         packets = _packets(read, size, stream, first, last + 1)
         codec = self._codec(stream)
         codec.flush_buffers()
+        blocks, most_samples = [], len(packets) * stream.block
         try:
-            blocks = [
-                frame.to_ndarray()
-                for packet in packets
-                for frame in codec.decode(av.Packet(packet))
-            ]
-        except av.FFmpegError as error:
-            raise ShardError(f"its audio does not decode: {error.strerror}") from None
+            for packet in packets:
+                for frame in codec.decode(av.Packet(packet)):
+                    most_samples -= frame.samples
+                    if most_samples < 0 or frame.layout.nb_channels != stream.channels:
+                        raise ShardError("its audio frames differ from what its header states")
+                    blocks.append(frame.to_ndarray())
+        except (av.FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ShardError(f"its audio does not decode: {reason}") from None
         if not blocks:
             raise ShardError("its audio does not decode")
-        interleaved = np.concatenate(blocks, axis=1).reshape(-1, codec.channels)
+        if any(block.dtype != blocks[0].dtype for block in blocks):
+            raise ShardError("its audio frames differ from what its header states")
+        interleaved = np.concatenate(blocks, axis=1).reshape(-1, stream.channels)
         window = interleaved[start - first * stream.block :][:count]
         if len(window) != count:
             raise ShardError("its audio frames have another length than its header states")
@@ -99,6 +122,8 @@ class FlacDecoder:
 
     def _codec(self, stream: _Stream) -> AudioCodecContext:
         if stream.info not in self._codecs:
+            if len(self._codecs) >= _MOST_CODECS:
+                self._codecs.pop(next(iter(self._codecs)))
             codec: AudioCodecContext = AudioCodecContext.create("flac", "r")
             codec.extradata = stream.info
             codec.thread_count = 1
@@ -110,7 +135,7 @@ class FlacDecoder:
 def _read_stream_info(read: Read, size: int) -> _Stream:
     head = read(0, min(_HEAD_BYTES, size))
     info, at, last = b"", 4, head[:4] != b"fLaC"
-    while not last:
+    while not last and at < _MOST_METADATA_BYTES:
         if len(head) < at + 4:
             head += read(len(head), min(at + _HEAD_BYTES, size))
             if len(head) < at + 4:
@@ -125,12 +150,26 @@ def _read_stream_info(read: Read, size: int) -> _Stream:
     header = head[at : at + 4]
     shortest, block = (int.from_bytes(info[i : i + 2], "big") for i in (0, 2))
     whole = len(info) == _STREAM_INFO_BYTES and len(header) == 4
-    if not whole or header[:2] != _SYNC or not 0 < shortest == block:
+    if not whole or header[:2] != _SYNC or not _MIN_BLOCK <= shortest == block <= _MAX_BLOCK:
         raise ShardError("its audio is not FLAC with frames of one length")
-    samples = int.from_bytes(info[13:18], "big") & (1 << 36) - 1
+    # 20, 3, 5 and 36 bits (RFC 9639, 8.2).
+    fields = int.from_bytes(info[10:18], "big")
+    sample_rate, samples = fields >> 44, fields & (1 << 36) - 1
+    channels, bits = (fields >> 41 & 7) + 1, (fields >> 36 & 31) + 1
     # Frame sizes, length and checksum are zeroed, so that similar files share a decoder.
     common = info[:4] + bytes(6) + info[10:13] + bytes([info[13] & 0xF0]) + bytes(20)
-    return _Stream(at, block, samples, common, header)
+    return _Stream(at, block, samples, sample_rate, channels, bits, common, header)
+
+
+def _compare(stream: _Stream, stated: AudioInfo) -> None:
+    found = stream.samples, stream.channels, stream.sample_rate
+    expected = stated.samples, len(stated.channels), stated.sample_rate
+    if found != expected:
+        samples, channels, sample_rate = found
+        raise ShardError(
+            f"its audio has {samples} samples of {channels} channels at {sample_rate} Hz, but its "
+            f"JSON says {expected[0]} of {expected[1]} at {expected[2]} Hz"
+        )
 
 
 def _packets(read: Read, size: int, stream: _Stream, first: int, end: int) -> list[bytes]:
@@ -139,9 +178,14 @@ def _packets(read: Read, size: int, stream: _Stream, first: int, end: int) -> li
     begin, chunk = _find(read, stream, offsets, first, end - first)
     if end not in offsets:
         _find(read, stream, offsets, end, 0)
+    if not 0 <= offsets[end] - offsets[first] <= stream.most_bytes(end - first):
+        raise ShardError("its audio frames are larger than frames can be: it is damaged")
     if offsets[first] < begin or offsets[end] > begin + len(chunk):
         begin, chunk = offsets[first], read(offsets[first], offsets[end])
         offsets |= _frame_offsets(chunk, begin, stream)
+    places = [offsets[number] for number in sorted(offsets)]
+    if places != sorted(places):
+        raise ShardError("its audio frames are out of order: it is damaged")
     try:
         bounds = [offsets[number] - begin for number in range(first, end + 1)]
     except KeyError as error:
@@ -157,7 +201,7 @@ def _find(
     Returns the offset and bytes of the last read, which begins a few frames before ``frame`` and
     covers about ``count`` frames from there.
     """
-    margin = _MARGIN
+    margin, most_bytes = _MARGIN, _MOST_SEARCHED_BYTES + stream.most_bytes(count + 2 * _MARGIN)
     while True:
         known = sorted(offsets)
         next_known = bisect_right(known, frame)
@@ -168,6 +212,8 @@ def _find(
         start = max(low, round(guess - margin * frame_bytes))
         end = round(guess + (count + margin) * frame_bytes) + _HEAD_BYTES
         end = min(offsets[stream.frames], end)
+        if not 0 <= end - start <= most_bytes:
+            raise ShardError(f"its audio lacks frame {frame}: it is damaged")
         chunk = read(start, end)
         known_before = len(offsets)
         offsets |= _frame_offsets(chunk, start, stream)
@@ -180,15 +226,21 @@ def _find(
 
 def _frame_offsets(chunk: bytes, begin: int, stream: _Stream) -> dict[int, int]:
     """Frame number -> offset in the file, for frames beginning in the chunk read at ``begin``."""
-    offsets = {}
+    offsets: dict[int, int] = {}
+    others, most_others = 0, 16 + len(chunk) // 256
     for at in _sync_positions(chunk):
         header = chunk[at : at + 16]
         number, end = _coded_number(header)
-        if number is None or not _is_plausible(header, stream, number):
+        if number is None:
             continue
         end += {6: 1, 7: 2}.get(header[2] >> 4, 0) + {12: 1, 13: 2, 14: 2}.get(header[2] & 15, 0)
-        if end < len(header) and _crc8(header[:end]) == header[end]:
+        if end >= len(header) or _crc8(header[:end]) != header[end]:
+            continue
+        if number not in offsets and _is_plausible(header, stream, number):
             offsets[number] = begin + at
+        elif (others := others + 1) > most_others:
+            # A decoder would take them for frames, and fill memory with thousands of them.
+            raise ShardError("its audio has frames that do not belong to it: it is damaged")
     return offsets
 
 
@@ -207,11 +259,11 @@ def _is_plausible(header: bytes, stream: _Stream, number: int) -> bool:
 
 def _sync_positions(chunk: bytes) -> list[int]:
     """Positions of the two sync bytes in a chunk, sorted."""
-    (word,) = np.frombuffer(_SYNC, np.uint16)
+    (word,), (mask,) = np.frombuffer(_SYNC, np.uint16), np.frombuffer(_SYNC_MASK, np.uint16)
     positions = []
     for odd in (0, 1):
         words = np.frombuffer(chunk, np.uint16, (len(chunk) - odd) // 2, odd)
-        positions.append(2 * np.flatnonzero(words == word) + odd)
+        positions.append(2 * np.flatnonzero(words & mask == word) + odd)
     merged: list[int] = np.sort(np.concatenate(positions)).tolist()
     return merged
 

@@ -17,12 +17,20 @@ from shards.flac import FlacDecoder
 from shards.folders import Folder, open_folder
 from shards.geometry import ACN_CHANNELS, view_foa_matrix
 from shards.manifest import read_index, read_manifest
-from shards.schema import LABEL_MAP_SUFFIX, SampleInfo, label_map_suffix
+from shards.schema import (
+    LABEL_MAP_SUFFIX,
+    SAMPLE_BYTES,
+    SampleInfo,
+    VideoInfo,
+    label_map_suffix,
+)
 from shards.video import CropDecoder, decode_grey_png
 
 CACHE_BYTES = 200 * 10**9
 _CACHED_INDICES = 256
 _CACHED_INFOS = 512
+_DECODERS = 16
+_MOST_READ_BYTES = 512 << 20
 
 _Result = TypeVar("_Result")
 
@@ -66,7 +74,7 @@ class ShardSet:
         self._reset()
 
     def _reset(self) -> None:
-        self._decoders: dict[str, CropDecoder] = {}
+        self._decoders: dict[tuple[str, int, int], CropDecoder] = {}
         self._flac_decoder = FlacDecoder()
         self._cached_index = lru_cache(_CACHED_INDICES)(self._read_index)
         self._cached_info = lru_cache(_CACHED_INFOS)(self._read_info)
@@ -130,20 +138,32 @@ class ShardSet:
         step: int,
         out: NDArray[np.uint8] | None,
     ) -> NDArray[np.uint8]:
-        video = self.info(sample).video
-        end = start + (count - 1) * step + 1
-        if start < 0 or min(count, step) < 1 or end > video.frames:
-            raise ValueError(f"frames {start} to {end} are not within the clip's {video.frames}")
+        info, member = self.info(sample), f"view{view:02d}.mp4"
+        video, end = info.video, start + (count - 1) * step + 1
+        if start < 0 or min(count, step) < 1:
+            raise ValueError(f"frames {start} to {end} are no window")
+        if end > video.frames or not 0 <= view < len(info.views):
+            problem = f"frames {start} to {end} are not within the clip's {video.frames}"
+            raise self._fault(sample, member, f"{problem}, of {len(info.views)} views")
         gops = video.gops[view]
         first, last = start // video.gop_frames, (end - 1) // video.gop_frames
-        data = self._read(sample, f"view{view:02d}.mp4", gops[first], gops[last + 1])
-        if video.avcc not in self._decoders:
-            self._decoders[video.avcc] = CropDecoder(video.avcc)
+        most_bytes = (last + 1 - first) * video.gop_frames * _most_frame_bytes(video)
+        if gops[last + 1] - gops[first] > most_bytes:
+            raise self._fault(sample, member, "its frames are larger than frames can be")
+        data = self._read(sample, member, gops[first], gops[last + 1])
         try:
-            skip = start - first * video.gop_frames
-            return self._decoders[video.avcc].decode(data, skip, count, step, out)
+            decoder = self._decoder(video)
+            return decoder.decode(data, start - first * video.gop_frames, count, step, out)
         except ShardError as error:
-            raise ShardError(f"{self._name(sample, f'view{view:02d}.mp4')}: {error}") from None
+            raise self._fault(sample, member, str(error)) from None
+
+    def _decoder(self, video: VideoInfo) -> CropDecoder:
+        key = video.avcc, video.height, video.width
+        if key not in self._decoders:
+            if len(self._decoders) >= _DECODERS:
+                self._decoders.pop(next(iter(self._decoders)))
+            self._decoders[key] = CropDecoder(*key)
+        return self._decoders[key]
 
     def foa(
         self, sample: int, start: int, count: int, view: int = 0
@@ -158,10 +178,10 @@ class ShardSet:
         info = self.info(sample)
         if info.audio.channels != ACN_CHANNELS:
             channels = ", ".join(info.audio.channels) or "none"
-            raise ShardError(
-                f"{self._name(sample, 'json')}: its audio is not ambisonic (channels: {channels}); "
-                "build the set again with --audio foa"
-            )
+            problem = f"its audio is not ambisonic (channels: {channels})"
+            raise self._fault(sample, "json", f"{problem}; build the set again with --audio foa")
+        if not 0 <= view < len(info.views):
+            raise self._fault(sample, "json", f"it has no view {view}")
         direction = info.views[view]
         matrix = np.eye(4)
         if info.audio.layout == "rotated":
@@ -178,22 +198,19 @@ class ShardSet:
 
     def _audio(self, sample: int, start: int, count: int, view: int) -> NDArray[np.float32]:
         info = self.info(sample)
-        if start < 0 or count < 1 or start + count > info.audio.samples:
-            raise ValueError(f"samples {start}+{count} not within the clip's {info.audio.samples}")
         rotated = info.audio.layout == "rotated"
         suffix = f"view{view:02d}.flac" if rotated else "flac"
+        if start < 0 or count < 1:
+            raise ValueError(f"samples {start}+{count} are no window")
+        if start + count > info.audio.samples:
+            problem = f"samples {start}+{count} are not within the clip's {info.audio.samples}"
+            raise self._fault(sample, suffix, problem)
         _, size = self.member_range(sample, suffix)
+        read = partial(self._read, sample, suffix)
         try:
-            audio = self._flac_decoder.decode(
-                partial(self._read, sample, suffix), size, start, count
-            )
+            audio = self._flac_decoder.decode(read, size, start, count, info.audio)
         except ShardError as error:
-            raise ShardError(f"{self._name(sample, suffix)}: {error}") from None
-        if len(audio) != len(info.audio.channels):
-            raise ShardError(
-                f"{self._name(sample, suffix)} has {len(audio)} channels, but its JSON names "
-                f"{len(info.audio.channels)}"
-            )
+            raise self._fault(sample, suffix, str(error)) from None
         audio /= np.float32(info.audio.gain)
         return audio
 
@@ -203,10 +220,14 @@ class ShardSet:
         return self._read_again_if_damaged(sample, read)
 
     def _label_map(self, sample: int, suffix: str) -> NDArray[np.uint8]:
+        video, content = self.info(sample).video, self.member(sample, suffix)
         try:
-            return decode_grey_png(self.member(sample, suffix))
+            label_map = decode_grey_png(content)
         except ShardError as error:
-            raise ShardError(f"{self._name(sample, suffix)}: {error}") from None
+            raise self._fault(sample, suffix, str(error)) from None
+        if label_map.shape != (video.height, video.width):
+            raise self._fault(sample, suffix, "it has another size than the crops")
+        return label_map
 
     def member(self, sample: int, suffix: str) -> bytes:
         """The whole content of a member, e.g. ``view00.mp4``."""
@@ -221,7 +242,9 @@ class ShardSet:
         return found
 
     def _read(self, sample: int, suffix: str, start: int, end: int) -> bytes:
-        offset, _ = self.member_range(sample, suffix)
+        offset, size = self.member_range(sample, suffix)
+        if not 0 <= start <= end <= size or end - start > _MOST_READ_BYTES:
+            raise self._fault(sample, suffix, "its records name bytes that it does not have")
         file = self.shard_file(sample)
         try:
             data = self.root.read_range(file, offset + start, offset + end)
@@ -259,14 +282,24 @@ class ShardSet:
         return self._read_again_if_damaged(sample, partial(self._parse_info, sample))
 
     def _parse_info(self, sample: int) -> SampleInfo:
+        if self.member_range(sample, "json")[1] > SAMPLE_BYTES:
+            raise self._fault(sample, "json", f"it is larger than {SAMPLE_BYTES:,} bytes")
         try:
             return parse_json(self.member(sample, "json"), SampleInfo)
         except ValueError as error:
             name = self._name(sample, "json")
             raise ShardError(f"{name} is not a sample record ({error})") from None
 
+    def _fault(self, sample: int, suffix: str, problem: str) -> ShardError:
+        return ShardError(f"{self._name(sample, suffix)}: {problem}")
+
     def _name(self, sample: int, suffix: str) -> str:
         return f"{self.root.path(self.shard_file(sample))}: {self.keys[sample]}.{suffix}"
+
+
+def _most_frame_bytes(video: VideoInfo) -> int:
+    """More than a coded frame has, which is at most as large as the frame itself."""
+    return 3 * video.height * video.width + (1 << 16)
 
 
 class _MemberRanges:

@@ -23,7 +23,7 @@ SPLIT_PATTERN = KEY_PATTERN
 # No set that can be built comes near these limits; they bound what a file from elsewhere may cost.
 MANIFEST_BYTES = 256_000_000  # about 3,000,000 clips
 INDEX_BYTES = 64_000_000
-SAMPLE_BYTES = 32_000_000
+SAMPLE_BYTES = 16_000_000
 MAX_SIZE = 2048
 """Pixels of a crop or label map in each direction."""
 MAX_VIEWS = 1000
@@ -134,7 +134,7 @@ class AudioInfo:
     samples: Annotated[int, Meta(ge=0, lt=1 << 30)]
     gain: Annotated[float, Meta(gt=0, le=1e12)]
     layout: str
-    channels: Annotated[tuple[_Text, ...], Meta(max_length=8)] = ACN_CHANNELS
+    channels: Annotated[tuple[_Text, ...], Meta(max_length=4)] = ACN_CHANNELS
     normalization: _Text = "SN3D"
 
     def __post_init__(self) -> None:

@@ -18,8 +18,14 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from shards.errors import ShardError
+from shards.schema import MAX_SIZE
 
 _SLICE, _KEY_SLICE = 1, 5
+_MOST_UNITS = 100  # in one frame
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_GREY = (8, 0)  # bits per sample, colour type
+_MAX_PADDING = 31
+"""Pixels by which coded frames may be higher or wider than those that are shown."""
 
 
 def _nal_units(stream: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -34,11 +40,13 @@ def _nal_units(stream: bytes, start: int, end: int) -> Iterator[tuple[int, int, 
 
 def access_units(stream: bytes, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
     """(offset, end, is_key_frame) of each frame in stream[start:end]; frames have one slice."""
-    unit_start = start
+    unit_start, others = start, 0
     for _, nal_end, kind in _nal_units(stream, start, end):
         if kind in (_SLICE, _KEY_SLICE):
             yield unit_start, nal_end, kind == _KEY_SLICE
-            unit_start = nal_end
+            unit_start, others = nal_end, 0
+        elif (others := others + 1) > _MOST_UNITS:
+            raise ShardError("a crop's H.264 data is damaged")
 
 
 def index_mp4(mp4: bytes) -> tuple[str, tuple[int, ...], int]:
@@ -72,12 +80,16 @@ def _box(mp4: bytes, name: bytes) -> tuple[int, int]:
 
 
 class CropDecoder:
-    """A reusable H.264 decoder: bytes of GOPs in, RGB frames out."""
+    """A reusable H.264 decoder: bytes of GOPs in, RGB frames of a known size out."""
 
-    def __init__(self, avcc: str) -> None:
+    def __init__(self, avcc: str, height: int, width: int) -> None:
+        self._size = height, width
         self._codec: VideoCodecContext = VideoCodecContext.create("h264", "r")
         self._codec.extradata = bytes.fromhex(avcc)
         self._codec.thread_count = 1
+        # Larger frames are refused before memory is taken for them.
+        most_pixels = (height + _MAX_PADDING) * (width + _MAX_PADDING)
+        self._codec.options = {"max_pixels": str(most_pixels)}
         # Shared by all frames: frame.to_ndarray() would create a converter for each one.
         self._converter = VideoReformatter()
 
@@ -91,45 +103,72 @@ class CropDecoder:
     ) -> NDArray[np.uint8]:
         """``count`` frames of the GOPs, starting at frame ``skip`` with stride ``step``.
 
-        Returns RGB (count, height, width, 3), written to ``out`` if given.
+        Returns RGB (count, height, width, 3), written to ``out`` if given. Raises ShardError.
         """
-        end = skip + (count - 1) * step + 1
-        frames = self._frames(gops, end)
-        if len(frames) < end:
-            raise ShardError(f"a crop has {len(frames)} frames, but {end} are needed")
-        first = frames[skip]
+        height, width = self._size
         if out is None:
-            out = np.empty((count, first.height, first.width, 3), np.uint8)
-        elif out.shape != (count, first.height, first.width, 3):
-            raise ShardError(f"a crop has frames of {first.width}×{first.height} pixels")
-        for target, frame in zip(out, frames[skip:end:step], strict=True):
-            (plane,) = self._converter.reformat(frame, format="rgb24", threads=1).planes
-            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(first.height, plane.line_size)
-            target.reshape(first.height, -1)[:] = rows[:, : 3 * first.width]
-        return out
+            out = np.empty((count, height, width, 3), np.uint8)
+        elif out.shape != (count, height, width, 3):
+            raise ShardError(f"a crop has frames of {width}×{height} pixels")
+        end = skip + (count - 1) * step + 1
+        decoded = 0
+        for number, frame in enumerate(self._frames(gops, end)):
+            if (frame.height, frame.width) != self._size:
+                raise ShardError(f"a crop has frames of {frame.width}×{frame.height} pixels")
+            if number >= skip and (number - skip) % step == 0:
+                self._convert(frame, out[(number - skip) // step])
+            decoded = number + 1
+            if decoded == end:
+                return out
+        raise ShardError(f"a crop has {decoded} frames, but {end} are needed")
 
-    def _frames(self, gops: bytes, count: int) -> list[av.VideoFrame]:
-        """The first ``count`` frames of the GOPs; fewer if they hold fewer."""
-        self._codec.flush_buffers()
-        frames: list[av.VideoFrame] = []
+    def _convert(self, frame: av.VideoFrame, out: NDArray[np.uint8]) -> None:
         try:
+            (plane,) = self._converter.reformat(frame, format="rgb24", threads=1).planes
+        except (av.FFmpegError, ValueError) as error:
+            raise ShardError(f"a crop does not convert to RGB ({error})") from None
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
+        out.reshape(frame.height, -1)[:] = rows[:, : 3 * frame.width]
+
+    def _frames(self, gops: bytes, count: int) -> Iterator[av.VideoFrame]:
+        """The first ``count`` frames of the GOPs; fewer if they hold fewer."""
+        try:
+            self._codec.flush_buffers()
             for number, (start, end, _) in enumerate(access_units(gops, 0, len(gops))):
                 if number >= count:
                     break
-                frames += self._codec.decode(av.Packet(gops[start:end]))
-            frames += self._codec.decode(None)
+                yield from self._codec.decode(av.Packet(gops[start:end]))
+            yield from self._codec.decode(None)
         except av.FFmpegError as error:
             raise ShardError(f"a crop does not decode: {error.strerror}") from None
-        return frames
 
 
 def decode_grey_png(content: bytes) -> NDArray[np.uint8]:
     """The grey levels (height, width) of an 8-bit grey PNG; raises ShardError for anything else."""
     try:
-        with av.open(io.BytesIO(content), "r", format="png_pipe") as container:
+        with av.open(io.BytesIO(_bare_png(content)), "r", format="png_pipe") as container:
             frame = next(container.decode(video=0))
             if frame.format.name != "gray":
                 raise ShardError(f"is not a grey PNG but {frame.format.name}")
             return np.asarray(frame.to_ndarray(), dtype=np.uint8)
     except (av.FFmpegError, StopIteration, IndexError, ValueError) as error:
         raise ShardError(f"does not decode as PNG ({error})") from None
+
+
+def _bare_png(content: bytes) -> bytes:
+    """A PNG without chunks that the pixels do not need: a decoder would unpack colour profiles and
+    texts, of any size. Raises ShardError if the pixels themselves are too many."""
+    if content[:16] != _PNG_SIGNATURE + b"\0\0\0\rIHDR" or len(content) < 33:
+        raise ShardError("is not a PNG")
+    width, height, *kind = struct.unpack(">IIBB", content[16:26])
+    if not (0 < width <= MAX_SIZE and 0 < height <= MAX_SIZE):
+        raise ShardError(f"is a PNG of {width}×{height} pixels")
+    if tuple(kind) != _PNG_GREY:
+        raise ShardError("is not a grey PNG of 8 bits")
+    chunks, at = [_PNG_SIGNATURE], 8
+    while at < len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if content[at + 4 : at + 8] in (b"IHDR", b"IDAT", b"IEND"):
+            chunks.append(content[at:end])
+        at = end
+    return b"".join(chunks)

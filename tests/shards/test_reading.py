@@ -41,9 +41,9 @@ def test_a_window_equals_that_part_of_the_member(built: Path) -> None:
     np.testing.assert_array_equal(foa, flac.T[:, 12_345:36_345] / gain)
     view = shards.info(3).views[2]
     np.testing.assert_array_equal(matrix, view_foa_matrix(view.azimuth_deg, view.elevation_deg))
-    with pytest.raises(ValueError, match="not within"):
+    with pytest.raises(ShardError, match="not within"):
         shards.frames(3, 1, 25, 8)
-    with pytest.raises(ValueError, match="not within"):
+    with pytest.raises(ShardError, match="not within"):
         shards.foa(3, 40_000, 24_000)
 
 

@@ -64,7 +64,7 @@ def test_the_index_finds_every_gop() -> None:
     avcc, gops, count = index_mp4(mp4)
     assert count == 30
     assert len(gops) == -(-30 // GOP_FRAMES) + 1
-    decoder = CropDecoder(avcc)
+    decoder = CropDecoder(avcc, SIZE, SIZE)
     last = decoder.decode(mp4[gops[3] : gops[4]], 2, 3)  # frames 26 to 28
     again = decoder.decode(mp4[gops[2] : gops[4]], GOP_FRAMES + 2, 3)
     np.testing.assert_array_equal(last, again)
@@ -84,9 +84,9 @@ def test_damaged_crops_raise_shard_error() -> None:
     with pytest.raises(ShardError, match="no mdat"):
         index_mp4(mp4[: gops[0] - 8])
     with pytest.raises(ShardError, match="damaged"):
-        CropDecoder(avcc).decode(b"\xff" * 400, 0, 1)
+        CropDecoder(avcc, SIZE, SIZE).decode(b"\xff" * 400, 0, 1)
     with pytest.raises(ShardError, match="has 8 frames, but 9"):
-        CropDecoder(avcc).decode(mp4[gops[0] : gops[1]], 0, 9)
+        CropDecoder(avcc, SIZE, SIZE).decode(mp4[gops[0] : gops[1]], 0, 9)
 
 
 def test_rotation_safe_gain_keeps_every_rotation_within_full_scale() -> None:
