@@ -13,42 +13,43 @@ _LEAVE_S = 3.0
 _PAGE = resource.getpagesize()
 
 
-def _stat(process: str) -> list[str] | None:
-    """Fields of /proc/PID/stat after the name: state, parent, group, session, …"""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
+def _children(process: str) -> list[str]:
+    """Children of a process that have not ended."""
+    found: list[str] = []
+    with suppress(OSError), os.scandir(f"/proc/{process}/task") as threads:
+        for thread in threads:
+            with suppress(OSError):
+                found += Path(thread.path, "children").read_text().split()
+    return [child for child in found if _lives(child)]
+
+
+def _lives(process: str) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 def descendants() -> list[str]:
     """Processes below this one, without those that have ended."""
-    parents: dict[str, list[str]] = {}
-    with os.scandir("/proc") as entries:
-        names = [entry.name for entry in entries if entry.name.isdigit()]
-    for name in names:
-        fields = _stat(name)
-        if fields is not None and fields[0] not in "ZX":
-            parents.setdefault(fields[1], []).append(name)
     found, waiting = [], [str(os.getpid())]
     while waiting:
-        below = parents.get(waiting.pop(), [])
+        below = _children(waiting.pop())
         found += below
         waiting += below
     return found
 
 
-def resident() -> int:
-    """Largest resident size of a process below this one, bytes."""
+def resident(processes: list[str]) -> int:
+    """Largest resident size of a process, bytes."""
     sizes = [0]
-    for process in descendants():
+    for process in processes:
         with suppress(OSError, IndexError, ValueError):
             sizes.append(int(Path(f"/proc/{process}/statm").read_text().split()[1]) * _PAGE)
     return max(sizes)
 
 
-def listening(decoy: int) -> set[str]:
-    """UDP and listening TCP sockets that the processes below this one hold, but not the decoy's:
+def listening(processes: list[str], decoy: int) -> set[str]:
+    """UDP and listening TCP sockets that processes hold, but not the decoy's:
     for a moment, a forked process has all that this one has."""
     sockets: dict[str, str] = {}
     for kind in ("udp", "udp6", "tcp", "tcp6"):
@@ -60,7 +61,7 @@ def listening(decoy: int) -> set[str]:
                 if kind.startswith("udp") or fields[3] == "0A":
                     sockets[f"socket:[{fields[9]}]"] = f"{kind} {fields[1]}"
     found = set()
-    for below in descendants() if sockets else ():
+    for below in processes if sockets else ():
         with suppress(OSError), os.scandir(f"/proc/{below}/fd") as entries:
             for entry in entries:
                 with suppress(OSError):
@@ -74,7 +75,7 @@ def left() -> tuple[str, ...]:
     while running := descendants():
         if time.monotonic() > until:
             break
-        _reap()
+        reap()
         time.sleep(0.02)
     found = []
     for process in running:
@@ -84,14 +85,18 @@ def left() -> tuple[str, ...]:
     return tuple(found)
 
 
-def _reap() -> None:
+def reap() -> None:
+    """Forget processes that have ended."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
 def kill_all() -> None:
-    """Kill every process below this one; all of them were started by commands."""
-    for process in descendants():
-        with suppress(OSError):
-            os.kill(int(process), signal.SIGKILL)
+    """Kill every process below this one, and wait for their end; all were started by commands."""
+    until = time.monotonic() + _LEAVE_S
+    while (running := descendants()) and time.monotonic() < until:
+        for process in running:
+            with suppress(OSError):
+                os.kill(int(process), signal.SIGKILL)
+        time.sleep(0.005)

@@ -153,20 +153,20 @@ def watch(
         if ended:
             status, usage = os.waitstatus_to_exitcode(code), used
             break
-        peak = max(peak, processes.resident())
-        ports |= processes.listening(decoy.port)
-        if time.monotonic() - started > limit_s or peak > 1.2 * LIMIT_BYTES:
+        now = processes.descendants()
+        peak, most = max(peak, processes.resident(now)), max(most, len(now))
+        ports |= processes.listening(now, decoy.port)
+        seconds = time.monotonic() - started
+        if seconds > limit_s or peak > 1.2 * LIMIT_BYTES or most > MOST_PROCESSES:
             break
-        most = max(most, len(processes.descendants()))
-        if most > MOST_PROCESSES:
-            break
-        time.sleep(min(0.1, max(0.005, 0.1 * (time.monotonic() - started))))
+        time.sleep(min(0.2, max(0.005, 0.1 * seconds)))
     seconds = time.monotonic() - started
     left = processes.left() if usage is not None else ()
     if usage is None:
         processes.kill_all()
         _, _, usage = os.wait4(process, 0)
     processes.kill_all()
+    processes.reap()
     peak = max(peak, usage.ru_maxrss * 1024)
     output, errors = map(_content, outputs)
     cpu_s = usage.ru_utime + usage.ru_stime
