@@ -194,7 +194,7 @@ def _checked(content: dict[str, Any]) -> Checkpoint:
         if not (checkpoint.features["std"] > 0).all():
             raise ValueError("its features.std has values that are not above 0")
     if checkpoint.optimiser:
-        _check_optimiser(checkpoint.optimiser, [*networks.parameters()])
+        check_optimiser(checkpoint.optimiser, [*networks.parameters()])
     for device, state in checkpoint.rng.items():
         _check_generator(device, state)
     if checkpoint.scaler:
@@ -214,10 +214,10 @@ def _check_tensors(part: str, there: dict[str, Any], here: dict[str, Tensor]) ->
     if extra:
         raise ValueError(f"its {part} holds {name_first(extra)}, which these networks do not have")
     for name, wanted in here.items():
-        _check_tensor(f"its {part}.{name}", there[name], wanted.shape, wanted.dtype)
+        check_tensor(f"its {part}.{name}", there[name], wanted.shape, wanted.dtype)
 
 
-def _check_tensor(name: str, value: Any, shape: Sequence[int], dtype: torch.dtype) -> None:
+def check_tensor(name: str, value: Any, shape: Sequence[int], dtype: torch.dtype) -> None:
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} is a {type(value).__name__}, no tensor")
     if tuple(value.shape) != tuple(shape):
@@ -228,7 +228,7 @@ def _check_tensor(name: str, value: Any, shape: Sequence[int], dtype: torch.dtyp
         raise ValueError(f"{name} has values that are not finite")
 
 
-def _check_optimiser(optimiser: dict[str, Any], parameters: Sequence[Tensor]) -> None:
+def check_optimiser(optimiser: dict[str, Any], parameters: Sequence[Tensor]) -> None:
     """Raise ValueError unless it is the state of Adam for these parameters."""
     state, groups = optimiser.get("state"), optimiser.get("param_groups")
     if optimiser.keys() != {"state", "param_groups"} or not isinstance(state, dict):
@@ -242,10 +242,10 @@ def _check_optimiser(optimiser: dict[str, Any], parameters: Sequence[Tensor]) ->
         name = f"its optimiser's {number}"
         if not isinstance(moments, dict) or moments.keys() != {"step", "exp_avg", "exp_avg_sq"}:
             raise ValueError(f"{name} is no state of Adam")
-        _check_tensor(f"{name}.step", moments["step"], (), torch.float32)
+        check_tensor(f"{name}.step", moments["step"], (), torch.float32)
         for part in ("exp_avg", "exp_avg_sq"):
             shape = parameters[number].shape
-            _check_tensor(f"{name}.{part}", moments[part], shape, torch.float32)
+            check_tensor(f"{name}.{part}", moments[part], shape, torch.float32)
 
 
 def _check_generator(device: Any, state: Any) -> None:

@@ -60,6 +60,16 @@ class Unreadable:
         return every[self.readable(every)]
 
 
+def read_faults(value: Any, count: int) -> dict[int, str]:
+    """Faults that a file holds, of a set of ``count`` clips. Raises ValueError for other values."""
+    if not isinstance(value, dict) or len(value) > count:
+        raise ValueError("its unreadable clips are not those of the set")
+    for number, fault in value.items():
+        if type(number) is not int or not 0 <= number < count or type(fault) is not str:
+            raise ValueError("its unreadable clips are not those of the set")
+    return value
+
+
 def messages(*parts: Unreadable) -> list[str]:
     """Sentences of all faults, part by part, in the order of the clips."""
     return [fault for part in parts for _, fault in sorted(part.faults.items())]

@@ -17,9 +17,10 @@ from avtrain.data.batch import Batch
 from avtrain.data.clips import Clips, first_info
 from avtrain.data.loader import load
 from avtrain.data.plan import Plan
-from avtrain.data.unreadable import Unreadable
+from avtrain.data.unreadable import Unreadable, read_faults
 from avtrain.errors import TrainingError
 from avtrain.evals.frozen import Networks
+from avtrain.runtime.torch_file import plain, read_torch
 from shards.files import atomic_file
 from shards.reader import ShardSet
 
@@ -146,14 +147,44 @@ class FrozenFeatures:
             file.write(buffer.getbuffer())
 
     def _read(self, path: Path) -> Generator[FrozenBatch]:
+        count = len(self.clips.shards)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            self.unreadable.add(content["left_out"].items())
-            batches = [FrozenBatch(**batch) for batch in content["batches"]]
-        except TrainingError:
-            raise
-        except Exception as error:  # torch has no common error for files it cannot read
+            content = plain(path, read_torch(path))
+            if not isinstance(content, dict) or content.keys() != {"batches", "left_out"}:
+                raise ValueError("it does not hold features")
+            faults = read_faults(content["left_out"], count)
+            if not isinstance(content["batches"], list):
+                raise ValueError("its batches are no list")
+            batches = [self._checked(batch, count) for batch in content["batches"]]
+        except OSError as error:
+            raise TrainingError(f"{path} cannot be read: {error.strerror}") from None
+        except ValueError as error:
             raise TrainingError(
-                f"{path} is damaged ({error!r:.80}); delete it, and it is computed again"
+                f"{path} is damaged ({error}); delete it, and it is computed again"
             ) from None
+        self.unreadable.add(faults.items())
         yield from batches
+
+    def _checked(self, batch: Any, count: int) -> FrozenBatch:
+        """A batch as `_write` wrote it, of a set of ``count`` clips. Raises ValueError."""
+        if not isinstance(batch, dict) or batch.keys() != FrozenBatch.__annotations__.keys():
+            raise ValueError("a batch has other parts")
+        index, directions, features = batch["index"], batch["directions"], batch["features"]
+        if not isinstance(features, dict) or features.keys() != {*PARTS}:
+            raise ValueError("a batch has other features")
+        if not all(isinstance(part, Tensor) for part in (index, directions, *features.values())):
+            raise ValueError("a batch holds something that is no tensor")
+        shape = (*directions.shape[:2], self.networks.dim)
+        if (
+            not index.shape == directions.shape[:1]
+            or directions.shape[2:] != (3,)
+            or directions.shape[1] < self.options.views
+            or any(part.shape != shape for part in features.values())
+        ):
+            raise ValueError("a batch has another shape")
+        floats = {part.dtype for part in (directions, *features.values())}
+        if index.dtype != torch.int64 or floats != {torch.float32}:
+            raise ValueError("a batch has numbers of another type")
+        if not ((index >= 0) & (index < count)).all():
+            raise ValueError("a batch names clips that the set does not have")
+        return FrozenBatch(index, directions, features)

@@ -64,7 +64,12 @@ def evaluate_retrieval(common: EvaluationOptions, options: RetrievalOptions) -> 
     clips = run.test_clips(replace(config.clip, views=views, moments=1), options.windows)
     plan = Plan(test, common.seed, BATCH_SIZE)
     features = FrozenFeatures(networks, clips, plan, run.workers, run.unreadable_test, options)
-    ranks: dict[str, list[Tensor]] = progress.load() or {"within": [], "gallery": []}
+    ranks: dict[str, list[Tensor]] = {"within": [], "gallery": []}
+    if (state := progress.load()) is not None:
+        example = torch.zeros(len(DIRECTIONS), len(test), options.views, dtype=torch.int64)
+        progress.check(state, {name: [example] for name in ranks})
+        whole = min(options.windows, *map(len, state.values()))
+        ranks = {name: state[name][:whole] for name in ranks}
     done = len(ranks["within"])
     bar = run.bar(len(test) * options.windows, initial=len(test) * done)
     for window in range(done, options.windows):

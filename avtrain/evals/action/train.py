@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -89,7 +90,7 @@ class FoldRun:
         remove_temporary_files(self.common.out, self.progress.path.name)
         state = self.progress.load() or {}
         if "videos" in state:
-            return Predictions(**{name: state[name].numpy() for name in _PREDICTIONS})
+            return self._saved(state)
         torch.manual_seed(self.common.seed)
         model = self.common.config.model
         networks = AudioVisual(model)
@@ -108,6 +109,24 @@ class FoldRun:
             self._train(net, state, bar)
             found = self._test(net, bar)
         self.progress.save({name: torch.from_numpy(getattr(found, name)) for name in _PREDICTIONS})
+        return found
+
+    def _saved(self, state: dict[str, Any]) -> Predictions:
+        count = len(state["videos"]) if isinstance(state["videos"], Tensor) else 0
+        shapes = {"positions": (count,), "windows": (count, self.protocol.windows)}
+        shapes |= {"videos": (count,)}
+        self.progress.check(
+            state,
+            {name: torch.zeros(shape, dtype=torch.int64) for name, shape in shapes.items()},
+        )
+        found = Predictions(**{name: state[name].numpy() for name in _PREDICTIONS})
+        classes = max(found.windows.max(initial=0), found.videos.max(initial=0))
+        tested = np.isin(found.positions, self.fold.test).all()
+        if not count or classes >= len(self.videos.classes) or not tested:
+            raise TrainingError(
+                f"{self.progress.path} is damaged (it holds predictions of other videos); delete "
+                "it to start anew"
+            )
         return found
 
     def _windows(self, augment: AugmentConfig, windows: int | None = None) -> VideoWindows:
@@ -150,6 +169,15 @@ class FoldRun:
         )
         first = state.get("epoch", 0)
         if first:
+            self.progress.check(
+                state,
+                {
+                    "epoch": 0,
+                    "network": net.state_dict(),
+                    "optimiser": optimiser,
+                    "schedule": schedule.state_dict(),
+                },
+            )
             net.load_state_dict(state["network"])
             optimiser.load_state_dict(state["optimiser"])
             schedule.load_state_dict(state["schedule"])

@@ -38,7 +38,16 @@ def train_classifier(
     kept: dict[int, Pairs] = {}
     first = 0
     state = progress.load() if progress is not None else None
-    if state is not None:
+    if state is not None and progress is not None:
+        progress.check(
+            state,
+            {
+                "epoch": 0,
+                "classifier": classifier.state_dict(),
+                "optimiser": optimiser,
+                "schedule": schedule.state_dict(),
+            },
+        )
         classifier.load_state_dict(state["classifier"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])

@@ -69,7 +69,9 @@ def evaluate_localization(common: EvaluationOptions, options: LocalizationOption
         return written
 
     fit = LeastSquares()
-    fit.state = progress.load() or fit.state
+    if (state := progress.load()) is not None:
+        progress.check(state, LeastSquares.example(len(classes), networks.dim))
+        fit.state = state
     rounds = range(fit.state["rounds"], options.rounds)
     bar = run.bar(len(run.train) * len(rounds) + len(run.test) * options.windows)
     clips = run.train_clips(clip), run.test_clips(clip, options.windows)

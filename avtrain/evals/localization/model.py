@@ -40,6 +40,17 @@ class LeastSquares:
     def __init__(self) -> None:
         self.state: dict[str, Any] = {"rounds": 0}
 
+    @staticmethod
+    def example(classes: int, dim: int) -> dict[str, Any]:
+        """The state before a first round, without statistics: features of size ``dim``."""
+        return {
+            "rounds": 0,
+            "mean": torch.zeros(dim, dtype=torch.float64),
+            "std": torch.ones(dim, dtype=torch.float64),
+            "inputs": torch.zeros(classes, dim + 1, dim + 1, dtype=torch.float64),
+            "wanted": torch.zeros(classes, dim + 1, 3, dtype=torch.float64),
+        }
+
     def add(self, windows: Windows) -> None:
         """Add a round of windows, all views of each.
 
@@ -54,12 +65,7 @@ class LeastSquares:
         classes, dim = windows.sources.shape[1], windows.features.shape[-1]
         if not state["rounds"]:
             std, mean = torch.std_mean(windows.features.double().flatten(0, 1), dim=0, correction=0)
-            state |= {
-                "mean": mean,
-                "std": std + 1e-5,
-                "inputs": torch.zeros(classes, dim + 1, dim + 1, dtype=torch.float64),
-                "wanted": torch.zeros(classes, dim + 1, 3, dtype=torch.float64),
-            }
+            state |= self.example(classes, dim) | {"mean": mean, "std": std + 1e-5}
         inputs = _inputs(windows.features, state["mean"], state["std"])
         targets = torch.einsum(
             "nvij,ncj->nvci", windows.rotations.double(), windows.vectors.double()

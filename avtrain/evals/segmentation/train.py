@@ -19,6 +19,8 @@ from avtrain.evals.segmentation.model import HeadBatch, Segmenter
 from avtrain.evals.segmentation.protocol import SegmentationProtocol
 
 SAVE_STEPS = 100
+_TESTED = ("counts", "tested", "pixels")
+"""Keys of the test in a saved state, which the training's precede."""
 Batches = list[list[tuple[int, int]]]
 
 
@@ -47,7 +49,12 @@ def train_head(
         for epoch in range(protocol.epochs)
         for place in range(len(rounds[epoch % len(rounds)]))
     ]
-    losses: list[float] = state.get("losses", [])
+    trained = {name: value for name, value in state.items() if name not in _TESTED}
+    if trained:
+        progress.check(
+            trained, {"losses": [0.0], "head": head.state_dict(), "optimiser": optimiser}
+        )
+    losses: list[float] = state.get("losses", [])[: len(steps)]
     if losses:
         head.load_state_dict(state["head"])
         optimiser.load_state_dict(state["optimiser"])
@@ -115,8 +122,12 @@ def count_test_pixels(
     source_number = torch.zeros(len(sources), dtype=torch.int64)
     source_number[data.samples] = torch.from_numpy(number)
     classes = len(data.classes.ids)
-    counts = state.get("counts", torch.zeros(len(names), 3, classes, dtype=torch.int64))
-    tested, pixels = state.get("tested", 0), state.get("pixels", 0)
+    counts = torch.zeros(len(names), 3, classes, dtype=torch.int64)
+    tested = pixels = 0
+    saved = {name: state[name] for name in _TESTED if name in state}
+    if saved:
+        progress.check(saved, {"counts": counts, "tested": tested, "pixels": pixels})
+        counts, tested, pixels = (saved[name] for name in _TESTED)
     bar = progress_bar("testing", len(batches), "step", tested)
     batch: LabelledBatch | None
     with closing(data.load(batches[tested:], workers, segmenter.networks.device)) as loaded:
@@ -135,4 +146,4 @@ def count_test_pixels(
         raise TrainingError(
             f"no label map of {data.clips.shards.root} shows any of the classes that were learned"
         )
-    return counts.numpy(), 1 - labelled / pixels
+    return counts.numpy(), 1 - labelled / max(labelled, pixels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ import pytest
 import torch
 
 from avtrain.data.clips import Clips
+from avtrain.data.unreadable import Unreadable
+from avtrain.errors import TrainingError
 from avtrain.evals.binary.data import Pairs
 from avtrain.evals.binary.model import PairClassifier
 from avtrain.evals.binary.protocol import BinaryProtocol, paper, tiny
 from avtrain.evals.binary.train import decide_pairs, train_classifier
+from avtrain.evals.feature_store import PARTS, FrozenFeatures, WindowOptions
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import Metric, Result
 from tests.support.runs import SMALL, avtrain
@@ -109,6 +113,39 @@ def test_kept_features_equal_computed_ones(
     assert damaged.exit_code == 2
     assert "is damaged" in damaged.output
     assert "delete it" in damaged.output
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"features": 3},
+        {"features": {"video": torch.zeros(2, 3, 8)}},
+        *({"turned": wrong} for wrong in (3, [1.0], torch.zeros(2, 3, 7), torch.zeros(2, 1, 8))),
+        {"turned": torch.zeros(2, 3, 8).double()},
+        *({"index": wrong} for wrong in ([0, 1], torch.tensor([0, 9]), torch.tensor([0, -1]))),
+        {"index": torch.tensor([0.0, 1.0])},
+        {"directions": torch.zeros(2, 3, 2)},
+        {"directions": None},
+        {"more": 1},
+    ],
+)
+def test_kept_features_that_do_not_fit_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    def features(**parts: object) -> Any:
+        rest: tuple[Any, ...] = (None, 0, Unreadable("the set", 9))
+        networks, clips = SimpleNamespace(dim=8), SimpleNamespace(shards=range(9))
+        made: Any = FrozenFeatures(networks, clips, *rest, WindowOptions())  # type: ignore[arg-type]
+        torch.save({"batches": [parts], "left_out": {3: "a fault"}}, tmp_path / "x.pt")
+        return made
+
+    whole = dict.fromkeys(PARTS, torch.zeros(2, 4, 8))
+    batch = {"index": torch.tensor([0, 8]), "directions": torch.zeros(2, 4, 3)}
+    (read,) = features(**batch, features=whole)._read(tmp_path / "x.pt")
+    assert read.features.keys() == whole.keys()
+    turned = {name: change[name] for name in ("turned",) if name in change}
+    wrong = {**batch, "features": whole | turned, **change}
+    wrong.pop("turned", None)
+    with pytest.raises(TrainingError, match=r"x\.pt is damaged \(a batch .*\); delete it"):
+        list(features(**wrong)._read(tmp_path / "x.pt"))
 
 
 def test_unreadable_clips_stay_left_out_of_kept_features(tmp_path: Path) -> None:

@@ -5,11 +5,18 @@ The version before the evaluations shared `avtrain.evals.evaluation` wrote the t
 
 from __future__ import annotations
 
+import math
+import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from avtrain.data.unreadable import Unreadable
+from avtrain.errors import TrainingError
+from avtrain.evals.progress import Progress
 from avtrain.evals.results import result_path
 from shards.reader import ShardSet
 from tests.support.made_results import result
@@ -77,3 +84,55 @@ def test_a_state_of_the_version_before_is_continued(root: Path, tmp_path: Path, 
     assert "12.3" in done.stdout  # the result that is there, not one that is made anew
     assert not (tmp_path / f"{name}.part").exists()
     assert result_path(tmp_path, name).exists()
+
+
+EXAMPLE: dict[str, Any] = {"epoch": 0, "net": {"w": torch.zeros(2)}, "losses": [0.0]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epoch": -1}, "it.epoch is -1"),
+        ({"epoch": 1.5}, "it.epoch is a float"),
+        ({"epoch": True}, "it.epoch is a bool"),
+        ({"net": {}}, "it.net has other parts"),
+        ({"net": {"w": torch.zeros(3)}}, "it.net.w has the shape (3,), not (2,)"),
+        ({"net": {"w": torch.zeros(2).double()}}, "it.net.w has the type torch.float64"),
+        ({"net": {"w": torch.tensor([1, math.nan])}}, "it.net.w has values that are not finite"),
+        ({"net": {"w": [1]}}, "it.net.w is a list, no tensor"),
+        ({"losses": [0.5, "x"]}, "an item of it.losses is a str"),
+        ({"more": 1}, "it has other parts"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_named(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    progress = Progress(tmp_path / "x.part", {"seed": 1})
+    progress.save(EXAMPLE | {"losses": [1.0, math.nan]})
+    state = progress.load()
+    assert state is not None
+    progress.check(state, EXAMPLE)
+    progress.save(EXAMPLE | change)
+    state = progress.load()
+    assert state is not None
+    with pytest.raises(TrainingError, match=re.escape(words)):
+        progress.check(state, EXAMPLE)
+
+
+@pytest.mark.parametrize("left_out", [None, [], [[1]], [{-1: "a"}], [{5: "a"}], [{0: 1}], [{}, {}]])
+def test_foreign_faults_are_refused(left_out: object, tmp_path: Path) -> None:
+    path = tmp_path / "x.part"
+    progress = Progress(path, {"seed": 1}, [Unreadable("the set", 5)])
+    progress.save({"epoch": 1})
+    torch.save(torch.load(path) | {"left_out": left_out}, path)
+    with pytest.raises(TrainingError, match=r"x\.part is damaged .*; delete it to start anew"):
+        progress.load()
+
+
+def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.part")
+    (tmp_path / "device.part").symlink_to("/dev/zero")
+    (tmp_path / "junk.part").write_bytes(b"junk" * 99)
+    for path in tmp_path.iterdir():
+        with pytest.raises(TrainingError, match=path.name):
+            Progress(path, {"seed": 1}).load()
