@@ -97,7 +97,7 @@ def _checks(info: SampleInfo, audio: FlacDecoder) -> Iterator[tuple[str, Callabl
     """The members that a sample's JSON speaks of, with functions that say what is wrong with one;
     nothing if nothing is."""
     for view in range(len(info.views)):
-        yield f"view{view:02d}.mp4", lambda mp4, view=view: _video_problem(mp4, info, view)  # type: ignore[misc]
+        yield f"view{view:02d}.mp4", lambda mp4, view=view: video_problem(mp4, info, view)  # type: ignore[misc]
         if info.audio.channels and info.audio.layout == "rotated":
             yield f"view{view:02d}.flac", lambda flac: _audio_problem(flac, info, audio)
         for number in range(len(info.map_times_s or ())):
@@ -106,7 +106,7 @@ def _checks(info: SampleInfo, audio: FlacDecoder) -> Iterator[tuple[str, Callabl
         yield "flac", lambda flac: _audio_problem(flac, info, audio)
 
 
-def _video_problem(mp4: bytes, info: SampleInfo, view: int) -> str:
+def video_problem(mp4: bytes, info: SampleInfo, view: int) -> str:
     """The first problem of a crop; empty if it has none."""
     video = info.video
     try:
