@@ -7,6 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import TypeVar
+
+import msgspec
 
 from shards.errors import ShardError
 from shards.files import dump_json, parse_json
@@ -27,10 +30,12 @@ from shards.schema import (
 )
 
 MANIFEST_NAME = "manifest.json"
+_Record = TypeVar("_Record")
 _END = b"\n}\n"
 _CHECKSUM = re.compile(rb',\n "checksum": "([0-9a-f]{64})"\n}\n')
 _CHECKSUM_BYTES = len(b',\n "checksum": ""\n}\n') + 64
-_MAX_VALUES = 8_000_000  # each takes up to 200 bytes of memory, and 3 of the file
+_MAX_VALUES = 8_000_000  # each takes up to 120 bytes of memory, and 3 of the file
+_SMALL_BYTES = 1_000_000
 _DURATION_TOLERANCE_S = 0.002  # the last digit of a sum depends on the version of Python
 
 
@@ -55,8 +60,8 @@ class _Head:
 class _Members:
     """The other members of the file."""
 
-    options: Options
-    versions: dict[str, str]
+    options: msgspec.Raw
+    versions: msgspec.Raw
     plan: str
     totals: Totals
     splits: dict[str, _SplitRecord]
@@ -85,8 +90,7 @@ def read_manifest(root: Folder) -> Manifest:
 def _parse_manifest(content: bytes) -> Manifest:
     """Raises ShardError for another format or version and for another checksum, ValueError for
     anything else."""
-    if content.count(b",") > _MAX_VALUES:
-        raise ValueError(f"it holds more than {_MAX_VALUES:,} values")
+    _check_values(content)
     head = parse_json(content, _Head)
     if head.format != FORMAT_NAME:
         raise ShardError(f"its format is {head.format!r:.80}, not {FORMAT_NAME!r}")
@@ -115,13 +119,29 @@ def _parse_manifest(content: bytes) -> Manifest:
     if len(set().union(*(entry.keys for entry in everything))) != members.totals.samples:
         raise ValueError("it names a clip twice")
     return Manifest(
-        members.options,
-        members.versions,
+        _parse_small("options", members.options, Options),
+        _parse_small("versions", members.versions, dict[str, str]),
         {split: record.shards for split, record in members.splits.items()},
         members.plan,
         minor_version=head.minor_version,
         sha256=digest.hexdigest(),
     )
+
+
+def _check_values(content: bytes) -> None:
+    """Raises ValueError for JSON that is small, but would take much memory."""
+    if content.count(b",") > _MAX_VALUES:
+        raise ValueError(f"it holds more than {_MAX_VALUES:,} values")
+
+
+def _parse_small(name: str, raw: msgspec.Raw, kind: type[_Record]) -> _Record:
+    content = bytes(raw)
+    if len(content) > _SMALL_BYTES:
+        raise ValueError(f"its {name} are larger than {_SMALL_BYTES:,} bytes")
+    try:
+        return parse_json(content, kind)
+    except ValueError as error:
+        raise ValueError(f"its {name}: {error}") from None
 
 
 def _check_checksum(content: bytes, expected: str) -> None:
@@ -191,6 +211,7 @@ def read_indices(root: Folder, names: Sequence[str]) -> list[ShardIndex]:
 
 def _parse_index(path: str, content: bytes) -> ShardIndex:
     try:
+        _check_values(content)
         index = parse_json(content, ShardIndex)
     except ValueError as error:
         raise ShardError(f"{path} is damaged ({error}); copy it again from the set") from None

@@ -30,6 +30,7 @@ CACHE_BYTES = 200 * 10**9
 _CACHED_INDICES = 256
 _CACHED_INFOS = 512
 _DECODERS = 16
+_SHOWN_SPLITS = 10
 _MOST_READ_BYTES = 512 << 20
 
 _Result = TypeVar("_Result")
@@ -63,7 +64,7 @@ class ShardSet:
         if cache is not None:
             self.root = CachedFolder(folder, cache, self.manifest, cache_bytes)
         if split not in self.manifest.splits:
-            available = ", ".join(self.manifest.splits) or "none"
+            available = ", ".join(list(self.manifest.splits)[:_SHOWN_SPLITS]) or "none"
             raise ShardError(f"{self.root} has no split {split!r}; its splits: {available}")
         self._entries = self.manifest.splits[split]
         self.keys = [key for entry in self._entries for key in entry.keys]

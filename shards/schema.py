@@ -18,7 +18,7 @@ FORMAT_MINOR_VERSION = 1
 """Sets of a higher minor version hold more, and are read all the same."""
 LABEL_MAP_SUFFIX = ".seg.png"
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
-SPLIT_PATTERN = KEY_PATTERN
+SPLIT_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 # No set that can be built comes near these limits; they bound what a file from elsewhere may cost.
 MANIFEST_BYTES = 256_000_000  # about 3,000,000 clips

@@ -22,7 +22,15 @@ from shards.files import dump_json
 from shards.flac import FlacDecoder
 from shards.reader import ShardSet
 from shards.video import CropDecoder, decode_grey_png, index_mp4
-from tests.support.tiny_set import change_members, encode_flac, encode_mp4, encode_png, make_set
+from tests.support.tiny_set import (
+    as_minor_version_0,
+    change_members,
+    encode_flac,
+    encode_mp4,
+    encode_png,
+    make_set,
+    renew_checksum,
+)
 
 Members = dict[str, bytes]
 
@@ -116,6 +124,72 @@ def test_json_that_is_none_is_refused(root: Path, content: bytes, problem: str) 
     with pytest.raises(ShardError, match=problem) as caught:
         ShardSet(root).info(0)
     assert len(str(caught.value)) < 500
+
+
+HOSTILE_INDICES: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
+    ("lies outside of its tar", lambda i: i["samples"][0]["members"].update(json=[0, 2**40])),
+    ("lies outside of its tar", lambda i: i.update(bytes=10)),
+    ("members", lambda i: i["samples"][0]["members"].update(json=[-1, 5])),
+    ("members", lambda i: i["samples"][0]["members"].update(json=[1, 2, 3])),
+    ("members", lambda i: i["samples"][0]["members"].update(json=[1.5, 2])),
+    ("not the suffix of a member", lambda i: i["samples"][0]["members"].update({"../x": [0, 0]})),
+    ("not the suffix of a member", lambda i: i["samples"][0]["members"].update({"a" * 99: [0, 0]})),
+    ("key twice", lambda i: i["samples"][0].update(key=i["samples"][1]["key"])),
+    ("key", lambda i: i["samples"][0].update(key="a\n")),
+    ("sha256", lambda i: i.update(sha256="x")),
+    ("another set", lambda i: i.update(sha256="0" * 64)),
+    ("another set", lambda i: i["samples"].pop()),
+    ("duration_s", lambda i: i.update(duration_s=1e300)),
+    ("dropped", lambda i: i.update(dropped=[{"a": []}])),
+    ("failures", lambda i: i.update(failures=nested(9))),
+]
+
+
+@pytest.mark.parametrize(("problem", "change"), HOSTILE_INDICES)
+def test_indices_that_no_shard_has_are_refused(
+    root: Path, problem: str, change: Callable[[dict[str, Any]], object]
+) -> None:
+    path = root / "train/train-000000.index.json"
+    index = json.loads(path.read_bytes())
+    change(index)
+    path.write_bytes(dump_json(index))
+    as_minor_version_0(root / "manifest.json")  # otherwise its hash differs
+    with pytest.raises(ShardError, match=problem) as caught:
+        ShardSet(root).info(0)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("problem", "change"),
+    [
+        ("options are larger", {"options": {"a": "x" * 10**6}}),
+        ("options", {"options": {"a": nested(9)}}),
+        ("versions", {"versions": {"a": 1}}),
+        ("plan", {"plan": 3}),
+        ("splits", {"splits": []}),
+        ("totals", {"totals": {}}),
+        ("minor_version", {"minor_version": "1"}),
+        ("its format is '", {"format": "x" * 10**6}),
+    ],
+)
+def test_manifests_that_no_set_has_are_refused(
+    root: Path, problem: str, change: dict[str, Any]
+) -> None:
+    path = root / "manifest.json"
+    path.write_bytes(dump_json(json.loads(path.read_bytes()) | change))
+    renew_checksum(path)
+    with pytest.raises(ShardError, match=problem) as caught:
+        ShardSet(root)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "train/train-000000.index.json"])
+def test_small_files_of_many_values_are_refused(root: Path, name: str) -> None:
+    """Lists and dicts without content have 3 bytes each, and take more than 50 of memory."""
+    as_minor_version_0(root / "manifest.json")
+    (root / name).write_bytes(b'{"options": {"a": [' + b"[]," * 8_000_001 + b"[]]}}")
+    with pytest.raises(ShardError, match="more than 8,000,000 values"):
+        ShardSet(root).info(0)
 
 
 def crop_of(size: int, members: Members, is_inside: bool) -> Members:
