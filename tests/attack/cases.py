@@ -18,7 +18,7 @@ from tests.attack.commands import embedding, evaluation, pick, set_command
 from tests.attack.damage.checkpoints import damage_checkpoint
 from tests.attack.damage.files import damage_file
 from tests.attack.damage.options import attack_option
-from tests.attack.damage.sets import SetDamage, make_old, sealed
+from tests.attack.damage.sets import SetDamage, make_old, place_elsewhere, rename_all, sealed
 from tests.attack.damage.values import damage_json, dump, hostile_names
 from tests.attack.sandbox import Sandbox
 
@@ -122,7 +122,7 @@ class Cases:
         names = self._names(sandbox)
         how = rng.random()
         if how < 0.35:
-            said = _every_name(rng, state, names)
+            said = rename_all(rng, state, names)
         elif how < 0.7:
             content, said = damage_json(rng, state.read_bytes(), names)
             state.write_bytes(content)
@@ -163,11 +163,13 @@ class Cases:
             manifest: dict[str, Any] = json.loads(path.read_bytes())
             name: str = pick(rng, self._names(sandbox))
             entry: dict[str, Any] = manifest["splits"]["train"]["shards"][0]
-            field = str(rng.choice(["file", "file", "index", "split"]))
+            field = str(rng.choice(["file", "file", "index", "split", "placed", "placed"]))
             if field == "split":
                 manifest["splits"][name] = manifest["splits"].pop("train")
                 typed = name.replace("\0", "").encode("utf-8", "replace").decode()
                 train += ["--split", typed[:10_000]]
+            elif field == "placed":
+                name = place_elsewhere(rng, root, entry)
             else:
                 entry[field] = name
             path.write_bytes(sealed(dump(manifest)))
@@ -275,18 +277,3 @@ class Cases:
 
 _CYCLE = ("set", "checkpoint", "set", "state", "set", "run", "set", "raw", "cache", "option")
 KINDS = (*dict.fromkeys(_CYCLE), "healthy")
-
-
-def _every_name(rng: Generator, path: Path, names: list[str]) -> str:
-    """Every tar and index of a build's state has the same hostile name."""
-    value, name = json.loads(path.read_bytes()), pick(rng, names)
-
-    def changed(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: changed(inner) for key, inner in item.items()}
-        if isinstance(item, list):
-            return [changed(inner) for inner in item]
-        return name if isinstance(item, str) and item.endswith((".tar", ".index.json")) else item
-
-    path.write_bytes(dump(changed(value)))
-    return f"all files are called {name[:60]!r}"

@@ -112,7 +112,7 @@ def _not_finite(rng: Generator, content: Content) -> tuple[str, bool]:
     value = float(rng.choice([math.nan, math.inf, -math.inf]))
     if not torch.is_tensor(tensors[name]) or not tensors[name].numel():
         return "nothing", False
-    tensors[name] = tensors[name].clone()
+    tensors[name] = tensors[name].clone(memory_format=torch.contiguous_format)
     tensors[name].view(-1)[int(rng.integers(tensors[name].numel()))] = value
     return f"{name}: one {value}", tensors is content.get("model")
 

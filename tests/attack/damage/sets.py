@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,38 @@ def repack(tar: Path, samples: dict[str, dict[str, bytes]]) -> None:
             sample["members"][suffix] = ranges[sample["key"], suffix]
     index |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     path.write_bytes(dump(index) + b"\n")
+
+
+def place_elsewhere(rng: Generator, root: Path, entry: dict[str, Any]) -> str:
+    """Let a shard lie beside the set, or behind a link in it: a copy of it by name could land
+    anywhere."""
+    if rng.random() < 0.3:
+        (root / "train").rename(root.parent / "real")
+        (root / "train").symlink_to(root.parent / "real")
+        return "behind a link"
+    folder = "../" * int(rng.integers(1, 4)) + str(rng.choice(["placed", "inside", "cache"]))
+    for field in ("file", "index"):
+        name = f"{folder}/{Path(entry[field]).name}"
+        to = root / name
+        to.parent.mkdir(exist_ok=True)
+        shutil.copyfile(root / entry[field], to)
+        entry[field] = name
+    return folder
+
+
+def rename_all(rng: Generator, path: Path, names: list[str]) -> str:
+    """Every tar and index of a build's state has the same hostile name."""
+    value = json.loads(path.read_bytes())
+    name = names[
+        int(rng.integers(10 if rng.random() < 0.6 else len(names)))
+    ]  # the first lead outside
+
+    def changed(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: changed(inner) for key, inner in item.items()}
+        if isinstance(item, list):
+            return [changed(inner) for inner in item]
+        return name if isinstance(item, str) and item.endswith((".tar", ".index.json")) else item
+
+    path.write_bytes(dump(changed(value)))
+    return f"all files are called {name[:60]!r}"
