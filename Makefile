@@ -22,7 +22,8 @@ soak: $(VENV)/.test
 	AVPREP_TEST_KILLS=40 $(BIN)/pytest tests/avprep/build/test_scale.py
 	$(BIN)/python -m tests.fuzz --count 2000
 	$(BIN)/python -m tests.attack --count 1000
-	$(BIN)/python -m tests.kills --twice
+	$(BIN)/python -m tests.kills
+	$(BIN)/python -m tests.kills --ends --twice
 
 # PYTHONS="python3.11 python3.13": those with which the newest versions are tried.
 PYTHONS ?= $(PYTHON)

@@ -7,6 +7,7 @@ the state and the indices, and the state, which says from which set the build be
 from __future__ import annotations
 
 import errno
+import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
@@ -31,6 +32,9 @@ FAILURES_NAME = "failures.jsonl"
 DROPPED_NAME = "dropped.jsonl"
 Dropped = dict[str, str | int | float | bool | None]
 """A line of ``dropped.jsonl``."""
+
+_LINES_BYTES = 64_000_000
+"""Hundreds of thousands of lines."""
 
 _Line = TypeVar("_Line")
 
@@ -208,13 +212,13 @@ def dropped_before(out: Folder, state: BuildState | None) -> list[Dropped]:
 
 def _read_lines(out: Folder, name: str, kind: type[_Line]) -> list[_Line]:
     try:
-        lines = out.read(name).splitlines()
+        content = out.read(name, _LINES_BYTES)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise UserError(f"{out.path(name)} cannot be read: {error.strerror}") from None
     read = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(io.BytesIO(content), 1):
         try:
             read.append(parse_json(line, kind))
         except ValueError as error:

@@ -19,6 +19,8 @@ from shards.schema import Manifest, Options, check_shard_names
 
 STATE_NAME = ".build.json"
 """Exists while a build is unfinished."""
+STATE_BYTES = 128_000_000
+"""More than a million shards."""
 _MOST_DIFFERENCES = 6
 _MOST_SHOWN = 60
 
@@ -44,7 +46,7 @@ class BuildState:
 
     plan: str
     options: Options
-    versions: dict[str, str]
+    versions: dict[str, Annotated[str, msgspec.Meta(max_length=1000)]]
     shards: tuple[tuple[str, str, str], ...]
     failures: tuple[Failure, ...]
     unlisted: Annotated[int, msgspec.Meta(ge=0)]
@@ -82,7 +84,7 @@ class BuildState:
         """The unfinished build in ``out``; None if there is none. Raises UserError."""
         path = out.path(STATE_NAME)
         try:
-            content = out.read(STATE_NAME)
+            content = out.read(STATE_NAME, STATE_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -174,3 +174,17 @@ def test_a_file_of_the_user_that_is_named_as_ours_is_kept(tmp_path: Path) -> Non
     assert result.exit_code == 2
     assert "is not what builds write there" in result.output
     assert (tmp_path / "set" / "failures.jsonl").read_bytes() == PRECIOUS
+
+
+@pytest.mark.parametrize("name", [".build.json", "failures.jsonl", "dropped.jsonl"])
+@pytest.mark.parametrize("kind", ["pipe", "endless", "folder"])
+def test_files_of_a_build_that_are_no_files_are_refused(name: str, kind: str, out: Path) -> None:
+    if kind == "pipe":
+        os.mkfifo(out / name)
+    elif kind == "endless":
+        (out / name).symlink_to("/dev/zero")
+    else:
+        (out / name).mkdir()
+    result = merge(out)
+    assert result.exit_code == 2
+    assert f"{out / name} cannot be read: it is not a regular file" in result.output
