@@ -6,9 +6,9 @@ made to fill memory cost a sentence.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -28,11 +28,11 @@ MOST_FAULTS = 5
 """Faults of one sample that are told apart."""
 _AUDIO_WINDOW = 1 << 18
 _TIME_TOLERANCE_S = 1e-3
-_FLAC_HEAD = b"fLaC"  # STREAMINFO comes first, and it has 34 bytes
-_PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 Read = Callable[[int, int], bytes]
 """Returns bytes of a shard, from one offset to another."""
+_Check = Callable[[bytes], str]
+"""Returns what is wrong with a member's content; nothing if it is as its sample's JSON says."""
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,20 @@ def _problems(info: SampleInfo, index: SampleIndex, read: Read) -> Iterator[tupl
             yield member, problem
 
 
-def _checks(info: SampleInfo, audio: FlacDecoder) -> Iterator[tuple[str, Callable[[bytes], str]]]:
-    """The members that a sample's JSON speaks of, with functions that say what is wrong with one;
-    nothing if nothing is."""
+def _checks(info: SampleInfo, decoder: FlacDecoder) -> Iterator[tuple[str, _Check]]:
+    """The members that a sample's JSON speaks of, with functions that check their contents."""
+    audio, label_map = partial(_audio_problem, info, decoder), partial(_label_map_problem, info)
     for view in range(len(info.views)):
-        yield f"view{view:02d}.mp4", lambda mp4, view=view: video_problem(mp4, info, view)  # type: ignore[misc]
+        yield f"view{view:02d}.mp4", partial(video_problem, info, view)
         if info.audio.channels and info.audio.layout == "rotated":
-            yield f"view{view:02d}.flac", lambda flac: _audio_problem(flac, info, audio)
+            yield f"view{view:02d}.flac", audio
         for number in range(len(info.map_times_s or ())):
-            yield label_map_suffix(view, number), lambda png: _label_map_problem(png, info)
+            yield label_map_suffix(view, number), label_map
     if info.audio.channels and info.audio.layout == "source":
-        yield "flac", lambda flac: _audio_problem(flac, info, audio)
+        yield "flac", audio
 
 
-def video_problem(mp4: bytes, info: SampleInfo, view: int) -> str:
+def video_problem(info: SampleInfo, view: int, mp4: bytes) -> str:
     """The first problem of a crop; empty if it has none."""
     video = info.video
     try:
@@ -158,32 +158,16 @@ def _checked(packets: Iterator[bytes], gop_frames: int) -> Iterator[av.Packet[An
         yield av.Packet(content)
 
 
-def _audio_problem(flac: bytes, info: SampleInfo, decoder: FlacDecoder) -> str:
+def _audio_problem(info: SampleInfo, decoder: FlacDecoder, flac: bytes) -> str:
     """The first problem of a FLAC member; empty if it has none."""
-    if not flac.startswith(_FLAC_HEAD) or len(flac) < 42:
-        return "is not FLAC"
-    # 20, 3, 5 and 36 bits: sample rate, channels, bits per sample, samples (RFC 9639, 8.2).
-    fields = int.from_bytes(flac[18:26], "big")
-    found = (fields >> 44, fields & (1 << 36) - 1, (fields >> 41 & 7) + 1)
-    expected = (info.audio.sample_rate, info.audio.samples, len(info.audio.channels))
-    if found != expected:
-        return f"has (rate, samples, channels) {found} instead of {expected}"
-    try:
-        for start in range(0, info.audio.samples, _AUDIO_WINDOW):
-            count = min(_AUDIO_WINDOW, info.audio.samples - start)
-            decoder.decode(lambda begin, end: flac[begin:end], len(flac), start, count)
-    except ShardError as error:
-        return f"does not decode ({error})"
+    audio = info.audio
+    for start in range(0, audio.samples, _AUDIO_WINDOW):
+        count = min(_AUDIO_WINDOW, audio.samples - start)
+        decoder.decode(lambda begin, end: flac[begin:end], len(flac), start, count, audio)
     return ""
 
 
-def _label_map_problem(png: bytes, info: SampleInfo) -> str:
+def _label_map_problem(info: SampleInfo, png: bytes) -> str:
     """The first problem of a label map; empty if it has none."""
-    if not png.startswith(_PNG_HEAD) or len(png) < 24:
-        return "is not a PNG"
-    width, height = struct.unpack_from(">II", png, 16)
-    found, expected = (height, width), (info.video.height, info.video.width)
-    if found != expected:
-        return f"has (height, width) {found} instead of {expected}"
-    decode_grey_png(png)
-    return ""
+    found, expected = decode_grey_png(png).shape, (info.video.height, info.video.width)
+    return "" if found == expected else f"has (height, width) {found} instead of {expected}"

@@ -164,7 +164,7 @@ def test_audio_is_read_as_flac_whatever_it_holds(magic: bytes, tmp_path: Path) -
         },
     )
     assert [str(fault) for fault in verify(root)] == [
-        f"train/train-000000.tar {key} view00.flac: is not FLAC"
+        f"train/train-000000.tar {key} view00.flac: its audio is not FLAC with frames of one length"
     ]
 
 

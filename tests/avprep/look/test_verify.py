@@ -223,5 +223,5 @@ def test_damage_in_coded_frames_is_not_concealed(root: Path) -> None:
         damaged = bytearray(mp4)
         at = rng.randrange(first, last - 16)
         damaged[at : at + 16] = rng.randbytes(16)
-        found += bool(video_problem(bytes(damaged), info, 0))
+        found += bool(video_problem(info, 0, bytes(damaged)))
     assert found >= 20
