@@ -20,7 +20,7 @@ from avtrain.run_folder import LOG, NumberedLine, StepLine, faults, left_out, re
 from avtrain.runtime.distributed import World
 from avtrain.runtime.file_lock import release, try_lock
 from shards.errors import show
-from shards.files import write_atomic
+from shards.files import append_regular, write_atomic
 from shards.reader import ShardSet
 
 _Line = TypeVar("_Line", bound=NumberedLine)
@@ -35,7 +35,7 @@ class RunLog:
         self.faults_path = out / faults(world.rank)
         self.world = world
         if world.first and self.path.exists():
-            with self.path.open("a") as file:
+            with append_regular(self.path) as file:
                 _lock(file)  # refused if another run writes there
                 release(file)
         self.last = _truncate(self.path, total, StepLine, write=world.first)
@@ -56,7 +56,7 @@ class RunLog:
 
     def __enter__(self) -> RunLog:
         if self.world.first:
-            self._file = self.path.open("a")
+            self._file = append_regular(self.path)
             _lock(self._file)
         return self
 
@@ -76,7 +76,7 @@ class RunLog:
         self.clips += len(batch.index) + len(batch.faults)
         self.faults += len(batch.faults)
         if batch.faults:
-            with self.faults_path.open("a") as file:
+            with append_regular(self.faults_path) as file:
                 for index, fault in batch.faults:
                     place = {"shard": shards.shard_file(index), "key": shards.keys[index]}
                     file.write(json.dumps({"step": self._step, **place, "fault": fault}) + "\n")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
+from avtrain.errors import TrainingError
 from avtrain.pretrain.checks import check_weights
 from avtrain.pretrain.set_up import Run, RunOptions
 from avtrain.run_folder import CHECKPOINT, KEPT_CHECKPOINTS
 from shards.files import atomic_file
+
+_NAME = re.compile(r"step-[0-9]{8,12}\.pt")
 
 
 def is_due(total: int, options: RunOptions) -> bool:
@@ -33,6 +37,8 @@ def keep(path: Path, step: int, last: int, every: int | None) -> None:
     of the newest ``last`` (1: none, ``path`` itself is the newest), or, every ``every`` steps, for
     good. Older ones are deleted."""
     folder = path.parent / KEPT_CHECKPOINTS
+    if folder.is_symlink():
+        raise TrainingError(f"{folder} is a link; nothing is written or deleted through it")
     for_good = every is not None and step % every == 0
     if last > 1 or for_good:
         folder.mkdir(exist_ok=True)
@@ -43,7 +49,7 @@ def keep(path: Path, step: int, last: int, every: int | None) -> None:
         except OSError:  # file systems without links
             with atomic_file(name) as file:
                 file.write(path.read_bytes())
-    kept = sorted(folder.glob("step-*.pt"))
+    kept = sorted(old for old in folder.glob("step-*.pt") if _NAME.fullmatch(old.name))
     for old in kept[: max(0, len(kept) - last)] if last > 1 else kept:
         number = int(old.stem.removeprefix("step-"))
         if every is None or number % every:

@@ -174,3 +174,36 @@ def test_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "32")
     assert default_workers(gpu) == 1
     assert default_workers(torch.device("cpu")) == 0
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "faults.jsonl"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "fifo"])
+def test_logs_are_written_to_files_only(name: str, kind: str, root: Path, tmp_path: Path) -> None:
+    """In the folder of a stranger's run, a log may be a link to any file of the user."""
+    out, outside = tmp_path / "run", tmp_path / "outside"
+    assert avtrain("pretrain", root, "--out", out, "--steps", 1, *SMALL).exit_code == 0
+    (out / name).unlink(missing_ok=True)
+    if kind == "fifo":
+        os.mkfifo(out / name)
+    else:
+        (out / name).symlink_to(outside)
+    if kind == "link":
+        outside.write_text("mine\n")
+    done = avtrain("pretrain", root, "--out", out, "--steps", 2, "--resume", *SMALL)
+    assert isinstance(done.exception, SystemExit | None), done.exception
+    assert name == "faults.jsonl" or "it is not a regular file" in done.output
+    assert outside.exists() == (kind == "link")
+    assert kind != "link" or outside.read_text() == "mine\n"
+
+
+def test_kept_checkpoints_are_neither_written_nor_deleted_through_a_link(
+    root: Path, tmp_path: Path
+) -> None:
+    out, outside = tmp_path / "run", tmp_path / "outside"
+    out.mkdir()
+    outside.mkdir()
+    (outside / "step-00000001.pt").write_text("mine")
+    (out / "checkpoints").symlink_to(outside)
+    output = refused("pretrain", root, "--out", out, "--steps", 1, "--keep-last", 2, *SMALL)
+    assert "checkpoints is a link" in output
+    assert [path.read_text() for path in outside.iterdir()] == ["mine"]
