@@ -51,7 +51,7 @@ ONLY_CHECKED = ("--scheduler", "s3://", "--checkpoint published.pt")
 """Commands with one of these need a cluster, a bucket, or networks of the paper's size."""
 FROM_OTHERS = {
     *("--write-info-json", "--max-restarts", "--signals-to-handle", "--requeue"),
-    *("--dependency", "--nproc-per-node"),
+    *("--dependency", "--nproc-per-node", "--shm-size"),
 }
 """Options in pages that belong to commands of others."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from avtrain.errors import TrainingError
 from avtrain.evals.binary.protocol import BinaryProtocol, BinaryTask
 from avtrain.evals.feature_store import PARTS, FrozenBatch, FrozenFeatures, Part
 
@@ -53,7 +54,11 @@ class PairReader:
     bar: tqdm[Any]
 
     def read(self, epochs: range) -> Generator[Pairs]:
-        """Pairs of these epochs, batch by batch; to be closed, as what `load` returns."""
+        """Pairs of these epochs, batch by batch; to be closed, as what `load` returns.
+
+        Raises TrainingError where there is none.
+        """
+        found = False
         parts: tuple[Part, ...] = PARTS if self.task == "avsa" else ("video", "audio")
         for epoch in epochs:
             with closing(self.features.batches(epoch, parts)) as batches:
@@ -61,7 +66,14 @@ class PairReader:
                     self.bar.update(len(batch.index))
                     # The mismatched audio of AVC is another clip's: a batch of one clip has none.
                     if self.task == "avsa" or len(batch.index) > 1:
+                        found = True
                         yield self._pairs(batch)
+        if not found:
+            shards = self.features.clips.shards
+            raise TrainingError(
+                f"split {shards.split!r} of {shards.root} has no two clips in a batch that can be "
+                "read, and so no pairs (`avprep verify` says what is damaged)"
+            )
 
     def read_round(self, number: int) -> Pairs:
         """All pairs of one epoch."""
