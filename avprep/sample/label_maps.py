@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 from avprep.errors import ClipError
 from avprep.sphere.crop import view_directions
 from avprep.sphere.projections import Sphere
+from shards.files import read_regular
 from shards.schema import View, label_map_suffix
 
 Labels = NDArray[np.uint8]
 
 _MAPS_PER_SECOND = 4
 _NAME = re.compile(r"(?P<kind>things-|stuff-|)(?P<number>\d+)\.png")
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_MAX_PIXELS = 1 << 26
+_LIMIT_BYTES = 200_000_000
 _THINGS, _STUFF, _VOID = 80, 54, 255
 """Numbers of COCO's panoptic classes: things are 0 to 79, stuff is 80 to 133."""
 
@@ -89,8 +93,21 @@ def _read(folder: Path, number: int) -> Labels | None:
 
 
 def _read_png(path: Path) -> Labels:
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    try:
+        content = read_regular(path, _LIMIT_BYTES)
+    except OSError as error:
+        raise ClipError(
+            f"{path.parent.name}/{path.name} cannot be read: {error.strerror}; extract it again"
+        ) from None
+    labels = None
+    # OpenCV would read any kind of image, and as many pixels as one says that it has.
+    if content.startswith(_PNG_HEAD) and _pixels(content) <= _MAX_PIXELS:
+        labels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if labels is None or labels.dtype != np.uint8:
         raise ClipError(f"{path.parent.name}/{path.name} is not a label map; extract it again")
     # Maps that were saved in colour have the same number in all channels.
     return np.asarray(labels if labels.ndim == 2 else labels[..., 2], dtype=np.uint8)
+
+
+def _pixels(png: bytes) -> int:
+    return int.from_bytes(png[16:20], "big") * int.from_bytes(png[20:24], "big")
