@@ -26,6 +26,7 @@ from avtrain.evals.frozen import Networks, load_networks
 from avtrain.evals.progress import Progress, delete_progress, progress_path
 from avtrain.evals.results import LEARNED_FROM, Metric, Network, Result
 from avtrain.runtime.device import default_workers, pick_device
+from shards.errors import printable
 from shards.reader import ShardSet
 
 
@@ -188,4 +189,10 @@ def evaluate_with_baseline(
 def progress_bar(task: str | None, total: int, unit: str = "clip", initial: int = 0) -> tqdm[Any]:
     """Progress bar that writes rarely where its output is no terminal."""
     interval_s = 0.5 if sys.stderr.isatty() else 30.0
-    return tqdm(desc=task, total=total, initial=initial, unit=unit, mininterval=interval_s)
+    return tqdm(
+        desc=printable(task or ""),
+        total=total,
+        initial=initial,
+        unit=unit,
+        mininterval=interval_s,
+    )

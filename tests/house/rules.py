@@ -219,7 +219,8 @@ _PRINTERS = {
 
 
 def printed_as_it_is(files: Sources) -> list[str]:
-    """Uses of the terminal beside `shards.errors.show`: what they print may be a stranger's.
+    """Uses of the terminal beside `shards.errors.show`, and words of progress bars that are not
+    printable: what they print may be a stranger's.
 
     Excepted are whether it is a terminal, and the start of the commands, which imports nothing.
     """
@@ -235,6 +236,10 @@ def printed_as_it_is(files: Sources) -> list[str]:
             owner = getattr(getattr(node, "value", None), "id", "")
             names = {name, f"{owner}.{name}"}
             above = getattr(parent.get(node), "attr", "")
+            if isinstance(node, ast.keyword) and node.arg == "desc":
+                called = getattr(getattr(node.value, "func", None), "id", "")
+                if called != "printable" and not isinstance(node.value, ast.Constant):
+                    found.append(f"{path}:{node.value.lineno} desc")
             if names & _PRINTERS and above not in ("isatty", "fileno"):
                 found.append(f"{path}:{getattr(node, 'lineno', '?')} {name}")
     return found

@@ -51,6 +51,7 @@ RULES: list[tuple[Callable[[Sources], list[str]], Sources, Sources]] = [
     (rules.printed_as_it_is, CODE, {"avprep/cli/new.py": "click.echo(name)\n"}),
     (rules.printed_as_it_is, CODE, {"avtrain/data/new.py": "print(name)\n"}),
     (rules.printed_as_it_is, CODE, {"avprep/look/new.py": "tqdm.write(name)\n"}),
+    (rules.printed_as_it_is, CODE, {"avprep/look/new.py": "tqdm(desc=name)\n"}),
     (rules.printed_as_it_is, CODE, {"shards/new.py": "import sys\nsys.stderr.write(name)\n"}),
 ]
 """Each rule, the files that it is about, and files that break it."""
