@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shards.errors import ShardError
 from shards.folders import open_folder
-from shards.manifest import read_manifest
+from shards.manifest import read_manifest, write_manifest
 from shards.reader import ShardSet
 from tests.support.tiny_set import as_minor_version_0, make_set, renew_checksum
 
@@ -80,6 +81,19 @@ def test_sets_of_other_minor_versions_are_read(root: Path) -> None:
     assert shards.manifest.minor_version == 0
     assert [entry.index_sha256 for entry in shards.manifest.splits["train"]] == [None]
     assert shards.frames(0, 0, 0, 1).any()
+
+
+def test_shards_of_an_old_set_have_no_hash_of_their_index_later(root: Path) -> None:
+    """As after ``--append``: nothing vouches for what the index was when it was written."""
+    new = read_manifest(open_folder(root)).splits["test"]
+    as_minor_version_0(root / "manifest.json")
+    manifest = read_manifest(open_folder(root))
+    write_manifest(open_folder(root), replace(manifest, splits={**manifest.splits, "test": new}))
+    again = read_manifest(open_folder(root))
+    assert again.minor_version == 1
+    assert [entry.index_sha256 for entry in again.splits["train"]] == [None]
+    assert again.splits["test"] == new
+    assert b"null" not in (root / "manifest.json").read_bytes()
 
 
 def test_an_index_that_has_changed_is_refused(root: Path) -> None:
