@@ -131,3 +131,14 @@ def test_a_test_on_training_sources_is_warned_about(tmp_path: Path) -> None:
     warning = "4 of the test's recordings are in the training split too"
     assert warning not in avtrain(*command).output
     assert warning in avtrain(*command, "--test-split", "train").output
+
+
+def test_a_test_without_pairs_is_one_sentence(tmp_path: Path) -> None:
+    """AVC takes the wrong audio from another clip of the batch: two of the three are damaged."""
+    root = make_set(tmp_path / "set", {"train": 4, "test": 3}, views=2)
+    for sample in (0, 2):
+        damage(root, sample, "test")
+    done = avtrain("eval", "avc", root, "--out", tmp_path / "run", *QUICK, *TASKS["avc"])
+    assert done.exit_code == 2, done.output
+    assert "Traceback" not in done.output
+    assert "has no two clips in a batch that can be read, and so no pairs" in done.output
