@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -40,6 +41,7 @@ def main() -> None:
     if arguments.only is not None:
         numbers = [arguments.only]
     keep = arguments.keep or Path(tempfile.gettempdir()) / f"attack-{arguments.seed}"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and delete the folder
     # No TemporaryDirectory: forked processes would delete it when they end.
     scratch = Path(tempfile.mkdtemp(prefix="attack-"))
     try:

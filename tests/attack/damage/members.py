@@ -28,6 +28,21 @@ def _sdp(rng: Generator, members: Members, outside: str, port: int) -> str:
     return _begin_with(rng, members, ".mp4", text)
 
 
+def _sdp_before(rng: Generator, members: Members, outside: str, port: int) -> str:
+    """A whole mp4 that is also a session description: its first box, of 17 MB, holds one."""
+    name = _first(members, ".mp4")
+    text = "\nv=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+    text += "m=video 0 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+    head = b"\x01\x01\x01\nabcd" + text.encode()  # probes end at a zero, of which sizes have none
+    head += b"\n" * (int.from_bytes(head[:4], "big") - len(head))
+    members[name] = head + members[name]
+    record = json.loads(members["json"])
+    gops = record["video"]["gops"]
+    gops[0] = [offset + len(head) for offset in gops[0]]
+    members["json"] = json.dumps(record).encode()
+    return f"{name}: a session description before the movie"
+
+
 def _playlist(rng: Generator, members: Members, outside: str, port: int) -> str:
     url = f"http://127.0.0.1:{port}/a.ts" if rng.random() < 0.5 else f"{outside}/victim.txt"
     return _begin_with(
@@ -175,7 +190,14 @@ def _lie(rng: Generator, members: Members, outside: str, port: int) -> str:
     return f"json: {name}"
 
 
-MEMBER_RULES: tuple[MemberRule, ...] = (_sdp, _playlist, _script, _external, _claimed_frame)
+MEMBER_RULES: tuple[MemberRule, ...] = (
+    _sdp,
+    _sdp_before,
+    _playlist,
+    _script,
+    _external,
+    _claimed_frame,
+)
 MEMBER_RULES += (_png_bomb, _stream_info, _stream_info, _exchanged, _lost, _mutated, _mutated)
 MEMBER_RULES += (_lie, _lie, _lie, _lie)
 
