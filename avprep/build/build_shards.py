@@ -88,8 +88,12 @@ def build_shards(
             extends = old = None
             if base is not None:
                 old = BuildState.read(out)
+                if old is not None:
+                    old = with_extended(out, old, base)
                 extends = extended(out, base, old)
-                found = found.without({str(clip.get("key")) for clip in dropped_before(out, old)})
+                found = found.without(
+                    {str(clip.get("key")) for clip in dropped_before(out, extends)}
+                )
             plan = plan_build(
                 found, record, options.clip.seed, options.shard_bytes, options.clip_bytes(), base
             )

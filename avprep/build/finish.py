@@ -95,6 +95,9 @@ def finish(out: Folder, state: BuildState) -> list[str]:
         raise other_set(out)
     missing = missing_shards(out, state)
     if not missing:
+        if state.version == 0:
+            state = replace(state, version=1)
+            state.write(out)
         _write_end(out, state, manifest)
     return missing
 
@@ -130,7 +133,7 @@ def _listed(manifest: Manifest) -> set[str]:
 
 def _write_end(out: Folder, state: BuildState, base: Manifest | None) -> None:
     failures = [asdict(failure) for failure in state.failures]
-    dropped = dropped_before(out, state)
+    dropped = dropped_before(out, state.extends)
     splits: dict[str, list[ShardEntry]] = {}
     versions = state.versions
     if base is not None:
@@ -202,12 +205,9 @@ def read_dropped(out: Folder) -> list[Dropped]:
     return _read_lines(out, DROPPED_NAME, Dropped)
 
 
-def dropped_before(out: Folder, state: BuildState | None) -> list[Dropped]:
-    """The clips that the set left out before it was extended by the unfinished build ``state``."""
-    lines = read_dropped(out)
-    if state is None:
-        return lines
-    return [] if state.extends is None else lines[: state.extends.dropped]
+def dropped_before(out: Folder, extends: Extended | None) -> list[Dropped]:
+    """The clips that the set left out before a build began to extend it."""
+    return [] if extends is None else read_dropped(out)[: extends.dropped]
 
 
 def _read_lines(out: Folder, name: str, kind: type[_Line]) -> list[_Line]:

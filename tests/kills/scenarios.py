@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -98,6 +99,11 @@ class Kills:
             again = Scenario(f"end of {scenario.name}", made, scenario.command, after)
             merging = Scenario(f"merge after {scenario.name}", made, merge, after)
             found += [again, merging]
+        old = self._with_state_of_an_earlier_version(
+            "old append", self._scratch / "kept/made append"
+        )
+        found.append(Scenario("append begun by an earlier version", old, append, then(append)))
+        found.append(Scenario("merge after it", old, merge, then(append)))
         if ends_only:
             return found
         found += whole
@@ -191,6 +197,14 @@ class Kills:
         self._copy(scenario.start)
         run(scenario.command, self.out, number)
         return self._keep(name, self.out)
+
+    def _with_state_of_an_earlier_version(self, name: str, folder: Path) -> Path:
+        """It did not say which set is extended."""
+        path = self._keep(name, folder) / ".build.json"
+        state = json.loads(path.read_bytes())
+        del state["extends"], state["version"]
+        path.write_text(json.dumps(state))
+        return path.parent
 
     def _keep(self, name: str, folder: Path | None = None) -> Path:
         kept = self._scratch / "kept" / name
