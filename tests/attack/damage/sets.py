@@ -32,6 +32,11 @@ class SetDamage:
         self._root, self._outside, self._port = root, outside, port
         self._names = hostile_names(str(outside), port)
 
+    def is_readable(self) -> bool:
+        """Whether no file has become a pipe, endless, or vast: this process is to go on."""
+        files = [self._root / "manifest.json", *self._root.glob("*/*")]
+        return all(path.is_file() and path.stat().st_size < 100_000_000 for path in files)
+
     def any(self, rng: Generator) -> Damage:
         """One kind of damage."""
         kind = str(rng.choice(["record", "member", "index", "manifest", "file", "flip", "bytes"]))
