@@ -24,8 +24,9 @@ _SLICE, _KEY_SLICE = 1, 5
 _MOST_UNITS = 100  # in one frame
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY = (8, 0)  # bits per sample, colour type
-_MAX_PADDING = 31
-"""Pixels by which coded frames may be higher or wider than those that are shown."""
+_PADDING = 16, 64
+"""Pixels by which a decoder's frames may be higher and wider than those that are shown: H.264 codes
+blocks of 16, and FFmpeg adds up to 63 to each line."""
 
 
 def _nal_units(stream: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -79,17 +80,25 @@ def _box(mp4: bytes, name: bytes) -> tuple[int, int]:
     raise ShardError(f"a crop has no {name.decode()} box")
 
 
+def open_h264_decoder(avcc: str, height: int, width: int, **options: str) -> VideoCodecContext:
+    """A decoder of frames of this size, which refuses larger ones before it takes memory for them.
+
+    ``avcc`` (hex) is its configuration; ``options`` are further ones of FFmpeg.
+    """
+    codec: VideoCodecContext = VideoCodecContext.create("h264", "r")
+    codec.extradata = bytes.fromhex(avcc)
+    codec.thread_count = 1
+    most_pixels = (height + _PADDING[0]) * (width + _PADDING[1])
+    codec.options = {"max_pixels": str(most_pixels), **options}
+    return codec
+
+
 class CropDecoder:
     """A reusable H.264 decoder: bytes of GOPs in, RGB frames of a known size out."""
 
     def __init__(self, avcc: str, height: int, width: int) -> None:
         self._size = height, width
-        self._codec: VideoCodecContext = VideoCodecContext.create("h264", "r")
-        self._codec.extradata = bytes.fromhex(avcc)
-        self._codec.thread_count = 1
-        # Larger frames are refused before memory is taken for them.
-        most_pixels = (height + _MAX_PADDING) * (width + _MAX_PADDING)
-        self._codec.options = {"max_pixels": str(most_pixels)}
+        self._codec = open_h264_decoder(avcc, height, width)
         # Shared by all frames: frame.to_ndarray() would create a converter for each one.
         self._converter = VideoReformatter()
 

@@ -14,14 +14,13 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.codeccontext import VideoCodecContext
 
 from avprep.look.crop_tables import read_crop_tables
 from shards.errors import ShardError
 from shards.files import parse_json
 from shards.flac import FlacDecoder
 from shards.schema import SAMPLE_BYTES, SampleIndex, SampleInfo, label_map_suffix
-from shards.video import access_units, decode_grey_png
+from shards.video import access_units, decode_grey_png, open_h264_decoder
 
 _MEMBER_LIMIT_BYTES = 256_000_000
 MOST_FAULTS = 5
@@ -129,12 +128,8 @@ def video_problem(info: SampleInfo, view: int, mp4: bytes) -> str:
 def _frames_problem(packets: Iterator[bytes], info: SampleInfo) -> str:
     """The first problem of coded frames; empty if all of them are decoded."""
     video = info.video
-    codec: VideoCodecContext = VideoCodecContext.create("h264", "r")
-    codec.extradata = bytes.fromhex(video.avcc)
-    codec.thread_count = 1
-    # Coded frames are larger by up to a block of 16 pixels. Damage is not to be concealed.
-    largest = (video.height + 16) * (video.width + 16)
-    codec.options = {"max_pixels": str(largest), "err_detect": "explode"}
+    # Damage is not to be concealed.
+    codec = open_h264_decoder(video.avcc, video.height, video.width, err_detect="explode")
     count = 0
     try:
         for packet in chain(_checked(packets, video.gop_frames), [None]):

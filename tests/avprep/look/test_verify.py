@@ -8,9 +8,11 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -18,10 +20,13 @@ from avprep.cli.main import main
 from avprep.look import verify as verifying
 from avprep.look.verify import verify_set
 from avprep.look.verify_sample import video_problem
+from avprep.media.encode import GOP_FRAMES, CropEncoder
 from shards.errors import ShardError
 from shards.folders import open_folder
 from shards.manifest import manifest_entry, read_index, read_manifest, write_manifest
 from shards.reader import ShardSet
+from shards.schema import VideoInfo
+from shards.video import CropDecoder, index_mp4
 from tests.support.tiny_set import as_minor_version_0, make_set
 
 FLIPS = int(os.environ.get("AVSA_FLIPS", "200"))
@@ -225,3 +230,18 @@ def test_damage_in_coded_frames_is_not_concealed(root: Path) -> None:
         damaged[at : at + 16] = rng.randbytes(16)
         found += bool(video_problem(info, 0, bytes(damaged)))
     assert found >= 20
+
+
+@pytest.mark.parametrize("size", [16, 66, 80, 130])
+def test_a_crop_of_any_size_is_whole(size: int, root: Path) -> None:
+    """FFmpeg's own buffers are wider than such frames, by up to 63 pixels."""
+    encoder = CropEncoder(1, size, Fraction(16), colorspace=1)
+    for level in range(3):
+        encoder.add(np.full((1, size * 3 // 2, size), 50 * level, np.uint8))
+    (mp4,) = encoder.finish()
+    avcc, gops, frames = index_mp4(mp4)
+    info = ShardSet(root, "train").info(0)
+    video = VideoInfo(16.0, frames, size, size, GOP_FRAMES, avcc, (gops, gops))
+    assert video_problem(replace(info, video=video), 0, mp4) == ""
+    decoder = CropDecoder(avcc, size, size)
+    assert decoder.decode(mp4[gops[0] : gops[-1]], 0, frames).shape == (3, size, size, 3)
