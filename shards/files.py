@@ -26,6 +26,7 @@ _TOKEN = "[0-9a-f]" * 8
 """A glob pattern of what makes the names of temporary files unique."""
 
 _Record = TypeVar("_Record")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _AT = re.compile(r"^(.*?)(?: - at `\$?(?:key in )?(.*)`)?$", re.DOTALL)
 
 
@@ -132,10 +133,13 @@ def bounded(content: bytes, limit_bytes: int, path: str) -> bytes:
 
 def parse_json(content: bytes | str, kind: type[_Record]) -> _Record:
     """Read JSON into ``kind``: a dataclass or any other type that msgspec knows. Members that
-    ``kind`` lacks are skipped; NaN and infinities are refused.
+    ``kind`` lacks are skipped; NaN and infinities are refused. Some editors write a byte order mark
+    before it.
 
     Raises ValueError: one sentence that names the field.
     """
+    if isinstance(content, bytes) and content.startswith(_BYTE_ORDER_MARK):
+        content = content.removeprefix(_BYTE_ORDER_MARK)
     try:
         return msgspec.json.decode(content, type=kind)
     except RecursionError:

@@ -53,6 +53,10 @@ def test_json_of_the_type_is_read() -> None:
         parse_json("[" * 100_000, Any)
 
 
+def test_a_byte_order_mark_before_json_is_passed_over() -> None:
+    assert parse_json(b'\xef\xbb\xbf{"a": 1}', dict[str, int]) == {"a": 1}
+
+
 def test_only_regular_files_up_to_a_size_are_read(tmp_path: Path) -> None:
     file, pipe, link = tmp_path / "file", tmp_path / "pipe", tmp_path / "link"
     file.write_bytes(b"12345")
