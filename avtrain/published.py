@@ -212,7 +212,9 @@ def _steps(content: Mapping[str, Any]) -> int:
 
 
 def _count(value: object) -> int:
-    """A number of steps or epochs; 0 for anything else."""
+    """A number of steps or epochs, which newer optimisers hold in tensors; 0 for anything else."""
+    if isinstance(value, Tensor) and value.numel() == 1 and value.isfinite():
+        value = int(value.item())
     return value if type(value) is int and 0 <= value <= _MOST_STEPS else 0
 
 

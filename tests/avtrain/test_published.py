@@ -172,6 +172,17 @@ def test_every_tensor_arrives(task: str, old_file: bool, tmp_path: Path) -> None
         assert torch.equal(checkpoint.model["audio_head.weight"], head)
 
 
+@pytest.mark.parametrize(
+    ("step", "steps"), [(torch.tensor(7.0), 7), (torch.tensor(torch.nan), 0), ("x", 0), (-1, 0)]
+)
+def test_steps_that_newer_optimisers_count_in_tensors(
+    step: object, steps: int, tmp_path: Path
+) -> None:
+    content = published("avc")
+    content["optimizer"]["state"][0]["step"] = step
+    assert import_checkpoint(saved(tmp_path, content)).total_steps == steps
+
+
 # --- errors ---
 
 
