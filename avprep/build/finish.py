@@ -33,8 +33,8 @@ DROPPED_NAME = "dropped.jsonl"
 Dropped = dict[str, str | int | float | bool | None]
 """A line of ``dropped.jsonl``."""
 
-_LINES_BYTES = 64_000_000
-"""Hundreds of thousands of lines."""
+_MOST_LINES = 2_000_000
+"""A million dropped clips take 256 MB; as many bytes of short lines would fill the memory."""
 
 _Line = TypeVar("_Line")
 
@@ -212,11 +212,13 @@ def dropped_before(out: Folder, extends: Extended | None) -> list[Dropped]:
 
 def _read_lines(out: Folder, name: str, kind: type[_Line]) -> list[_Line]:
     try:
-        content = out.read(name, _LINES_BYTES)
+        content = out.read(name)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise UserError(f"{out.path(name)} cannot be read: {error.strerror}") from None
+    if content.count(b"\n") > _MOST_LINES:
+        raise UserError(f"{out.path(name)} has more than {_MOST_LINES:,} lines; mend or delete it")
     read = []
     for number, line in enumerate(io.BytesIO(content), 1):
         try:

@@ -166,6 +166,16 @@ def test_lines_of_what_is_left_out_are_typed(out: Path) -> None:
         (out / name).unlink()
 
 
+def test_lines_without_content_do_not_fill_the_memory(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avprep.build.finish._MOST_LINES", 3)
+    (out / "dropped.jsonl").write_text('{"key":""}\n' * 4)
+    result = merge(out)
+    assert result.exit_code == 2
+    assert "dropped.jsonl has more than 3 lines" in result.output
+
+
 def test_a_file_of_the_user_that_is_named_as_ours_is_kept(tmp_path: Path) -> None:
     write_dot_recording(tmp_path / "raw", "a")
     (tmp_path / "set").mkdir()
