@@ -140,11 +140,7 @@ def _latest_label_map(
     number = sum(time_s <= at_s for time_s in times_s) - 1
     if number < 0:
         return None
-    labels = shards.label_map(sample, view, number)
-    video = shards.info(sample).video
-    if labels.shape != (video.height, video.width):
-        raise ShardError(f"{shards.keys[sample]}: a label map has another size than its crop")
-    return _smaller(labels)
+    return _smaller(shards.label_map(sample, view, number))
 
 
 def _smaller(image: Image) -> Image:
