@@ -7,7 +7,6 @@ import struct
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 from typing import Any
 from unittest.mock import patch
 
@@ -136,7 +135,7 @@ def test_random_bytes_raise_nothing_but_clip_errors(
 def test_no_file_costs_much(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "large"
     path.write_bytes(content)
-    read, begin, real_open = 0, monotonic(), open
+    read, real_open = 0, open
 
     class Counted(io.BufferedReader):
         def read(self, size: int | None = -1, /) -> bytes:
@@ -157,7 +156,6 @@ def test_no_file_costs_much(content: bytes, tmp_path: Path) -> None:
     tracemalloc.stop()
     assert read < MOST_READ
     assert peak < 3 * MOST_READ
-    assert monotonic() - begin < 5
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["sizes", "unknown sizes"])
