@@ -46,6 +46,15 @@ def check_weights(model: nn.Module, step: int, path: Path) -> None:
         )
 
 
+def check_own(folder: Path) -> None:
+    """A folder inside a run's must not be a link, which in a stranger's run could lead to any
+    folder of the user."""
+    if folder.is_symlink():
+        raise TrainingError(
+            f"{folder} is a link; nothing is written or deleted through it: replace it by a folder"
+        )
+
+
 def check_agreed(world: World, out: Path, root: Path | str, found: str) -> None:
     """All ranks must have found the same (``found``) in the run's folder and in the set."""
     if not world.agree(found):

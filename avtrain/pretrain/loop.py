@@ -14,7 +14,7 @@ from avtrain.data.batch import Batch
 from avtrain.data.plan import Step
 from avtrain.errors import TrainingError
 from avtrain.networks.losses import ContrastiveLoss
-from avtrain.pretrain.checks import check_agreed, check_loss, too_many_faults
+from avtrain.pretrain.checks import check_agreed, check_loss, check_own, too_many_faults
 from avtrain.pretrain.curves import plot_curves
 from avtrain.pretrain.run_log import RunLog
 from avtrain.pretrain.saving import is_due, save
@@ -48,6 +48,7 @@ def pretrain_in_stages(
         in_second_stage = options.resume and (options.out / CHECKPOINT).exists()
         check_agreed(world, options.out, root, str(in_second_stage))
         if not in_second_stage:
+            check_own(first_out)
             check_early(root, config, options, world)  # before the first stage takes its hours
             first = replace(options, out=first_out, init_from=None, steps=first_steps)
             last = train(prepare(root, first_stage(config), first, world), first, stop)

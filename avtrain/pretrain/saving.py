@@ -6,8 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from avtrain.errors import TrainingError
-from avtrain.pretrain.checks import check_weights
+from avtrain.pretrain.checks import check_own, check_weights
 from avtrain.pretrain.set_up import Run, RunOptions
 from avtrain.run_folder import CHECKPOINT, KEPT_CHECKPOINTS
 from shards.files import atomic_file
@@ -37,8 +36,7 @@ def keep(path: Path, step: int, last: int, every: int | None) -> None:
     of the newest ``last`` (1: none, ``path`` itself is the newest), or, every ``every`` steps, for
     good. Older ones are deleted."""
     folder = path.parent / KEPT_CHECKPOINTS
-    if folder.is_symlink():
-        raise TrainingError(f"{folder} is a link; nothing is written or deleted through it")
+    check_own(folder)
     for_good = every is not None and step % every == 0
     if last > 1 or for_good:
         folder.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avtrain.data.batch import Batch
 from avtrain.errors import TrainingError
+from avtrain.pretrain.checks import check_own
 from avtrain.pretrain.trainer import Trainer
 from avtrain.run_folder import TENSORBOARD
 
@@ -29,8 +30,9 @@ class Board:
             raise TrainingError(
                 "TensorBoard is not installed; `pip install 'avsa360[tensorboard]'` brings it"
             ) from None
-        folder = str(out / TENSORBOARD)
-        self._writer: Any = SummaryWriter(folder, purge_step=total + 1)
+        folder = out / TENSORBOARD
+        check_own(folder)
+        self._writer: Any = SummaryWriter(str(folder), purge_step=total + 1)
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Add a line of the log to the curves."""

@@ -196,6 +196,21 @@ def test_logs_are_written_to_files_only(name: str, kind: str, root: Path, tmp_pa
     assert kind != "link" or outside.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "more"), [("avc", ["--curriculum"]), ("tensorboard", ["--tensorboard"])]
+)
+def test_no_folder_of_a_run_is_written_through_a_link(
+    name: str, more: list[str], root: Path, tmp_path: Path
+) -> None:
+    out, outside = tmp_path / "run", tmp_path / "outside"
+    out.mkdir()
+    outside.mkdir()
+    (out / name).symlink_to(outside)
+    output = refused("pretrain", root, "--out", out, "--steps", 1, "--resume", *more, *SMALL)
+    assert f"{name} is a link" in output
+    assert list(outside.iterdir()) == []
+
+
 def test_kept_checkpoints_are_neither_written_nor_deleted_through_a_link(
     root: Path, tmp_path: Path
 ) -> None:
