@@ -26,6 +26,9 @@ _TOKEN = "[0-9a-f]" * 8
 """A glob pattern of what makes the names of temporary files unique."""
 
 _Record = TypeVar("_Record")
+NO_FILE = (errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.EISDIR)
+"""Errors of `open_regular_descriptor` that, with O_NOFOLLOW and for writing, mean a device, a link,
+a pipe or a folder."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _AT = re.compile(r"^(.*?)(?: - at `\$?(?:key in )?(.*)`)?$", re.DOTALL)
 
@@ -101,20 +104,14 @@ def open_regular_descriptor(path: Path | str, flags: int = os.O_RDONLY) -> int:
 def append_regular(path: Path) -> TextIO:
     """Open a file for appending text, creating it. Raises OSError, also for what is neither a
     regular file nor missing: nothing is written through links."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     try:
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = open_regular_descriptor(path, flags)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # a link, a pipe, a folder
+        if error.errno in NO_FILE:
             raise OSError(errno.EINVAL, "it is not a regular file", str(path)) from None
         raise
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        return os.fdopen(descriptor, "a", encoding="utf-8")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
 def read_regular(path: Path | str, limit_bytes: int) -> bytes:

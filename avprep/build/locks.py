@@ -13,6 +13,7 @@ from pathlib import Path
 from avprep.build.lease import LOCK_NAME, lease
 from avprep.build.options import Task
 from avprep.errors import UserError
+from shards.files import NO_FILE, open_regular_descriptor
 from shards.folders import Folder, LocalFolder
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -103,11 +104,10 @@ def _lock(path: Path, kind: int, where: str, wait: bool = False) -> Iterator[Non
 
 def _open_lock(path: Path) -> int:
     """Open a lock file, which is regular and empty: anything else was not made by a build."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = open_regular_descriptor(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+        if error.errno not in NO_FILE:
             raise
         raise _no_lock(path) from None
     if not _is_lock(os.fstat(descriptor)):
