@@ -38,7 +38,17 @@ def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_rng_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Set the generators. On a device type that ``states`` lacks, the generator stays as it is."""
+    """Set the generators. On a device type that ``states`` lacks, the generator stays as it is.
+
+    Raises TrainingError for a state that the GPU refuses, which only a GPU can tell.
+    """
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
+        try:
+            torch.cuda.set_rng_state(states["cuda"], device)
+        except RuntimeError as error:
+            raise TrainingError(
+                "the run cannot be resumed: the checkpoint's rng.cuda is no state of a generator "
+                f"of this device ({str(error).splitlines()[0]:.100}); take the networks with "
+                "--init-from"
+            ) from None
