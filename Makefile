@@ -11,14 +11,6 @@ FEATURES ?= logmel+intensity
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 
-# OpenMP's threads wait without spinning, which costs much where a machine does other work too; in
-# Python avtrain/__init__.py sets the same, unless one of them is set already.
-ifeq ($(OMP_WAIT_POLICY)$(GOMP_SPINCOUNT)$(KMP_BLOCKTIME),)
-demo study: export OMP_WAIT_POLICY = PASSIVE
-demo study: export GOMP_SPINCOUNT = 0
-demo study: export KMP_BLOCKTIME = 0
-endif
-
 .PHONY: demo study test soak bounds check clean
 
 test: $(VENV)/.test check
