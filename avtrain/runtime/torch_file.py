@@ -53,6 +53,8 @@ def read_torch(path: Path) -> Any:
             # Mapped, a tensor reads what lies in the file where its record should be, nothing else.
             # The descriptor cannot have become another file, as a path can.
             where: Any = f"/dev/fd/{file.fileno()}" if zipped else file
+            if zipped:  # a Mac opens that name at the place where the descriptor is, not at 0
+                os.lseek(file.fileno(), 0, os.SEEK_SET)
             return torch.load(where, map_location="cpu", weights_only=True, mmap=zipped)
         except (MemoryError, OSError, ForeignObjectError):
             raise
