@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -109,14 +109,22 @@ def _deliver(loader: DataLoader[Any], line: Lifeline) -> Generator[Any]:
             f"{loader.num_workers} loader processes cannot be started ({error.strerror}); lower "
             "--num-workers"
         ) from None
+    waiting, ended = threading.Event(), threading.Event()
+    if loader.num_workers:
+        watch = partial(_watch, batches, waiting, ended)
+        threading.Thread(target=watch, name="stopped loaders", daemon=True).start()
     try:
         while True:
+            waiting.set()
             try:
                 batch = _next(batches)
             except StopIteration:
                 return
+            finally:
+                waiting.clear()
             yield batch
     finally:
+        ended.set()
         _end(batches, line)
 
 
@@ -126,14 +134,14 @@ def _next(batches: Iterator[Any]) -> Any:
     while True:
         try:
             return next(batches)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, EOFError) as error:
+            if StopRequest.current is not None and StopRequest.current.is_overdue:
+                raise WaitGivenUp from None
             if not str(error).startswith("DataLoader timed out"):
                 raise
         pinning = getattr(batches, "_pin_memory_thread", None)
         if pinning is not None and not pinning.is_alive():
             raise RuntimeError("DataLoader worker (its thread that pins memory) has ended")
-        if StopRequest.current is not None and StopRequest.current.is_overdue:
-            raise WaitGivenUp
         if time.monotonic() - began > LONGEST_WAIT_S:
             raise TrainingError(
                 f"the loader processes have delivered no batch for {LONGEST_WAIT_S / 60:.0f} "
@@ -142,14 +150,38 @@ def _next(batches: Iterator[Any]) -> Any:
             )
 
 
+def _watch(batches: Iterator[Any], waiting: threading.Event, ended: threading.Event) -> None:
+    """Kill the workers where a run that is to stop goes on ``waiting`` for them: PyTorch waits
+    without limit for a worker that was suspended while it handed over a batch."""
+    turns = 0
+    while turns < 3 and not ended.wait(POLL_S):
+        request = StopRequest.current
+        is_overdue = request is not None and request.is_overdue
+        turns = turns + 1 if is_overdue and waiting.is_set() else 0
+    if not ended.is_set():
+        _kill(batches)
+
+
+def _kill(batches: Iterator[Any]) -> None:
+    for worker in getattr(batches, "_workers", ()):
+        worker.kill()  # a suspended process ends by no other signal
+
+
 def _end(batches: Iterator[Any], line: Lifeline) -> None:
     """End the workers: in peace where they can, within seconds where they hang."""
-    timer = threading.Timer(END_S, line.cut)
+
+    def force() -> None:
+        line.cut()
+        _kill(batches)
+
+    timer = threading.Timer(END_S, force)
     timer.daemon = True
     timer.start()
     try:
         if isinstance(batches, _MultiProcessingDataLoaderIter):
-            batches._shutdown_workers()
+            # That workers are killed is meant here, and the error that ends the run is another.
+            with suppress(RuntimeError):
+                batches._shutdown_workers()
     finally:
         timer.cancel()
         line.cut()

@@ -1,4 +1,4 @@
-"""Training while OpenMP's threads wait passively, as `avtrain` sets it, and while they spin.
+"""Training with OpenMP's threads that wait as `avtrain` sets it, without spinning, and spinning.
 
 Short runs of both kinds take turns, so that whatever else the machine does meets both. ``--load``
 starts that many processes beside them which only compute.
@@ -19,10 +19,16 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from avtrain import PASSIVE
+from avtrain import WAITING
 
-KINDS = {"passive": PASSIVE, "spinning": {"OMP_WAIT_POLICY": "ACTIVE"}, "as it was": {}}
-"""Variables of each kind. The last one is PyTorch's own setting, before `avtrain` had one."""
+KINDS = {
+    "avtrain": WAITING,
+    "passive": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"},
+    "spinning": {"OMP_WAIT_POLICY": "ACTIVE"},
+    "as it was": {"GOMP_SPINCOUNT": "300000"},
+}
+"""Variables of each kind. The last one is what GNU's OpenMP does where nothing is set."""
+VARIABLES = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
 
 
 def main() -> None:
@@ -31,7 +37,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--load", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["passive", "as it was"])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["avtrain", "as it was"])
     given = parser.parse_args()
     found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in given.kinds}
     losses = set()
@@ -59,9 +65,8 @@ def main() -> None:
 
 def _train(shards: Path, folder: Path, steps: int, kind: str) -> tuple[float, float, str]:
     """Clips per second without the first step, seconds of CPU time, and all losses."""
-    environment = {name: value for name, value in os.environ.items() if name not in PASSIVE}
-    # Any of them keeps `avtrain` from setting its own; this one changes nothing by itself.
-    environment |= KINDS[kind] or {"KMP_BLOCKTIME": "200"}
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    environment |= KINDS[kind]
     command = [sys.executable, "-m", "avtrain", "pretrain", str(shards), "--steps", str(steps)]
     command += ["--out", str(folder / "run"), "--device", "cpu", "--num-workers", "0"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
