@@ -42,7 +42,11 @@ def _hold_the_interpreter(pids: str, _: ReportStep) -> None:
 
 
 def _start_a_child(pids: str, _: ReportStep) -> None:
-    child = subprocess.Popen([*ends_with_parent(), "sleep", "1000"])
+    # Its own output says that it has begun: stopped before, it could not ask for the signal.
+    command = [*ends_with_parent(), "sh", "-c", "echo; exec sleep 1000"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
     with open(pids, "w") as file:
         file.write(f"{os.getpid()} {child.pid}\n")
     child.wait()
