@@ -22,7 +22,7 @@ from avtrain.runtime.signals import leave_signals_to_parent
 def work(end):
     leave_signals_to_parent()
     hold(end)
-    os.write(1, b"%d\n" % os.getpid())  # at once: of two prints, lines can mix
+    os.write(1, b"%d\\n" % os.getpid())  # at once: of two prints, lines can mix
     time.sleep(600)
 
 context = multiprocessing.get_context("fork")
