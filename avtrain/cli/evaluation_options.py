@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
@@ -22,8 +22,10 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationArguments:
-    """Values of `evaluation_options`, by name."""
+    """Values of `evaluation_options`, by name. ``takes_energy``: whether the evaluation makes sense
+    of features without a network."""
 
+    takes_energy: ClassVar[bool] = False
     folder: str
     checkpoint: str
     out: Path
@@ -41,7 +43,12 @@ class EvaluationArguments:
         """Options of every evaluation. Raises TrainingError for options that exclude each other."""
         from avtrain.evals.evaluation import EvaluationOptions
 
-        checkpoint, config = read_networks(self.checkpoint, self.preset, self.features, self.audio)
+        energy = self.takes_energy and self.checkpoint == "energy"
+        checkpoint, config = (
+            (None, self._energy_config())
+            if energy
+            else read_networks(self.checkpoint, self.preset, self.features, self.audio)
+        )
         return EvaluationOptions(
             root=self.folder,
             config=config,
@@ -52,7 +59,20 @@ class EvaluationArguments:
             seed=self.seed,
             device=self.device,
             workers=self.num_workers,
+            energy=energy,
         )
+
+    def _energy_config(self) -> Config:
+        """Inputs of the energy map. Raises TrainingError for settings of networks."""
+        from avtrain.config import PRESETS, with_options
+        from avtrain.errors import TrainingError
+
+        if self.features is not None or self.audio is not None:
+            raise TrainingError(
+                "--checkpoint energy has levels and intensities of ambisonics; leave --features "
+                "and --audio out"
+            )
+        return with_options(PRESETS[self.preset or "tiny"]("avsa"), features="logmel+intensity")
 
     def is_paper(self, config: Config) -> bool:
         """Whether the protocol is the paper's, as asked for or as the networks' preset."""
@@ -63,6 +83,7 @@ class EvaluationArguments:
 class WindowArguments(EvaluationArguments):
     """Values of `evaluation_options` and `window_options`."""
 
+    takes_energy: ClassVar[bool] = True
     views: int
     windows: int
     keep_features: Path | None
@@ -75,7 +96,8 @@ def evaluation_options(command: _Command) -> _Command:
         click.option(
             "--checkpoint",
             required=True,
-            help="A checkpoint.pt, or 'untrained' for random networks.",
+            help="A checkpoint.pt, 'untrained' for random networks, or 'energy' for features "
+            "without a network (not for action, segmentation).",
         ),
         click.option(
             "--out",
@@ -134,12 +156,17 @@ def read_networks(
 ) -> tuple[Path | None, Config]:
     """File and settings of the checkpoint; for random networks None and their settings.
 
-    Raises TrainingError for settings that only random networks can be given.
+    Raises TrainingError for settings that only random networks can be given, and for ``energy``.
     """
     from avtrain.checkpoint import Checkpoint
     from avtrain.config import PRESETS, with_options
     from avtrain.errors import TrainingError
 
+    if checkpoint == "energy":
+        raise TrainingError(
+            "--checkpoint energy has features of a view's audio and video, but no network, which "
+            "this command needs; name a checkpoint.pt, or 'untrained'"
+        )
     if checkpoint == "untrained":
         config = PRESETS[preset or "tiny"]("avsa")
         return None, with_options(config, features=features, audio=audio)

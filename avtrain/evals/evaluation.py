@@ -22,7 +22,7 @@ from avtrain.config import ClipConfig, Config
 from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION
 from avtrain.data.unreadable import Unreadable, messages
-from avtrain.evals.frozen import Networks, load_networks
+from avtrain.evals.frozen import Networks, energy_features, load_networks
 from avtrain.evals.progress import Progress, delete_progress, progress_path
 from avtrain.evals.results import LEARNED_FROM, Metric, Network, Result
 from avtrain.runtime.device import default_workers, pick_device
@@ -35,7 +35,8 @@ class EvaluationOptions:
     """Options of every evaluation: the set at ``root``, the networks, and where results go.
 
     ``config`` describes the networks. They are those of ``checkpoint``, from which it comes, or
-    randomly initialised ones (None).
+    randomly initialised ones (None); with ``energy`` there are none, and features are those of
+    `avtrain.networks.energy`.
     """
 
     root: str
@@ -47,6 +48,7 @@ class EvaluationOptions:
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
+    energy: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,19 @@ class Evaluation:
         return Clips(self.test, clip, sound, NO_AUGMENTATION, seed, windows)
 
     def load_networks(self, config: Config | None = None) -> Networks:
-        """Networks of the checkpoint, or random ones; ``config`` replaces that of the options."""
+        """Networks of the checkpoint, random ones, or the energy map; ``config`` replaces that of
+        the options."""
         options = self.options
         config = options.config if config is None else config
+        if options.energy:
+            return energy_features(config, options.seed, self.device)
         return load_networks(
             options.checkpoint, config, self.train, options.seed, self.device, self.workers
         )
 
     def progress(self, network: Network, settings: dict[str, Any]) -> Progress:
         """Progress of these networks under the ``settings`` of the task, see `Progress`."""
-        path = progress_path(self.options.out, self.task, self.options.checkpoint)
+        path = progress_path(self.options.out, self.task, network.kind)
         common = {"networks": asdict(network), "seed": self.options.seed}
         return Progress(path, common | settings, self.unreadable)
 

@@ -174,12 +174,14 @@ class FrozenFeatures:
             raise ValueError("a batch has other features")
         if not all(isinstance(part, Tensor) for part in (index, directions, *features.values())):
             raise ValueError("a batch holds something that is no tensor")
-        shape = (*directions.shape[:2], self.networks.dim)
+        dims = dict.fromkeys(PARTS, self.networks.dim) | {"video": self.networks.video_dim}
         if (
             not index.shape == directions.shape[:1]
             or directions.shape[2:] != (3,)
             or directions.shape[1] < self.options.views
-            or any(part.shape != shape for part in features.values())
+            or any(
+                features[part].shape != (*directions.shape[:2], dim) for part, dim in dims.items()
+            )
         ):
             raise ValueError("a batch has another shape")
         floats = {part.dtype for part in (directions, *features.values())}

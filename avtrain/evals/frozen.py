@@ -1,4 +1,4 @@
-"""Frozen networks to evaluate: those of a checkpoint, or random ones."""
+"""Frozen networks to evaluate: those of a checkpoint, random ones, or none (`EnergyMap`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from avtrain.data.loader import load
 from avtrain.data.plan import Plan
 from avtrain.data.statistics import fit_statistics
 from avtrain.data.unreadable import Unreadable
-from avtrain.evals.results import Network
+from avtrain.errors import TrainingError
+from avtrain.evals.results import ENERGY, Network
+from avtrain.networks.energy import AUDIO_FEATURES, VIDEO_FEATURES, EnergyMap
 from avtrain.networks.features import Features
 from avtrain.networks.models import AudioVisual, Embeddings, calibrate_batch_norm
 from shards.reader import ShardSet
@@ -29,12 +31,12 @@ CALIBRATION_CLIPS = 512
 
 @dataclass(frozen=True)
 class Networks:
-    """Networks and features in evaluation mode, on ``device``.
+    """Networks and features in evaluation mode, on ``device``; or the energy map in their place.
 
     ``transformer``: whether transformers were trained; untrained ones are not used.
     """
 
-    model: AudioVisual
+    model: AudioVisual | EnergyMap
     features: Features
     config: Config
     transformer: bool
@@ -43,8 +45,25 @@ class Networks:
 
     @property
     def dim(self) -> int:
-        """Size D of the features."""
-        return self.config.model.features
+        """Size D of the audio's features."""
+        return AUDIO_FEATURES if self.is_energy else self.config.model.features
+
+    @property
+    def video_dim(self) -> int:
+        """Size of the video's features: D as well, but for the energy map."""
+        return VIDEO_FEATURES if self.is_energy else self.dim
+
+    @property
+    def is_energy(self) -> bool:
+        """Whether there is no network."""
+        return isinstance(self.model, EnergyMap)
+
+    @property
+    def audio_visual(self) -> AudioVisual:
+        """The networks. Raises TrainingError for the energy map."""
+        if isinstance(self.model, EnergyMap):
+            raise TrainingError("the energy map has no networks; name a checkpoint")
+        return self.model
 
     @torch.no_grad()
     def video(self, batch: Batch) -> Tensor:
@@ -72,7 +91,7 @@ class Networks:
         if not self.transformer:
             return video
         inputs = (part.to(self.device) for part in (video, directions))
-        predicted: Tensor = self.model.predict_audio(*inputs)
+        predicted: Tensor = self.audio_visual.predict_audio(*inputs)
         return predicted
 
 
@@ -119,6 +138,25 @@ def load_networks(
             )
     described = describe(config, checkpoint, content, transformer, seed)
     return Networks(model.eval(), features, config, transformer, described, device)
+
+
+def energy_features(config: Config, seed: int, device: torch.device) -> Networks:
+    """The energy map in the place of networks, with the inputs of ``config``: log-mels and
+    intensities. ``seed`` is that of the evaluation."""
+    features = Features(config.sound).to(device)
+    described = Network(
+        pretraining=ENERGY,
+        steps=0,
+        features="levels + intensity, pixels",
+        audio=config.sound.audio,
+        transformer=False,
+        positions="none",
+        checkpoint=None,
+        data=None,
+        preset=config.preset,
+        seed=seed,
+    )
+    return Networks(EnergyMap(), features, config, False, described, device)
 
 
 def describe(

@@ -130,9 +130,9 @@ def _check_alike(name: str, there: Any, here: Any) -> None:
         raise ValueError(f"{name} is {there}")
 
 
-def progress_path(out: Path, task: str, checkpoint: Path | None) -> Path:
-    """Path of the file of one evaluation of a checkpoint's networks, or of random ones (None)."""
-    return out / f"{file_name(task, checkpoint)}{PROGRESS_ENDING}"
+def progress_path(out: Path, task: str, kind: str) -> Path:
+    """Path of the file of one evaluation of networks of a ``kind``, see `file_name`."""
+    return out / f"{file_name(task, kind)}{PROGRESS_ENDING}"
 
 
 def delete_progress(out: Path, results: Sequence[Result]) -> None:

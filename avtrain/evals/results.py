@@ -27,7 +27,9 @@ else:  # settings and details, nested as deep as protocols are
     _Values2 = _Value | list[_Values1] | dict[str, _Values1]
     _Values3 = _Value | list[_Values2] | dict[str, _Values2]
     _Values = _Value | list[_Values3] | dict[str, _Values3]
-UNTRAINED = "untrained"
+UNTRAINED, ENERGY = "untrained", "energy"
+"""Words for `--checkpoint`, in names of files, and in tables: random networks, and none at all
+(`avtrain.networks.energy`)."""
 LEARNED_FROM = "test_sources_learned_from"
 """Key in the details: number of the test's sources that are in the training split too."""
 
@@ -47,7 +49,8 @@ class Metric:
 
 @dataclass(frozen=True)
 class Network:
-    """Record of the evaluated networks. ``pretraining`` is ``none`` for random networks.
+    """Record of the evaluated networks. ``pretraining`` is ``none`` for random networks, and
+    `ENERGY` where there is no network.
 
     ``seed`` is that of the pretraining, or of the random networks. ``settings`` is the
     `Config.digest` of the pretraining, and ``weights`` the SHA-256 of its weights; both are empty
@@ -67,6 +70,13 @@ class Network:
     settings: _Words = ""
     weights: _Words = ""
     norm_first: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The pretraining, `UNTRAINED` or `ENERGY`."""
+        if self.checkpoint is not None or self.pretraining == ENERGY:
+            return self.pretraining
+        return UNTRAINED
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ class Result:
     @property
     def name(self) -> str:
         """Name of its file, without the ending."""
-        return file_name(self.task, self.network.checkpoint)
+        return file_name(self.task, self.network.kind)
 
     def write(self, out: Path) -> Path:
         """Write the file atomically, replacing an earlier one, and return its path."""
@@ -113,9 +123,10 @@ class Result:
             raise TrainingError(f"{path} is no result of `avtrain eval`: {error}") from None
 
 
-def file_name(task: str, checkpoint: object | None) -> str:
-    """Name of a result's file without the ending: the task, and whether networks were random."""
-    return f"{task}-{UNTRAINED}" if checkpoint is None else task
+def file_name(task: str, kind: str) -> str:
+    """Name of a result's file without the ending: the task, and the `Network.kind` unless it is a
+    trained one."""
+    return f"{task}-{kind}" if kind in (UNTRAINED, ENERGY) else task
 
 
 def result_path(out: Path, name: str) -> Path:

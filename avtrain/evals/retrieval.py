@@ -102,7 +102,7 @@ def evaluate_retrieval(common: EvaluationOptions, options: RetrievalOptions) -> 
         test={"windows": options.windows, "gallery_clips": gallery},
         details={
             "gallery_candidates": tested.gallery_clips * options.views,
-            "predictions": "across views" if config.across_views else "plain embeddings",
+            "predictions": _describe_predictions(networks),
             **{
                 name: {key: asdict(metric) for key, metric in tested.one(number).metrics().items()}
                 for number, name in enumerate(DIRECTIONS)
@@ -110,6 +110,12 @@ def evaluate_retrieval(common: EvaluationOptions, options: RetrievalOptions) -> 
         },
     )
     return run.finish(progress, result)
+
+
+def _describe_predictions(networks: Networks) -> str:
+    if networks.is_energy:
+        return "none: the map of the energy against that of motion"
+    return "across views" if networks.config.across_views else "plain embeddings"
 
 
 def embed(networks: Networks, batch: FrozenBatch) -> Embeddings:

@@ -14,7 +14,8 @@ from shards.errors import printable
 class NetworkName:
     """Words for a network; equal for networks that tables and figures cannot tell apart.
 
-    ``mark`` tells apart networks with otherwise equal words, see `name_network`.
+    ``kind`` is the pretraining, or ``untrained``. ``mark`` tells apart networks with otherwise
+    equal words, see `name_network`.
     """
 
     pretraining: str
@@ -22,7 +23,7 @@ class NetworkName:
     features: str
     transformer: str
     positions: str
-    trained: bool
+    kind: str
     mark: str = ""
 
     def cells(self, with_steps: bool = True) -> dict[str, str]:
@@ -42,11 +43,6 @@ class NetworkName:
             words.append("transformer" + ", norm first" * (self.transformer == "norm first"))
             words += ["positions"] * (self.positions != "none")
         return ", ".join(words)
-
-    @property
-    def kind(self) -> str:
-        """The pretraining, or ``untrained``."""
-        return self.pretraining if self.trained else "untrained"
 
     @property
     def title(self) -> str:
@@ -74,7 +70,7 @@ def name_network(network: Network, mark: str = "") -> NetworkName:
         features=network.features if network.audio == "foa" else f"{network.audio} log-mel",
         transformer=transformer,
         positions=network.positions,
-        trained=network.checkpoint is not None,
+        kind=network.kind,
         mark=mark,
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from avtrain.evals.results import Network, Result
+from avtrain.evals.results import ENERGY, UNTRAINED, Network, Result
 from avtrain.evals.tables import NetworkName, name_network
 
 Interval = tuple[float, float]
@@ -54,7 +54,7 @@ class Line:
     @property
     def untrained(self) -> bool:
         """Whether the networks are random."""
-        return self.network.checkpoint is None
+        return self.network.kind == UNTRAINED
 
     @property
     def name(self) -> NetworkName:
@@ -116,10 +116,10 @@ def make_lines(results: Sequence[Result]) -> list[Line]:
 
 
 def network_order(line: Line) -> tuple[Any, ...]:
-    """Sort key of the network: random networks, AVC, AVTS, AVSA, curricula."""
+    """Sort key of the network: random networks, the energy map, AVC, AVTS, AVSA, curricula."""
     network = line.network
     first = network.pretraining.replace(",", " ").partition(" ")[0]
-    known = ("none", "AVC", "AVTS", "AVSA")
+    known = ("none", ENERGY, "AVC", "AVTS", "AVSA")
     rank = known.index(first) if first in known else len(known)
     features = (network.features, network.audio)
     transformer = (network.transformer, network.norm_first)

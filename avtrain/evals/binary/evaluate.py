@@ -74,7 +74,7 @@ def evaluate_binary(common: EvaluationOptions, options: BinaryOptions) -> Result
         for split, plan, unreadable in zip(clips, plans, run.unreadable, strict=True)
     )
     torch.manual_seed(seed)
-    classifier = PairClassifier(networks.dim, protocol.dropout)
+    classifier = PairClassifier(networks.video_dim + networks.dim, protocol.dropout)
     train_classifier(classifier, train_pairs.read_round, protocol, seed, progress)
     with closing(test_pairs.read(range(options.windows))) as pairs:
         correct, index = decide_pairs(classifier, pairs)

@@ -6,15 +6,16 @@ from torch import Tensor, nn
 
 
 class PairClassifier(nn.Module):
-    """Dropout, then 2 D -> D -> 2, for each view; the logits are averaged over the views."""
+    """Dropout, then 2 D -> D -> 2, for each view; the logits are averaged over the views.
+    ``inputs``: 2 D."""
 
-    def __init__(self, features: int, dropout: float) -> None:
+    def __init__(self, inputs: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Dropout(dropout),
-            nn.Linear(2 * features, features),
+            nn.Linear(inputs, inputs // 2),
             nn.ReLU(inplace=True),
-            nn.Linear(features, 2),
+            nn.Linear(inputs // 2, 2),
         )
 
     def forward(self, pairs: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Segmenter:
         """Inputs of the head for a batch."""
         networks, clips = self.networks, batch.clips
         video_input = clips.video_input(networks.config.clip.size)
-        maps = networks.model.video.maps(video_input.flatten(0, 1))
+        maps = networks.audio_visual.video.maps(video_input.flatten(0, 1))
         truth = batch.truth.flatten(0, 1)
         if self.condition == "none":
             return HeadBatch(maps, None, truth)
@@ -69,8 +69,8 @@ class Segmenter:
         if self.condition == "audio+context":
             video = maps[-1].amax(dim=(2, 3, 4)).view_as(audio)
             # The transformers of random networks are random, and are used here all the same.
-            parts.append(self._across_views(networks.model.predict_audio, video, clips))
-            parts.append(self._across_views(networks.model.predict_video, audio, clips))
+            parts.append(self._across_views(networks.audio_visual.predict_audio, video, clips))
+            parts.append(self._across_views(networks.audio_visual.predict_video, audio, clips))
         return HeadBatch(maps, torch.cat(parts, dim=-1).flatten(0, 1), truth)
 
     def _across_views(
