@@ -106,6 +106,8 @@ class Config:
             raise TrainingError("--positions needs transformers: add --transformer")
         if self.model.norm_first and not self.model.transformer:
             raise TrainingError("--norm-first needs transformers: add --transformer")
+        if self.model.positions == "relative" and not self.model.norm_first:
+            raise TrainingError("--positions relative normalises first: leave out --norm-last")
         if not 0 < self.temperature < math.inf:
             raise TrainingError(f"--temperature must be a number above 0, not {self.temperature:g}")
         if not 0 < self.learning_rate < math.inf:
@@ -293,6 +295,8 @@ def with_options(config: Config, **changes: Unpack[Changes]) -> Config:
         if "clips_per_source" in given:
             raise TrainingError("--sampling clip shows all clips: leave out --clips-per-source")
         config = replace(config, clips_per_source=None)
+    if given.get("positions") == "relative":
+        given.setdefault("norm_first", True)
     parts: dict[str, Any] = {}
     for name in ("clip", "sound", "model"):
         part = getattr(config, name)

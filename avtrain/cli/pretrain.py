@@ -173,8 +173,9 @@ class PretrainOptions:
 )
 @click.option(
     "--positions",
-    type=click.Choice(["none", "direction"]),
-    help="Positional encoding of views in the transformers.  [default: none]",
+    type=click.Choice(["none", "direction", "relative"]),
+    help="What the transformers know of where views look: nothing, each view's direction, or where "
+    "the others look as seen from it (implies --norm-first).  [default: none]",
 )
 @click.option(
     "--norm-first/--norm-last",

@@ -40,8 +40,8 @@ class NetworkName:
         """Features and transformers, without the pretraining."""
         words = [self.features]
         if self.transformer != "no":
-            words.append("transformer" + ", norm first" * (self.transformer == "norm first"))
-            words += ["positions"] * (self.positions != "none")
+            words += ["transformer"] + [self.transformer] * (self.transformer != "yes")
+            words += ["positions"] * (self.positions == "direction")
         return ", ".join(words)
 
     @property
@@ -62,7 +62,9 @@ class NetworkName:
 def name_network(network: Network, mark: str = "") -> NetworkName:
     """How a network is named in every table, figure and report."""
     transformer = "no"
-    if network.transformer:
+    if network.transformer and network.positions == "relative":
+        transformer = "relative"
+    elif network.transformer:
         transformer = "norm first" if network.norm_first else "yes"
     return NetworkName(
         pretraining=network.pretraining,

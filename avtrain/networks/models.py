@@ -16,14 +16,16 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
+from avtrain.networks.transformer import Positions, TransformerConfig, ViewTransformer
+
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes of the networks. ``width`` is that of the first stage; features have 8 * width.
 
-    ``positions``: positional encoding of the views in the transformers; ``norm_first``: layer
-    normalisation before attention and MLP instead of after; ``head``: projection from features to
-    embeddings.
+    ``positions``: how the transformers know where views look; ``norm_first``: layer normalisation
+    before attention and MLP instead of after (always with ``relative`` positions); ``head``:
+    projection from features to embeddings.
     """
 
     width: Annotated[int, Meta(ge=1, le=1024)] = 64
@@ -32,13 +34,21 @@ class ModelConfig:
     transformer: bool = True
     transformer_depth: Annotated[int, Meta(ge=1, le=64)] = 2
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.1
-    positions: Literal["none", "direction"] = "none"
+    positions: Positions = "none"
     norm_first: bool = False
     head: Literal["linear", "mlp"] = "linear"
 
     @property
     def features(self) -> int:
         return 8 * self.width
+
+    @property
+    def across_views(self) -> TransformerConfig:
+        """Sizes of each transformer; without transformers it has no layers."""
+        depth = self.transformer_depth if self.transformer else 0
+        return TransformerConfig(
+            self.features, depth, self.dropout, self.positions, self.norm_first
+        )
 
 
 class TemporalConv(nn.Conv3d):
@@ -153,75 +163,6 @@ def _conv2d(cin: int, cout: int, kernel: int, stride: int) -> nn.Sequential:
     )
 
 
-class TransformerLayer(nn.Module):
-    """Single-head attention and an MLP, each with dropout, a residual and LayerNorm; then ReLU.
-
-    With ``norm_first``, LayerNorm comes before attention and MLP instead of after the sums, and
-    there is no ReLU, so that the input passes through unchanged (Xiong et al., ICML 2020).
-    """
-
-    def __init__(self, dim: int, dropout: float, norm_first: bool) -> None:
-        super().__init__()
-        self.norm_first = norm_first
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim)
-        self.value = nn.Linear(dim, dim)
-        self.out = nn.Linear(dim, dim)
-        self.attention_norm = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(
-            nn.Linear(dim, 4 * dim), nn.ReLU(inplace=True), nn.Linear(4 * dim, dim)
-        )
-        self.mlp_norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.norm_first:
-            x = x + self.dropout(self.attend(self.attention_norm(x)))
-            y: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
-            return y
-        x = self.attention_norm(x + self.dropout(self.attend(x)))
-        return torch.relu(self.mlp_norm(x + self.dropout(self.mlp(x))))
-
-    def attend(self, x: Tensor) -> Tensor:
-        scores = self.query(x) @ self.key(x).transpose(-1, -2) / x.shape[-1] ** 0.5
-        context: Tensor = self.out(scores.softmax(dim=-1) @ self.value(x))
-        return context
-
-
-class ViewTransformer(nn.Module):
-    """Features of views (B, V, features) to the same shape; unchanged without a transformer.
-
-    The views are an unordered set. With positions, each token gets an encoding of its view's
-    direction (B, V, 3): a linear map of the spherical harmonics up to the second order.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        depth = config.transformer_depth if config.transformer else 0
-        self.layers = nn.ModuleList(
-            TransformerLayer(config.features, config.dropout, config.norm_first)
-            for _ in range(depth)
-        )
-        placed = config.transformer and config.positions == "direction"
-        self.place = nn.Linear(8, config.features, bias=False) if placed else None
-
-    def forward(self, x: Tensor, directions: Tensor) -> Tensor:
-        if self.place is not None:
-            x = x + self.place(_spherical_harmonics(directions))
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-
-def _spherical_harmonics(directions: Tensor) -> Tensor:
-    """Real spherical harmonics of orders 1 and 2 (..., 8) of unit vectors (..., 3), each with a
-    mean square of 1 over the sphere."""
-    x, y, z = directions.unbind(-1)
-    first = 3**0.5 * directions
-    mixed = 15**0.5 * torch.stack([x * y, y * z, x * z, (x * x - y * y) / 2], dim=-1)
-    return torch.cat([first, mixed, (5**0.5 / 2 * (3 * z * z - 1))[..., None]], dim=-1)
-
-
 def _head(config: ModelConfig) -> nn.Module:
     if config.head == "linear":
         return nn.Linear(config.features, config.embedding)
@@ -261,8 +202,8 @@ class AudioVisual(nn.Module):
         self.config = config
         self.video = VideoNet(config.width)
         self.audio = AudioNet(config.audio_channels, config.width)
-        self.predict_audio = ViewTransformer(config)
-        self.predict_video = ViewTransformer(config)
+        self.predict_audio = ViewTransformer(config.across_views)
+        self.predict_video = ViewTransformer(config.across_views)
         self.video_head = _head(config)
         self.audio_head = _head(config)
         self.predicted_video_head = _head(config)

@@ -122,7 +122,7 @@ def network_order(line: Line) -> tuple[Any, ...]:
     known = ("none", ENERGY, "AVC", "AVTS", "AVSA")
     rank = known.index(first) if first in known else len(known)
     features = (network.features, network.audio)
-    transformer = (network.transformer, network.norm_first)
+    transformer = (network.transformer, network.norm_first, network.positions == "relative")
     return rank, network.pretraining, features, transformer, network.steps, line.mark
 
 

@@ -22,6 +22,9 @@ def test_a_network_has_one_name_in_tables_and_figures() -> None:
     more = name_network(replace(network, norm_first=True, positions="direction", audio="mono"))
     assert more.cells()["transformer"] == "norm first"
     assert more.architecture == "mono log-mel, transformer, norm first, positions"
+    relative = name_network(replace(network, norm_first=True, positions="relative"))
+    assert relative.cells()["transformer"] == "relative"
+    assert relative.architecture == "log-mel, transformer, relative"
 
 
 def test_untrained_networks_have_no_pretraining_and_no_transformer_settings() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import pytest
 import torch
@@ -15,9 +14,7 @@ from avtrain.networks.models import (
     AudioVisual,
     ModelConfig,
     TemporalConv,
-    TransformerLayer,
     VideoNet,
-    _spherical_harmonics,
     calibrate_batch_norm,
 )
 
@@ -97,81 +94,6 @@ def test_features_are_global_maxima() -> None:
     with torch.no_grad():
         features = net(torch.rand(2, 3, 4, 32, 32))
     assert torch.equal(features, last[0].flatten(2).max(dim=2).values)
-
-
-def test_transformer_is_one_scaled_attention_head() -> None:
-    torch.manual_seed(0)
-    layer = AudioVisual(TINY).eval().predict_audio.layers[0]
-    x = torch.randn(3, 5, 32)
-    with torch.no_grad():
-        attended = torch.nn.functional.scaled_dot_product_attention(  # scales by 1 / sqrt(dim)
-            layer.query(x), layer.key(x), layer.value(x)
-        )
-        y = layer.attention_norm(x + layer.out(attended))
-        expected = layer.mlp_norm(y + layer.mlp(y)).relu()
-        torch.testing.assert_close(layer(x), expected)
-
-
-def directions(*shape: int) -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.randn(*shape, 3), dim=-1)
-
-
-@pytest.mark.parametrize("norm_first", [False, True])
-@pytest.mark.parametrize("positions", ["none", "direction"])
-def test_transformer_treats_the_views_as_a_set(
-    positions: Literal["none", "direction"], norm_first: bool
-) -> None:
-    torch.manual_seed(0)
-    config = replace(TINY, positions=positions, norm_first=norm_first)
-    predict = AudioVisual(config).eval().predict_audio
-    x, where = torch.randn(3, 5, 32), directions(3, 5)
-    order = torch.tensor([3, 0, 4, 1, 2])
-    with torch.no_grad():
-        torch.testing.assert_close(
-            predict(x[:, order], where[:, order]), predict(x, where)[:, order]
-        )
-        changed = x.clone()
-        changed[:, 4] = torch.randn(3, 32)
-        assert not torch.allclose(predict(changed, where)[:, 0], predict(x, where)[:, 0])
-        # Directions matter only with positions.
-        elsewhere = predict(x, directions(3, 5))
-        assert torch.allclose(elsewhere, predict(x, where)) == (positions == "none")
-
-
-def test_positions_are_spherical_harmonics_of_equal_weight() -> None:
-    """Means over the sphere: 0 for each and for products of two, 1 for squares."""
-    torch.manual_seed(0)
-    values = _spherical_harmonics(directions(200_000).double())
-    torch.testing.assert_close(values.mean(dim=0), torch.zeros(8).double(), atol=0.02, rtol=0)
-    gram = values.T @ values / len(values)
-    torch.testing.assert_close(gram, torch.eye(8).double(), atol=0.03, rtol=0)
-
-
-def test_dropout_only_while_training() -> None:
-    torch.manual_seed(0)
-    model = AudioVisual(TINY)
-    x, where = torch.randn(2, 4, 32), directions(2, 4)
-    with torch.no_grad():
-        predict = model.train().predict_video
-        assert not torch.equal(predict(x, where), predict(x, where))
-        predict = model.eval().predict_video
-        assert torch.equal(predict(x, where), predict(x, where))
-
-
-def test_norm_first_passes_the_input_through() -> None:
-    """The outputs of attention and MLP are added to it."""
-    layer = TransformerLayer(32, 0.1, norm_first=True)
-    for last in (layer.out, layer.mlp[-1]):
-        torch.nn.init.zeros_(last.weight)
-        torch.nn.init.zeros_(last.bias)
-    x = torch.randn(2, 4, 32)
-    assert torch.equal(layer(x), x)
-
-
-def test_without_transformer_predictions_are_the_features() -> None:
-    model = AudioVisual(ModelConfig(width=4, transformer=False))
-    x = torch.randn(2, 4, 32)
-    assert torch.equal(model.predict_audio(x, directions(2, 4)), x)
 
 
 def test_embed_keeps_clips_and_views_apart() -> None:
