@@ -42,7 +42,7 @@ STEPS: dict[str, list[set[str]]] = {
         {"results"},
         {"bootstrap", "tables", "progress", "frozen"},
         {"feature_store", "evaluation"},
-        {"embed", "retrieval", "binary", "localization", "segmentation", "action"},
+        {"embed", "retrieval", "binary", "localization", "segmentation", "action", "seld"},
     ],
 }
 """Rooms of each package, step by step: ``docs/code.md`` says why."""
