@@ -62,7 +62,8 @@ class Config:
 
     ``begun_with`` names the run that the initial networks are from, and its steps (with
     ``curriculum``: the AVC stage). ``precision`` is that of the backbones. ``pieces`` is the number
-    of micro-batches per step; the loss compares clips within a micro-batch.
+    of micro-batches per step; the loss compares clips within a micro-batch. ``shuffle_views``: the
+    views of a clip exchange their audio, in a random order for each clip and pass.
     """
 
     task: Task
@@ -83,6 +84,7 @@ class Config:
     precision: Precision = "fp32"
     pieces: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     begun_with: Annotated[str, Meta(max_length=1000)] = ""
+    shuffle_views: bool = False
 
     def __post_init__(self) -> None:
         if self.model.audio_channels != self.sound.channels:
@@ -102,6 +104,16 @@ class Config:
             raise TrainingError("task avts compares the moments of a clip: it needs at least 2")
         if self.negatives == "hard" and slots < 2:
             raise TrainingError("hard negatives are other views of the same clip: use at least 2")
+        if self.shuffle_views and (self.task != "avsa" or self.clip.views < 2):
+            raise TrainingError(
+                "--shuffle-views exchanges the audio of a clip's views: it needs --task avsa and "
+                "at least 2 views"
+            )
+        if self.task == "avsa" and self.sound.audio == "omni":
+            raise TrainingError(
+                "--audio omni sounds the same in all views of a clip, which task avsa tells apart: "
+                "use --task avc or avts"
+            )
         if self.model.positions != "none" and not self.model.transformer:
             raise TrainingError("--positions needs transformers: add --transformer")
         if self.model.norm_first and not self.model.transformer:
@@ -135,6 +147,8 @@ class Config:
     def title(self) -> str:
         """The pretext task in words, for tables and figures."""
         words = "curriculum AVC, AVSA" if self.curriculum else self.task.upper()
+        if self.shuffle_views:
+            words += " with shuffled views"
         if self.begun_with and not self.curriculum:
             words += f" after {self.begun_with.rpartition(' ')[0]}"
         if self.clip.views == PRESETS[self.preset](self.task).clip.views:
@@ -154,6 +168,8 @@ class Config:
             del settings["model"]["norm_first"]
         if not self.begun_with:
             del settings["begun_with"]
+        if not self.shuffle_views:
+            del settings["shuffle_views"]
         return hashlib.sha256(dump_json(settings)).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
@@ -275,6 +291,7 @@ class Changes(TypedDict, total=False):
     clips_per_source: int | None
     precision: Precision | None
     pieces: int | None
+    shuffle_views: bool | None
     seed: int | None
 
 
@@ -323,4 +340,5 @@ def first_stage(config: Config) -> Config:
         batch_size=stage.batch_size,
         negatives=stage.negatives,
         curriculum=False,
+        shuffle_views=False,
     )

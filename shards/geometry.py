@@ -18,15 +18,16 @@ MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 """FOA matrix (4, 4) that mirrors the field left to right: Y changes its sign."""
 
 # Weights of W, Y, Z, X (SN3D) for a field rotated to the view. "mono" and "stereo" are cardioids:
-# full level on their axis, silence from behind.
+# full level on their axis, silence from behind. "omni" hears every direction alike.
 BEAMS = {
     "foa": np.eye(4),
+    "omni": np.array([[1.0, 0.0, 0.0, 0.0]]),
     "mono": np.array([[0.5, 0.0, 0.0, 0.5]]),
     "stereo": np.array([[0.5, 0.5, 0.0, 0.0], [0.5, -0.5, 0.0, 0.0]]),
 }
-"""FOA matrices (channels, 4) that give a view's audio: the field itself, a beam towards the view,
-or a pair of beams to its left and right."""
-AUDIO_CHANNELS = {"foa": ACN_CHANNELS, "mono": ("M",), "stereo": ("L", "R")}
+"""FOA matrices (channels, 4) that give a view's audio: the field itself, its omnidirectional
+channel, a beam towards the view, or a pair of beams to its left and right."""
+AUDIO_CHANNELS = {"foa": ACN_CHANNELS, "omni": ("W",), "mono": ("M",), "stereo": ("L", "R")}
 
 
 def unit_vector(azimuth_deg: ArrayLike, elevation_deg: ArrayLike) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ UP_TO_1000 = click.IntRange(1, 1000)
 WORKERS = click.IntRange(0, 4096)
 SEED = click.IntRange(0, 2**48)  # evaluations multiply it
 FEATURES = click.Choice(["logmel", "logmel+intensity"])
-AUDIO = click.Choice(["foa", "mono", "stereo"])
+AUDIO = click.Choice(["foa", "omni", "mono", "stereo"])
 _Options = TypeVar("_Options")
 
 

@@ -62,6 +62,7 @@ class PretrainOptions:
     clips_per_source: int | None
     precision: Precision | None
     pieces: int | None
+    shuffle_views: bool
     compiled: bool
     checkpoint_steps: int
     keep_last: int
@@ -110,6 +111,7 @@ class PretrainOptions:
             clips_per_source=self.clips_per_source,
             precision=self.precision,
             pieces=self.pieces,
+            shuffle_views=self.shuffle_views,
             seed=self.seed,
         )
 
@@ -247,6 +249,12 @@ class PretrainOptions:
     type=click.IntRange(1, 10_000),
     help="Split every batch into this many micro-batches, which need less memory; the loss "
     "compares clips within a micro-batch.  [default: 1]",
+)
+@click.option(
+    "--shuffle-views",
+    is_flag=True,
+    help="Let the views of a clip exchange their audio at random: a control for avsa, which learns "
+    "nothing of space.",
 )
 @click.option("--compile", "compiled", is_flag=True, help="Compile the backbones (torch.compile).")
 @click.option("--checkpoint-steps", type=_STEPS, default=500, help="Save every N steps.")

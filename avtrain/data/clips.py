@@ -31,8 +31,9 @@ FIRST_CLIPS = 10
 
 class Clips(Dataset[dict[str, NDArray[np.generic]]]):
     """Samples by (pass, clip). With ``windows`` = W the pass is the number of one of W fixed
-    windows, evenly spread over the clip; otherwise windows are random. ``first`` is the record of
-    the set's first readable clip."""
+    windows, evenly spread over the clip; otherwise windows are random. ``shuffled``: the views of a
+    clip exchange their audio (`Draw.with_shuffled_audio`). ``first`` is the record of the set's
+    first readable clip."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         augment: AugmentConfig,
         seed: int,
         windows: int | None = None,
+        shuffled: bool = False,
     ) -> None:
         self.shards = shards
         self.clip = clip
@@ -49,6 +51,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         self.augment = augment
         self.seed = seed
         self.windows = windows
+        self.shuffled = shuffled
         self.first = first_info(shards)
         self._check(self.first)
 
@@ -58,6 +61,8 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         self._check(info)
         seed = [self.seed, pass_index, index]
         draw = Draw.from_seed(seed, len(info.views), self.clip, self.augment)
+        if self.shuffled:
+            draw = draw.with_shuffled_audio(seed)
         return draw if self.windows is None else draw.fixed(pass_index, self.windows)
 
     def __getitem__(self, place: tuple[int, ...]) -> dict[str, NDArray[np.generic]]:
@@ -118,6 +123,8 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         else:
             audio = np.stack([self._audio_of_all_views(index, draw, start) for start in starts])
             matrices = misaligned = _own_channels(draw, self.sound.view_channels)
+        if draw.audio_order is not None:
+            matrices, misaligned = matrices[draw.audio_order], misaligned[draw.audio_order]
         times = (len(starts), 1, 1, 1)
         starts_s = [start / info.audio.sample_rate for start in starts]
         return starts_s, audio, np.tile(matrices, times), np.tile(misaligned, times)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from avtrain.config import AugmentConfig, ClipConfig
 
+_ORDER = 3  # keeps its random numbers apart from the others
 NO_JITTER = np.array([1.0, 1.0, 1.0, 0.0])
 NO_AUGMENTATION = AugmentConfig(jitter=(0.0, 0.0, 0.0, 0.0), volume=0.0, mirror=False)
 
@@ -31,6 +32,9 @@ class Draw:
     yaw_deg: float
     frame_yaw_deg: float
     """Azimuth of the frame that ``Batch.directions`` refers to: nothing may depend on it."""
+    audio_order: NDArray[np.int64] | None = None
+    """(views,), places in ``views``: the audio of the view at its entry stands for that of each
+    view; None: its own."""
     middle_s: float | None = None
     """Time in the clip at the middle of audio and video, as far as the clip's ends allow; None: the
     positions decide."""
@@ -52,6 +56,15 @@ class Draw:
             yaw_deg=rng.uniform(-180.0, 180.0),
             frame_yaw_deg=rng.uniform(-180.0, 180.0),
         )
+
+    def with_shuffled_audio(self, seed: list[int]) -> Draw:
+        """The same draw, in which all orders of the views' audio are equally likely.
+
+        A view may keep its own audio: if none did, the audio would tell which view it does not
+        belong to, and learning that needs space as well.
+        """
+        rng = np.random.default_rng([*seed, _ORDER])
+        return replace(self, audio_order=rng.permutation(len(self.views)))
 
     def fixed(self, window: int, windows: int) -> Draw:
         """The same draw at window number ``window`` of ``windows`` evenly spread ones."""

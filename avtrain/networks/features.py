@@ -30,9 +30,9 @@ CLIPS_AT_ONCE = 4
 @dataclass(frozen=True)
 class FeatureConfig:
     """How audio (24 kHz) becomes features. ``top_db`` is relative to each view's own maximum.
-    ``audio`` is the format of a view: the sound field, or one or two beams
-    (`shards.geometry.BEAMS`). ``conventions``: ``published`` gives the networks what the paper's
-    published code gave them, for its weights (`avtrain.data.published_conventions`)."""
+    ``audio`` is the format of a view: the sound field, its omnidirectional channel, or one or two
+    beams (`shards.geometry.BEAMS`). ``conventions``: ``published`` gives the networks what the
+    paper's published code gave them, for its weights (`avtrain.data.published_conventions`)."""
 
     sample_rate: Annotated[int, Meta(ge=1000, le=192_000)] = 24_000
     duration_s: Annotated[float, Meta(ge=0.01, le=60)] = 1.0
@@ -41,7 +41,7 @@ class FeatureConfig:
     mels: Annotated[int, Meta(ge=1, le=1024)] = 128
     top_db: Annotated[float, Meta(gt=0, le=1000)] = 100.0
     intensity: bool = False
-    audio: Literal["foa", "mono", "stereo"] = "foa"
+    audio: Literal["foa", "omni", "mono", "stereo"] = "foa"
     conventions: Literal["avsa360", "published"] = "avsa360"
 
     def __post_init__(self) -> None:
@@ -50,7 +50,10 @@ class FeatureConfig:
                 "the published conventions are defined for log-mels of ambisonics alone"
             )
         if self.intensity and self.audio != "foa":
-            raise ValueError(f"intensity needs ambisonics, but the audio is {self.audio}")
+            raise ValueError(
+                f"intensity needs ambisonics, but the audio is {self.audio}: use features logmel, "
+                "or audio foa"
+            )
 
     @property
     def samples(self) -> int:

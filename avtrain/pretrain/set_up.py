@@ -112,7 +112,7 @@ def prepare(root: Path | str, config: Config, options: RunOptions, world: World)
     shards.check_files()
     start = _find_start(options)
     config = start.adapt(config)
-    clips = Clips(shards, config.clip, config.sound, config.augment, config.seed)
+    clips = open_clips(shards, config)
     plan = Plan(shards, config.seed, config.batch_size, config.clips_per_source)
     share = Share(world.rank, world.size, config.pieces, replace=True)
     plan.check_batches(share)
@@ -151,9 +151,15 @@ def check_early(root: Path | str, config: Config, options: RunOptions, world: Wo
     config.check()
     shards = ShardSet(root, options.split, options.cache, options.cache_bytes)
     _find_own_checkpoint(options)
-    Clips(shards, config.clip, config.sound, config.augment, config.seed)
+    open_clips(shards, config)
     plan = Plan(shards, config.seed, config.batch_size, config.clips_per_source)
     plan.check_batches(Share(world.rank, world.size, config.pieces))
+
+
+def open_clips(shards: ShardSet, config: Config) -> Clips:
+    """The clips that a run of ``config`` reads. Raises TrainingError and ShardError."""
+    clip, sound, augment = config.clip, config.sound, config.augment
+    return Clips(shards, clip, sound, augment, config.seed, shuffled=config.shuffle_views)
 
 
 @dataclass(frozen=True)

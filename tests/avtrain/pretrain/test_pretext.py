@@ -1,4 +1,5 @@
-"""The pretext tasks beyond AVSA on ambisonics: moments, beams, positions and the curriculum."""
+"""The pretext tasks beyond AVSA on ambisonics: moments, beams, shuffled views, positions and the
+curriculum."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avtrain.checkpoint import Checkpoint
-from avtrain.config import AugmentConfig, ClipConfig
+from avtrain.config import AugmentConfig, ClipConfig, first_stage, tiny, with_options
 from avtrain.data.batch import Batch
 from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION, Draw
@@ -29,7 +30,7 @@ from tests.support.media import (
     write_video,
     write_wav,
 )
-from tests.support.runs import avtrain
+from tests.support.runs import avtrain, refused
 from tests.support.tiny_set import FPS, RATE, make_set
 
 SOUND = FeatureConfig(mels=64)
@@ -184,6 +185,79 @@ def test_a_set_of_beams_names_what_it_lacks(recording: Path, tmp_path: Path) -> 
     result = avtrain("pretrain", tmp_path / "set", "--out", tmp_path / "run", "--device", "cpu")
     assert result.exit_code == 2
     assert "the audio channels M, but W, Y, Z, X are needed" in result.output
+
+
+@pytest.mark.parametrize("audio", ["omni", "mono"])
+def test_avc_hears_mono_audio(root: Path, tmp_path: Path, audio: str) -> None:
+    """A beam is louder towards the view; the omnidirectional channel knows nothing of space."""
+    clip = ClipConfig(views=4, frames=4, fps=8.0, size=48)
+    sound = FeatureConfig(mels=64, audio=audio)  # type: ignore[arg-type]
+    sample = Clips(ShardSet(root), clip, sound, MIRRORED, seed=0)[0, 1]
+    aligned, turned = sample["matrices"][0, :, 0], sample["misaligned"][0, :, 0]
+    if audio == "omni":
+        np.testing.assert_allclose(aligned, np.tile([1, 0, 0, 0], (4, 1)), atol=1e-6)
+        np.testing.assert_allclose(turned, aligned, atol=1e-6)
+    else:
+        np.testing.assert_allclose(aligned[:, 0], 0.5, atol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(aligned[:, 1:], axis=1), 0.5, atol=1e-6)
+        assert np.abs(aligned - turned).max() > 0.05
+    arguments = ["pretrain", root, "--task", "avc", "--audio", audio, "--batch-size", 4]
+    arguments += ["--device", "cpu", "--num-workers", 0, "--steps", 1, "--out", tmp_path / "run"]
+    run = avtrain(*arguments)
+    assert run.exit_code == 0, run.output
+    config = Checkpoint.load(tmp_path / "run/checkpoint.pt").settings()
+    assert (config.title, config.sound.audio, config.model.audio_channels) == ("AVC", audio, 1)
+
+
+# --- shuffled views ---
+
+
+def test_views_exchange_their_audio_and_nothing_else(root: Path) -> None:
+    shards, clip = ShardSet(root), ClipConfig(views=4, frames=4, fps=8.0, size=48)
+    plain = Clips(shards, clip, SOUND, AugmentConfig(), seed=3)
+    shuffled = Clips(shards, clip, SOUND, AugmentConfig(), seed=3, shuffled=True)
+    orders = []
+    for place in ((0, 1), (0, 2), (1, 1)):
+        order = shuffled.draw(*place).audio_order
+        assert order is not None
+        orders.append(order.tolist())
+        one, other = plain[place], shuffled[place]
+        for name in ("matrices", "misaligned"):
+            one[name] = one[name][:, order]
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+        # Equal places give equal orders, whoever draws them.
+        again = Clips(shards, clip, SOUND, AugmentConfig(), seed=3, shuffled=True)
+        assert again.draw(*place).audio_order.tolist() == order.tolist()
+    assert len({tuple(order) for order in orders}) > 1
+
+
+def test_shuffled_audio_says_nothing_of_its_view() -> None:
+    """All orders are equally likely. If a view never kept its own audio, that would tell it."""
+    clip = ClipConfig(views=4)
+    counts = np.zeros((4, 4))
+    for index in range(2000):
+        seed = [0, 0, index]
+        draw = Draw.from_seed(seed, 8, clip, AugmentConfig()).with_shuffled_audio(seed)
+        assert draw.audio_order is not None
+        counts[np.arange(4), draw.audio_order] += 1
+    np.testing.assert_allclose(counts / 2000, 0.25, atol=0.05)
+
+
+def test_shuffled_views_are_a_task_of_their_own(root: Path, tmp_path: Path) -> None:
+    """In the run's title and digest, and kept when it is resumed."""
+    alone = tiny("avsa")
+    control = with_options(alone, shuffle_views=True)
+    assert control.title == "AVSA with shuffled views"
+    assert control.digest != alone.digest
+    assert not first_stage(with_options(control, curriculum=True)).shuffle_views
+    arguments = ["pretrain", root, "--out", tmp_path, *SMALL]
+    run = avtrain(*arguments, "--steps", 1, "--shuffle-views")
+    assert run.exit_code == 0, run.output
+    assert Checkpoint.load(tmp_path / "checkpoint.pt").settings().shuffle_views
+    output = refused(*arguments, "--steps", 2, "--resume")
+    assert "shuffle_views was True and is False" in output
 
 
 # --- positions ---
