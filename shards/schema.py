@@ -169,6 +169,8 @@ class SampleInfo:
         The clip's role (train, test or unused) in each official fold of its dataset.
     map_times_s
         Times in the clip that have label maps, ``view00.t000.seg.png`` and so on.
+    reverberation_rt60_s
+        Time in which the room's reverberation falls by 60 dB, where the labels state it.
     """
 
     key: _Key
@@ -187,6 +189,7 @@ class SampleInfo:
     event_step_s: Annotated[float, Meta(gt=0, le=1e6)] | None = None
     folds: tuple[_Text, ...] | None = None
     map_times_s: tuple[_Seconds, ...] | None = None
+    reverberation_rt60_s: Annotated[float, Meta(ge=0, le=1000)] | None = None
 
     def __post_init__(self) -> None:
         if len(self.video.gops) != len(self.views):
@@ -201,6 +204,7 @@ class SampleInfo:
             "event_step_s",
             "folds",
             "map_times_s",
+            "reverberation_rt60_s",
         ):
             if value[name] is None:
                 del value[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -26,8 +27,24 @@ DEFAULT_CLIPS = 40
     is_flag=True,
     help="Write ordinary videos of ten actions, in UCF101's layout, for `avtrain eval action`.",
 )
-def demo(out: Path, clips: int | None, seed: int, workers: int | None, actions: bool) -> None:
+@click.option(
+    "--difficulty",
+    type=click.Choice(("easy", "hard")),
+    default="easy",
+    help="hard: kinds that look or sound alike, silent look-alikes, sounds without picture, and "
+    "sources at 1 to 6 m in reverberant rooms.",
+)
+def demo(
+    out: Path,
+    clips: int | None,
+    seed: int,
+    workers: int | None,
+    actions: bool,
+    difficulty: Literal["easy", "hard"],
+) -> None:
     """Generate 360° videos with ambisonics and ground truth in OUT.
+
+    Run the same command again to resume.
 
     With --actions: videos of 2 to 4 s in UCF101's layout, with lists of three folds, in which an
     object of any kind blinks, bounces, circles, crosses, grows, shakes, spins or swings.
@@ -41,6 +58,6 @@ def demo(out: Path, clips: int | None, seed: int, workers: int | None, actions: 
         from avprep.world.write import make_world
 
         clips = DEFAULT_CLIPS if clips is None else clips
-        make_world(out, clips, seed, workers or cores())
+        make_world(out, clips, seed, workers or cores(), difficulty=difficulty)
     what = "videos" if actions else "clips"
     show(f"{clips} {what} in {out}; next: avprep build-shards {out} --out DIR")

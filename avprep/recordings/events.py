@@ -25,6 +25,7 @@ _MAX_NUMBER = 1 << 31
 """Classes and sources beyond it are no numbers of either dataset."""
 
 _Number = Annotated[int, Meta(ge=0, lt=_MAX_NUMBER)]
+_Distance = Annotated[float, Meta(gt=0, le=1e6)]
 _Angles = tuple[Annotated[float, Meta(ge=-360, le=360)], ...]
 
 
@@ -38,6 +39,7 @@ class _TruthObject:
     azimuth_deg: _Angles
     elevation_deg: _Angles
     active: tuple[bool, ...]
+    distance_m: tuple[_Distance, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,12 @@ class _Truth:
     fps: Annotated[float, Meta(gt=0)]
     frames: _Number
     objects: tuple[_TruthObject, ...]
+    reverberation_rt60_s: Annotated[float, Meta(ge=0, le=1000)] | None = None
 
     def __post_init__(self) -> None:
         for item in self.objects:
-            lengths = {len(item.azimuth_deg), len(item.elevation_deg), len(item.active)}
+            lists = (item.azimuth_deg, item.elevation_deg, item.active, item.distance_m)
+            lengths = {len(values) for values in lists if values is not None}
             if lengths != {self.frames}:
                 raise ValueError(f"an object has other numbers of items than {self.frames} frames")
 
@@ -83,15 +87,10 @@ def read_world_events(path: Path, start_s: float, duration_s: float) -> list[Eve
 
     Objects and their directions are those in the middle of the step; ``time_s`` is its beginning.
     ``class`` is the value of the object's kind in label maps; objects that cannot be seen have
-    ``"visible": false``. Raises ClipError for a file that is not from this world.
+    ``"visible": false``, and those of hard worlds ``distance_m``. Raises ClipError for a file that
+    is not from this world.
     """
-    try:
-        truth = parse_json(_read(path), _Truth)
-    except ValueError as error:
-        raise ClipError(
-            f"{path.name} is not a truth file of a generated clip ({error}); generate it again, "
-            "or remove it to build without labels"
-        ) from None
+    truth = _read_truth(path)
     events = []
     for step in range(ceil(duration_s / _WORLD_STEP_S - 1e-6)):
         frame = (start_s + (step + 0.5) * _WORLD_STEP_S) * truth.fps
@@ -103,6 +102,29 @@ def read_world_events(path: Path, start_s: float, duration_s: float) -> list[Eve
             if item.active[int(frame)]
         ]
     return events
+
+
+def read_reverberation(path: Path) -> float | None:
+    """Reverberation time (RT60) in seconds that a recording's labels state; None if they do not.
+
+    Truth files of easy worlds count as not stating it: sets of those worlds keep their bytes.
+    Raises ClipError for a ``.json`` file that is not from a generated world.
+    """
+    if path.suffix != ".json":
+        return None
+    truth = _read_truth(path)
+    has_distances = any(item.distance_m is not None for item in truth.objects)
+    return truth.reverberation_rt60_s if has_distances else None
+
+
+def _read_truth(path: Path) -> _Truth:
+    try:
+        return parse_json(_read(path), _Truth)
+    except ValueError as error:
+        raise ClipError(
+            f"{path.name} is not a truth file of a generated clip ({error}); generate it again, "
+            "or remove it to build without labels"
+        ) from None
 
 
 def _read(path: Path) -> bytes:
@@ -130,6 +152,8 @@ def _world_event(item: _TruthObject, time_s: float, frame: float) -> Event:
         "azimuth_deg": round(float(azimuth_deg), 1),
         "elevation_deg": round(float(elevation_deg), 1),
     }
+    if item.distance_m is not None:
+        event["distance_m"] = round(item.distance_m[int(frame)], 2)
     return event if item.visible else event | {"visible": False}
 
 

@@ -14,7 +14,7 @@ from avprep.media.decode_audio import DecodedAudio, decode_audio
 from avprep.media.decode_video import VideoDecoder
 from avprep.media.ffmpeg import AudioRequest
 from avprep.recordings.clips import Clip
-from avprep.recordings.events import read_events
+from avprep.recordings.events import read_events, read_reverberation
 from avprep.sample.audio import encode_audio, no_audio, to_field
 from avprep.sample.crop_views import crop_views
 from avprep.sample.decoding import decoding_requests, named_track, probe_tracks, video_track
@@ -78,8 +78,9 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
         audio = encode_audio(field, views, options)
 
     # Labels.
-    events, event_step_s = None, None
+    events, event_step_s, rt60_s = None, None, None
     if clip.truth is not None:
+        rt60_s = read_reverberation(clip.truth)
         events, event_step_s = read_events(clip.truth, clip.offset_s, duration_s)
     map_times_s, maps = None, dict[str, bytes]()
     if clip.maps is not None:
@@ -111,6 +112,7 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
         event_step_s=event_step_s,
         folds=clip.folds,
         map_times_s=map_times_s,
+        reverberation_rt60_s=rt60_s,
     )
     return info, members | audio.members | maps
 

@@ -6,7 +6,7 @@ only on (seed, i // 4): a larger world begins with the clips of a smaller one.
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
@@ -22,14 +22,30 @@ from avprep.world.scene import (
     SceneObject,
     Trajectory,
     WorldClip,
+    split_of_place,
 )
 from shards.geometry import angle_between_deg
 
 
+@dataclass(frozen=True)
+class PathRanges:
+    """How many objects move, and the highest elevations at which paths begin.
+
+    A great circle through 18° with a slope of 25°, the steepest, reaches 31°; through 35°, 42°.
+    """
+
+    moving: float
+    still_elevation_deg: float
+    moving_elevation_deg: float
+
+
+EASY_PATHS = PathRanges(0.4, 30, 18)
+
+
 def make_place(seed: int, index: int) -> Place:
-    """Place ``index`` of the world ``seed``; every fifth one, from the second, is a test place."""
+    """Place ``index`` of the world ``seed``."""
     rng = np.random.default_rng([seed, 0, index])
-    split: Literal["train", "test"] = "test" if index % 5 == 1 else "train"
+    split = split_of_place(index)
     ranges = VARIATION[split]
     return Place(
         index=index,
@@ -84,8 +100,8 @@ def _make_object(
         silent=silent,
         visible=visible,
         animated=visible and not (silent and rng.random() < 0.5),
-        path=_make_path(rng, radius_deg, [o for o in others if visible]),
-        beats=_make_beats(rng, kind, rng.uniform(*ranges.tempo)),
+        path=make_path(rng, radius_deg, [o for o in others if visible]),
+        beats=make_beats(rng, kind, rng.uniform(*ranges.tempo)),
         radius_deg=radius_deg,
         hue_deg=kind.hue_deg + place.hue_deg[kind_index - 1] + rng.uniform(-5, 5),
         brightness=rng.uniform(*ranges.brightness),
@@ -99,14 +115,15 @@ def _make_object(
     )
 
 
-def _make_path(rng: Generator, radius_deg: float, others: list[SceneObject]) -> Trajectory:
-    """A path that starts away from other objects and stays within about 30° of elevation; four in
-    ten objects move."""
-    moving = rng.random() < 0.4
+def make_path(
+    rng: Generator, radius_deg: float, others: list[SceneObject], ranges: PathRanges = EASY_PATHS
+) -> Trajectory:
+    """A path that starts away from other objects."""
+    moving = rng.random() < ranges.moving
     best, best_gap = Trajectory(0, 0), -np.inf
     for _ in range(50):
-        # A great circle through 18° with a slope of 25° reaches 31°.
-        elevation = rng.uniform(-18, 18) if moving else rng.uniform(-30, 30)
+        reach = ranges.moving_elevation_deg if moving else ranges.still_elevation_deg
+        elevation = rng.uniform(-reach, reach)
         path = Trajectory(rng.uniform(-180, 180), elevation)
         start = path.direction(np.zeros(1))
         gap = min(
@@ -133,7 +150,7 @@ def _make_path(rng: Generator, radius_deg: float, others: list[SceneObject]) -> 
     )
 
 
-def _make_beats(rng: Generator, kind: Kind, tempo: float) -> tuple[Beat, ...]:
+def make_beats(rng: Generator, kind: Kind, tempo: float) -> tuple[Beat, ...]:
     """A random rhythm: tempo, phase, a pattern of short and long steps, and random pauses."""
     period = rng.uniform(*kind.period_s) / tempo
     pattern = [(1.0,), (1.0, 1.0, 1.6), (0.8, 1.3), (1.0, 1.0, 0.8, 0.8)][rng.integers(4)]

@@ -61,7 +61,7 @@ class Drawing:
         self.level = scene_object.animation(times)
         self.beat = scene_object.beat_count(times)
         roll_deg = scene_object.roll_deg + self.kind.spin_deg_s * times
-        if self.kind.name == "string":  # trembles when plucked
+        if self.kind.look == "string":  # trembles when plucked
             roll_deg = roll_deg + 14 * self.level * np.sin(2 * np.pi * 7 * times)
         self.roll = np.radians(roll_deg)
         rng = np.random.default_rng([scene_object.seed, 1])
@@ -110,7 +110,7 @@ class Drawing:
         cos, sin = np.float32(np.cos(self.roll[frame])), np.float32(np.sin(self.roll[frame]))
         x, y = (cos * x + sin * y) / np.float32(self.aspect), cos * y - sin * x
         level, turn = np.float32(self.level[frame]), np.float32(2 * np.pi * self.phase)
-        match self.kind.name:
+        match self.kind.look:
             case "bell":  # rings
                 r = np.hypot(x, y)
                 return 1 - r, _wave(14 * r - turn)
@@ -151,6 +151,13 @@ class Drawing:
                 eyes = np.hypot(np.abs(x) - 0.36, y - 0.3) - 0.14
                 mouth = np.hypot(0.6 * x, (y + 0.35) / (0.25 + 0.9 * level)) - 0.3
                 return 1 - np.hypot(x, y), _step(np.minimum(eyes, mouth))
+            case "whistle":  # a diamond with a hole that closes on a chirp
+                diamond = np.abs(x) + np.abs(y)
+                return 0.7 * (1 - diamond), _step(diamond - 0.5 * (1 - 0.8 * level))
+            case "organ":  # a cross with a seam across each arm
+                a, b = np.abs(x), np.abs(y)
+                arms = np.minimum(0.34 - np.minimum(a, b), 0.9 - np.maximum(a, b))
+                return arms, _wave(11 * np.maximum(a, b) + turn + 5 * level)
         raise ValueError(f"no shape for the kind {self.kind.name}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,9 +12,11 @@ from shards.geometry import direction_deg, unit_vector
 
 Floats = NDArray[np.float64]
 Range = tuple[float, float]
+Difficulty = Literal["easy", "hard"]
 
 DURATION_S = 10.0
 FPS = 24
+SAMPLE_RATE = 48000
 FRAMES = 240
 CLIPS_PER_PLACE = 4
 ATTACK_S = 0.02
@@ -34,6 +36,16 @@ class Kind:
     flash: float  # relative growth of the brightness on a beat
     bounce_deg: float  # rise of the elevation on a beat
     spin_deg_s: float
+    looks_like: str = ""  # the kind whose shape and pattern it has, if not its own
+    sounds_like: str = ""  # the kind whose notes it plays, if not its own
+
+    @property
+    def look(self) -> str:
+        return self.looks_like or self.name
+
+    @property
+    def sound(self) -> str:
+        return self.sounds_like or self.name
 
 
 KINDS = (
@@ -49,6 +61,16 @@ KINDS = (
     Kind("voice", 300, -60, (0.30, 0.50), 0.12, 0.06, 0.10, 0.25, 2.0, 0.0),
 )
 """Value k of the label maps (1 to 10) is ``KINDS[k - 1]``; 0 is the background."""
+HARD_KINDS = (
+    *KINDS,
+    # Two kinds that only their sound tells from a bell and a siren.
+    replace(KINDS[0], name="gong", looks_like="bell"),
+    replace(KINDS[6], name="buzzer", looks_like="siren"),
+    # Two kinds that only their look tells from a bird and a drone.
+    replace(KINDS[1], name="whistle", hue_deg=20, second_hue_deg=180, sounds_like="bird"),
+    replace(KINDS[3], name="organ", hue_deg=120, second_hue_deg=60, sounds_like="drone"),
+)
+"""The kinds of hard worlds: value k of the label maps (1 to 14) is ``HARD_KINDS[k - 1]``."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +114,29 @@ class Place:
     # Energy of the diffuse tail relative to the direct sound; -inf: no reflections at all.
     reverb_db: float
     rt60_s: float
+    # Distance at which the tail is as loud as the direct sound. With one, loudness depends on
+    # distance: the direct sound of a source at r is 1 / r of that at 1 m, its tail is as at 1 m.
+    critical_distance_m: float | None = None
 
     @property
     def name(self) -> str:
-        """Name of 11 characters, the length of YouTube's ids."""
-        return f"place-{self.index:05d}"
+        return place_name(self.index)
+
+
+def split_of_place(index: int) -> Literal["train", "test"]:
+    """Every fifth place, from the second, is a test place."""
+    return "test" if index % 5 == 1 else "train"
+
+
+def place_name(index: int) -> str:
+    """Name of 11 characters, the length of YouTube's ids."""
+    return f"place-{index:05d}"
+
+
+def clip_name(index: int) -> str:
+    """Name of the files of clip ``index``, ID-START."""
+    place, part = divmod(index, CLIPS_PER_PLACE)
+    return f"{place_name(place)}-{10 * part}"
 
 
 @dataclass(frozen=True)
@@ -136,7 +176,7 @@ class SceneObject:
     """An object that is visible, audible, or both."""
 
     id: int
-    kind_index: int  # 1 to 10, as in the label maps
+    kind_index: int  # from 1, as in the label maps
     silent: bool
     visible: bool
     animated: bool  # whether its image follows the rhythm; silent objects may be still
@@ -152,11 +192,13 @@ class SceneObject:
     semitones: float
     timbre: float
     seed: int
+    # Distance at the clip's start and end, between which it changes steadily; None: not modelled.
+    distances_m: Range | None = None
 
     @property
     def kind(self) -> Kind:
         """This object's kind."""
-        return KINDS[self.kind_index - 1]
+        return HARD_KINDS[self.kind_index - 1]
 
     def animation(self, time_s: Floats) -> Floats:
         """How strongly a beat shows in the image, 0 to 1, at times (n,)."""
@@ -177,9 +219,21 @@ class SceneObject:
         azimuth, elevation = direction_deg(direction)
         return unit_vector(azimuth, elevation + self.kind.bounce_deg * self.animation(time_s))
 
+    def distance(self, time_s: Floats) -> Floats:
+        """Distance in metres at times (n,); 1 if it is not modelled."""
+        start, end = self.distances_m or (1.0, 1.0)
+        return start + (end - start) * time_s / DURATION_S
+
     def radius(self, time_s: Floats) -> Floats:
-        """Angular radius in degrees at times (n,)."""
-        return self.radius_deg * (1 + self.kind.pulse * self.animation(time_s))
+        """Angular radius in degrees at times (n,).
+
+        It falls by the fourth root of the distance: by the distance itself, objects at 6 m would be
+        too small for crops of 32 pixels.
+        """
+        radius_deg = self.radius_deg * (1 + self.kind.pulse * self.animation(time_s))
+        return (
+            radius_deg if self.distances_m is None else radius_deg * self.distance(time_s) ** -0.25
+        )
 
     def _ages(self, time_s: Floats) -> tuple[Floats, Floats]:
         """Time since each beat (n, beats), and the beats' strengths; no beats unless animated."""
@@ -206,7 +260,7 @@ class WorldClip:
     @property
     def name(self) -> str:
         """Name of the clip's files, ID-START."""
-        return f"{self.place.name}-{self.start_s}"
+        return clip_name(self.index)
 
 
 def frame_times() -> Floats:

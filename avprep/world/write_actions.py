@@ -11,8 +11,9 @@ import av
 from tqdm import tqdm
 
 from avprep.world.actions import ACTIONS, FOLDS, GROUPS, ActionVideo, render_video
+from avprep.world.folder import README, World, check_numbers, open_world_folder
 from avprep.world.picture import Bytes
-from avprep.world.write import prepare_folder, worker_pool
+from avprep.world.write import worker_pool
 from shards.files import write_atomic
 
 DEFAULT_VIDEOS = 360
@@ -20,16 +21,30 @@ _VIDEOS, _LISTS = "UCF-101", "ucfTrainTestlist"
 
 
 def make_actions(out: Path, videos: int, seed: int, workers: int, progress: bool = True) -> None:
-    """Write ``videos`` videos and the lists of three folds to the new or empty folder ``out``.
+    """Write ``videos`` videos and the lists of three folds to ``out``.
 
     The files depend on the seed only, and a larger world begins with the videos of a smaller one.
+    In a folder that a killed call has left, it continues: complete videos are kept.
     """
     folders = [_LISTS, *(f"{_VIDEOS}/{action}" for action in ACTIONS)]
+    world = World("videos", videos, seed)
     # At least three groups of all actions, so that each fold has videos to train and to test on.
-    prepare_folder(out, videos, FOLDS * len(ACTIONS), seed, workers, folders)
+    check_numbers(world, FOLDS * len(ACTIONS), workers)
+    with open_world_folder(out, world, folders, _headline(videos, seed)):
+        _write_world(out, videos, seed, workers, progress)
+
+
+def _write_world(out: Path, videos: int, seed: int, workers: int, progress: bool) -> None:
     all_videos = [ActionVideo(seed, number) for number in range(videos)]
-    with tqdm(total=videos, desc="demo videos", unit="video", disable=not progress) as bar:
-        for count in _write_groups(out, all_videos, workers):
+    missing = [video for video in all_videos if not (out / _VIDEOS / _file(video)).exists()]
+    with tqdm(
+        total=videos,
+        initial=videos - len(missing),
+        desc="demo videos",
+        unit="video",
+        disable=not progress,
+    ) as bar:
+        for count in _write_groups(out, missing, workers):
             bar.update(count)
     lists = out / _LISTS
     numbers = {action: number for number, action in enumerate(ACTIONS, start=1)}
@@ -42,7 +57,7 @@ def make_actions(out: Path, videos: int, seed: int, workers: int, progress: bool
             lines[video.role(fold)].append(f"{_file(video)}{label}\n")
         for role, text in lines.items():
             write_atomic(lists / f"{role}list{fold:02d}.txt", "".join(text).encode())
-    write_atomic(out / "README.md", _readme(videos, seed).encode())
+    write_atomic(out / README, _readme(videos, seed).encode())
 
 
 def _write_groups(out: Path, videos: list[ActionVideo], workers: int) -> Iterator[int]:
@@ -88,11 +103,16 @@ def write_avi(path: Path, images: Iterator[Bytes], rate: int) -> None:
     part.replace(path)
 
 
-def _readme(videos: int, seed: int) -> str:
-    actions = "\n".join(f"- {action}" for action in ACTIONS)
+def _headline(videos: int, seed: int) -> str:
     return f"""# A generated world of actions
 
 {videos} videos of 2 to 4 s, seed {seed}, in the layout of UCF101:
+"""
+
+
+def _readme(videos: int, seed: int) -> str:
+    actions = "\n".join(f"- {action}" for action in ACTIONS)
+    return f"""{_headline(videos, seed)}\
 `{_VIDEOS}/CLASS/v_CLASS_g01_c01.avi` and the lists of {FOLDS} folds in `{_LISTS}/`. In each, an
 object does one of these:
 

@@ -12,7 +12,7 @@ import pytest
 
 from avprep.errors import ClipError, UserError
 from avprep.formats.container_tags import DownloadInfo, read_info_json
-from avprep.recordings.events import is_world_truth, read_events
+from avprep.recordings.events import is_world_truth, read_events, read_reverberation
 from avprep.sphere.viewpoints import read_views
 
 FRAMES = 48
@@ -99,6 +99,25 @@ def test_a_truth_file_of_other_types_or_ranges_is_refused(
     with pytest.raises(ClipError) as raised:
         read_events(path, 0.0, 2.0)
     assert f"a.json is not a truth file of a generated clip ({why}" in str(raised.value)
+
+
+def test_distances_and_reverberation_are_read_where_a_truth_file_states_both(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(TRUTH | {"reverberation_rt60_s": 0.4}))
+    assert read_reverberation(path) is None, "sets of the easy world keep their bytes"
+    distances = [1 + frame / FRAMES for frame in range(FRAMES)]
+    far = {**OBJECT, "distance_m": distances}
+    path.write_text(json.dumps(TRUTH | {"reverberation_rt60_s": 0.4, "objects": [far]}))
+    assert read_reverberation(path) == 0.4
+    events, _ = read_events(path, 0.0, 2.0)
+    # The middle of the first step of 0.2 s.
+    assert events[0]["distance_m"] == pytest.approx(distances[int(0.1 * TRUTH["fps"])], abs=0.005)
+    path.write_text(json.dumps(TRUTH | {"objects": [{**OBJECT, "distance_m": [0.0]}]}))
+    with pytest.raises(ClipError, match="distance_m"):
+        read_events(path, 0.0, 2.0)
+    assert read_reverberation(tmp_path / "a.csv") is None
 
 
 def test_numbers_that_no_label_has_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from avprep.world import generate
 from avprep.world import picture as world_picture
 from avprep.world import scene as world
 from avprep.world import sound as world_sound
-from avprep.world.write import make_world, write_clip
+from avprep.world.write import clip_truth, make_world, write_clip
 from shards.geometry import angle_between_deg, direction_deg, unit_vector
 from tests.support.processes import children, lives
 
@@ -97,6 +98,16 @@ def test_bytes_do_not_depend_on_workers(small_world: Path, tmp_path: Path) -> No
     first, second = read_files(small_world), read_files(tmp_path / "again")
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_easy_worlds_keep_their_content() -> None:
+    """A larger world begins with the clips that earlier versions wrote, in truth and in audio."""
+    truths = [clip_truth(generate.make_clip(SEED, index), {}, 0.0) for index in range(40)]
+    digest = hashlib.sha256(json.dumps(truths).encode()).hexdigest()
+    assert digest == "d05c873aea083c0f6ce7f3cc195f09ba803132313f76a9365047779e3e37fd0e"
+    foa = world_sound.render_audio(generate.make_clip(SEED, 0)).foa.astype(np.float64)
+    weights = np.cos(np.arange(foa.shape[1]) * 0.01)
+    np.testing.assert_allclose(foa @ weights, [-14.02931, 4.630168, 4.053413, -1.809731], rtol=1e-4)
 
 
 def test_a_world_has_the_files_that_its_readme_lists(small_world: Path) -> None:
@@ -241,9 +252,9 @@ def test_drawn_brightness_follows_the_rhythm() -> None:
 def test_diffuse_noise_is_isotropic() -> None:
     place = replace(generate.make_place(SEED, 0), noise_db=-20.0, reverb_db=-np.inf)
     clip = replace(generate.make_clip(SEED, 0), place=place, objects=())
-    foa, levels, noise_rms = world_sound.render_audio(clip)
-    assert levels == {}
-    covariance = np.cov(foa.astype(np.float64)) / noise_rms**2
+    audio = world_sound.render_audio(clip)
+    assert audio.levels == {}
+    covariance = np.cov(audio.foa.astype(np.float64)) / audio.noise_rms**2
     # Coloured noise has fewer independent samples than its length, hence the tolerance.
     np.testing.assert_allclose(covariance, np.diag([1, 1 / 3, 1 / 3, 1 / 3]), atol=0.04)
 
@@ -252,13 +263,14 @@ def test_reverberation_is_moderate() -> None:
     clip = single_object_clip("string", world.Trajectory(60, 10), quiet=False)
     place = replace(clip.place, noise_db=-np.inf)
     dry = replace(place, reverb_db=-np.inf)
-    wet_foa, wet_levels, _ = world_sound.render_audio(replace(clip, place=place))
-    dry_foa, dry_levels, _ = world_sound.render_audio(replace(clip, place=dry))
+    with_room = world_sound.render_audio(replace(clip, place=place))
+    without = world_sound.render_audio(replace(clip, place=dry))
     item = clip.objects[0].id
-    scale = wet_levels[item].max() / dry_levels[item].max()
-    added = 10 * np.log10(np.var(wet_foa[0] - scale * dry_foa[0]) / np.var(scale * dry_foa[0]))
+    scale = with_room.levels[item].max() / without.levels[item].max()
+    direct = scale * without.foa[0]
+    added = 10 * np.log10(np.var(with_room.foa[0] - direct) / np.var(direct))
     assert -15 < added < 0
-    intensity = wet_foa[[3, 1, 2]].astype(np.float64) @ wet_foa[0]
+    intensity = with_room.foa[[3, 1, 2]].astype(np.float64) @ with_room.foa[0]
     assert angle_between_deg(intensity, unit_vector(60, 10)) < 25
 
 
