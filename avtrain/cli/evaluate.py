@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +16,25 @@ from avtrain.cli.evaluation_options import (
 )
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
-    from avtrain.evals.binary.protocol import BinaryTask
+    from avtrain.evals.binary.protocol import BinaryTask, VideoInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryArguments(WindowArguments):
+    """Arguments and options of both commands, by name."""
+
+    video_input: VideoInput
+
+
+_video_input = click.option(
+    "--input",
+    "video_input",
+    type=click.Choice(["prediction", "feature", "both"]),
+    default="prediction",
+    help="What the classifier reads of the video: the audio feature that a transformer predicts "
+    "from all views, as in the paper, the video network's own feature, or both. Without a trained "
+    "transformer it reads the feature.",
+)
 
 
 @click.group("eval")
@@ -23,7 +42,7 @@ def evaluate() -> None:
     """Measure what networks have learned: prints a table, and writes the results to --out."""
 
 
-def _evaluate_binary(task: BinaryTask, given: WindowArguments) -> None:
+def _evaluate_binary(task: BinaryTask, given: BinaryArguments) -> None:
     with one_sentence():
         from avtrain.evals.binary.evaluate import BinaryOptions, evaluate_binary
         from avtrain.evals.binary.protocol import paper, tiny
@@ -36,6 +55,7 @@ def _evaluate_binary(task: BinaryTask, given: WindowArguments) -> None:
             views=given.views,
             windows=given.windows,
             keep_features=given.keep_features,
+            video_input=given.video_input,
         )
         results = evaluate_with_baseline(
             common, given.baseline, lambda one: evaluate_binary(one, options)
@@ -46,8 +66,9 @@ def _evaluate_binary(task: BinaryTask, given: WindowArguments) -> None:
 @evaluate.command()
 @evaluation_options
 @window_options("Views that decide together.")
-@options_as(WindowArguments)
-def avc(given: WindowArguments) -> None:
+@_video_input
+@options_as(BinaryArguments)
+def avc(given: BinaryArguments) -> None:
     """AVC-Bin: is the audio that of the clip, or of another clip?
 
     A classifier on frozen features learns it on one split of DIR and is tested on the other.
@@ -62,8 +83,9 @@ def avc(given: WindowArguments) -> None:
 @evaluate.command()
 @evaluation_options
 @window_options("Views that decide together.")
-@options_as(WindowArguments)
-def avsa(given: WindowArguments) -> None:
+@_video_input
+@options_as(BinaryArguments)
+def avsa(given: BinaryArguments) -> None:
     """AVSA-Bin: is the audio aligned with the video, or rotated by a random yaw?
 
     A classifier on frozen features learns it on one split of DIR and is tested on the other.

@@ -12,13 +12,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avtrain.errors import TrainingError
-from avtrain.evals.binary.protocol import BinaryProtocol, BinaryTask
+from avtrain.evals.binary.protocol import BinaryProtocol, BinaryTask, VideoInput
 from avtrain.evals.feature_store import PARTS, FrozenBatch, FrozenFeatures, Part
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Features (N, V, 2 D) of video and audio side by side, matched and mismatched, on the CPU;
+    """Features (N, V, inputs) of video and audio side by side, matched and mismatched, on the CPU;
     ``index`` (N,) names the clips."""
 
     matched: Tensor
@@ -50,6 +50,7 @@ class PairReader:
     """Pairs from the frozen features of a split; ``bar`` counts the clips."""
 
     task: BinaryTask
+    video_input: VideoInput
     features: FrozenFeatures
     bar: tqdm[Any]
 
@@ -81,9 +82,11 @@ class PairReader:
             return Pairs.join(list(pairs))
 
     def _pairs(self, batch: FrozenBatch) -> Pairs:
-        # If a transformer was trained, the audio that it predicts from the video stands for it.
-        networks = self.features.networks
-        video = networks.predicted_audio(batch.features["video"], batch.directions).cpu()
+        networks, video = self.features.networks, batch.features["video"]
+        if networks.transformer and self.video_input != "feature":
+            predicted = networks.predicted_audio(video, batch.directions).cpu()
+            both = self.video_input == "both"
+            video = torch.cat([video, predicted], dim=-1) if both else predicted
         audio = batch.features["audio"]
         # For AVC the next clip's audio: no batch has two clips of one source.
         wrong = batch.features["turned"] if self.task == "avsa" else audio.roll(1, dims=0)

@@ -19,7 +19,7 @@ from avtrain.data.plan import Plan
 from avtrain.errors import TrainingError
 from avtrain.evals.binary.data import PairReader
 from avtrain.evals.binary.model import PairClassifier
-from avtrain.evals.binary.protocol import BinaryProtocol, BinaryTask
+from avtrain.evals.binary.protocol import BinaryProtocol, BinaryTask, VideoInput
 from avtrain.evals.binary.train import decide_pairs, train_classifier
 from avtrain.evals.bootstrap import mean_metric
 from avtrain.evals.evaluation import EvaluationOptions, open_evaluation
@@ -36,11 +36,23 @@ class BinaryOptions(WindowOptions):
 
     task: BinaryTask
     protocol: BinaryProtocol
+    video_input: VideoInput = "prediction"
+
+    @property
+    def name(self) -> str:
+        """The task in results. With another input than the published one it is another test."""
+        return "-".join([self.task, "bin", *self.stated_input.values()])
+
+    @property
+    def stated_input(self) -> dict[str, str]:
+        """What settings say of the input: nothing of the published one, which earlier results do
+        not state."""
+        return {} if self.video_input == "prediction" else {"input": self.video_input}
 
 
 def evaluate_binary(common: EvaluationOptions, options: BinaryOptions) -> Result:
     """Train the classifier on one split, test it on the other, write and return the result."""
-    run = open_evaluation(f"{options.task}-bin", common)
+    run = open_evaluation(options.name, common)
     protocol, seed = options.protocol, common.seed
     views = options.views_to_read(run.train)
     clip = replace(common.config.clip, views=views, moments=1)
@@ -59,6 +71,7 @@ def evaluate_binary(common: EvaluationOptions, options: BinaryOptions) -> Result
             "windows": options.windows,
             "data": (run.train.manifest.sha256, common.train_split),
             "test": common.test_split,
+            **options.stated_input,
         },
     )
     if (written := progress.finished_result()) is not None:
@@ -68,13 +81,17 @@ def evaluate_binary(common: EvaluationOptions, options: BinaryOptions) -> Result
     train_pairs, test_pairs = (
         PairReader(
             options.task,
+            options.video_input,
             FrozenFeatures(networks, split, plan, run.workers, unreadable, options),
             bar,
         )
         for split, plan, unreadable in zip(clips, plans, run.unreadable, strict=True)
     )
     torch.manual_seed(seed)
-    classifier = PairClassifier(networks.video_dim + networks.dim, protocol.dropout)
+    inputs = networks.video_dim + networks.dim
+    if networks.transformer and options.video_input == "both":
+        inputs += networks.dim
+    classifier = PairClassifier(inputs, protocol.dropout)
     train_classifier(classifier, train_pairs.read_round, protocol, seed, progress)
     with closing(test_pairs.read(range(options.windows))) as pairs:
         correct, index = decide_pairs(classifier, pairs)
@@ -85,7 +102,7 @@ def evaluate_binary(common: EvaluationOptions, options: BinaryOptions) -> Result
         networks.described,
         {"accuracy": mean_metric(correct, np.array(run.test.sources)[index], CHANCE)},
         options.views,
-        test={"windows": options.windows, "protocol": asdict(protocol)},
+        test={"windows": options.windows, "protocol": asdict(protocol), **options.stated_input},
         details={"decisions": len(correct)},
     )
     return run.finish(progress, result)

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 
 class PairClassifier(nn.Module):
-    """Dropout, then 2 D -> D -> 2, for each view; the logits are averaged over the views.
-    ``inputs``: 2 D."""
+    """Dropout, then ``inputs`` -> ``inputs`` / 2 -> 2, for each view; the logits are averaged over
+    the views."""
 
     def __init__(self, inputs: int, dropout: float) -> None:
         super().__init__()
@@ -19,6 +19,6 @@ class PairClassifier(nn.Module):
         )
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Logits (N, 2), mismatched and matched, of pairs (N, V, 2 D)."""
+        """Logits (N, 2), mismatched and matched, of pairs (N, V, inputs)."""
         logits: Tensor = self.layers(pairs)
         return logits.mean(dim=1)

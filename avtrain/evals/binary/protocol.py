@@ -8,6 +8,10 @@ from typing import Literal
 from avtrain.config import PASSES_PER_EPOCH
 
 BinaryTask = Literal["avc", "avsa"]
+VideoInput = Literal["prediction", "feature", "both"]
+"""What the classifier reads of a view's video: the audio feature that a transformer predicts from
+all views, as published; the video network's own feature; or both. Networks whose transformers were
+not trained predict nothing, and it reads the feature."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,11 +14,17 @@ import torch
 from avtrain.data.clips import Clips
 from avtrain.data.unreadable import Unreadable
 from avtrain.errors import TrainingError
-from avtrain.evals.binary.data import Pairs
+from avtrain.evals.binary.data import PairReader, Pairs
 from avtrain.evals.binary.model import PairClassifier
-from avtrain.evals.binary.protocol import BinaryProtocol, paper, tiny
+from avtrain.evals.binary.protocol import BinaryProtocol, VideoInput, paper, tiny
 from avtrain.evals.binary.train import decide_pairs, train_classifier
-from avtrain.evals.feature_store import PARTS, FrozenFeatures, WindowOptions
+from avtrain.evals.feature_store import (
+    PARTS,
+    FrozenBatch,
+    FrozenFeatures,
+    Part,
+    WindowOptions,
+)
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import Metric, Result
 from tests.support.runs import SMALL, avtrain
@@ -72,11 +78,43 @@ def test_checkpoint_brings_its_settings(root: Path, tmp_path: Path) -> None:
     assert (network.seed, baseline.network.seed) == (0, 0)
     report = avtrain("report", tmp_path).stdout.splitlines()
     assert [line.split("|")[2].strip() for line in report[2:]] == ["none", "AVSA, 2 steps"]
+    # Another input of the classifier is another test, with a file of its own.
+    assert (written.task, "input" in written.test) == ("avsa-bin", False)
+    for video_input in ("feature", "both"):
+        more = ["--views", 1, "--windows", 1, "--no-baseline", "--input", video_input]
+        result = avtrain("eval", "avsa", root, *checkpoint, *more)
+        assert result.exit_code == 0, result.output
+        other = Result.read(tmp_path / f"avsa-bin-{video_input}.result.json")
+        assert (other.task, other.test["input"]) == (f"avsa-bin-{video_input}", video_input)
+        assert other.test == {**written.test, "input": video_input}
+    assert Result.read(tmp_path / "avsa-bin.result.json") == written
     result = avtrain("eval", "avsa", root, *checkpoint, "--features", "logmel")
     assert result.exit_code == 2
     result = avtrain("eval", "avsa", root, *checkpoint, "--test-split", "valid")
     assert result.exit_code == 2
     assert "no split 'valid'" in result.output
+
+
+@pytest.mark.parametrize("transformer", [True, False])
+def test_the_classifier_reads_what_input_says(transformer: bool) -> None:
+    """Without a transformer it is always the feature, which is then the prediction."""
+    video, audio, turned = (torch.rand(2, 3, 4) for _ in range(3))
+    features: dict[Part, torch.Tensor] = {"video": video, "audio": audio, "turned": turned}
+    batch = FrozenBatch(torch.arange(2), torch.zeros(2, 3, 3), features)
+    networks = SimpleNamespace(
+        transformer=transformer, predicted_audio=lambda video, directions: 7 + video
+    )
+    read = {}
+    for video_input in get_args(VideoInput):
+        frozen: Any = SimpleNamespace(networks=networks)
+        reader = PairReader("avsa", video_input, frozen, bar=None)  # type: ignore[arg-type]
+        read[video_input] = reader._pairs(batch)
+    expected = {"feature": [video], "prediction": [7 + video], "both": [video, 7 + video]}
+    for video_input, parts in expected.items():
+        parts = parts if transformer else [video]
+        pairs = read[video_input]
+        assert torch.equal(pairs.matched, torch.cat([*parts, audio], dim=-1))
+        assert torch.equal(pairs.mismatched, torch.cat([*parts, turned], dim=-1))
 
 
 def test_kept_features_equal_computed_ones(
