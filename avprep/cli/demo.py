@@ -32,7 +32,7 @@ DEFAULT_CLIPS = 40
     type=click.Choice(("easy", "hard")),
     default="easy",
     help="hard: kinds that look or sound alike, silent look-alikes, sounds without picture, and "
-    "sources at 1 to 6 m in reverberant rooms.",
+    "sources at 1 to 6 m in reverberant rooms; actions that no single frame tells.",
 )
 def demo(
     out: Path,
@@ -47,13 +47,14 @@ def demo(
     Run the same command again to resume.
 
     With --actions: videos of 2 to 4 s in UCF101's layout, with lists of three folds, in which an
-    object of any kind blinks, bounces, circles, crosses, grows, shakes, spins or swings.
+    object of any kind blinks, bounces, circles, crosses, grows, shakes, spins or swings. Those of
+    --difficulty hard differ in the order and speed of their frames only.
     """
     if actions:
         from avprep.world.write_actions import DEFAULT_VIDEOS, make_actions
 
         clips = DEFAULT_VIDEOS if clips is None else clips
-        make_actions(out, clips, seed, workers or cores())
+        make_actions(out, clips, seed, workers or cores(), difficulty=difficulty)
     else:
         from avprep.world.write import make_world
 

@@ -2,8 +2,9 @@
 
 Ten videos, one of each action, are identical otherwise: the object's kind, colour and size, other
 objects, the background and the camera's shake. The appearance of a video therefore gives no hint of
-its action, not even to a network that has memorised the training set. A video depends only on its
-seed and number; all videos of a group share a place, as in UCF101.
+its action, not even to a network that has memorised the training set. In the hard world a single
+frame gives no hint either, and a mirror image shows the same action. A video depends only on its
+seed, number and difficulty; all videos of a group share a place, as in UCF101.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from avprep.world.generate import make_place
 from avprep.world.picture import HEIGHT, WIDTH, Bytes, Drawing, Floats, halve, panorama
-from avprep.world.scene import KINDS, SceneObject, Trajectory
+from avprep.world.scene import KINDS, Difficulty, SceneObject, Trajectory
 
 ACTIONS = (
     "Blink",
@@ -32,6 +33,18 @@ ACTIONS = (
     "Spin",
     "Swing",
 )
+HARD_ACTIONS = (
+    "FadeFast",
+    "FadeSlow",
+    "Fall",
+    "Grow",
+    "Rise",
+    "Shrink",
+    "SpinFast",
+    "SpinSlow",
+    "SwayFast",
+    "SwaySlow",
+)
 GROUPS = 12
 """Number of groups (from 1); each has a place of its own."""
 FOLDS = 3
@@ -43,11 +56,16 @@ _CROSSING = 1.7
 """Distance that a crossing object covers, in frame heights, from before it enters until it left."""
 
 
+def actions_of(difficulty: Difficulty) -> tuple[str, ...]:
+    """The ten actions of a world."""
+    return ACTIONS if difficulty == "easy" else HARD_ACTIONS
+
+
 @dataclass(frozen=True)
 class Motion:
     """An object's motion, arrays of (frames,): the position of its centre in frame heights, to the
-    right of and above the frame's centre; a factor on its size; its roll in radians; and whether it
-    is visible (0 or 1)."""
+    right of and above the frame's centre; a factor on its size; its roll in radians; and how opaque
+    it is (0 to 1)."""
 
     right: Floats
     up: Floats
@@ -63,10 +81,11 @@ class ActionVideo:
 
     seed: int
     number: int
+    difficulty: Difficulty = "easy"
 
     @property
     def action(self) -> str:
-        return ACTIONS[self.number % len(ACTIONS)]
+        return actions_of(self.difficulty)[self.number % len(ACTIONS)]
 
     @property
     def group(self) -> int:
@@ -91,7 +110,12 @@ def render_video(video: ActionVideo) -> tuple[int, Iterator[Bytes]]:
     times = np.arange(round(rng.uniform(2, 4) * rate)) / rate
     background = _Background(video, width, height, rng)
     still = np.zeros(len(times))
-    motion = move(video.action, times, np.random.default_rng([video.seed, 3, video.number]))
+    if video.difficulty == "easy":
+        motion = move(video.action, times, np.random.default_rng([video.seed, 3, video.number]))
+    else:
+        # The same draws for the ten actions: they begin with the same frame.
+        draws = np.random.default_rng([video.seed, 6, video.number // len(ACTIONS)])
+        motion = move_hard(video.action, times, draws)
     objects = [_Figure(motion, 1.0, rng)]
     if rng.random() < 0.4:  # an idle object behind the other
         right, up = rng.uniform(-0.45, 0.45), rng.uniform(-0.4, 0.4)
@@ -142,6 +166,36 @@ def move(action: str, times: Floats, rng: Generator) -> Motion:
         case _:
             raise ValueError(f"no action {action}")
     return Motion(right, up, size, roll, visible)
+
+
+def move_hard(action: str, times: Floats, rng: Generator) -> Motion:
+    """The motion of an action of the hard world at ``times`` (frames,) in seconds.
+
+    Position, size, roll and opacity are functions of a phase each, and in all actions all phases
+    are uniform over a period at any time. An action is the speed of one of them, in periods per
+    second, and the others rest: the content of one frame is distributed alike in all actions.
+    """
+    phases = dict(zip(("right", "up", "size", "roll", "visible"), rng.random(5), strict=True))
+    sense, slow, fast = rng.choice([-1, 1]), rng.uniform(0.20, 0.35), rng.uniform(0.8, 1.1)
+    speeds = {
+        **{"FadeFast": ("visible", fast), "FadeSlow": ("visible", slow)},
+        **{"Rise": ("up", (slow + fast) / 2), "Fall": ("up", -(slow + fast) / 2)},
+        **{"Grow": ("size", (slow + fast) / 2), "Shrink": ("size", -(slow + fast) / 2)},
+        **{"SpinFast": ("roll", sense * fast), "SpinSlow": ("roll", sense * slow)},
+        **{"SwayFast": ("right", fast), "SwaySlow": ("right", slow)},
+    }
+    changing, speed = speeds[action]
+    phase = {
+        name: (start + (speed if name == changing else 0.0) * times) % 1
+        for name, start in phases.items()
+    }
+    return Motion(
+        right=0.7 * np.abs(2 * phase["right"] - 1) - 0.35,
+        up=0.5 * phase["up"] - 0.25,
+        size=0.5 + 0.7 * phase["size"],
+        roll=2 * np.pi * phase["roll"],
+        visible=0.35 + 0.65 * np.abs(2 * phase["visible"] - 1),
+    )
 
 
 class _Figure:

@@ -10,9 +10,17 @@ from pathlib import Path
 import av
 from tqdm import tqdm
 
-from avprep.world.actions import ACTIONS, FOLDS, GROUPS, ActionVideo, render_video
+from avprep.world.actions import (
+    ACTIONS,
+    FOLDS,
+    GROUPS,
+    ActionVideo,
+    actions_of,
+    render_video,
+)
 from avprep.world.folder import README, World, check_numbers, open_world_folder
 from avprep.world.picture import Bytes
+from avprep.world.scene import Difficulty
 from avprep.world.write import worker_pool
 from shards.files import write_atomic
 
@@ -20,26 +28,36 @@ DEFAULT_VIDEOS = 360
 _VIDEOS, _LISTS = "UCF-101", "ucfTrainTestlist"
 
 
-def make_actions(out: Path, videos: int, seed: int, workers: int, progress: bool = True) -> None:
+def make_actions(
+    out: Path,
+    videos: int,
+    seed: int,
+    workers: int,
+    progress: bool = True,
+    difficulty: Difficulty = "easy",
+) -> None:
     """Write ``videos`` videos and the lists of three folds to ``out``.
 
-    The files depend on the seed only, and a larger world begins with the videos of a smaller one.
-    In a folder that a killed call has left, it continues: complete videos are kept.
+    The files depend on the seed and the difficulty only, and a larger world begins with the videos
+    of a smaller one. In a folder that a killed call has left, it continues: complete videos are
+    kept.
     """
-    folders = [_LISTS, *(f"{_VIDEOS}/{action}" for action in ACTIONS)]
-    world = World("videos", videos, seed)
+    folders = [_LISTS, *(f"{_VIDEOS}/{action}" for action in actions_of(difficulty))]
+    world = World("videos", videos, seed, difficulty)
     # At least three groups of all actions, so that each fold has videos to train and to test on.
     check_numbers(world, FOLDS * len(ACTIONS), workers)
-    with open_world_folder(out, world, folders, _headline(videos, seed)):
-        _write_world(out, videos, seed, workers, progress)
+    with open_world_folder(out, world, folders, _headline(world)):
+        _write_world(out, world, workers, progress)
 
 
-def _write_world(out: Path, videos: int, seed: int, workers: int, progress: bool) -> None:
-    all_videos = [ActionVideo(seed, number) for number in range(videos)]
+def _write_world(out: Path, world: World, workers: int, progress: bool) -> None:
+    all_videos = [
+        ActionVideo(world.seed, number, world.difficulty) for number in range(world.count)
+    ]
     missing = [video for video in all_videos if not (out / _VIDEOS / _file(video)).exists()]
     with tqdm(
-        total=videos,
-        initial=videos - len(missing),
+        total=world.count,
+        initial=world.count - len(missing),
         desc="demo videos",
         unit="video",
         disable=not progress,
@@ -47,7 +65,8 @@ def _write_world(out: Path, videos: int, seed: int, workers: int, progress: bool
         for count in _write_groups(out, missing, workers):
             bar.update(count)
     lists = out / _LISTS
-    numbers = {action: number for number, action in enumerate(ACTIONS, start=1)}
+    actions = actions_of(world.difficulty)
+    numbers = {action: number for number, action in enumerate(actions, start=1)}
     classes = "".join(f"{number} {action}\n" for action, number in numbers.items())
     write_atomic(lists / "classInd.txt", classes.encode())
     for fold in range(1, FOLDS + 1):
@@ -57,7 +76,7 @@ def _write_world(out: Path, videos: int, seed: int, workers: int, progress: bool
             lines[video.role(fold)].append(f"{_file(video)}{label}\n")
         for role, text in lines.items():
             write_atomic(lists / f"{role}list{fold:02d}.txt", "".join(text).encode())
-    write_atomic(out / README, _readme(videos, seed).encode())
+    write_atomic(out / README, _readme(world).encode())
 
 
 def _write_groups(out: Path, videos: list[ActionVideo], workers: int) -> Iterator[int]:
@@ -103,16 +122,18 @@ def write_avi(path: Path, images: Iterator[Bytes], rate: int) -> None:
     part.replace(path)
 
 
-def _headline(videos: int, seed: int) -> str:
+def _headline(world: World) -> str:
+    """The beginning of the README, which identifies the world."""
+    hard = "" if world.difficulty == "easy" else f", difficulty {world.difficulty}"
     return f"""# A generated world of actions
 
-{videos} videos of 2 to 4 s, seed {seed}, in the layout of UCF101:
+{world.count} videos of 2 to 4 s, seed {world.seed}{hard}, in the layout of UCF101:
 """
 
 
-def _readme(videos: int, seed: int) -> str:
-    actions = "\n".join(f"- {action}" for action in ACTIONS)
-    return f"""{_headline(videos, seed)}\
+def _readme(world: World) -> str:
+    actions = "\n".join(f"- {action}" for action in actions_of(world.difficulty))
+    return f"""{_headline(world)}\
 `{_VIDEOS}/CLASS/v_CLASS_g01_c01.avi` and the lists of {FOLDS} folds in `{_LISTS}/`. In each, an
 object does one of these:
 
@@ -121,6 +142,15 @@ object does one of these:
 The action is the class, and nothing else reveals it: videos whose names differ only in the class
 show the same object in front of the same background, with the same camera shake, frame rate and
 frame size, and in four of ten a second object that does nothing. The videos of a group (`g01` to
-`g{GROUPS}`) share a place, and no fold trains and tests on the same group. Left and right, and the
-sense of rotation, distinguish classes: do not mirror these videos to augment them.
+`g{GROUPS}`) share a place, and no fold trains and tests on the same group. \
+{_NOTES[world.difficulty]}
 """
+
+
+_NOTES = {
+    "easy": """Left and right, and the
+sense of rotation, distinguish classes: do not mirror these videos to augment them.""",
+    "hard": """Single frames
+are distributed alike in all classes: only their order and speed tell the action. A mirror image
+shows the same action.""",
+}
