@@ -59,7 +59,7 @@ def flow_statistics(one: Floats, two: Floats) -> list[float]:
 
 
 def accuracy(features: Sequence[Sequence[float] | Floats]) -> float:
-    """Of a ridge classifier on standardised features, tested on sets that it has not seen."""
+    """Accuracy of a ridge classifier on standardised features, on sets that it has not seen."""
     given = np.array(features, dtype=np.float64).reshape(VIDEOS, -1)
     action, group = np.arange(VIDEOS) % 10, np.arange(VIDEOS) // 10
     right = []
