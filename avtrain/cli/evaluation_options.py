@@ -140,8 +140,8 @@ def window_options(views_help: str) -> Callable[[_Command], _Command]:
                 type=click.Path(path_type=Path, file_okay=False),
                 metavar="DIR",
                 help="Keep the features of the frozen networks in DIR, and read those that are "
-                "there: shared by avc, avsa, retrieval and localization of the same networks, set "
-                "and seed.",
+                "there: shared by avc, avsa, retrieval, localization and probe of the same "
+                "networks, set and seed.",
             ),
         ]
         for option in reversed(options):
@@ -177,12 +177,13 @@ def read_networks(
     return path, Checkpoint.load(path).settings()
 
 
-def print_results(results: Sequence[Result]) -> None:
-    """Print the table, and the clips that were left out; if there are any, exit with status 1."""
+def print_results(results: Sequence[Result], table: str | None = None) -> None:
+    """Print the ``table`` (default: one row for each metric), and the clips that were left out; if
+    there are any, exit with status 1."""
     from avtrain.evals.results import LEARNED_FROM
     from avtrain.evals.tables import results_table
 
-    show(*results_table(results).splitlines())
+    show(*(results_table(results) if table is None else table).splitlines())
     if known := results[-1].details.get(LEARNED_FROM):
         show(
             f"warning: {known} of the test's recordings are in the training split too, so that "

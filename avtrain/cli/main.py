@@ -11,6 +11,7 @@ import click
 from avtrain.cli.embed import embed
 from avtrain.cli.evaluate import evaluate
 from avtrain.cli.evaluate_action import action
+from avtrain.cli.evaluate_probe import probe
 from avtrain.cli.evaluate_segmentation import segmentation
 from avtrain.cli.evaluate_views import localization, retrieval
 from avtrain.cli.import_checkpoint import import_checkpoint
@@ -55,6 +56,7 @@ def main() -> None:
 evaluate.add_command(segmentation)
 evaluate.add_command(retrieval)
 evaluate.add_command(localization)
+evaluate.add_command(probe)
 evaluate.add_command(action)
 main.add_command(pretrain)
 main.add_command(evaluate)

@@ -35,6 +35,15 @@ PARTS: tuple[Part, ...] = ("video", "audio", "turned")
 """``turned``: the audio rotated by `Batch.misaligned`. Kept files hold these names."""
 
 
+def check_finite(features: Tensor) -> None:
+    """Raise TrainingError for features that are not finite."""
+    if not features.isfinite().all():
+        raise TrainingError(
+            "the network's features are not all finite: its training diverged; take an earlier "
+            "checkpoint, or train it again with a lower --lr"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class WindowOptions:
     """Options of the evaluations of frozen features: the views of a clip, and the fixed windows of

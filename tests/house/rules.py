@@ -40,9 +40,10 @@ STEPS: dict[str, list[set[str]]] = {
     ],
     "avtrain.evals": [
         {"results"},
-        {"bootstrap", "tables", "progress", "frozen"},
+        {"bootstrap", "tables", "progress", "frozen", "truth"},
         {"feature_store", "evaluation"},
-        {"embed", "retrieval", "binary", "localization", "segmentation", "action", "seld"},
+        {"embed", "retrieval"}
+        | {"binary", "localization", "segmentation", "action", "probe", "seld"},
     ],
 }
 """Rooms of each package, step by step: ``docs/code.md`` says why."""

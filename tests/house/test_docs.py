@@ -43,6 +43,7 @@ TINY = {
     "avtrain eval avc": [*EVALUATE, "--windows", "1"],
     "avtrain eval retrieval": EVALUATE,
     "avtrain eval localization": EVALUATE,
+    "avtrain eval probe": [*EVALUATE, "--windows", "1", "--rounds", "1"],
     "avtrain eval segmentation": [*EVALUATE, "--epochs", "1", "--maps", "1"],
     "avtrain eval action": [*EVALUATE, "--probe", "--folds", "1", "--windows", "1"],
 }

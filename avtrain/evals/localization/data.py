@@ -1,8 +1,7 @@
-"""The truth of windows: which sources sound where, from the ``events`` of a set."""
+"""The windows of localization: features with the directions of each class."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -13,58 +12,11 @@ from torch import Tensor
 
 from avtrain.data.clips import Clips
 from avtrain.errors import TrainingError
+from avtrain.evals.truth import rotations_to_views, sources_in
 from shards.errors import ShardError
-from shards.geometry import unit_vector, view_rotation
 from shards.reader import ShardSet
-from shards.schema import SampleInfo
 
-SMALLEST_SHARE = 0.2
-"""Share of a window for which a source must sound to be in it."""
-DEFAULT_STEP_S = 0.1
-"""Step between events in sets that do not state theirs."""
 _FIELDS = ("features", "rotations", "vectors", "sources", "others", "index")
-_MIRROR = np.diag([1.0, -1.0, 1.0])
-
-
-@dataclass(frozen=True)
-class SoundingSource:
-    """A source in a window: the mean direction while it sounds there, a unit vector (3,) in the
-    recording's frame. ``source`` tells apart those of one class."""
-
-    kind: int
-    source: int
-    direction: NDArray[np.float64]
-
-
-def sources_in(info: SampleInfo, start_s: float, duration_s: float) -> list[SoundingSource]:
-    """Sources that sound in a window of a clip; none if its record has no ``events``.
-
-    Raises TrainingError for malformed events.
-    """
-    step_s = info.event_step_s or DEFAULT_STEP_S
-    vectors: defaultdict[tuple[int, int], list[NDArray[np.float64]]] = defaultdict(list)
-    unnumbered: Counter[tuple[float, int]] = Counter()
-    try:
-        for event in info.events or ():
-            time_s, kind = float(event["time_s"]), int(event["class"])
-            if not start_s <= time_s + step_s / 2 < start_s + duration_s:
-                continue
-            # Sources without a number are told apart by their order within one moment.
-            source = event.get("source", unnumbered[time_s, kind])
-            unnumbered[time_s, kind] += 1
-            direction = unit_vector(event["azimuth_deg"], event["elevation_deg"])
-            vectors[kind, int(source)].append(direction)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TrainingError(
-            f"{info.key}: its events are malformed ({error!r:.80}); build the set again"
-        ) from None
-    found = []
-    for (kind, source), directions in sorted(vectors.items(), key=lambda item: item[0]):
-        total = np.sum(directions, axis=0)
-        length = np.linalg.norm(total)
-        if len(directions) * step_s >= SMALLEST_SHARE * duration_s - 1e-6 and length > 0:
-            found.append(SoundingSource(kind, source, total / length))
-    return found
 
 
 def find_classes(shards: ShardSet) -> tuple[int, ...]:
@@ -132,12 +84,8 @@ def label_windows(
             if source.kind in classes:
                 vector[classes.index(source.kind)] = source.direction
                 count[classes.index(source.kind)] += 1
-        places = [info.views[view] for view in draw.views[:views]]
-        to_views = np.stack(
-            [view_rotation(place.azimuth_deg, place.elevation_deg) for place in places]
-        )
         rows.append(row)
-        rotations.append(_MIRROR @ to_views if draw.mirror else to_views)
+        rotations.append(rotations_to_views(info, draw, views))
         vectors.append(np.where(count[:, None] == 1, vector, 0.0))
         sources.append(count)
         others.append(len(sounding) - int(count.sum()))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avtrain.errors import TrainingError
+from avtrain.evals.feature_store import check_finite
 from avtrain.evals.localization.data import Windows
 
 RIDGE = 1e-3
@@ -56,11 +56,7 @@ class LeastSquares:
 
         Raises TrainingError for features that are not finite.
         """
-        if not windows.features.isfinite().all():
-            raise TrainingError(
-                "the network's features are not all finite: its training diverged; take an earlier "
-                "checkpoint, or train it again with a lower --lr"
-            )
+        check_finite(windows.features)
         state = self.state
         classes, dim = windows.sources.shape[1], windows.features.shape[-1]
         if not state["rounds"]:

@@ -16,7 +16,7 @@ from avtrain.config import AugmentConfig, ClipConfig, tiny
 from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION
 from avtrain.evals.evaluation import EvaluationOptions
-from avtrain.evals.localization.data import Windows, label_windows, sources_in
+from avtrain.evals.localization.data import Windows, label_windows
 from avtrain.evals.localization.evaluate import LocalizationOptions, evaluate_localization
 from avtrain.evals.localization.metrics import (
     CHANCE_DEG,
@@ -27,6 +27,7 @@ from avtrain.evals.localization.metrics import (
 from avtrain.evals.localization.model import LeastSquares
 from avtrain.evals.progress import Progress, delete_progress
 from avtrain.evals.results import Result
+from avtrain.evals.truth import sources_in
 from shards.reader import ShardSet
 from shards.schema import SampleInfo
 from tests.support.tiny_set import KINDS, make_set

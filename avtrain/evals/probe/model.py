@@ -1,0 +1,161 @@
+"""The probes: a linear layer, and one hidden layer. How strongly a linear one is kept small, and
+when training of the other stops, is decided on recordings that are held out of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+HELD_OUT = 0.2
+"""Share of the training recordings."""
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Ridge relative to the variance of a feature; half of it is the weight of the penalty."""
+HIDDEN = 256
+_MOST_EPOCHS, _PATIENCE = 60, 6
+_BATCH, _LEARNING_RATE, _DECAY = 128, 2e-3, 1e-4
+_NEWTON_STEPS = 100
+Network = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a probe is to give for M items: ``values`` are numbers (M, K), or, if there are
+    ``classes``, their numbers (M,). ``weights`` (M,) have the mean 1."""
+
+    values: Tensor
+    weights: Tensor
+    classes: int = 0
+
+    @property
+    def outputs(self) -> int:
+        return self.classes or self.values.shape[1]
+
+    def select(self, mask: Tensor) -> Wanted:
+        """The items where ``mask`` (M,) is true."""
+        return Wanted(self.values[mask], self.weights[mask], self.classes)
+
+    def loss(self, outputs: Tensor) -> Tensor:
+        """Weighted mean over the items of cross-entropy, or of half the squared error."""
+        if self.classes:
+            each = F.cross_entropy(outputs, self.values, reduction="none")
+        else:
+            each = (outputs - self.values.to(outputs)).square().sum(dim=1) / 2
+        weights = self.weights.to(outputs)
+        return (each * weights).sum() / weights.sum()
+
+
+def hold_out(sources: NDArray[np.str_], seed: int) -> Tensor:
+    """Mask (M,) of the items of the recordings that are held out; ``sources`` are at least two."""
+    names = np.unique(sources)
+    order = np.random.default_rng([seed, len(names)]).permutation(names)
+    held_out = order[: max(1, round(HELD_OUT * len(names)))]
+    return torch.from_numpy(np.isin(sources, held_out))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Standardises features (M, D) by ``mean`` and ``std`` (D,)."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def fit(cls, features: Tensor) -> Scale:
+        std, mean = torch.std_mean(features.double(), dim=0, correction=0)
+        return cls(mean, std + 1e-5)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features.double() - self.mean) / self.std
+
+
+def fit_linear(inputs: Tensor, wanted: Wanted, held_out: Tensor) -> tuple[Network, float]:
+    """The linear probe of all items, and the strength of its ridge: the one whose probe of the
+    others has the smallest loss on those ``held_out``. ``inputs`` (M, D) are standardised.
+
+    Numbers: least squares, in closed form. Classes: logistic regression, by L-BFGS.
+    """
+    solve = _logistic if wanted.classes else _least_squares
+    inputs = F.pad(inputs, (0, 1), value=1.0)  # the last weight is the bias
+    fitted, tested = ~held_out, held_out
+    losses = [
+        float(wanted.select(tested).loss(inputs[tested] @ weights))
+        for weights in solve(inputs[fitted], wanted.select(fitted), STRENGTHS)
+    ]
+    strength = STRENGTHS[int(np.argmin(losses))]
+    (weights,) = solve(inputs, wanted, (strength,))
+    return lambda features: F.pad(features, (0, 1), value=1.0) @ weights, strength
+
+
+def _least_squares(inputs: Tensor, wanted: Wanted, strengths: tuple[float, ...]) -> list[Tensor]:
+    weighted = inputs * (wanted.weights.double() / wanted.weights.sum())[:, None]
+    squares, products = inputs.T @ weighted, weighted.T @ wanted.values.double()
+    penalty = torch.eye(len(squares), dtype=torch.float64)
+    penalty[-1, -1] = 0.0
+    return [torch.linalg.solve(squares + one * penalty, products) for one in strengths]
+
+
+def _logistic(inputs: Tensor, wanted: Wanted, strengths: tuple[float, ...]) -> list[Tensor]:
+    """From the strongest on: each begins with the weights of the one before."""
+    weights = torch.zeros(inputs.shape[1], wanted.classes, dtype=torch.float64, requires_grad=True)
+    found = []
+    for strength in sorted(strengths, reverse=True):
+        optimiser = torch.optim.LBFGS(
+            [weights], max_iter=_NEWTON_STEPS, line_search_fn="strong_wolfe"
+        )
+
+        def evaluate(
+            optimiser: torch.optim.Optimizer = optimiser, strength: float = strength
+        ) -> Tensor:
+            optimiser.zero_grad()
+            loss = wanted.loss(inputs @ weights)
+            loss = loss + strength / 2 * weights[:-1].square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        optimiser.step(evaluate)  # type: ignore[no-untyped-call]
+        found.append(weights.detach().clone())
+    return found[::-1]
+
+
+def fit_hidden(inputs: Tensor, wanted: Wanted, held_out: Tensor, seed: int) -> tuple[Network, int]:
+    """The probe with one hidden layer after the epoch with the smallest loss on the items that are
+    ``held_out``, and the number of that epoch. ``inputs`` (M, D) are standardised."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = nn.Sequential(
+            nn.Linear(inputs.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, wanted.outputs)
+        )
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=_LEARNING_RATE, weight_decay=_DECAY, fused=True
+    )
+    inputs = inputs.float()
+    tested, tested_inputs = wanted.select(held_out), inputs[held_out]
+    rows = (~held_out).nonzero().flatten()
+    generator = torch.Generator().manual_seed(seed)
+    best, state, best_epoch = torch.inf, network.state_dict(), 0
+    for epoch in range(_MOST_EPOCHS):
+        for batch in torch.split(rows[torch.randperm(len(rows), generator=generator)], _BATCH):
+            optimiser.zero_grad()
+            wanted.select(batch).loss(network(inputs[batch])).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        with torch.no_grad():
+            loss = float(tested.loss(network(tested_inputs)))
+        if loss < best:
+            state = {name: value.clone() for name, value in network.state_dict().items()}
+            best, best_epoch = loss, epoch + 1
+        elif epoch + 1 - best_epoch >= _PATIENCE:
+            break
+    network.load_state_dict(state)
+
+    @torch.no_grad()
+    def outputs(features: Tensor) -> Tensor:
+        found: Tensor = network(features.float())
+        return found
+
+    return outputs, best_epoch
