@@ -19,15 +19,16 @@ from avtrain.evals.feature_store import PARTS, FrozenBatch, FrozenFeatures, Part
 @dataclass(frozen=True)
 class Pairs:
     """Features (N, V, inputs) of video and audio side by side, matched and mismatched, on the CPU;
-    ``index`` (N,) names the clips."""
+    ``index`` (N,) names the clips, and ``epoch`` (N,) the epoch, or the fixed window."""
 
     matched: Tensor
     mismatched: Tensor
     index: Tensor
+    epoch: Tensor
 
     @classmethod
     def join(cls, parts: Sequence[Pairs]) -> Pairs:
-        columns = ("matched", "mismatched", "index")
+        columns = ("matched", "mismatched", "index", "epoch")
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in columns))
 
     def choose(self, protocol: BinaryProtocol, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -68,7 +69,7 @@ class PairReader:
                     # The mismatched audio of AVC is another clip's: a batch of one clip has none.
                     if self.task == "avsa" or len(batch.index) > 1:
                         found = True
-                        yield self._pairs(batch)
+                        yield self._pairs(batch, epoch)
         if not found:
             shards = self.features.clips.shards
             raise TrainingError(
@@ -81,7 +82,7 @@ class PairReader:
         with closing(self.read(range(number, number + 1))) as pairs:
             return Pairs.join(list(pairs))
 
-    def _pairs(self, batch: FrozenBatch) -> Pairs:
+    def _pairs(self, batch: FrozenBatch, epoch: int) -> Pairs:
         networks, video = self.features.networks, batch.features["video"]
         if networks.transformer and self.video_input != "feature":
             predicted = networks.predicted_audio(video, batch.directions).cpu()
@@ -91,5 +92,8 @@ class PairReader:
         # For AVC the next clip's audio: no batch has two clips of one source.
         wrong = batch.features["turned"] if self.task == "avsa" else audio.roll(1, dims=0)
         return Pairs(
-            torch.cat([video, audio], dim=-1), torch.cat([video, wrong], dim=-1), batch.index
+            torch.cat([video, audio], dim=-1),
+            torch.cat([video, wrong], dim=-1),
+            batch.index,
+            torch.full_like(batch.index, epoch),
         )

@@ -18,6 +18,7 @@ from avtrain.data.clips import Clips
 from avtrain.data.plan import Plan
 from avtrain.errors import TrainingError
 from avtrain.evals.binary.data import PairReader
+from avtrain.evals.binary.decisions import accuracies_by_truth
 from avtrain.evals.binary.model import PairClassifier
 from avtrain.evals.binary.protocol import BinaryProtocol, BinaryTask, VideoInput
 from avtrain.evals.binary.train import decide_pairs, train_classifier
@@ -94,16 +95,17 @@ def evaluate_binary(common: EvaluationOptions, options: BinaryOptions) -> Result
     classifier = PairClassifier(inputs, protocol.dropout)
     train_classifier(classifier, train_pairs.read_round, protocol, seed, progress)
     with closing(test_pairs.read(range(options.windows))) as pairs:
-        correct, index = decide_pairs(classifier, pairs)
+        decisions = decide_pairs(classifier, pairs)
     bar.close()
-    readable = run.unreadable_test.readable(index)
-    correct, index = correct[readable], index[readable]
+    decisions = decisions.select(run.unreadable_test.readable(decisions.index))
+    sources = np.array(run.test.sources)[decisions.index]
+    details = {"decisions": len(decisions.correct)}
     result = run.result(
         networks.described,
-        {"accuracy": mean_metric(correct, np.array(run.test.sources)[index], CHANCE)},
+        {"accuracy": mean_metric(decisions.correct, sources, CHANCE)},
         options.views,
         test={"windows": options.windows, "protocol": asdict(protocol), **options.stated_input},
-        details={"decisions": len(correct)},
+        details=details | accuracies_by_truth(decisions, clips[1]),
     )
     return run.finish(progress, result)
 

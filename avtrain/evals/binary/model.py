@@ -20,5 +20,9 @@ class PairClassifier(nn.Module):
 
     def forward(self, pairs: Tensor) -> Tensor:
         """Logits (N, 2), mismatched and matched, of pairs (N, V, inputs)."""
+        return self.by_view(pairs).mean(dim=1)
+
+    def by_view(self, pairs: Tensor) -> Tensor:
+        """Logits (N, V, 2) of each view alone."""
         logits: Tensor = self.layers(pairs)
-        return logits.mean(dim=1)
+        return logits

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from torch import Tensor
 
 from avtrain.evals.binary.data import Pairs
+from avtrain.evals.binary.decisions import Decisions
 from avtrain.evals.binary.model import PairClassifier
 from avtrain.evals.binary.protocol import BinaryProtocol
 from avtrain.evals.progress import Progress
@@ -80,18 +80,14 @@ def train_classifier(
 
 
 @torch.no_grad()
-def decide_pairs(
-    classifier: PairClassifier, batches: Iterable[Pairs]
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Whether each decision is right (M,), and the clip of each (M,).
-
-    Every window of every clip is decided once matched and once mismatched, so that chance is
-    exactly one half.
-    """
+def decide_pairs(classifier: PairClassifier, batches: Iterable[Pairs]) -> Decisions:
+    """Every window of every clip is decided once matched and once mismatched, so that chance is
+    exactly one half."""
     classifier.eval()
-    correct, index = [], []
+    parts: list[tuple[Tensor, ...]] = []
     for pairs in batches:
         for inputs, label in ((pairs.mismatched, 0), (pairs.matched, 1)):
-            correct.append((classifier(inputs).argmax(dim=1) == label).numpy())
-            index.append(pairs.index.numpy())
-    return np.concatenate(correct), np.concatenate(index)
+            logits = classifier.by_view(inputs)
+            correct, by_view = logits.mean(dim=1).argmax(dim=-1), logits.argmax(dim=-1)
+            parts.append((correct == label, by_view == label, pairs.index, pairs.epoch))
+    return Decisions(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +11,16 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
+from avtrain.config import AugmentConfig, ClipConfig
 from avtrain.data.clips import Clips
+from avtrain.data.draws import NO_AUGMENTATION, Draw
 from avtrain.data.unreadable import Unreadable
 from avtrain.errors import TrainingError
 from avtrain.evals.binary.data import PairReader, Pairs
+from avtrain.evals.binary.decisions import Decisions, accuracies_by_truth, shows_source
 from avtrain.evals.binary.model import PairClassifier
 from avtrain.evals.binary.protocol import BinaryProtocol, VideoInput, paper, tiny
 from avtrain.evals.binary.train import decide_pairs, train_classifier
@@ -27,13 +33,26 @@ from avtrain.evals.feature_store import (
 )
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import Metric, Result
+from avtrain.networks.features import FeatureConfig
+from shards.geometry import direction_deg, view_rotation
+from shards.reader import ShardSet
+from shards.schema import SampleInfo, View
 from tests.support.runs import SMALL, avtrain
 from tests.support.tiny_set import damage, make_set
+
+SOUND = FeatureConfig(mels=64)
+INFOS: list[SampleInfo] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _infos(root: Path) -> None:
+    INFOS[:] = [ShardSet(root).info(0)]  # hypothesis takes no fixtures of functions
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_set(tmp_path_factory.mktemp("set"), {"train": 8, "test": 4}, clips_per_source=2)
+    sources = {"train": 8, "test": 4}
+    return make_set(tmp_path_factory.mktemp("set"), sources, clips_per_source=2, labelled=True)
 
 
 @pytest.mark.parametrize("task", ["avc", "avsa"])
@@ -46,6 +65,12 @@ def test_untrained_network(root: Path, tmp_path: Path, task: str) -> None:
     assert metric.chance == 0.5
     assert (written.test_clips, written.test_sources) == (8, 4)
     assert written.details["decisions"] == 8 * 2 * 2
+    by_view = [written.details[f"views_{name}_source"]["decisions"] for name in ("with", "without")]
+    assert sum(by_view) == 8 * 2 * 2 * 2
+    assert min(by_view) > 0
+    together = written.details["by_views_with_source"].values()
+    right = sum(part["accuracy"] * part["decisions"] for part in together)
+    assert right == pytest.approx(metric.value * written.details["decisions"])
     assert metric.interval_95 is not None
     low, high = metric.interval_95
     assert low <= metric.value <= high
@@ -108,13 +133,72 @@ def test_the_classifier_reads_what_input_says(transformer: bool) -> None:
     for video_input in get_args(VideoInput):
         frozen: Any = SimpleNamespace(networks=networks)
         reader = PairReader("avsa", video_input, frozen, bar=None)  # type: ignore[arg-type]
-        read[video_input] = reader._pairs(batch)
+        read[video_input] = reader._pairs(batch, 0)
     expected = {"feature": [video], "prediction": [7 + video], "both": [video, 7 + video]}
     for video_input, parts in expected.items():
         parts = parts if transformer else [video]
         pairs = read[video_input]
         assert torch.equal(pairs.matched, torch.cat([*parts, audio], dim=-1))
         assert torch.equal(pairs.mismatched, torch.cat([*parts, turned], dim=-1))
+
+
+@given(
+    st.floats(-180, 180),
+    st.floats(-80, 80),
+    st.floats(20, 120),
+    st.floats(-1.5, 1.5),
+    st.floats(-1.5, 1.5),
+    st.booleans(),
+)
+def test_a_view_shows_what_lies_in_its_crop(
+    azimuth_deg: float, elevation_deg: float, hfov_deg: float, left: float, up: float, mirror: bool
+) -> None:
+    """At ``left`` and ``up`` of the crop's centre, in half sizes of the crop; and what is opposite
+    lies behind the camera."""
+    assume(abs(abs(left) - 1) > 1e-6)
+    assume(abs(abs(up) - 1) > 1e-6)
+    view = View(azimuth_deg, elevation_deg, hfov_deg, 50.0)
+    width, height = (math.tan(math.radians(angle / 2)) for angle in (hfov_deg, 50.0))
+    direction = view_rotation(azimuth_deg, elevation_deg).T @ [1.0, left * width, up * height]
+    draw = Draw.from_seed([0], 5, ClipConfig(views=1), AugmentConfig())
+    info, draw = INFOS[0], replace(draw, views=np.array([0]), mirror=mirror)
+
+    def shows(vector: np.ndarray, **more: object) -> bool:
+        azimuth, elevation = direction_deg(vector)
+        event = {"time_s": 0.0, "class": 1, "azimuth_deg": float(azimuth), **more}
+        events = [event | {"elevation_deg": float(elevation)}]
+        labelled = replace(info, views=(view, *info.views[1:]), events=events, event_step_s=1.0)
+        (shown,) = shows_source(labelled, draw, 1, 0.0, 1.0)
+        return bool(shown)
+
+    assert shows(direction) == (abs(left) < 1 and abs(up) < 1)
+    assert not shows(direction, visible=False)
+    assert not shows(-direction)
+
+
+def test_accuracies_of_views_with_and_without_a_source(root: Path) -> None:
+    """In the tiny set the first stored view alone shows the ball."""
+    clips = Clips(ShardSet(root, "test"), ClipConfig(3, fps=8.0), SOUND, NO_AUGMENTATION, 0, 2)
+    index, window = np.repeat(np.arange(8), 2), np.tile([0, 1], 8)
+    views = np.array([clips.draw(*place).views for place in zip(window, index, strict=True)])
+    shows = views == 0
+    found = shows.any(axis=1)
+    decisions = Decisions(found, shows, index, window)
+    assert accuracies_by_truth(decisions, clips) == {
+        "views_with_source": {"accuracy": 1.0, "decisions": found.sum()},
+        "views_without_source": {"accuracy": 0.0, "decisions": 48 - found.sum()},
+        "by_views_with_source": {
+            "0": {"accuracy": 0.0, "decisions": 16 - found.sum()},
+            "1": {"accuracy": 1.0, "decisions": found.sum()},
+        },
+    }
+
+
+def test_without_events_there_is_no_truth_to_go_by(tmp_path: Path) -> None:
+    shards = ShardSet(make_set(tmp_path, {"test": 2}), "test")
+    clips = Clips(shards, ClipConfig(3, fps=8.0), SOUND, NO_AUGMENTATION, 0, 1)
+    right, index = np.ones((2, 3), dtype=bool), np.arange(2)
+    assert accuracies_by_truth(Decisions(right[:, 0], right, index, 0 * index), clips) == {}
 
 
 def test_kept_features_equal_computed_ones(
@@ -170,7 +254,8 @@ def test_kept_features_equal_computed_ones(
 def test_kept_features_that_do_not_fit_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
     def features(**parts: object) -> Any:
         rest: tuple[Any, ...] = (None, 0, Unreadable("the set", 9))
-        networks, clips = SimpleNamespace(dim=8), SimpleNamespace(shards=range(9))
+        networks = SimpleNamespace(dim=8, video_dim=8)
+        clips = SimpleNamespace(shards=range(9))
         made: Any = FrozenFeatures(networks, clips, *rest, WindowOptions())  # type: ignore[arg-type]
         torch.save({"batches": [parts], "left_out": {3: "a fault"}}, tmp_path / "x.pt")
         return made
@@ -208,7 +293,7 @@ def test_a_resumed_classifier_ends_the_same(tmp_path: Path) -> None:
 
     def trained(path: Path, ends: int | None = None) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        classifier = PairClassifier(8, protocol.dropout)
+        classifier = PairClassifier(16, protocol.dropout)
         progress = Progress(path, {"seed": 0})
         save = progress.save
 
@@ -247,7 +332,7 @@ def test_weight_decay_of_the_protocol_is_used() -> None:
             paper("avsa"), epochs=1, rounds=1, weight_decay=decay, learning_rate=0.01
         )
         torch.manual_seed(0)
-        classifier = PairClassifier(8, protocol.dropout)
+        classifier = PairClassifier(16, protocol.dropout)
         train_classifier(classifier, lambda _: separable(640, 0), protocol, 0)
         sizes.append(sum(float(part.detach().norm()) for part in classifier.parameters()))
     assert sizes[1] < 0.8 * sizes[0]
@@ -258,7 +343,8 @@ def separable(clips: int, seed: int) -> Pairs:
     generator = torch.Generator().manual_seed(seed)
     video, other = torch.randn(2, clips, 4, 8, generator=generator)
     matched, mismatched = torch.cat([video, video], -1), torch.cat([video, other], -1)
-    return Pairs(matched, mismatched, torch.arange(clips))
+    index = torch.arange(clips)
+    return Pairs(matched, mismatched, index, 0 * index)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -271,23 +357,24 @@ def test_classifier_learns_separable_features(paired: bool) -> None:
         calls.append(number)
         return separable(200, number)
 
-    classifier = PairClassifier(8, protocol.dropout)
+    classifier = PairClassifier(16, protocol.dropout)
     train_classifier(classifier, read_round, protocol, 0)
     assert calls == [0, 1, 2]  # each round is extracted once
-    correct, index = decide_pairs(classifier, [separable(200, 99)])
-    assert correct.mean() > 0.65  # chance is 0.5 with a standard deviation of 0.025
-    assert np.bincount(index).tolist() == [2] * 200
+    decisions = decide_pairs(classifier, [separable(200, 99)])
+    assert decisions.correct.mean() > 0.65  # chance is 0.5 with a standard deviation of 0.025
+    assert decisions.by_view.mean() > 0.6
+    assert np.bincount(decisions.index).tolist() == [2] * 200
 
 
 def test_a_constant_decision_is_at_chance() -> None:
     """Matched and mismatched are tested equally often."""
 
-    class Constant(torch.nn.Module):
-        def forward(self, pairs: torch.Tensor) -> torch.Tensor:
-            return torch.tensor([[0.0, 1.0]]).expand(len(pairs), -1)
+    class Constant(PairClassifier):
+        def by_view(self, pairs: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([0.0, 1.0]).expand(*pairs.shape[:2], -1)
 
-    correct, _ = decide_pairs(Constant(), [separable(7, 0), separable(3, 1)])  # type: ignore[arg-type]
-    assert correct.mean() == 0.5
+    decisions = decide_pairs(Constant(16, 0.5), [separable(7, 0), separable(3, 1)])
+    assert decisions.correct.mean() == decisions.by_view.mean() == 0.5
 
 
 def test_tiny_protocol_is_the_same_for_both_tasks() -> None:
