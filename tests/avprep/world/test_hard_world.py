@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from avprep.cli.main import main as avprep
 from avprep.world import hard
 from avprep.world.picture import HEIGHT, WIDTH, Drawing
 from avprep.world.scene import (
@@ -25,6 +27,7 @@ from avprep.world.scene import (
 from avprep.world.sound import SAMPLES, RenderedAudio, object_signal, render_audio
 from avprep.world.write import make_world
 from shards.geometry import angle_between_deg, direction_deg, unit_vector
+from shards.reader import ShardSet
 
 SEED = 3
 NUMBERS = {kind.name: number for number, kind in enumerate(HARD_KINDS, start=1)}
@@ -197,17 +200,29 @@ def test_places_of_both_splits_and_worlds_differ() -> None:
     assert hard.make_clip(SEED + 1, 7) != hard.make_clip(SEED, 7)
 
 
-def test_truth_and_readme_state_distances_and_difficulty(tmp_path: Path) -> None:
-    make_world(tmp_path, 1, SEED, 1, progress=False, difficulty="hard")
+def test_truth_readme_and_sets_state_what_is_known(tmp_path: Path) -> None:
+    world = tmp_path / "world"
+    make_world(world, 1, SEED, 1, progress=False, difficulty="hard")
     clip: WorldClip = hard.make_clip(SEED, 0)
-    truth = json.loads((tmp_path / "truth" / "place-00000-0.json").read_text())
+    truth = json.loads((world / "truth" / "place-00000-0.json").read_text())
     for item, stated in zip(clip.objects, truth["objects"], strict=True):
         np.testing.assert_allclose(stated["distance_m"], item.distance(frame_times()), atol=1e-3)
         assert len(stated["distance_m"]) == FRAMES
         assert (stated["direct_to_reverberant_db"] is None) == item.silent
-    readme = (tmp_path / "README.md").read_text()
+    readme = (world / "README.md").read_text()
     assert "1 clips of 10 s, seed 3, difficulty hard" in readme
     silent = sum(item.silent for item in clip.objects)
     assert f"| visible and silent | {silent} |" in readme
     ratios = [item["direct_to_reverberant_db"] for item in truth["objects"] if not item["silent"]]
     assert f"ratio of a source, dB | {np.percentile(ratios, 25):.1f} |" in readme
+
+    command = ["build-shards", str(world), "--out", str(tmp_path / "set"), "--workers", "1"]
+    command += ["--views", "1", "--size", "16", "--fps", "4"]
+    assert CliRunner().invoke(avprep, command).exit_code == 0
+    info = ShardSet(tmp_path / "set").info(0)
+    assert info.reverberation_rt60_s == truth["reverberation_rt60_s"]
+    stated = {item["id"]: item["distance_m"] for item in truth["objects"]}
+    for event in info.events or ():
+        frame = round(24 * (event["time_s"] + 0.1) - 0.5)  # the middle of a step of 0.2 s
+        assert event["distance_m"] == pytest.approx(stated[event["source"]][frame], abs=0.03)
+    assert info.events
