@@ -1,5 +1,5 @@
 # `make demo`: the whole way, from generated recordings to what a network learned of them.
-# `make study`: which pretraining learns what, into docs/results.md; hours.
+# `make study`: what each ingredient is worth, into docs/results.md; days on two cores.
 # `make bounds`: the commands with the lowest and the newest versions of what they need; gigabytes.
 # `make test`: the checks and tests that a change must pass.
 PYTHON ?= python3
@@ -88,9 +88,9 @@ $(DEMO)/avsa/avsa-bin.result.json: $(DEMO)/avsa/.trained
 # Finished jobs are kept: the same command goes on. SEEDS, STEPS and CLIPS decide what is made; JOBS
 # run at a time; ONLY=REGEX names some; BF16=1 trains in bfloat16; BEGIN=FILE takes what another
 # machine made (docs/study.zip); QUICK=1 shows in minutes that everything runs.
-study: CLIPS := $(if $(QUICK),28,480)
-study: STEPS := $(if $(QUICK),5,1500)
-study: SEEDS := $(if $(QUICK),1,3)
+study: CLIPS := $(if $(QUICK),28,2400)
+study: STEPS := $(if $(QUICK),6,4000)
+study: SEEDS := $(if $(QUICK),1,5)
 study: $(VENV)/.run
 	$(BIN)/python -m benchmarks.study --clips $(CLIPS) --steps $(STEPS) --seeds $(SEEDS) \
 		$(if $(STUDY),--out $(STUDY)) $(if $(JOBS),--jobs $(JOBS)) \

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +24,7 @@ class BinaryArguments(WindowArguments):
     """Arguments and options of both commands, by name."""
 
     video_input: VideoInput
+    rounds: int | None
 
 
 _video_input = click.option(
@@ -34,6 +35,14 @@ _video_input = click.option(
     help="What the classifier reads of the video: the audio feature that a transformer predicts "
     "from all views, as in the paper, the video network's own feature, or both. Without a trained "
     "transformer it reads the feature.",
+)
+
+
+_rounds_option = click.option(
+    "--rounds",
+    type=click.IntRange(1, 10_000),
+    help="Passes over the training split whose features are kept, each with other windows and "
+    "views; with many clips, few passes are enough.  [default: the protocol's]",
 )
 
 
@@ -49,9 +58,10 @@ def _evaluate_binary(task: BinaryTask, given: BinaryArguments) -> None:
         from avtrain.evals.evaluation import evaluate_with_baseline
 
         common = given.evaluation()
+        protocol = (paper if given.is_paper(common.config) else tiny)(task)
         options = BinaryOptions(
             task=task,
-            protocol=(paper if given.is_paper(common.config) else tiny)(task),
+            protocol=replace(protocol, rounds=given.rounds or protocol.rounds),
             views=given.views,
             windows=given.windows,
             keep_features=given.keep_features,
@@ -67,6 +77,7 @@ def _evaluate_binary(task: BinaryTask, given: BinaryArguments) -> None:
 @evaluation_options
 @window_options("Views that decide together.")
 @_video_input
+@_rounds_option
 @options_as(BinaryArguments)
 def avc(given: BinaryArguments) -> None:
     """AVC-Bin: is the audio that of the clip, or of another clip?
@@ -84,6 +95,7 @@ def avc(given: BinaryArguments) -> None:
 @evaluation_options
 @window_options("Views that decide together.")
 @_video_input
+@_rounds_option
 @options_as(BinaryArguments)
 def avsa(given: BinaryArguments) -> None:
     """AVSA-Bin: is the audio aligned with the video, or rotated by a random yaw?

@@ -12,26 +12,34 @@ from typing import Any
 
 from avtrain.run_folder import CONFIG, LOG, RESULT_ENDING, read_log
 from benchmarks.study.jobs import Job
-from benchmarks.study.run import SETS, Records
+from benchmarks.study.run import Records
 from shards.errors import ShardError
 from shards.files import dump_json, write_atomic
 from shards.reader import ShardSet
 
 _COLUMNS = ("step", "loss", "clip_accuracy", "view_accuracy")
+FACTS, WORLD = "facts.json", "world.md"
+"""Files in a study's folder that its pages are made of, beside the results: settings, versions and
+dates, and a section on the generated world."""
 _RECORDS = "jobs/"
+_KEPT = ("job", "settings", "seconds", "cpu_seconds")
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def write_archive(path: Path, out: Path, jobs: Sequence[Job], records: Records) -> None:
-    """Write results, settings and logs of the finished jobs of the study in ``out``. The same
-    results give the same bytes."""
+    """Write results, settings and logs of the finished jobs of the study in ``out``, and what its
+    pages say beside them. The same results give the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name in (FACTS, WORLD):
+            if (out / name).exists():
+                _add(archive, name, (out / name).read_bytes())
         for job in jobs:
-            if job.kind.endswith(SETS) or not records.is_finished(job):
+            if job.makes_set or not records.is_finished(job):
                 continue
-            record = {name: records.read(job)[name] for name in ("job", "settings", "seconds")}
-            _add(archive, _record_name(job), dump_json(record))
+            record = records.read(job)
+            kept = {name: record[name] for name in _KEPT if name in record}
+            _add(archive, _record_name(job), dump_json(kept))
             for file in sorted(job.output.rglob("*")):
                 if file.name.endswith((RESULT_ENDING, CONFIG)):
                     text = file.read_text().replace(f"{out}/", "")
@@ -60,7 +68,7 @@ def read_archive(path: Path, out: Path, jobs: Sequence[Job], records: Records) -
                 if ".." not in PurePosixPath(name).parts:
                     (out / name).parent.mkdir(parents=True, exist_ok=True)
                     write_atomic(out / name, content)
-            records.add_time(job, record["seconds"], finished=True)
+            records.add_time(job, record["seconds"], True, record.get("cpu_seconds", 0.0))
             copied += 1
     return copied, sum(name.startswith(_RECORDS) for name in names)
 
@@ -84,7 +92,7 @@ def _shorten(log: Path) -> bytes:
 
 def _same_sets(files: dict[str, bytes], job: Job, jobs: Sequence[Job]) -> bool:
     """Whether results were measured on the sets that exist in the study's folder."""
-    roots = [one.output for one in jobs if one.name in job.needs and one.kind.endswith(SETS)]
+    roots = [one.output for one in jobs if one.name in job.needs and one.makes_set]
     try:
         known = {ShardSet(root).manifest.sha256 for root in roots}
     except ShardError:

@@ -1,276 +1,223 @@
-"""The claims that the study tests: differences between networks of the same seed and data, with
-intervals over the seeds."""
+"""What the study measures and claims: columns of numbers, and differences between rows of the same
+seed and set."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
+from avtrain.evals.results import Result, read_results
+from avtrain.report.lines import Line, make_lines
+from benchmarks.study.jobs import Job, row_of
+from benchmarks.study.rows import (
+    AVC,
+    AVC_LOGMEL,
+    AVC_MONO,
+    AVSA,
+    AVSA_LOGMEL,
+    CURRICULUM,
+    ENERGY,
+    RELATIVE,
+    SAME_CLIPS,
+    SHUFFLED,
+    UNTRAINED,
+    WIDE_AVC,
+    WIDE_AVSA,
+    WIDE_RELATIVE,
+    Row,
+)
+from benchmarks.study.statistics import Difference, Verdict, holm
 
-from avtrain.evals.tables import format_value, markdown
-from avtrain.report.lines import Interval, Line, over_seeds
 
-SECOND_METRIC = {"localization": "one source, mean error"}
-"""Metrics that are compared as well as a task's first one. With several sources the error depends
-on which source belongs to a class as much as on where it is; with one source it depends on where
-alone."""
-HOLDS, REVERSED, UNDECIDED = "holds", "reversed", "undecided"
-_FEATURES = "log-mel + intensity"
-_SEGMENTATION = "segmentation"
+@dataclass(frozen=True)
+class Column:
+    """A number that is compared: a metric of an evaluation, the first one by default.
+
+    ``matters``: the smallest difference that matters, in points or degrees.
+    """
+
+    name: str
+    words: str
+    evaluation: str
+    matters: float
+    metric: str | None = None
+
+
+AVSA_4 = Column("avsa-4", "AVSA-Bin, %", "avsa-view4", 2.0)
+AVSA_1 = Column("avsa-1", "AVSA-Bin, 1 view, %", "avsa-view1", 2.0)
+AVC_4 = Column("avc-4", "AVC-Bin, %", "avc-view4", 2.0)
+LOCALIZATION = Column("localization", "localization error, °", "localization", 3.0)
+ONE_SOURCE = Column(
+    "one-source", "the same, one source, °", "localization", 3.0, "one source, mean error"
+)
+SELD = Column("seld", "SELD with 5 % of the labels", "seld", 3.0)
+SEGMENTATION = Column("segmentation", "segmentation, mIoU %", "segmentation-none", 3.0)
+WITH_AUDIO = Column("with-audio", "the same with audio, mIoU %", "segmentation-audio", 3.0)
+ACTIONS = Column("actions", "actions, Video@1 %", "action", 3.0)
+COLUMNS = (
+    AVSA_4,
+    AVSA_1,
+    AVC_4,
+    LOCALIZATION,
+    ONE_SOURCE,
+    SELD,
+    SEGMENTATION,
+    WITH_AUDIO,
+    ACTIONS,
+)
+TASKS = (AVSA_4, LOCALIZATION, SELD, SEGMENTATION, ACTIONS)
+_SPATIAL = (AVSA_4, LOCALIZATION)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The networks with the properties ``networks`` are better than those with the properties
-    ``baseline``.
+    """The networks of ``row`` are better than those of ``baseline``, in each of ``columns``.
 
-    Both select from `_properties`; properties that neither names are the same on both sides.
-    ``tasks`` are prefixes of task names; empty means all tasks.
+    ``baseline_column``: the baseline's, if it is another.
     """
 
     words: str
-    networks: dict[str, Any]
-    baseline: dict[str, Any]
-    tasks: tuple[str, ...] = ()
+    row: Row
+    baseline: Row
+    columns: tuple[Column, ...] = TASKS
+    baseline_column: Column | None = None
 
 
-_SPATIAL = ("avsa-bin", "localization")
-_BINARY = ("avsa-bin", "avc-bin")
-_AVC = {"pretraining": "AVC", "transformer": "no"}
-# With one view, the clip has no other view to distinguish: AVSA is AVC.
-_ONE_VIEW = {"pretraining": "AVC", "transformer": "no", "views": 1}
+ALIGNMENT = Claim("AVSA beats AVC", AVSA, AVC)
+CONTEXT = Claim(
+    "with the paper's views, the relative transformer beats none", WIDE_RELATIVE, WIDE_AVSA
+)
+FIRST_AVC = Claim("AVC first, then AVSA, beats as many steps of AVSA", CURRICULUM, AVSA)
+SIGNS = Claim("log-mel + intensity beats log-mel alone", AVSA, AVSA_LOGMEL)
+PRETRAINED = Claim("pretraining with AVSA beats none", AVSA, UNTRAINED)
 CLAIMS = (
-    Claim("AVSA beats AVC", {"pretraining": "AVSA"}, _AVC, _SPATIAL),
+    ALIGNMENT,
+    CONTEXT,
+    FIRST_AVC,
+    SIGNS,
+    PRETRAINED,
+    Claim("AVSA beats AVC on the same clips and crops", AVSA, SAME_CLIPS),
+    Claim("with the paper's views, AVSA beats AVC", WIDE_AVSA, WIDE_AVC),
+    Claim("with log-mel alone, AVSA beats AVC", AVSA_LOGMEL, AVC_LOGMEL),
+    Claim("for AVC, log-mel + intensity beats log-mel alone", AVC, AVC_LOGMEL),
+    Claim("with narrow views, the relative transformer beats none", RELATIVE, AVSA),
+    Claim("AVC first, then AVSA, beats as many steps of AVC", CURRICULUM, AVC),
+    Claim("AVSA beats AVSA with shuffled views", AVSA, SHUFFLED, _SPATIAL),
+    Claim("AVSA beats AVC with mono sound", AVSA, AVC_MONO, _SPATIAL),
+    Claim("AVSA beats the energy map without learning", AVSA, ENERGY, _SPATIAL),
+    Claim("four views beat one, without a transformer", WIDE_AVSA, WIDE_AVSA, (AVSA_4,), AVSA_1),
     Claim(
-        "AVC followed by AVSA, 1.5 times as many steps, beats AVC",
-        {"pretraining": "curriculum AVC, AVSA"},
-        _AVC,
-        _SPATIAL,
-    ),
-    Claim("AVC beats untrained networks", _AVC, {"pretraining": "none"}, _SPATIAL),
-    Claim(
-        "AVSA beats untrained networks",
-        {"pretraining": "AVSA"},
-        {"pretraining": "none", "transformer": "no"},
-        _SPATIAL,
-    ),
-    Claim(
-        "with the transformer, several views beat one view of the same networks",
-        {"transformer": "yes", "views": 4},
-        {"views": 1},
-        _BINARY,
+        "four views and the transformer beat one view", WIDE_RELATIVE, WIDE_AVSA, (AVSA_4,), AVSA_1
     ),
     Claim(
-        "without the transformer, several views beat one view (for comparison)",
-        {"transformer": "no", "views": 4},
-        {"views": 1},
-        _BINARY,
-    ),
-    Claim(
-        "with the transformer, several views beat pretraining and testing with one view",
-        {"pretraining": "AVSA", "transformer": "yes", "views": 4},
-        _ONE_VIEW,
-        _BINARY,
-    ),
-    Claim(
-        "without the transformer, several views beat that (for comparison)",
-        {"pretraining": "AVSA", "transformer": "no", "views": 4},
-        _ONE_VIEW,
-        _BINARY,
-    ),
-    Claim(
-        "networks with the transformer beat those without",
-        {"transformer": "yes"},
-        {"transformer": "no"},
-    ),
-    Claim("intensity beats log-mel alone", {"features": _FEATURES}, {"features": "log-mel"}),
-    Claim(
-        "a curriculum (AVC first) beats AVSA alone",
-        {"pretraining": "curriculum AVC, AVSA"},
-        {"pretraining": "AVSA"},
-    ),
-    Claim(
-        "the view's audio improves segmentation",
-        {"condition": "audio"},
-        {"condition": "none"},
-        (_SEGMENTATION,),
-    ),
-    Claim(
-        "audio and context improve segmentation",
-        {"condition": "audio+context"},
-        {"condition": "none"},
-        (_SEGMENTATION,),
+        "four views and the transformer beat one view of the same networks",
+        WIDE_RELATIVE,
+        WIDE_RELATIVE,
+        (AVSA_4,),
+        AVSA_1,
     ),
 )
-# The summary shows one setting of each finding, chosen by these preferences in this order.
-_PREFERRED = (
-    ("features", _FEATURES),
-    ("views", 4),
-    ("pretraining", "AVSA"),
-    ("transformer", "no"),
-    ("condition", "none"),
+HEADLINES = (
+    (ALIGNMENT, AVSA_4),
+    (CONTEXT, AVSA_4),
+    (FIRST_AVC, AVSA_4),
+    (SIGNS, AVSA_4),
+    (PRETRAINED, SELD),
 )
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The common properties under which both sides of a claim were measured.
-
-    ``words``: the properties that the claim leaves open. ``by_seed``: the gain over the baseline
-    for each seed, in the metric's unit.
-    """
-
-    properties: dict[str, Any]
-    words: str
-    by_seed: dict[int, float]
-
-    @property
-    def verdict(self) -> str:
-        """Decided only by an interval over three or more seeds that excludes zero."""
-        interval = self.interval
-        if interval is None:
-            return UNDECIDED
-        if interval[0] > 0:
-            return HOLDS
-        return REVERSED if interval[1] < 0 else UNDECIDED
-
-    @property
-    def interval(self) -> Interval | None:
-        return over_seeds(list(self.by_seed.values())) if len(self.by_seed) > 2 else None
+"""The five sentences of the page. They are one family, for which p-values are corrected."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim in one task, in every setting; the summary shows the first one."""
+    """A claim in one column. ``values`` and ``baseline`` are by seed, in percent or degrees.
+    ``p``: corrected for its family."""
 
     claim: Claim
-    task: str
-    unit: str
-    settings: list[Setting]
+    column: Column
+    values: dict[int, float]
+    baseline: dict[int, float]
+    difference: Difference
+    p: float
 
     @property
-    def verdict(self) -> str:
-        return self.settings[0].verdict
+    def verdict(self) -> Verdict:
+        return self.difference.verdict(self.column.matters, self.p)
+
+    @property
+    def measured(self) -> bool:
+        """Whether a seed has both sides."""
+        return bool(self.difference.by_seed)
 
 
-def findings_of(claim: Claim, lines: Sequence[Line]) -> list[Finding]:
-    """One finding per task, for its first metric and its `SECOND_METRIC`."""
-    tasks: defaultdict[str, list[Line]] = defaultdict(list)
-    for line in lines:
-        task = _task(line)
-        if not task.startswith(claim.tasks or ""):
-            continue
-        if line.first:
-            tasks[task].append(line)
-        elif line.metric == SECOND_METRIC.get(task):
-            tasks[f"{task}, {line.metric}"].append(line)
-    findings = [_finding(claim, task, measured) for task, measured in tasks.items()]
-    return [finding for finding in findings if finding is not None]
+@dataclass(frozen=True)
+class Measurements:
+    """The results of a study: of each row and evaluation, one line per metric over all seeds."""
 
+    lines: dict[str, dict[str, list[Line]]]
 
-def _finding(claim: Claim, task: str, lines: Sequence[Line]) -> Finding | None:
-    by_properties = {tuple(_properties(line).items()): line for line in lines}
-    settings = []
-    for line in lines:
-        properties = _properties(line)
-        if line.untrained or any(properties[n] != value for n, value in claim.networks.items()):
-            continue
-        baseline = by_properties.get(tuple((properties | claim.baseline).items()))
-        if baseline is None or baseline is line:
-            continue
-        sign = 1 if line.better == "higher" else -1
-        differences = {
-            seed: sign * (value - baseline.by_seed[seed])
-            for seed, value in line.by_seed.items()
-            if seed in baseline.by_seed
-        }
-        if differences:
-            # Networks with and without transformers may share one baseline: keep them apart.
-            free = {
-                name: value
-                for name, value in properties.items()
-                if name not in claim.baseline or name == "transformer"
+    @classmethod
+    def read(cls, jobs: Iterable[Job]) -> Measurements:
+        """Read the results of finished evaluations."""
+        results: dict[str, dict[str, list[Result]]] = {}
+        for job in jobs:
+            _, _, evaluation = job.name.split("/")
+            by_evaluation = results.setdefault(row_of(job), {})
+            by_evaluation.setdefault(evaluation, []).extend(read_results([job.output])[0])
+        return cls(
+            {
+                row: {name: make_lines(some) for name, some in by_evaluation.items() if some}
+                for row, by_evaluation in results.items()
             }
-            settings.append(Setting(properties, _describe(free), differences))
-    settings.sort(key=lambda setting: [setting.properties[n] != value for n, value in _PREFERRED])
-    return Finding(claim, task, lines[0].unit, settings) if settings else None
+        )
+
+    def line(self, row: str, column: Column) -> Line | None:
+        """The line of a row in a column, if it is measured."""
+        for line in self.lines.get(row, {}).get(column.evaluation, []):
+            if line.metric == column.metric or (column.metric is None and line.first):
+                return line
+        return None
+
+    def values(self, row: str, column: Column) -> dict[int, float]:
+        """By seed, in percent or degrees."""
+        line = self.line(row, column)
+        if line is None:
+            return {}
+        scale = 100 if line.unit == "%" else 1
+        return {seed: scale * value for seed, value in line.by_seed.items()}
+
+    def all_lines(self, row: str) -> list[Line]:
+        return [line for lines in self.lines.get(row, {}).values() for line in lines]
 
 
-def _task(line: Line) -> str:
-    """Segmentation with and without audio is one task under several conditions."""
-    return _SEGMENTATION if line.task.startswith(_SEGMENTATION) else line.task
+def headline_findings(measured: Measurements) -> list[Finding]:
+    """The five sentences' findings, corrected as one family; those not measured yet count in it as
+    decided by nothing (p = 1)."""
+    return _corrected([_find(claim, column, measured) for claim, column in HEADLINES])
 
 
-def _properties(line: Line) -> dict[str, Any]:
-    network = line.network
-    return {
-        "pretraining": network.pretraining,
-        "features": network.features,
-        "transformer": line.name.transformer,
-        "views": line.views,
-        "variant": line.variant,
-        "condition": line.task.removeprefix(_task(line)).removeprefix("-"),
-    }
+def other_findings(measured: Measurements) -> dict[Column, list[Finding]]:
+    """All other findings that are measured, by column; each column is a family of its own, with
+    those that are not measured yet."""
+    found: dict[Column, list[Finding]] = {}
+    for column in COLUMNS:
+        family = [
+            _find(claim, column, measured)
+            for claim in CLAIMS
+            if column in claim.columns and (claim, column) not in HEADLINES
+        ]
+        found[column] = [finding for finding in _corrected(family) if finding.measured]
+    return {column: findings for column, findings in found.items() if findings}
 
 
-def _describe(properties: dict[str, Any]) -> str:
-    words = [str(properties[name]) for name in ("pretraining", "features") if name in properties]
-    if properties.get("transformer", "no") != "no":
-        words.append("transformer")
-    if "views" in properties:
-        words.append(f"tested with {properties['views']} view{'s' * (properties['views'] > 1)}")
-    if properties.get("condition", "none") not in ("", "none"):
-        words.append(f"with {properties['condition']}")
-    return "; ".join(words)
+def _find(claim: Claim, column: Column, measured: Measurements) -> Finding:
+    values = measured.values(claim.row.name, column)
+    baseline = measured.values(claim.baseline.name, claim.baseline_column or column)
+    line = measured.line(claim.row.name, column)
+    sign = -1 if line is not None and line.better == "lower" else 1
+    difference = Difference.between(values, baseline, sign)
+    return Finding(claim, column, values, baseline, difference, difference.p)
 
 
-def compare(claims: Sequence[Claim], lines: Sequence[Line]) -> str:
-    """Markdown: all claims in one table, then each claim with all settings that were compared."""
-    found = [(claim, findings_of(claim, lines)) for claim in claims]
-    summary = [_summary(finding) for _, findings in found for finding in findings]
-    table = [markdown(summary)] if summary else []
-    return "\n\n".join([*table, *(_section(claim, findings) for claim, findings in found)])
-
-
-def _summary(finding: Finding) -> dict[str, str]:
-    verdicts = [setting.verdict for setting in finding.settings]
-    counts = " / ".join(str(verdicts.count(one)) for one in (HOLDS, REVERSED, UNDECIDED))
-    cells = _cells(finding, finding.settings[0])
-    return {
-        "claim": finding.claim.words,
-        **cells,
-        "": f"**{cells['']}**",
-        "all settings: holds / reversed / undecided": counts,
-    }
-
-
-def _section(claim: Claim, findings: Sequence[Finding]) -> str:
-    heading = f"### {claim.words[0].upper()}{claim.words[1:]}?"
-    if not findings:
-        tasks = ", ".join(claim.tasks) or "any task"
-        return f"{heading}\n\nNo seed has both sides of this comparison in {tasks}."
-    rows = [_cells(finding, setting) for finding in findings for setting in finding.settings]
-    return f"{heading}\n\n{markdown(rows)}"
-
-
-def _cells(finding: Finding, setting: Setting) -> dict[str, str]:
-    unit = "points" if finding.unit == "%" else finding.unit
-    ends = "-"
-    if setting.interval is not None:
-        ends = " to ".join(_signed(end, finding.unit) for end in setting.interval)
-    mean = _signed(float(np.mean(list(setting.by_seed.values()))), finding.unit)
-    return {
-        "task": finding.task,
-        "setting": setting.words,
-        "better by": f"{mean} {unit}".rstrip(),
-        "95 % interval": ends,
-        "seeds": str(len(setting.by_seed)),
-        "": setting.verdict,
-    }
-
-
-def _signed(value: float, unit: str) -> str:
-    return ("+" if value >= 0 else "") + format_value(value, unit)
+def _corrected(family: Sequence[Finding]) -> list[Finding]:
+    corrected = holm([finding.p for finding in family])
+    return [replace(one, p=p) for one, p in zip(family, corrected, strict=True)]

@@ -1,94 +1,49 @@
-"""The plan of `make study`, as data: pretrainings, evaluations, and the jobs that they become."""
+"""The plan of `make study`: the jobs that its rows, evaluations and sets become."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import click
-
-from avprep.cli.main import main as avprep
-from avtrain.cli.main import evaluate
+from benchmarks.study.rows import (
+    BLOCKS,
+    EVALUATIONS,
+    HFOV,
+    NARROW,
+    SHARED_S,
+    WIDE,
+    Evaluation,
+    Row,
+    difficulty_options,
+    missing_evaluations,
+    missing_rows,
+)
 
 AVPREP, AVTRAIN = ([sys.executable, "-m", name] for name in ("avprep", "avtrain"))
-FEATURES = ("logmel", "logmel+intensity")
-# Preset tiny reads crops of 32 pixels at 8 frames per second. In a view of HFOV an object fills so
-# much of the crop that small networks see it.
-BUILD = {"tiny": ["--size", "64", "--fps", "8"], "paper": []}
-HFOV = ["--hfov", "70:90"]
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """Options of `avtrain pretrain`. A curriculum starts with half as many steps of AVC."""
-
-    name: str
-    options: tuple[str, ...]
-    curriculum: bool = False
-    transformer: bool = False
-
-
-PRETRAININGS = (
-    Pretraining("avc", ("--task", "avc")),
-    Pretraining("avts", ("--task", "avts")),
-    Pretraining("avsa", ("--task", "avsa", "--no-transformer")),
-    Pretraining("avsa-transformer", ("--task", "avsa", "--transformer"), transformer=True),
-    Pretraining("curriculum", ("--task", "avsa", "--no-transformer"), curriculum=True),
-    Pretraining(
-        "curriculum-transformer", ("--task", "avsa", "--transformer"), True, transformer=True
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """`avtrain eval COMMAND` with options.
-
-    ``context``: needs transformers, so networks trained without them are left out. ``actions``:
-    runs on the set of actions. ``shares_features``: reads the same frozen features as the others
-    of this kind; the first of them computes these. ``features``: runs on networks with these.
-    """
-
-    name: str
-    command: str
-    options: tuple[str, ...] = ()
-    context: bool = False
-    actions: bool = False
-    shares_features: bool = False
-    features: tuple[str, ...] = FEATURES
-
-
-EVALUATIONS = (
-    Evaluation("avsa-view4", "avsa", ("--views", "4"), shares_features=True),
-    Evaluation("avsa-view1", "avsa", ("--views", "1"), shares_features=True),
-    Evaluation("avc-view4", "avc", ("--views", "4"), shares_features=True),
-    Evaluation("avc-view1", "avc", ("--views", "1"), shares_features=True),
-    Evaluation("retrieval", "retrieval", shares_features=True),
-    Evaluation("localization", "localization", shares_features=True),
-    *(
-        Evaluation(
-            f"segmentation-{condition.removeprefix('audio+')}",
-            "segmentation",
-            ("--condition", condition, "--epochs", "4", "--maps", "2"),
-            context=condition == "audio+context",
-            # With log-mels alone, the condition `audio` tells enough.
-            features=FEATURES if condition == "audio" else FEATURES[-1:],
-        )
-        for condition in ("none", "audio", "audio+context")
-    ),
-    Evaluation("action", "action", ("--probe", "--folds", "1"), actions=True),
-)
+# Preset tiny reads crops of 32 pixels at 8 frames per second.
+BUILD = {"tiny": ("--size", "64", "--fps", "8"), "paper": ()}
+# One track per clip, which readers rotate: a seventh of the size, and fewer bytes to decode.
+_SOUND = ("--audio-layout", "source")
+SETS = ("world", "shards")
+"""Endings of the kinds of jobs that make sets."""
+TRAINING = "pretrain "
+"""Begin of the kinds of jobs that train."""
+_CLIPS, _STEPS = 2400, 4000
+"""Sizes of the study, for which costs are stated."""
+_SET_COSTS_S = {"world": 3600.0, "shards": 1800.0, "actions-world": 120.0, "actions-shards": 60.0}
+_STEP_COSTS_S = {"avc": 0.27, "avsa": 0.17}
+"""Seconds of a step on one core, by task. The plan is made of these costs until a study
+has measured its own."""
 
 
 @dataclass(frozen=True)
 class Job:
     """A command that fills the folder ``output`` once the jobs that it ``needs`` are finished.
 
-    ``kind``: jobs of one kind take about equally long. ``machine``: options that do not change the
-    result. ``resumes``: a restarted command continues its work; otherwise the folder is emptied
-    first.
+    ``kind``: jobs of one kind take about equally long; ``cost_s`` is an estimate on one core.
+    ``machine``: options that do not change the result. ``resumes``: a restarted command continues
+    its work; otherwise the folder is emptied first. ``steps``: of a training, the last one.
     """
 
     name: str
@@ -98,150 +53,160 @@ class Job:
     needs: tuple[str, ...] = ()
     machine: tuple[str, ...] = ()
     resumes: bool = True
+    steps: int = 0
+    cost_s: float = 0.0
+
+    @property
+    def makes_set(self) -> bool:
+        return self.kind.endswith(SETS)
+
+    @property
+    def trains(self) -> bool:
+        return self.kind.startswith(TRAINING)
 
 
 @dataclass(frozen=True)
 class Study:
     """The settings that determine the results. ``videos``: size of the set of actions; ``bf16``:
-    pretrain in bfloat16."""
+    pretrain in bfloat16; ``hard``: the hard world."""
 
-    clips: int = 480
+    clips: int = _CLIPS
     videos: int = 360
-    seeds: int = 3
-    steps: int = 1500
+    seeds: int = 5
+    steps: int = _STEPS
     preset: str = "tiny"
     bf16: bool = False
+    hard: bool = True
     device: str = "auto"
-    features: tuple[str, ...] = FEATURES
-    pretrainings: tuple[Pretraining, ...] = PRETRAININGS
+    blocks: tuple[tuple[Row, ...], ...] = BLOCKS
 
-
-def missing_commands(evaluations: Sequence[Evaluation] = EVALUATIONS) -> dict[str, str]:
-    """The evaluations that this version cannot run, with the command or option that it lacks."""
-    missing = {evaluation.name: _missing_command(evaluation) for evaluation in evaluations}
-    return {name: command for name, command in missing.items() if command is not None}
-
-
-def _missing_command(evaluation: Evaluation) -> str | None:
-    command = evaluate.commands.get(evaluation.command)
-    if command is None:
-        return f"avtrain eval {evaluation.command}"
-    for option in (part for part in evaluation.options if part.startswith("--")):
-        if option not in _options(command):
-            return f"avtrain eval {evaluation.command} {option}"
-    if evaluation.actions and "--actions" not in _options(avprep.commands["demo"]):
-        return "avprep demo --actions"
-    return None
-
-
-def _options(command: click.Command) -> list[str]:
-    return [name for option in command.params for name in option.opts]
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(row for block in self.blocks for row in block)
 
 
 def jobs_of(study: Study, out: Path) -> list[Job]:
-    """All jobs in the order in which they start: the sets, then seed after seed, the last entry of
-    ``study.features`` first."""
-    missing = missing_commands()
-    evaluations = [evaluation for evaluation in EVALUATIONS if evaluation.name not in missing]
-    build = BUILD[study.preset]
-    jobs = _set_jobs("", study.clips, [*HFOV, *build], [], out)
-    if any(evaluation.actions for evaluation in evaluations):
-        jobs += _set_jobs("actions-", study.videos, build, ["--actions"], out)
-    for features in reversed(study.features):
+    """All jobs in the order in which they start: block after block of rows, in each seed after
+    seed. A set is made before the first job that needs it."""
+    lacking, rows_lacking = missing_evaluations(), missing_rows()
+    evaluations = [one for one in EVALUATIONS if one.name not in lacking]
+    jobs: list[Job] = []
+    for block in study.blocks:
         for seed in range(study.seeds):
-            jobs += _evaluations(study, None, features, seed, evaluations, out)
-            for pretraining in study.pretrainings:
-                jobs.append(_training(study, pretraining, features, seed, out))
-                jobs += _evaluations(study, pretraining, features, seed, evaluations, out)
-    return jobs
+            for row in block:
+                if row.name in rows_lacking:
+                    continue
+                if not row.checkpoint:
+                    jobs.append(_training(study, row, seed, out))
+                jobs += _evaluations(study, row, seed, evaluations, out)
+    sets = {job.name: job for job in _set_jobs(study, out)}
+    ordered: dict[str, Job] = {}
+    for job in jobs:
+        for name in job.needs:
+            if name in sets:
+                ordered |= {one: sets[one] for one in (*sets[name].needs, name)}
+        ordered[job.name] = job
+    return list(ordered.values())
 
 
-def _set_jobs(
-    prefix: str, clips: int, build: list[str], options: list[str], out: Path
-) -> list[Job]:
-    world, shards = out / f"{prefix}world", out / f"{prefix}shards"
+def row_of(job: Job) -> str:
+    """Name of the row that a training or an evaluation belongs to."""
+    return job.name.split("/")[0]
+
+
+def _set_jobs(study: Study, out: Path) -> list[Job]:
+    hard = difficulty_options() if study.hard else ()
+    build = BUILD[study.preset]
+    actions = ("--actions", *hard)
     return [
-        Job(
-            f"{prefix}world",
-            f"{prefix}world",
-            (*AVPREP, "demo", str(world), "--clips", str(clips), *options),
-            world,
-            resumes=False,
+        _world_job("world", study.clips, hard, out),
+        *(
+            _build_job(f"{views}-shards", "world", ("--hfov", HFOV[views], *_SOUND, *build), out)
+            for views in (NARROW, WIDE)
         ),
-        Job(
-            f"{prefix}shards",
-            f"{prefix}shards",
-            (*AVPREP, "build-shards", str(world), "--out", str(shards), *build),
-            shards,
-            (f"{prefix}world",),
-        ),
+        _world_job("actions-world", study.videos, actions, out),
+        _build_job("actions-shards", "actions-world", build, out),
     ]
 
 
-def _name(pretraining: Pretraining | None, features: str, seed: int) -> str:
-    return f"{'untrained' if pretraining is None else pretraining.name}/{features}/seed{seed}"
+def _world_job(name: str, clips: int, options: tuple[str, ...], out: Path) -> Job:
+    command = (*AVPREP, "demo", str(out / name), "--clips", str(clips), *options)
+    cost = _SET_COSTS_S[name] * (clips / _CLIPS if name == "world" else 1)
+    return Job(name, name, command, out / name, resumes=False, cost_s=cost)
 
 
-def _training(study: Study, pretraining: Pretraining, features: str, seed: int, out: Path) -> Job:
-    name = _name(pretraining, features, seed)
-    options = [*pretraining.options, "--preset", study.preset, "--features", features]
+def _build_job(name: str, world: str, options: tuple[str, ...], out: Path) -> Job:
+    command = (*AVPREP, "build-shards", str(out / world), "--out", str(out / name), *options)
+    kind = name if world == "actions-world" else "shards"
+    return Job(name, kind, command, out / name, (world,), cost_s=_SET_COSTS_S[kind])
+
+
+def _set_name(row: Row) -> str:
+    return f"{row.views}-shards"
+
+
+def _training(study: Study, row: Row, seed: int, out: Path) -> Job:
+    name = f"{row.name}/seed{seed}"
+    steps = max(1, study.steps // 2) if row.curriculum else study.steps
     # An epoch has at least one step, so --steps alone ends the run.
-    options += ["--steps", str(study.steps), "--epochs", str(study.steps), "--seed", str(seed)]
-    if pretraining.curriculum:
-        options += ["--curriculum", "--curriculum-steps", str(max(1, study.steps // 2))]
+    options = ["--preset", study.preset, "--steps", f"{steps}", "--epochs", f"{steps}"]
+    options += ["--seed", str(seed), *row.options]
+    if row.curriculum:
+        options += ["--curriculum-steps", str(steps)]
     if study.bf16:
         options.append("--bf16")
     output = out / "networks" / name
-    command = ["pretrain", str(out / "shards"), "--out", str(output), "--resume", *options]
+    command = ["pretrain", str(out / _set_name(row)), "--out", str(output), "--resume", *options]
+    step_s = sum(_STEP_COSTS_S.values()) / 2 if row.curriculum else _STEP_COSTS_S[_task(row)]
     return Job(
         f"{name}/pretrain",
-        f"pretrain {pretraining.name}",
+        f"{TRAINING}{row.name}",
         (*AVTRAIN, *command),
         output,
-        ("shards",),
+        (_set_name(row),),
         _machine_options(study),
+        steps=steps,
+        cost_s=step_s * study.steps,
     )
 
 
+def _task(row: Row) -> str:
+    """How many clips a step decodes decides what it costs: 48, or 12."""
+    return "avc" if "avc" in row.options and "--batch-size" not in row.options else "avsa"
+
+
 def _evaluations(
-    study: Study,
-    pretraining: Pretraining | None,
-    features: str,
-    seed: int,
-    evaluations: Sequence[Evaluation],
-    out: Path,
+    study: Study, row: Row, seed: int, evaluations: list[Evaluation], out: Path
 ) -> list[Job]:
-    name = _name(pretraining, features, seed)
-    if pretraining is None:
-        checkpoint = ["untrained", "--features", features, "--preset", study.preset]
-    else:
-        checkpoint = [str(out / "networks" / name / "checkpoint.pt")]
+    name = f"{row.name}/seed{seed}"
+    checkpoint = [str(out / "networks" / name / "checkpoint.pt")]
+    if row.checkpoint:
+        checkpoint = [row.checkpoint, *row.options, "--preset", study.preset]
     jobs: list[Job] = []
     first_sharing: tuple[str, ...] = ()
     for evaluation in evaluations:
-        if evaluation.context and pretraining is not None and not pretraining.transformer:
+        if row.spatial and not evaluation.spatial:
             continue
-        if features not in evaluation.features:
-            continue
-        shards = "actions-shards" if evaluation.actions else "shards"
+        shards = "actions-shards" if evaluation.actions else _set_name(row)
         output = out / "results" / name / evaluation.name
         command = ["eval", evaluation.command, str(out / shards), "--checkpoint", *checkpoint]
         command += ["--out", str(output), "--no-baseline", "--seed", str(seed)]
-        needs = () if pretraining is None else (f"{name}/pretrain",)
+        needs = () if row.checkpoint else (f"{name}/pretrain",)
+        cost = evaluation.cost_s * (1 if evaluation.actions else study.clips / _CLIPS)
         if evaluation.shares_features:
             command += ["--keep-features", str(out / "features" / name)]
+            cost += 0 if first_sharing else SHARED_S * study.clips / _CLIPS
             needs += first_sharing
             first_sharing = first_sharing or (f"{name}/{evaluation.name}",)
-        jobs.append(
-            Job(
-                f"{name}/{evaluation.name}",
-                f"eval {evaluation.name}",
-                (*AVTRAIN, *command, *evaluation.options),
-                output,
-                (shards, *needs),
-                _machine_options(study),
-            )
+        job = Job(
+            f"{name}/{evaluation.name}",
+            f"eval {evaluation.name}",
+            (*AVTRAIN, *command, *evaluation.options),
+            output,
+            (shards, *needs),
+            _machine_options(study),
         )
+        jobs.append(replace(job, cost_s=cost))
     return jobs
 
 

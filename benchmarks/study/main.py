@@ -1,12 +1,13 @@
-"""Compare pretrainings on a generated world: a grid of networks, each evaluated in all tasks.
+"""What each ingredient of pretraining is worth, on a generated world.
 
-    python -m benchmarks.study [--out study] [--clips 480] [--seeds 3] [--steps 1500]
+    python -m benchmarks.study [--out study] [--clips 2400] [--seeds 5] [--steps 4000]
 
-The grid is pretraining (none, AVC, AVTS, AVSA, AVSA with curriculum) x transformer x features x
-seeds; every network goes through the tasks of `avtrain eval`. The results become docs/results.md.
-It takes hours on a CPU. Finished jobs are kept: run the same command again to resume after a kill
-or a failure; jobs whose settings have changed run again. `--plan` lists the jobs. `--quick` runs a
-small grid on a small world: it shows within minutes that everything runs, and says nothing about
+Rows of networks (AVC, AVSA, curriculum; narrow and wide views; with and without intensity, the
+transformer, and space) go through the tasks of `avtrain eval`. The results become docs/results.md.
+It takes days on two cores. Finished jobs are kept: run the same command again to resume after a
+kill or a failure; jobs whose settings have changed run again. `--plan` lists the jobs in their
+order, with what they cost; `--pages` writes the pages from what is finished. `--quick` runs a few
+rows on a small world: it shows within minutes that everything runs, and says nothing about
 learning.
 """
 
@@ -16,7 +17,7 @@ import argparse
 import os
 import platform
 import re
-import subprocess
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,17 +26,31 @@ from importlib.metadata import version
 from pathlib import Path
 from zipfile import is_zipfile
 
-from benchmarks.study.jobs import (
-    AVTRAIN,
+from benchmarks.study.archive import FACTS, WORLD, read_archive, write_archive
+from benchmarks.study.jobs import Job, Study, jobs_of, row_of
+from benchmarks.study.rows import (
+    AVC,
+    AVSA,
+    CURRICULUM,
+    ENERGY,
     EVALUATIONS,
-    PRETRAININGS,
-    Job,
-    Study,
-    jobs_of,
-    missing_commands,
+    HFOV,
+    UNTRAINED,
+    WIDE_RELATIVE,
+    difficulty_options,
+    missing_evaluations,
+    missing_rows,
 )
-from benchmarks.study.run import SETS, TRAINING, Records, locked, run_jobs, select_jobs
+from benchmarks.study.run import (
+    Records,
+    estimate_s,
+    format_hours,
+    locked,
+    run_jobs,
+    select_jobs,
+)
 from shards.errors import ShardError
+from shards.files import dump_json, write_atomic
 from shards.reader import ShardSet
 
 PAGE = Path("docs/results.md")
@@ -44,11 +59,8 @@ QUICK = Study(
     clips=28,
     videos=30,
     seeds=1,
-    steps=5,
-    features=("logmel+intensity",),
-    pretrainings=tuple(
-        one for one in PRETRAININGS if one.name in ("avc", "avsa-transformer", "curriculum")
-    ),
+    steps=6,
+    blocks=((UNTRAINED, AVC, AVSA), (ENERGY, CURRICULUM, WIDE_RELATIVE)),
 )
 """Two of its places are for the test: with one place there is no other clip to compare with."""
 
@@ -66,11 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     jobs = select_jobs(all_jobs, names)
     records = Records(out, all_jobs)
-    missing = missing_commands()
+    missing = _missing(study)
     for name, command in missing.items():
         print(f"left out: {name} (this version has no `{command}`)", file=sys.stderr)
     if options.plan:
-        _print_plan(jobs, records)
+        _print_plan(jobs, all_jobs, records)
+        return 0
+    if options.pages:
+        with locked(out):
+            _write_all(study, out, page, all_jobs, records, missing)
         return 0
     if options.begin_with is not None and not is_zipfile(options.begin_with):
         print(f"{options.begin_with} holds no results of a study", file=sys.stderr)
@@ -79,19 +95,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with locked(out) as lock:
             if options.begin_with is not None:
                 # All its results are taken over, also those that this command does not ask for.
-                sets = [job for job in all_jobs if job.kind.endswith(SETS)]
+                sets = [job for job in all_jobs if job.makes_set]
                 if run_jobs(sets, records, options.jobs, lock):
                     return 1
-                _continue_from(options.begin_with, out, all_jobs, records)
+                copied, archived = read_archive(options.begin_with, out, all_jobs, records)
+                print(f"{copied} of {archived} jobs are taken from {options.begin_with}")
             try:
                 failed = run_jobs(jobs, records, options.jobs, lock)
             finally:
-                _archive(out / ARCHIVE, out, all_jobs, records)
-            unfinished = [job for job in all_jobs if not records.is_finished(job)]
-            unwritten = _report(study, out, page, missing, all_jobs, unfinished)
-            if not unwritten:
-                _archive(page.with_name(ARCHIVE), out, all_jobs, records)
-            failed |= unwritten
+                write_archive(out / ARCHIVE, out, all_jobs, records)
+            _write_all(study, out, page, all_jobs, records, missing)
     except KeyboardInterrupt:
         print(f"\nstopped; run the same command again to resume (finished jobs: {out / 'jobs'})")
         return 130
@@ -113,7 +126,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--page",
         type=Path,
-        help="page to write, with figures and study.zip beside it [docs/results.md]",
+        help="page to write; results-all.md, figures and study.zip are written beside it "
+        "[docs/results.md]",
     )
     add("--clips", type=_positive, help=f"clips in the world [{defaults.clips}]")
     add("--videos", type=_positive, help=f"videos in the set of actions [{defaults.videos}]")
@@ -121,7 +135,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--steps",
         type=_positive,
-        help=f"training steps; a curriculum has half as many of AVC before [{defaults.steps}]",
+        help=f"training steps; half of a curriculum's are AVC's [{defaults.steps}]",
     )
     add("--preset", choices=["tiny", "paper"], help=f"[{defaults.preset}]")
     add("--device", choices=["auto", "cpu", "cuda"], help=f"[{defaults.device}]")
@@ -140,8 +154,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="continue from a study.zip: take over its results of the same settings and sets",
     )
-    add("--plan", action="store_true", help="list the jobs and exit")
-    add("--quick", action="store_true", help="run a small grid on a small world, in study-quick")
+    add("--plan", action="store_true", help="list the jobs and their cost, and exit")
+    add("--pages", action="store_true", help="write the pages from the finished jobs, and exit")
+    add("--quick", action="store_true", help="run a few rows on a small world, in study-quick")
     return parser.parse_args(arguments)
 
 
@@ -165,80 +180,97 @@ def _study(options: argparse.Namespace) -> Study:
     return replace(QUICK if options.quick else Study(), **changed)
 
 
-def _print_plan(jobs: Sequence[Job], records: Records) -> None:
+def _missing(study: Study) -> dict[str, str]:
+    """Rows, evaluations and worlds that this version lacks, with the option that it lacks."""
+    known = {row.name for row in study.rows}
+    missing = missing_evaluations()
+    missing |= {name: lacks for name, lacks in missing_rows().items() if name in known}
+    if study.hard and not difficulty_options():
+        missing["the hard world"] = "avprep demo --difficulty hard"
+    return missing
+
+
+def _print_plan(jobs: Sequence[Job], all_jobs: Sequence[Job], records: Records) -> None:
+    costs_s = estimate_s(jobs, all_jobs, records)
+    left_s = 0.0
     for job in jobs:
         state = "done" if records.is_finished(job) else "to do"
-        print(f"{state}  {job.name}: {' '.join([*job.command[2:], *job.machine])}")
-    print(f"{len(jobs)} jobs, {sum(map(records.is_finished, jobs))} of them done")
+        left_s += 0 if state == "done" else costs_s[job.name]
+        minutes = f"{costs_s[job.name] / 60:.0f} min"
+        words = " ".join([*job.command[2:], *job.machine])
+        print(f"{state}  {job.name}: {minutes:>7}  {words}")
+    done = sum(map(records.is_finished, jobs))
+    total = sum(costs_s.values()) / 3600
+    print(
+        f"{len(jobs)} jobs, {done} of them done; {total:.1f} core-hours, of which "
+        f"{format_hours(left_s)} are left"
+    )
 
 
-def _continue_from(path: Path, out: Path, all_jobs: Sequence[Job], records: Records) -> None:
-    from benchmarks.study.archive import read_archive
-
-    copied, archived = read_archive(path, out, all_jobs, records)
-    print(f"{copied} of {archived} jobs are taken from {path}")
-
-
-def _archive(path: Path, out: Path, all_jobs: Sequence[Job], records: Records) -> None:
-    from benchmarks.study.archive import write_archive
-
-    write_archive(path, out, all_jobs, records)
-
-
-def _report(
+def _write_all(
     study: Study,
     out: Path,
     page: Path,
-    missing: dict[str, str],
     all_jobs: Sequence[Job],
-    unfinished: Sequence[Job],
-) -> dict[str, str]:
-    """Write the report and the page from all finished jobs of this study. Other results in its
-    folder do not count. Returns the reason if they cannot be written."""
-    finished = [job for job in all_jobs if job not in unfinished]
-    results = [job.output for job in finished if job.kind.startswith("eval ")]
-    trained = [job.output for job in finished if job.kind.startswith(TRAINING)]
-    if not results:
-        return {"report": "there is no result yet"}
-    command = [*AVTRAIN, "report", *map(str, results), "--out", str(out / "report")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return {"report": done.stderr.strip()}
+    records: Records,
+    missing: dict[str, str],
+) -> None:
+    """Write the pages from all finished jobs of this study, and the archive that they are made of.
+    Other results in its folder do not count."""
     # These import torch, which takes seconds.
-    from avtrain.evals.results import read_results
-    from avtrain.report.figures import read_trainings
-    from avtrain.report.lines import make_lines
+    from avtrain.report.figures import Training, read_trainings
+    from benchmarks.study.all_page import write_all_page
+    from benchmarks.study.claims import Measurements
     from benchmarks.study.page import write_page
+    from benchmarks.study.world import describe_world
 
-    facts = _facts(study, out, missing, len(all_jobs), len(unfinished))
-    lines = make_lines(read_results(results)[0])
-    write_page(page, lines, read_trainings(trained)[0], out / "world", facts)
-    print(f"{page} and {out / 'report'} are written")
-    return {}
+    finished = [job for job in all_jobs if records.is_finished(job)]
+    facts = _facts(study, out, missing, len(all_jobs), len(finished))
+    write_atomic(out / FACTS, dump_json(facts, indent=1))
+    if (out / "world/truth").exists():
+        write_atomic(out / WORLD, describe_world(out / "world").encode())
+    world = (out / WORLD).read_text() if (out / WORLD).exists() else ""
+    trainings: dict[str, list[Training]] = {}
+    costs_s: dict[str, list[float]] = {}
+    for job in finished:
+        if job.trains:
+            trainings.setdefault(row_of(job), []).extend(read_trainings([job.output])[0])
+            costs_s.setdefault(row_of(job), []).append(records.cost_s(job))
+    means_s = {row: statistics.fmean(some) for row, some in costs_s.items()}
+    measured = Measurements.read(job for job in finished if job.kind.startswith("eval "))
+    write_page(page, measured, facts)
+    write_all_page(page, measured, trainings, means_s, facts, world)
+    for folder in {out, page.parent}:
+        write_archive(folder / ARCHIVE, out, all_jobs, records)
+    print(f"{page} is written")
 
 
 def _facts(
-    study: Study, out: Path, missing: dict[str, str], jobs: int, unfinished: int
+    study: Study, out: Path, missing: dict[str, str], jobs: int, finished: int
 ) -> dict[str, str]:
-    names = ("avsa360", "torch", "numpy", "av")
+    names = ("avsa360", "torch", "numpy", "scipy", "av")
+    difficulty = " ".join(difficulty_options()) if study.hard else ""
     facts = {
         "written on": f"{date.today()}",
         "command": f"`python -m benchmarks.study --clips {study.clips} --seeds {study.seeds} "
         f"--steps {study.steps} --preset {study.preset}{' --bf16' * study.bf16}`",
-        "clips": f"{study.clips}, in {-(-study.clips // 4)} places" + _splits(out / "shards"),
-        "pretraining": f"{study.steps} steps of preset `{study.preset}`; a curriculum has "
-        f"{max(1, study.steps // 2)} steps of AVC before them; a step shows as many clips as the "
-        "preset says for the task",
+        "world": f"`avprep demo --clips {study.clips} {difficulty}`".replace(" `", "`")
+        + f", {-(-study.clips // 4)} places"
+        + _splits(out / "narrow-shards"),
+        "views": "; ".join(f"{name}: `--hfov {hfov}`" for name, hfov in HFOV.items()),
+        "pretraining": f"{study.steps} steps of preset `{study.preset}`, in a curriculum "
+        f"{max(1, study.steps // 2)} of AVC and as many of AVSA",
         "seeds": f"{study.seeds}, of the networks, the order of the clips, and the evaluation; "
         "the world is the same",
-        "features": " and ".join(study.features),
         "evaluations": ", ".join(
-            evaluation.name for evaluation in EVALUATIONS if evaluation.name not in missing
+            " ".join([f"`{one.command}", *one.options]) + "`"
+            for one in EVALUATIONS
+            if one.name not in missing
         ),
         "versions": ", ".join(
             [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in names)]
         ),
-        "jobs": f"{jobs}, of which {unfinished} are not finished" if unfinished else f"all {jobs}",
+        "jobs": f"all {jobs}" if finished == jobs else f"{finished} of {jobs} are finished",
     }
     if missing:
         facts["left out, as this version lacks it"] = ", ".join(missing)

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import statistics
@@ -23,13 +24,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from avtrain.run_folder import CHECKPOINT, LOG, read_log
 from benchmarks.study.jobs import AVTRAIN, Job
 from shards.files import dump_json, write_atomic
 
 # One thread per job: running jobs side by side uses the cores without the cost of threads.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-SETS = ("world", "shards")
-TRAINING = "pretrain "
 _POLL_S = 0.2
 _STOP_S = 10.0
 
@@ -44,7 +44,8 @@ def select_jobs(jobs: Sequence[Job], names: set[str]) -> list[Job]:
 
 
 class Records:
-    """A file per job: its settings, whether it has finished, and how long it took.
+    """A file per job: its settings, whether it has finished, and how long it took, by the clock and
+    in CPU time (0 where it is not known).
 
     The settings are the job's own command and those of all jobs that it needs, without the path of
     the study's folder.
@@ -94,13 +95,20 @@ class Records:
             shutil.rmtree(job.output, ignore_errors=True)
         job.output.parent.mkdir(parents=True, exist_ok=True)
         # A job that resumes counts the time of all its starts.
-        spent = record.get("seconds", 0.0) if job.output.exists() else 0.0
-        self._write(job, False, spent)
+        spent = record if job.output.exists() else {}
+        self._write(job, False, spent.get("seconds", 0.0), spent.get("cpu_seconds", 0.0))
 
-    def add_time(self, job: Job, seconds: float, finished: bool) -> None:
-        self._write(job, finished, self.read(job).get("seconds", 0.0) + seconds)
+    def add_time(self, job: Job, seconds: float, finished: bool, cpu_seconds: float = 0.0) -> None:
+        record = self.read(job)
+        seconds += record.get("seconds", 0.0)
+        self._write(job, finished, seconds, record.get("cpu_seconds", 0.0) + cpu_seconds)
 
-    def _write(self, job: Job, finished: bool, seconds: float) -> None:
+    def cost_s(self, job: Job) -> float:
+        """Seconds that a job took on one core: its CPU time, or else its time by the clock."""
+        record = self.read(job)
+        return float(record.get("cpu_seconds") or record.get("seconds", 0.0))
+
+    def _write(self, job: Job, finished: bool, seconds: float, cpu_seconds: float) -> None:
         path = self.path(job, ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
         record = {
@@ -108,23 +116,25 @@ class Records:
             "settings": self._digests[job.name],
             "finished": finished,
             "seconds": round(seconds, 2),
+            "cpu_seconds": round(cpu_seconds, 2),
             "command": list(job.command[1:]),
         }
         write_atomic(path, dump_json(record, indent=1))
 
 
 def _misses_network(job: Job) -> bool:
-    return job.kind.startswith(TRAINING) and not (job.output / "checkpoint.pt").exists()
+    return job.trains and not (job.output / CHECKPOINT).exists()
 
 
 class _ForkedAvtrain:
     """`avtrain` in a forked process that has torch imported already, which saves a tenth of a job
     of half a minute. It has the methods of Popen that are needed here."""
 
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, arguments: Sequence[str], log: Path, cpu: Path) -> None:
         import avtrain.pretrain.loop  # noqa: F401, and torch with it
 
-        self._process = get_context("fork").Process(target=_run_avtrain, args=(arguments, log))
+        cpu.unlink(missing_ok=True)
+        self._process = get_context("fork").Process(target=_run_avtrain, args=(arguments, log, cpu))
         self._process.start()
         self.terminate, self.kill = self._process.terminate, self._process.kill
 
@@ -137,7 +147,7 @@ class _ForkedAvtrain:
             raise subprocess.TimeoutExpired("avtrain", timeout or 0.0)
 
 
-def _run_avtrain(arguments: Sequence[str], log: Path) -> None:
+def _run_avtrain(arguments: Sequence[str], log: Path, cpu: Path) -> None:
     os.setsid()  # Ctrl-C reaches the driver alone, which stops its jobs
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -149,7 +159,11 @@ def _run_avtrain(arguments: Sequence[str], log: Path) -> None:
     torch.set_num_threads(1)
     from avtrain.cli.main import main
 
-    main(list(arguments), prog_name="avtrain")
+    try:
+        main(list(arguments), prog_name="avtrain")
+    finally:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        cpu.write_text(str(used.ru_utime + used.ru_stime))
 
 
 @dataclass
@@ -189,10 +203,6 @@ def run_jobs(jobs: Sequence[Job], records: Records, max_parallel: int, lock: int
     """
     finished = {job.name for job in jobs if records.is_finished(job)}
     waiting = [job for job in jobs if job.name not in finished]
-    seconds: defaultdict[str, list[float]] = defaultdict(list)
-    for job in jobs:
-        if job.name in finished:
-            seconds[job.kind].append(records.read(job).get("seconds", 0.0))
     failed: dict[str, str] = {}
     running: list[_Running] = []
     tqdm.monitor_interval = 0  # its thread could hold a lock while a job is forked
@@ -220,18 +230,16 @@ def run_jobs(jobs: Sequence[Job], records: Records, max_parallel: int, lock: int
                 time.sleep(_POLL_S)
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
-                    spent = time.monotonic() - one.started
-                    if one.process.poll() == 0:
+                    reason = _why_unfinished(one, records)
+                    if reason is None:
                         finished.add(one.job.name)
-                        records.add_time(one.job, spent, True)
-                        seconds[one.job.kind].append(spent)
                     else:
-                        failed[one.job.name] = _last_line(records.path(one.job, ".log"))
-                        records.add_time(one.job, spent, False)
+                        failed[one.job.name] = reason
+                    _add_time(one, records, finished=reason is None)
                     bar.update()
-                unfinished = [*waiting, *(one.job for one in running)]
-                words = _time_left(unfinished, seconds, max_parallel)
-                bar.set_postfix_str(words, refresh=False)
+                    unfinished = [*waiting, *(one.job for one in running)]
+                    left_s = sum(estimate_s(unfinished, jobs, records).values())
+                    bar.set_postfix_str(f"{format_hours(left_s / max_parallel)} left")
                 bar.update(0)  # show the elapsed time although no job has ended
     finally:
         _stop(running, records)
@@ -241,29 +249,57 @@ def run_jobs(jobs: Sequence[Job], records: Records, max_parallel: int, lock: int
 
 def _next(waiting: list[Job], running: list[_Running], finished: set[str]) -> Job | None:
     """The first job whose needs are finished. Sets use all cores, so they run alone."""
-    if any(one.job.kind.endswith(SETS) for one in running):
+    if any(one.job.makes_set for one in running):
         return None
     ready = (job for job in waiting if all(name in finished for name in job.needs))
     job = next(ready, None)
-    return None if job is None or (running and job.kind.endswith(SETS)) else job
+    return None if job is None or (running and job.makes_set) else job
 
 
 def _start(job: Job, records: Records, lock: int) -> _Running:
     records.begin(job)
     if job.command[: len(AVTRAIN)] == tuple(AVTRAIN):
         arguments = [*job.command[len(AVTRAIN) :], *job.machine]
-        return _Running(job, _ForkedAvtrain(arguments, records.path(job, ".log")), time.monotonic())
+        process = _ForkedAvtrain(arguments, records.path(job, ".log"), records.path(job, ".cpu"))
+        return _Running(job, process, time.monotonic())
     with open(records.path(job, ".log"), "wb") as log:
-        process = subprocess.Popen(
+        started = subprocess.Popen(
             [*job.command, *job.machine],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | ({} if job.kind.endswith(SETS) else ONE_THREAD),
+            env=os.environ | ({} if job.makes_set else ONE_THREAD),
             pass_fds=[lock],
             start_new_session=True,  # Ctrl-C reaches the driver alone, which stops its jobs
         )
-    return _Running(job, process, time.monotonic())
+    return _Running(job, started, time.monotonic())
+
+
+def _why_unfinished(one: _Running, records: Records) -> str | None:
+    """Why a job that has ended is not finished; None if it is."""
+    if one.process.poll() != 0:
+        return _last_line(records.path(one.job, ".log"))
+    if one.job.steps and _last_step(one.job) < one.job.steps:
+        # A signal to the job alone: it saves, and ends with status 0.
+        return "it was stopped; run the same command again to continue it"
+    return None
+
+
+def _last_step(job: Job) -> int:
+    try:
+        lines = read_log(job.output / LOG).lines
+    except FileNotFoundError:
+        return 0
+    return lines[-1]["step"] if lines else 0
+
+
+def _add_time(one: _Running, records: Records, finished: bool) -> None:
+    spent_s = time.monotonic() - one.started
+    try:
+        cpu_s = float(records.path(one.job, ".cpu").read_text())
+    except (OSError, ValueError):  # it was killed, or is no `avtrain`
+        cpu_s = 0.0
+    records.add_time(one.job, spent_s, finished, cpu_s)
 
 
 def _stop(running: list[_Running], records: Records) -> None:
@@ -275,7 +311,7 @@ def _stop(running: list[_Running], records: Records) -> None:
         except subprocess.TimeoutExpired:
             one.process.kill()
             one.process.wait()
-        records.add_time(one.job, time.monotonic() - one.started, False)
+        _add_time(one, records, finished=False)
 
 
 @contextmanager
@@ -292,17 +328,22 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _time_left(jobs: Sequence[Job], seconds: dict[str, list[float]], max_parallel: int) -> str:
-    """Estimate for the jobs: each takes the mean of its kind, or the mean of all jobs so far."""
-    measured = [value for values in seconds.values() for value in values]
-    if not jobs or not measured:
-        return ""
-    mean_s = statistics.fmean(measured)
-    total_s = sum(
-        statistics.fmean(known) if (known := seconds.get(job.kind)) else mean_s for job in jobs
-    )
-    minutes = round(total_s / max_parallel / 60)
-    return f"about {minutes // 60} h {minutes % 60:02d} min left"
+def estimate_s(some: Sequence[Job], jobs: Sequence[Job], records: Records) -> dict[str, float]:
+    """Seconds that each of some jobs takes on one core, by its name: the mean of the finished
+    ``jobs`` of its kind, or else what is stated."""
+    measured: defaultdict[str, list[float]] = defaultdict(list)
+    for job in jobs:
+        if not job.makes_set and records.is_finished(job):
+            measured[job.kind].append(records.cost_s(job))
+    return {
+        job.name: statistics.fmean(known) if (known := measured.get(job.kind)) else job.cost_s
+        for job in some
+    }
+
+
+def format_hours(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"about {minutes // 60} h {minutes % 60:02d} min"
 
 
 def _last_line(log: Path) -> str:

@@ -1,0 +1,171 @@
+"""What the study compares, as data: its rows (networks), and the evaluations of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import click
+
+from avprep.cli.main import main as avprep
+from avtrain.cli.main import evaluate
+from avtrain.cli.pretrain import pretrain
+
+NARROW, WIDE = "narrow", "wide"
+HFOV = {NARROW: "70:90", WIDE: "25.5:90"}
+"""Horizontal fields of view: in narrow sets an object fills so much of every view that small
+networks see it; wide ones range as the paper's do, and many views hold no object."""
+_INTENSITY = ("--features", "logmel+intensity")
+_LOGMEL = ("--features", "logmel")
+_AVC = ("--task", "avc")
+_AVSA = ("--task", "avsa", "--no-transformer")
+_RELATIVE = ("--task", "avsa", "--transformer", "--positions", "relative")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Networks that differ only in their seed.
+
+    ``options``: those of `avtrain pretrain`, or beside ``checkpoint``, which stands for networks
+    without training. ``spatial``: evaluated only in the tasks that ask for space.
+    """
+
+    name: str
+    words: str
+    options: tuple[str, ...]
+    checkpoint: str = ""
+    views: str = NARROW
+    spatial: bool = False
+
+    @property
+    def curriculum(self) -> bool:
+        """Half of its steps are AVC's: it has as many in all as every other row."""
+        return "--curriculum" in self.options
+
+
+# One row is compared with another of the same seed and set, so that each pair differs in one thing.
+AVC = Row("avc", "AVC, 48 clips × 1 view", (*_AVC, *_INTENSITY))
+AVSA = Row("avsa", "AVSA, 12 clips × 4 views", (*_AVSA, *_INTENSITY))
+RELATIVE = Row("avsa-relative", "AVSA, relative transformer", (*_RELATIVE, *_INTENSITY))
+SAME_CLIPS = Row(
+    "avc-same-clips",
+    "AVC, 12 clips × 4 views",
+    # AVSA's clips, crops and sounds; only the comparison with the clip's other views is missing.
+    (*_AVC, "--views", "4", "--batch-size", "12", "--no-transformer", *_INTENSITY),
+)
+SHUFFLED = Row(
+    "avsa-shuffled",
+    "AVSA, views shuffled",
+    (*_AVSA, "--shuffle-views", *_INTENSITY),
+    spatial=True,
+)
+CURRICULUM = Row("curriculum", "AVC, then AVSA", (*_AVSA, "--curriculum", *_INTENSITY))
+AVSA_LOGMEL = Row("avsa-logmel", "AVSA, log-mel", (*_AVSA, *_LOGMEL))
+AVC_LOGMEL = Row("avc-logmel", "AVC, log-mel", (*_AVC, *_LOGMEL))
+AVC_MONO = Row("avc-mono", "AVC, mono log-mel", (*_AVC, "--audio", "mono", *_LOGMEL), spatial=True)
+WIDE_AVC = Row("wide-avc", "AVC, 48 clips × 1 view", AVC.options, views=WIDE)
+WIDE_AVSA = Row("wide-avsa", "AVSA, 12 clips × 4 views", AVSA.options, views=WIDE)
+WIDE_RELATIVE = Row(
+    "wide-avsa-relative", "AVSA, relative transformer", RELATIVE.options, views=WIDE
+)
+UNTRAINED = Row("untrained", "untrained", _INTENSITY, "untrained")
+ENERGY = Row("energy", "energy map, nothing learned", (), "energy", spatial=True)
+BLOCKS = (
+    (AVC, AVSA),
+    (WIDE_AVSA, WIDE_RELATIVE),
+    (UNTRAINED, AVSA_LOGMEL, CURRICULUM),
+    (SAME_CLIPS, RELATIVE),
+    (ENERGY, SHUFFLED, AVC_MONO),
+    (WIDE_AVC, AVC_LOGMEL),
+)
+"""All rows, in blocks that each answer a claim with those before them. A block is run with all its
+seeds before the next one begins: a difference is decided by five seeds of two rows, and by no
+number of rows of one seed. An interrupted study has therefore decided the first claims."""
+ROWS = tuple(row for block in BLOCKS for row in block)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`avtrain eval COMMAND` with options.
+
+    ``spatial``: asks for space. ``actions``: runs on the set of actions. ``shares_features``: reads
+    the same frozen features as the others of this kind; the first of them computes these.
+    ``cost_s``: seconds on one core, with the study's 2,400 clips; the first that shares features
+    costs ``SHARED_S`` more.
+    """
+
+    name: str
+    command: str
+    options: tuple[str, ...] = ()
+    spatial: bool = False
+    actions: bool = False
+    shares_features: bool = False
+    cost_s: float = field(default=60.0, compare=False)
+
+
+# Five times as many clips as have been enough before: two passes over them show more windows than
+# eight passes did, in the same time.
+_WINDOWS = ("--rounds", "2", "--windows", "2")
+_HEAD = ("--epochs", "1", "--maps", "1")
+EVALUATIONS = (
+    Evaluation("avsa-view4", "avsa", ("--views", "4", *_WINDOWS), True, shares_features=True),
+    Evaluation("avsa-view1", "avsa", ("--views", "1", *_WINDOWS), True, shares_features=True),
+    Evaluation("avc-view4", "avc", ("--views", "4", *_WINDOWS), True, shares_features=True),
+    Evaluation("localization", "localization", _WINDOWS, True, shares_features=True),
+    Evaluation("seld", "seld", ("--labels", "0.05,0.1,0.3,1")),
+    Evaluation("segmentation-none", "segmentation", ("--condition", "none", *_HEAD)),
+    Evaluation("action", "action", ("--probe", "--folds", "1"), actions=True),
+    Evaluation("probe", "probe", (), True),
+    Evaluation("segmentation-audio", "segmentation", ("--condition", "audio", *_HEAD)),
+)
+SHARED_S = 150.0
+
+
+def missing_evaluations() -> dict[str, str]:
+    """The evaluations that this version cannot run, with the command or option that it lacks."""
+    missing = {}
+    for evaluation in EVALUATIONS:
+        command = evaluate.commands.get(evaluation.command)
+        lacks = f"avtrain eval {evaluation.command}"
+        if command is not None:
+            lacks = _first_missing(command, evaluation.options, lacks)
+        if not lacks and evaluation.actions and not _has(avprep.commands["demo"], "--actions"):
+            lacks = "avprep demo --actions"
+        if lacks:
+            missing[evaluation.name] = lacks
+    return missing
+
+
+def missing_rows() -> dict[str, str]:
+    """The rows that this version cannot train, with the option that it lacks."""
+    missing = {row.name: _first_missing(pretrain, row.options, "avtrain pretrain") for row in ROWS}
+    checkpoint = next(one for one in evaluate.commands["avsa"].params if one.name == "checkpoint")
+    if isinstance(checkpoint, click.Option) and "'energy'" not in (checkpoint.help or ""):
+        missing[ENERGY.name] = "avtrain eval avsa --checkpoint energy"
+    return {name: lacks for name, lacks in missing.items() if lacks}
+
+
+def difficulty_options() -> tuple[str, ...]:
+    """The hard world, if this version generates one."""
+    hard = ("--difficulty", "hard")
+    return () if _first_missing(avprep.commands["demo"], hard, "") else hard
+
+
+def _has(command: click.Command, name: str) -> bool:
+    return any(name in option.opts for option in command.params)
+
+
+def _first_missing(command: click.Command, options: Sequence[str], words: str) -> str:
+    """``words`` and the first option or choice that a command does not have; empty if it has all
+    of them."""
+    known = {name: one for one in command.params for name in (*one.opts, *one.secondary_opts)}
+    for name, value in pairwise((*options, "")):
+        if not name.startswith("--"):
+            continue
+        if name not in known:
+            return f"{words} {name}"
+        choices = known[name].type
+        if isinstance(choices, click.Choice) and value not in choices.choices:
+            return f"{words} {name} {value}"
+    return ""

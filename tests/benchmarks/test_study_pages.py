@@ -1,0 +1,199 @@
+"""The pages of `make study`: what they claim follows the numbers, and comes from the archive."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avprep.world.generate import make_clip
+from avprep.world.scene import FRAMES
+from avprep.world.write import clip_truth
+from avtrain.evals.results import Result
+from avtrain.report.figures import read_trainings
+from avtrain.report.lines import Line, make_lines
+from benchmarks.study.all_page import write_all_page
+from benchmarks.study.claims import (
+    ALIGNMENT,
+    AVSA_4,
+    CLAIMS,
+    COLUMNS,
+    HEADLINES,
+    Finding,
+    Measurements,
+    headline_findings,
+    other_findings,
+)
+from benchmarks.study.jobs import Job
+from benchmarks.study.page import sentence, summary, write_page
+from benchmarks.study.rows import AVC, AVSA, ROWS
+from benchmarks.study.statistics import BETTER, EQUAL, UNDECIDED, WORSE
+from benchmarks.study.world import describe_world
+from shards.files import parse_json
+from tests.avtrain.report.test_report import write_log
+from tests.support import ROOT
+from tests.support.made_results import result
+
+
+def make_study(value: Callable[[str, str], float], seeds: int = 5) -> Measurements:
+    """Results of all rows: ``value`` of a row in an evaluation, with noise that all networks of a
+    seed share."""
+    lines: dict[str, dict[str, list[Line]]] = {}
+    for row in ROWS:
+        for column in COLUMNS:
+            mean, results = value(row.name, column.evaluation), []
+            for seed in range(seeds):
+                noise = 0.05 * np.sin(seed) + 0.002 * np.cos(7 * seed + len(row.name))
+                one = result(row.name, mean + noise, seed)
+                if column.metric is not None:
+                    metrics = {**one.metrics, column.metric: one.metrics["error"]}
+                    one = replace(one, metrics=metrics)
+                results.append(one)
+            lines.setdefault(row.name, {})[column.evaluation] = make_lines(results)
+    return Measurements(lines)
+
+
+def accuracy(row: str, evaluation: str) -> float:
+    learned = {"untrained": 0.5, "avc": 0.55, "curriculum": 0.663, "avsa": 0.66}
+    return learned.get(row, 0.6) - 0.1 * evaluation.endswith("view1")
+
+
+def by_words(findings: list[Finding]) -> dict[str, str]:
+    return {finding.claim.words: finding.verdict for finding in findings}
+
+
+def test_verdicts_follow_the_numbers() -> None:
+    measured = make_study(accuracy)
+    verdicts = by_words(headline_findings(measured))
+    assert verdicts["AVSA beats AVC"] == BETTER
+    assert verdicts["AVC first, then AVSA, beats as many steps of AVSA"] == EQUAL
+    assert verdicts["pretraining with AVSA beats none"] == BETTER
+    others = other_findings(measured)
+    assert by_words(others[AVSA_4])["four views beat one, without a transformer"] == BETTER
+    (finding,) = (one for one in headline_findings(measured) if one.claim == ALIGNMENT)
+    assert finding.difference.mean == pytest.approx(11, abs=0.5)  # points, not shares
+    reverse = make_study(lambda *given: 1 - accuracy(*given))
+    assert by_words(headline_findings(reverse))["AVSA beats AVC"] == WORSE
+    few = make_study(accuracy, seeds=2)
+    assert set(by_words(headline_findings(few)).values()) == {UNDECIDED}
+
+
+def test_a_lower_error_counts_as_better() -> None:
+    measured = make_study(accuracy, 3)
+    lower = {
+        row: {
+            name: [replace(line, better="lower") for line in lines]
+            for name, lines in evaluations.items()
+        }
+        for row, evaluations in measured.lines.items()
+    }
+    (finding,) = (one for one in headline_findings(Measurements(lower)) if one.claim == ALIGNMENT)
+    assert finding.verdict == WORSE
+
+
+def test_each_claim_compares_rows_that_exist_and_measure_the_same() -> None:
+    for claim in CLAIMS:
+        assert {claim.row, claim.baseline} <= set(ROWS)
+        assert claim.row.views == claim.baseline.views
+        assert claim.columns
+    assert len({claim.words for claim in CLAIMS}) == len(CLAIMS)
+    assert len(HEADLINES) == 5
+    assert all(claim in CLAIMS and column in claim.columns for claim, column in HEADLINES)
+
+
+def test_claims_that_are_not_measured_count_in_the_correction() -> None:
+    measured = make_study(accuracy)
+    both = Measurements({name: measured.lines[name] for name in (AVC.name, AVSA.name)})
+    (alone,) = (one for one in headline_findings(both) if one.measured)
+    assert alone.p == pytest.approx(5 * alone.difference.p)
+    assert by_words(headline_findings(both))["AVSA beats AVC"] == BETTER
+
+
+FACTS = {"command": "`make`", "written on": "today", "jobs": "all 9"}
+
+
+def write_pages(page: Path, measured: Measurements, runs: list[Path], world: str = "") -> str:
+    write_page(page, measured, FACTS)
+    trainings = {AVSA.name: read_trainings(runs)[0]} if runs else {}
+    write_all_page(page, measured, trainings, {AVSA.name: 720.0}, FACTS, world)
+    return page.read_text()
+
+
+def test_the_page_is_one_screen_of_five_sentences_a_figure_and_a_table(tmp_path: Path) -> None:
+    text = write_pages(tmp_path / "results.md", make_study(accuracy), [])
+    assert len(text.splitlines()) < 50
+    assert text.count("![") == 1
+    assert re.findall(r"^(\d)\. \*\*", text, re.MULTILINE) == ["1", "2", "3", "4", "5"]
+    assert re.search(r"1\. \*\*AVSA beats AVC: better\.\*\* AVSA-Bin, %: 67\.\d against 56\.", text)
+    assert re.search(r"better by \+11\.\d points \(95 % interval \+\d", text)
+    assert "Not decided" not in text or "undecided" in text
+    assert re.search(r"\| chance .* 50.0 +\|", text)
+    assert "](results-all.md)" in text
+    assert (tmp_path / "study-results.png").stat().st_size > 10_000
+    few = write_pages(tmp_path / "few.md", make_study(accuracy, 2), [])
+    assert "(2 seeds; 3 can decide)" in few
+    assert "Not decided: sentences 1, 2, 3, 4, 5;" in few
+
+
+def test_the_pages_of_a_study_without_results_say_so(tmp_path: Path) -> None:
+    text = write_pages(tmp_path / "results.md", Measurements({}), [])
+    assert text.count("not measured yet") == 5
+    assert "Not decided: sentences 1, 2, 3, 4, 5;" in text
+    assert "detectable at 5 %" in (tmp_path / "results-all.md").read_text()
+
+
+def test_the_second_page_holds_settings_world_power_comparisons_and_training(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "world/truth").mkdir(parents=True)
+    for index in range(8):
+        clip = make_clip(0, index)
+        levels = {item.id: np.full(FRAMES, 0.1) for item in clip.objects if not item.silent}
+        truth = clip_truth(clip, levels, 0.01)
+        (tmp_path / f"world/truth/{clip.name}.json").write_text(json.dumps(truth))
+    run = write_log(tmp_path / "run")
+    (run / "log.jsonl").write_text((run / "log.jsonl").read_text().removesuffix('{"st'))
+    world = describe_world(tmp_path / "world")
+    write_pages(tmp_path / "results.md", make_study(accuracy), [run], world)
+    text = (tmp_path / "results-all.md").read_text()
+    assert "- command: `make`" in text
+    assert "| places" in text
+    assert re.search(r"\| avsa +\| AVSA, 12 clips × 4 views .* 12 +\|", text)  # minutes
+    assert re.search(r"\| AVSA beats AVC +\| AVSA-Bin, % .*\*\*better\*\*", text)
+    assert re.search(r"\| AVSA beats AVC +\| segmentation, mIoU % ", text)
+    assert (tmp_path / "study-curves.png").stat().st_size > 10_000
+    assert "](study-curves.png)" in text
+
+
+def test_the_archive_of_the_earlier_study_is_still_read() -> None:
+    """Its page is not written anew; its numbers are those of its results."""
+    page = (ROOT / "docs/results-2026-11-22.md").read_text()
+    with zipfile.ZipFile(ROOT / "docs/study-2026-11-22.zip") as archive:
+        names = [name for name in archive.namelist() if name.endswith(".result.json")]
+        results = [parse_json(archive.read(name), Result) for name in names]
+    assert len(results) == 402 - 36  # the trainings
+    for line in make_lines(results):
+        if line.first and line.task == "avsa-bin":
+            assert f"{100 * line.mean:.1f} (" in page
+
+
+def test_the_archive_of_the_page_gives_the_page(tmp_path: Path) -> None:
+    """What `make study` wrote can be written anew from `docs/study.zip` alone."""
+    with zipfile.ZipFile(ROOT / "docs/study.zip") as archive:
+        archive.extractall(tmp_path)
+    facts = json.loads((tmp_path / "facts.json").read_bytes())
+    jobs = [
+        Job("/".join(path.parts[-4:-1]), "eval x", (), path.parent)
+        for path in sorted((tmp_path / "results").rglob("*.result.json"))
+    ]
+    measured = Measurements.read(jobs)
+    page = (ROOT / "docs/results.md").read_text()
+    assert facts["jobs"] in page
+    assert summary(measured) in page
+    assert all(sentence(finding) in page for finding in headline_findings(measured))
