@@ -42,20 +42,23 @@ def restarts() -> int:
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run: this one is number ``rank`` of ``size``."""
+    """The processes of a run: this one is number ``rank`` of ``size``. ``grouped``: they are a
+    group of `torch.distributed`, which a single process need not be."""
 
     device: torch.device
     rank: int = 0
     size: int = 1
+    grouped: bool = False
 
     @classmethod
-    def join(cls, device: str) -> World:
-        """Join the other processes if torchrun has started several.
+    def join(cls, device: str, always: bool = False) -> World:
+        """Join the other processes if torchrun has started several. With ``always``, a single one
+        joins a group of its own, and does all that several do: to try their communication.
 
         Each has a GPU of its own, or all compute on CPUs.
         """
         size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size == 1:
+        if size == 1 and not always:
             return cls(pick_device(device))
         chosen = pick_device(device)
         if chosen.type == "cuda":
@@ -80,7 +83,7 @@ class World:
             )
         except (RuntimeError, ValueError) as error:
             raise TrainingError(f"the processes did not meet: {error}") from None
-        return cls(chosen, dist.get_rank(), dist.get_world_size())
+        return cls(chosen, dist.get_rank(), dist.get_world_size(), grouped=True)
 
     @property
     def first(self) -> bool:
@@ -89,7 +92,7 @@ class World:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The same module, with gradients averaged over all ranks."""
-        if self.size == 1:
+        if not self.grouped:
             return module
         # Buffers are equal on all ranks, since batch statistics are over the global batch.
         known = inspect.signature(DistributedDataParallel.__init__).parameters
@@ -103,14 +106,14 @@ class World:
         All ranks must compute the same from the result, so that each knows the whole gradient of
         its part. That gradient is multiplied by the number of ranks, since averaging divides by it.
         """
-        if self.size == 1:
+        if not self.grouped:
             return part
         gathered: Tensor = _Gather.apply(part, self)  # type: ignore[no-untyped-call]
         return gathered
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
         """For each flag, whether it is set on any rank."""
-        if self.size == 1:
+        if not self.grouped:
             return list(flags)
         counts = torch.tensor(flags, dtype=torch.int32, device=self.device)
         dist.all_reduce(counts)
@@ -118,7 +121,7 @@ class World:
 
     def agree(self, text: str) -> bool:
         """Whether ``text`` is the same on all ranks."""
-        if self.size == 1:
+        if not self.grouped:
             return True
         number = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
         ends = torch.tensor([number, -number], device=self.device)
@@ -127,18 +130,18 @@ class World:
 
     def broadcast(self, values: Iterable[Tensor]) -> None:
         """Set tensors to those of the first rank."""
-        if self.size > 1:
+        if self.grouped:
             for value in values:
                 dist.broadcast(value, src=0)
 
 
 @contextmanager
-def joined(device: str) -> Iterator[World]:
+def joined(device: str, always: bool = False) -> Iterator[World]:
     """The processes of this run, joined for the duration of the block.
 
     Raises TrainingError if others are lost.
     """
-    world = World.join(device)
+    world = World.join(device, always)
     ended = False
     try:
         yield world
@@ -147,7 +150,7 @@ def joined(device: str) -> Iterator[World]:
         ended = True
         raise
     except RuntimeError as error:
-        if world.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        if not world.grouped or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         ignore_signals()  # the launcher ends the remaining processes: not before this message
         raise TrainingError(
@@ -158,7 +161,7 @@ def joined(device: str) -> Iterator[World]:
     finally:
         # After an error NCCL would wait for operations that this process owes the others, and they
         # for it: the error could not be reported.
-        if world.size > 1 and (ended or world.device.type == "cpu"):
+        if world.grouped and (ended or world.device.type == "cpu"):
             gc.collect()  # objects that still hold the group, so that its threads end here
             dist.destroy_process_group()
 
@@ -268,7 +271,7 @@ def _sum(value: Tensor) -> Tensor:
 
 def make_batch_norm_global(module: nn.Module, world: World) -> None:
     """Make all batch normalisation in ``module`` global; weights and names stay."""
-    if world.size == 1:
+    if not world.grouped:
         return
     if world.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]

@@ -53,6 +53,8 @@ ONLY_CHECKED = ("--scheduler", "s3://", "--checkpoint published.pt")
 FROM_OTHERS = {
     *("--write-info-json", "--max-restarts", "--signals-to-handle", "--requeue"),
     *("--dependency", "--nproc-per-node", "--shm-size"),
+    *("--no-index", "--no-deps", "--only-binary", "--python-version", "--platform", "--dest"),
+    *("--find-links", "--target"),
 }
 """Options in pages that belong to commands of others."""
 
@@ -201,6 +203,7 @@ def test_decisions_are_made_where_the_page_says() -> None:
         ("python -m benchmarks.study --plans", "has no option --plans"),
         ("python -m benchmarks.training_memory SHARDS --out RUN --stepss 3", "No such option"),
         ("pip install 'avsa360[cloud]'", "no extra cloud"),
+        ("pip download --no-deps no-such-package", "no-such-package does not exist"),
         ("pip install 'dist/avsa360-0.0.1-py3-none-any.whl[train]'", "does not exist"),
         ("pip install -c constrain.txt -e .", "constrain.txt does not exist"),
         (".venv/bin/pytest tests/nothing", "tests/nothing does not exist"),

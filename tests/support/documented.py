@@ -28,6 +28,8 @@ PAGES = sorted(
     ]
 )
 OURS = {"avprep": avprep, "avtrain": avtrain}
+NEEDED_BY_OTHERS = {"cffi", "pycparser"}
+"""Packages that soundfile needs, for machines without a network."""
 LANGUAGES = ("bash", "python", "text")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^(?:avprep|avtrain) [a-z]|^(?:pip|make|python|torchrun) ", re.MULTILINE)
@@ -89,7 +91,7 @@ def check(words: list[str]) -> None:
         _check_benchmark(rest)
     elif first == ".venv/bin/pytest":
         _check_paths(rest)
-    elif first == "pip" and rest[0] in ("install", "wheel"):
+    elif first == "pip" and rest[0] in ("install", "wheel", "download"):
         _check_pip(rest[1:])
     elif first == "torchrun" and "-m" in rest:
         check_ours(rest[rest.index("-m") + 1 :])
@@ -193,13 +195,18 @@ def _check_pip(words: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wheel = f"dist/{project['name']}-{__version__}-py3-none-any.whl"
     places = "|".join(map(re.escape, (".", project["name"], wheel)))
+    extras_of_ours = project["optional-dependencies"].values()
+    needed = {*project["dependencies"], *(name for names in extras_of_ours for name in names)}
+    packages = {re.split(r"[^\w-]", name)[0] for name in needed} | NEEDED_BY_OTHERS
     for word in words:
         extras = re.fullmatch(rf"(?:{places})\[([\w,]+)\]", word)
         if extras:
             unknown = set(extras[1].split(",")) - set(project["optional-dependencies"])
             if unknown:
                 raise Stale(f"pip {word}: no extra {', '.join(unknown)}")
-        elif not word.startswith("-") and word != "dist" and not (ROOT / word).exists():
+        elif word.startswith("-") or word in packages or word == "dist":
+            continue
+        elif not (ROOT / word).exists():
             raise Stale(f"pip: {word} does not exist")
 
 

@@ -71,9 +71,10 @@ def read_log(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def save_step(inputs: Path, gradients: Path) -> None:
+def save_step(inputs: Path, gradients: Path, always: bool = False) -> None:
     """Save loss and gradients of one step, for a batch split among the processes."""
-    with joined("cpu") as world:
+    with joined("cpu", always) as world:
+        assert world.grouped == (always or world.size > 1)
         _save_step(world, inputs, gradients)
 
 
@@ -111,9 +112,11 @@ def test_loss_and_gradients_equal_those_of_one_process(tmp_path: Path, task: Any
     }
     torch.save(inputs, tmp_path / "inputs")
     results = []
-    for processes in (1, 2, 3):  # 5 clips: parts of different sizes
-        out = tmp_path / f"{processes}"
-        for rank in run_ranks(processes, tmp_path, save_step, tmp_path / "inputs", out):
+    # 5 clips: parts of different sizes. One process can be a group, too.
+    for processes, always in ((1, False), (1, True), (2, False), (3, False)):
+        out = tmp_path / f"{processes} {always}"
+        arguments = (tmp_path / "inputs", out, always)
+        for rank in run_ranks(processes, tmp_path, save_step, *arguments):
             assert rank.status == 0, rank.stderr[-3000:]
         results.append(torch.load(out, weights_only=True))
     assert len(results[0]["grad"]) > 50
