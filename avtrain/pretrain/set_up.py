@@ -17,7 +17,7 @@ from avtrain.errors import TrainingError
 from avtrain.pretrain.checks import check_agreed
 from avtrain.pretrain.trainer import Trainer
 from avtrain.run_folder import CHECKPOINT, CONFIG, LOG
-from avtrain.runtime.device import default_workers
+from avtrain.runtime.device import check_precision, default_workers
 from avtrain.runtime.distributed import World
 from shards.errors import show
 from shards.reader import CACHE_BYTES, ShardSet
@@ -108,6 +108,7 @@ class Run:
 def prepare(root: Path | str, config: Config, options: RunOptions, world: World) -> Run:
     """Everything before the first step. Raises TrainingError and ShardError."""
     config.check()
+    check_precision(config.precision, world.device)
     shards = ShardSet(root, options.split, options.cache, options.cache_bytes)
     shards.check_files()
     start = _find_start(options)
@@ -149,6 +150,7 @@ def prepare(root: Path | str, config: Config, options: RunOptions, world: World)
 def check_early(root: Path | str, config: Config, options: RunOptions, world: World) -> None:
     """Raise TrainingError where `prepare` would, as far as that is known without networks."""
     config.check()
+    check_precision(config.precision, world.device)
     shards = ShardSet(root, options.split, options.cache, options.cache_bytes)
     _find_own_checkpoint(options)
     open_clips(shards, config)

@@ -20,6 +20,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
+def check_precision(name: str, device: torch.device) -> None:
+    """Raise TrainingError for bfloat16 on a GPU that has none."""
+    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise TrainingError("this GPU does not support bfloat16; use --fp16, or neither")
+
+
 def default_workers(device: torch.device) -> int:
     """Loader processes of this rank: with a GPU its share of the machine's cores except one, up to
     `MOST_WORKERS`; none if the CPU itself trains, since they would only take its cores away."""

@@ -255,3 +255,17 @@ def test_old_and_new_pickles_of_text(tmp_path: Path) -> None:
         path.write_bytes(pickle.dumps({"version": 3, "x": len}, protocol))
         with pytest.raises(TrainingError, match=r"is no checkpoint"):
             Checkpoint.load(path)
+
+
+def test_a_checkpoint_of_a_gpu_is_read_on_a_cpu(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tensors are marked as those of a GPU."""
+    checkpoint = Checkpoint.load(run / "checkpoint.pt")
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    checkpoint.save(tmp_path / "gpu.pt")
+    assert b"cuda:0" in (tmp_path / "gpu.pt").read_bytes()
+    read = Checkpoint.load(tmp_path / "gpu.pt")
+    assert read.weights_sha256 == checkpoint.weights_sha256
+    moments = [value for each in read.optimiser["state"].values() for value in each.values()]
+    assert {value.device.type for value in [*moments, *read.model.values()]} == {"cpu"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avtrain.errors import TrainingError
-from avtrain.runtime.device import rng_state, set_rng_state
+from avtrain.runtime.device import check_precision, rng_state, set_rng_state
 
 
 def test_a_state_that_the_gpu_refuses_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,3 +18,12 @@ def test_a_state_that_the_gpu_refuses_is_one_sentence(monkeypatch: pytest.Monkey
     set_rng_state(states, torch.device("cpu"))
     with pytest.raises(TrainingError, match=r"rng\.cuda is no state .*RNG state is wrong size"):
         set_rng_state(states, torch.device("cuda"))
+
+
+def test_a_gpu_without_bfloat16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    for name in ("fp32", "fp16"):
+        check_precision(name, torch.device("cuda"))
+    check_precision("bf16", torch.device("cpu"))
+    with pytest.raises(TrainingError, match="does not support bfloat16; use --fp16"):
+        check_precision("bf16", torch.device("cuda"))
