@@ -22,7 +22,7 @@ FACTS, WORLD = "facts.json", "world.md"
 """Files in a study's folder that its pages are made of, beside the results: settings, versions and
 dates, and a section on the generated world."""
 _RECORDS = "jobs/"
-_KEPT = ("job", "settings", "seconds", "cpu_seconds")
+_KEPT = ("job", "settings", "finished", "seconds", "cpu_seconds")
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 

@@ -12,7 +12,7 @@ from benchmarks.study.jobs import Job, row_of
 from benchmarks.study.rows import (
     AVC,
     AVC_LOGMEL,
-    AVC_MONO,
+    AVC_OMNI,
     AVSA,
     AVSA_LOGMEL,
     CURRICULUM,
@@ -33,7 +33,8 @@ from benchmarks.study.statistics import Difference, Verdict, holm
 class Column:
     """A number that is compared: a metric of an evaluation, the first one by default.
 
-    ``matters``: the smallest difference that matters, in points or degrees.
+    ``matters``: the smallest difference that matters, in points or degrees. ``variant``: what tells
+    the test from others of the evaluation, as `Line.variant` says it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Column:
     evaluation: str
     matters: float
     metric: str | None = None
+    variant: str = ""
 
 
 AVSA_4 = Column("avsa-4", "AVSA-Bin, %", "avsa-view4", 2.0)
@@ -50,22 +52,30 @@ LOCALIZATION = Column("localization", "localization error, °", "localization", 
 ONE_SOURCE = Column(
     "one-source", "the same, one source, °", "localization", 3.0, "one source, mean error"
 )
-SELD = Column("seld", "SELD with 5 % of the labels", "seld", 3.0)
+AVSA_BOTH = Column("avsa-both", "AVSA-Bin, feature and prediction, %", "avsa-both", 2.0)
+_FEW, _ALL = "labels 0.05", "labels 1.0"
+SELD = Column("seld", "SELD score, 5 % of the labels, %", "seld", 1.5, "SELD score", _FEW)
+SELD_ALL = Column("seld-all", "SELD score, all labels, %", "seld", 1.5, "SELD score", _ALL)
+F20 = Column("f20", "SELD F20°, 5 % of the labels, %", "seld", 3.0, "F20°", _FEW)
 SEGMENTATION = Column("segmentation", "segmentation, mIoU %", "segmentation-none", 3.0)
 WITH_AUDIO = Column("with-audio", "the same with audio, mIoU %", "segmentation-audio", 3.0)
 ACTIONS = Column("actions", "actions, Video@1 %", "action", 3.0)
 COLUMNS = (
     AVSA_4,
     AVSA_1,
+    AVSA_BOTH,
     AVC_4,
     LOCALIZATION,
     ONE_SOURCE,
     SELD,
+    SELD_ALL,
+    F20,
     SEGMENTATION,
     WITH_AUDIO,
     ACTIONS,
 )
 TASKS = (AVSA_4, LOCALIZATION, SELD, SEGMENTATION, ACTIONS)
+"""Columns in which a claim is made unless it says otherwise, and which the figure shows."""
 _SPATIAL = (AVSA_4, LOCALIZATION)
 
 
@@ -103,8 +113,15 @@ CLAIMS = (
     Claim("with narrow views, the relative transformer beats none", RELATIVE, AVSA),
     Claim("AVC first, then AVSA, beats as many steps of AVC", CURRICULUM, AVC),
     Claim("AVSA beats AVSA with shuffled views", AVSA, SHUFFLED, _SPATIAL),
-    Claim("AVSA beats AVC with mono sound", AVSA, AVC_MONO, _SPATIAL),
+    Claim("AVSA beats AVC with sound without directions", AVSA, AVC_OMNI, _SPATIAL),
     Claim("AVSA beats the energy map without learning", AVSA, ENERGY, _SPATIAL),
+    Claim(
+        "the transformer's prediction beside the feature beats the feature of networks without one",
+        WIDE_RELATIVE,
+        WIDE_AVSA,
+        (AVSA_BOTH,),
+        AVSA_4,
+    ),
     Claim("four views beat one, without a transformer", WIDE_AVSA, WIDE_AVSA, (AVSA_4,), AVSA_1),
     Claim(
         "four views and the transformer beat one view", WIDE_RELATIVE, WIDE_AVSA, (AVSA_4,), AVSA_1
@@ -173,7 +190,8 @@ class Measurements:
     def line(self, row: str, column: Column) -> Line | None:
         """The line of a row in a column, if it is measured."""
         for line in self.lines.get(row, {}).get(column.evaluation, []):
-            if line.metric == column.metric or (column.metric is None and line.first):
+            wanted = line.metric == column.metric or (column.metric is None and line.first)
+            if wanted and (not column.variant or column.variant in line.variant.split(", ")):
                 return line
         return None
 

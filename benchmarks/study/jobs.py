@@ -31,7 +31,7 @@ TRAINING = "pretrain "
 """Begin of the kinds of jobs that train."""
 _CLIPS, _STEPS = 2400, 4000
 """Sizes of the study, for which costs are stated."""
-_SET_COSTS_S = {"world": 3600.0, "shards": 1800.0, "actions-world": 120.0, "actions-shards": 60.0}
+_SET_COSTS_S = {"world": 1600.0, "shards": 940.0, "actions-world": 120.0, "actions-shards": 60.0}
 _STEP_COSTS_S = {"avc": 0.27, "avsa": 0.17}
 """Seconds of a step on one core, by task. The plan is made of these costs until a study
 has measured its own."""
@@ -42,8 +42,8 @@ class Job:
     """A command that fills the folder ``output`` once the jobs that it ``needs`` are finished.
 
     ``kind``: jobs of one kind take about equally long; ``cost_s`` is an estimate on one core.
-    ``machine``: options that do not change the result. ``resumes``: a restarted command continues
-    its work; otherwise the folder is emptied first. ``steps``: of a training, the last one.
+    ``machine``: options that do not change the result. ``steps``: the last step of a training. A
+    restarted command continues its work.
     """
 
     name: str
@@ -52,7 +52,6 @@ class Job:
     output: Path
     needs: tuple[str, ...] = ()
     machine: tuple[str, ...] = ()
-    resumes: bool = True
     steps: int = 0
     cost_s: float = 0.0
 
@@ -132,7 +131,7 @@ def _set_jobs(study: Study, out: Path) -> list[Job]:
 def _world_job(name: str, clips: int, options: tuple[str, ...], out: Path) -> Job:
     command = (*AVPREP, "demo", str(out / name), "--clips", str(clips), *options)
     cost = _SET_COSTS_S[name] * (clips / _CLIPS if name == "world" else 1)
-    return Job(name, name, command, out / name, resumes=False, cost_s=cost)
+    return Job(name, name, command, out / name, cost_s=cost)
 
 
 def _build_job(name: str, world: str, options: tuple[str, ...], out: Path) -> Job:
@@ -185,7 +184,7 @@ def _evaluations(
     jobs: list[Job] = []
     first_sharing: tuple[str, ...] = ()
     for evaluation in evaluations:
-        if row.spatial and not evaluation.spatial:
+        if (row.spatial and not evaluation.spatial) or (evaluation.context > row.transformer):
             continue
         shards = "actions-shards" if evaluation.actions else _set_name(row)
         output = out / "results" / name / evaluation.name

@@ -50,7 +50,7 @@ from benchmarks.study.run import (
     select_jobs,
 )
 from shards.errors import ShardError
-from shards.files import dump_json, write_atomic
+from shards.files import dump_json, parse_json, write_atomic
 from shards.reader import ShardSet
 
 PAGE = Path("docs/results.md")
@@ -226,6 +226,9 @@ def _write_all(
 
     finished = [job for job in all_jobs if records.is_finished(job)]
     facts = _facts(study, out, missing, len(all_jobs), len(finished))
+    if (out / FACTS).exists() and not (out / "narrow-shards").exists():
+        # An unpacked archive: it was made elsewhere, and is only written anew.
+        facts = parse_json((out / FACTS).read_bytes(), dict[str, str]) | {"jobs": facts["jobs"]}
     write_atomic(out / FACTS, dump_json(facts, indent=1))
     if (out / "world/truth").exists():
         write_atomic(out / WORLD, describe_world(out / "world").encode())

@@ -39,6 +39,10 @@ class Row:
     spatial: bool = False
 
     @property
+    def transformer(self) -> bool:
+        return "--transformer" in self.options
+
+    @property
     def curriculum(self) -> bool:
         """Half of its steps are AVC's: it has as many in all as every other row."""
         return "--curriculum" in self.options
@@ -63,7 +67,13 @@ SHUFFLED = Row(
 CURRICULUM = Row("curriculum", "AVC, then AVSA", (*_AVSA, "--curriculum", *_INTENSITY))
 AVSA_LOGMEL = Row("avsa-logmel", "AVSA, log-mel", (*_AVSA, *_LOGMEL))
 AVC_LOGMEL = Row("avc-logmel", "AVC, log-mel", (*_AVC, *_LOGMEL))
-AVC_MONO = Row("avc-mono", "AVC, mono log-mel", (*_AVC, "--audio", "mono", *_LOGMEL), spatial=True)
+AVC_OMNI = Row(
+    # Sound that is the same in every view: a mono beam would already point somewhere.
+    "avc-omni",
+    "AVC, sound without directions",
+    (*_AVC, "--audio", "omni", *_LOGMEL),
+    spatial=True,
+)
 WIDE_AVC = Row("wide-avc", "AVC, 48 clips × 1 view", AVC.options, views=WIDE)
 WIDE_AVSA = Row("wide-avsa", "AVSA, 12 clips × 4 views", AVSA.options, views=WIDE)
 WIDE_RELATIVE = Row(
@@ -76,7 +86,7 @@ BLOCKS = (
     (WIDE_AVSA, WIDE_RELATIVE),
     (UNTRAINED, AVSA_LOGMEL, CURRICULUM),
     (SAME_CLIPS, RELATIVE),
-    (ENERGY, SHUFFLED, AVC_MONO),
+    (ENERGY, SHUFFLED, AVC_OMNI),
     (WIDE_AVC, AVC_LOGMEL),
 )
 """All rows, in blocks that each answer a claim with those before them. A block is run with all its
@@ -89,8 +99,9 @@ ROWS = tuple(row for block in BLOCKS for row in block)
 class Evaluation:
     """`avtrain eval COMMAND` with options.
 
-    ``spatial``: asks for space. ``actions``: runs on the set of actions. ``shares_features``: reads
-    the same frozen features as the others of this kind; the first of them computes these.
+    ``spatial``: asks for space. ``context``: runs on networks with transformers. ``actions``: runs
+    on the set of actions. ``shares_features``: reads the same frozen features as the others of this
+    kind; the first of them computes these.
     ``cost_s``: seconds on one core, with the study's 2,400 clips; the first that shares features
     costs ``SHARED_S`` more.
     """
@@ -99,6 +110,7 @@ class Evaluation:
     command: str
     options: tuple[str, ...] = ()
     spatial: bool = False
+    context: bool = False
     actions: bool = False
     shares_features: bool = False
     cost_s: float = field(default=60.0, compare=False)
@@ -112,11 +124,19 @@ EVALUATIONS = (
     Evaluation("avsa-view4", "avsa", ("--views", "4", *_WINDOWS), True, shares_features=True),
     Evaluation("avsa-view1", "avsa", ("--views", "1", *_WINDOWS), True, shares_features=True),
     Evaluation("avc-view4", "avc", ("--views", "4", *_WINDOWS), True, shares_features=True),
+    Evaluation(
+        "avsa-both",
+        "avsa",
+        ("--views", "4", "--input", "both", *_WINDOWS),
+        True,
+        context=True,
+        shares_features=True,
+    ),
     Evaluation("localization", "localization", _WINDOWS, True, shares_features=True),
+    Evaluation("probe", "probe", _WINDOWS, True, shares_features=True),
     Evaluation("seld", "seld", ("--labels", "0.05,0.1,0.3,1")),
     Evaluation("segmentation-none", "segmentation", ("--condition", "none", *_HEAD)),
     Evaluation("action", "action", ("--probe", "--folds", "1"), actions=True),
-    Evaluation("probe", "probe", (), True),
     Evaluation("segmentation-audio", "segmentation", ("--condition", "audio", *_HEAD)),
 )
 SHARED_S = 150.0

@@ -88,10 +88,12 @@ class Records:
         return not _misses_network(job) or all(map(self.is_finished, needed_by))
 
     def begin(self, job: Job) -> None:
-        """Remove output of other settings, and output that the job cannot resume from."""
+        """Remove output of other settings, and output that the job cannot resume from. A set
+        without a record was made by hand: `avprep` continues it, or refuses it."""
         record = self.read(job)
         same = record.get("settings") == self._digests[job.name]
-        if not same or not job.resumes or _misses_network(job):
+        by_hand = job.makes_set and not record
+        if not (same or by_hand) or _misses_network(job):
             shutil.rmtree(job.output, ignore_errors=True)
         job.output.parent.mkdir(parents=True, exist_ok=True)
         # A job that resumes counts the time of all its starts.

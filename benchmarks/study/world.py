@@ -28,17 +28,20 @@ _VARIED = {
 
 def describe_world(world: Path) -> str:
     """The constants that the world is drawn from, and the contents of the clips in the folder."""
+    unnamed = {item.name for item in fields(VARIATION["train"])} - _VARIED.keys()
+    if unnamed:
+        raise ValueError(f"the page has no title for {', '.join(sorted(unnamed))}")
+    truths = [json.loads(path.read_bytes()) for path in sorted((world / "truth").glob("*.json"))]
+    # In rooms where loudness depends on distance, the tail follows from it.
+    near = any("distance_m" in item for truth in truths[:1] for item in truth["objects"])
     varied = [
         {
             "": title,
             **{split: _range(getattr(VARIATION[split], name)) for split in ("train", "test")},
         }
         for name, title in _VARIED.items()
+        if not (near and name == "reverb_db")
     ]
-    unnamed = {item.name for item in fields(VARIATION["train"])} - _VARIED.keys()
-    if unnamed:
-        raise ValueError(f"the page has no title for {', '.join(sorted(unnamed))}")
-    truths = [json.loads(path.read_bytes()) for path in sorted((world / "truth").glob("*.json"))]
     kinds = {item["kind"] for truth in truths for item in truth["objects"]}
     intro = (
         f"Clips of {DURATION_S:g} s, {CLIPS_PER_PLACE} from each place; {len(kinds)} kinds of "
@@ -74,6 +77,10 @@ def _world_numbers(truths: Sequence[dict[str, Any]]) -> dict[str, str]:
         unseen.append(any(not item["visible"] for item in audible))
         noise = truth["diffuse_noise_dbfs"]
         above_noise += [max(item["level_dbfs"]) - noise for item in audible]
+    heard = [item for truth in truths for item in truth["objects"] if not item["silent"]]
+    distances = [item["distance_m"][0] for item in heard if "distance_m" in item]
+    direct = [item["direct_to_reverberant_db"] for item in heard if "distance_m" in item]
+    moving = [item["azimuth_deg"][0] != item["azimuth_deg"][-1] for item in heard]
     tails = [truth["reverberation_db"] for truth in truths]
     times = [truth["reverberation_rt60_s"] for truth in truths]
     counts = f"{np.mean(sounding):.2f} ({min(sounding)} to {max(sounding)})"
@@ -90,6 +97,15 @@ def _world_numbers(truths: Sequence[dict[str, Any]]) -> dict[str, str]:
         ),
         "diffuse tail against the direct sound, dB (quartiles)": _quartiles(tails),
         "reverberation time, s (quartiles)": _quartiles(times, 2),
+        "sounding objects that move": f"{np.mean(moving):.0%}",
+        **(
+            {
+                "distance, m (quartiles)": _quartiles(distances, 1),
+                "direct sound against the tail, dB (quartiles)": _quartiles(direct),
+            }
+            if distances
+            else {}
+        ),
     }
 
 

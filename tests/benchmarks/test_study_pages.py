@@ -55,7 +55,8 @@ def make_study(value: Callable[[str, str], float], seeds: int = 5) -> Measuremen
                     metrics = {**one.metrics, column.metric: one.metrics["error"]}
                     one = replace(one, metrics=metrics)
                 results.append(one)
-            lines.setdefault(row.name, {})[column.evaluation] = make_lines(results)
+            made = [replace(line, variant=column.variant) for line in make_lines(results)]
+            lines.setdefault(row.name, {}).setdefault(column.evaluation, []).extend(made)
     return Measurements(lines)
 
 
