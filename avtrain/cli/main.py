@@ -13,7 +13,7 @@ from avtrain.cli.evaluate import evaluate
 from avtrain.cli.evaluate_action import action
 from avtrain.cli.evaluate_probe import probe
 from avtrain.cli.evaluate_segmentation import segmentation
-from avtrain.cli.evaluate_views import localization, retrieval
+from avtrain.cli.evaluate_seld import seld
 from avtrain.cli.import_checkpoint import import_checkpoint
 from avtrain.cli.pretrain import pretrain
 from avtrain.cli.report import report
@@ -54,10 +54,9 @@ def main() -> None:
 
 
 evaluate.add_command(segmentation)
-evaluate.add_command(retrieval)
-evaluate.add_command(localization)
 evaluate.add_command(probe)
 evaluate.add_command(action)
+evaluate.add_command(seld)
 main.add_command(pretrain)
 main.add_command(evaluate)
 main.add_command(report)

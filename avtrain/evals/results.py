@@ -30,6 +30,8 @@ else:  # settings and details, nested as deep as protocols are
 UNTRAINED, ENERGY = "untrained", "energy"
 """Words for `--checkpoint`, in names of files, and in tables: random networks, and none at all
 (`avtrain.networks.energy`)."""
+SHARE = "label_share"
+"""Key in the test: share of the training recordings whose labels were learned."""
 LEARNED_FROM = "test_sources_learned_from"
 """Key in the details: number of the test's sources that are in the training split too."""
 

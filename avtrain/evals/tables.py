@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from avtrain.evals.results import Metric, Network, Result
+from avtrain.evals.results import SHARE, Metric, Network, Result
 from shards.errors import printable
 
 
@@ -112,6 +112,7 @@ def _cells(result: Result, name: str, metric: Metric) -> dict[str, str]:
     return {
         "task": result.task,
         **name_network(result.network).cells(),
+        **({"labels": f"{100 * result.test[SHARE]:g} %"} if SHARE in result.test else {}),
         "views": str(result.views),
         "metric": name if metric.unit == "" else f"{name} ({metric.unit})",
         "value": format_value(metric.value, metric.unit),

@@ -138,6 +138,9 @@ class VideoNet(nn.Module):
 class AudioNet(nn.Module):
     """Nine convolutions without residuals: (N, channels, time, mel) to features (N, 8 * width)."""
 
+    TIME_STRIDE = 8
+    """Input frames from one map to the next; map k is centred on input frame 8 k."""
+
     def __init__(self, channels: int = 4, width: int = 64) -> None:
         super().__init__()
         self.stem = _conv2d(channels, width, 7, 2)
@@ -149,10 +152,14 @@ class AudioNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.maps(x).amax(dim=(2, 3))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Output before pooling, (N, 8 * width, time / 8, mel / 8), rounded up."""
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
-        return x.amax(dim=(2, 3))
+        return x
 
 
 def _conv2d(cin: int, cout: int, kernel: int, stride: int) -> nn.Sequential:

@@ -44,6 +44,7 @@ TINY = {
     "avtrain eval retrieval": EVALUATE,
     "avtrain eval localization": EVALUATE,
     "avtrain eval probe": [*EVALUATE, "--windows", "1", "--rounds", "1"],
+    "avtrain eval seld": [*EVALUATE, "--steps", "1"],
     "avtrain eval segmentation": [*EVALUATE, "--epochs", "1", "--maps", "1"],
     "avtrain eval action": [*EVALUATE, "--probe", "--folds", "1", "--windows", "1"],
 }

@@ -1,0 +1,78 @@
+"""How a SELD network is trained and tested: for networks of the paper's size, or for small sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from avtrain.evals.seld.metrics import Definition
+
+Inputs = Literal["audio", "audio+video"]
+TRACKS = 3
+"""Sources of one class that can be told apart at once."""
+
+
+@dataclass(frozen=True)
+class SeldProtocol:
+    """Training and test; results hold it, field by field.
+
+    ``probe`` keeps the networks frozen. Training takes ``steps`` steps, as many for few labels as
+    for all, with ``batch_size`` random windows of ``window_frames`` frames of 100 ms, in random
+    rotations: any yaw, a pitch of at most ``pitch_deg``, and mirrored half of the time. The state
+    is saved ``saves`` times; after the parts ``milestones`` the learning rate is multiplied by
+    ``gamma``. ``hidden`` is the width of the head. A track is active whose vector is longer than
+    ``threshold``; tracks of a class within ``unify_deg`` are one source.
+    """
+
+    name: str
+    inputs: Inputs
+    probe: bool
+    definition: Definition
+    steps: int
+    batch_size: int
+    window_frames: int
+    learning_rate: float
+    hidden: int
+    pitch_deg: float = 30.0
+    saves: int = 20
+    milestones: tuple[float, ...] = (0.6, 0.85)
+    gamma: float = 0.3
+    threshold: float = 0.5
+    unify_deg: float = 15.0
+    distance_weight: float = 0.1
+
+    @property
+    def with_video(self) -> bool:
+        """Whether the feature of the video is a second input."""
+        return self.inputs == "audio+video"
+
+
+def paper(inputs: Inputs, probe: bool, definition: Definition) -> SeldProtocol:
+    """For networks of the paper's size, on a GPU. Windows are those of DCASE's baselines, 5 s; all
+    else is our own choice."""
+    return SeldProtocol(
+        name="paper",
+        inputs=inputs,
+        probe=probe,
+        definition=definition,
+        steps=10_000,
+        batch_size=32,
+        window_frames=50,
+        learning_rate=1e-3 if probe else 1e-4,
+        hidden=256,
+    )
+
+
+def tiny(inputs: Inputs, probe: bool, definition: Definition) -> SeldProtocol:
+    """For small networks and sets of a hundred clips, in minutes on a CPU."""
+    return SeldProtocol(
+        name="tiny",
+        inputs=inputs,
+        probe=probe,
+        definition=definition,
+        steps=600,
+        batch_size=16,
+        window_frames=20,
+        learning_rate=1e-3,
+        hidden=64,
+    )
