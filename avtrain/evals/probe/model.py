@@ -51,11 +51,20 @@ class Wanted:
 
 
 def hold_out(sources: NDArray[np.str_], seed: int) -> Tensor:
-    """Mask (M,) of the items of the recordings that are held out; ``sources`` are at least two."""
+    """Mask (M,) of the items of the recordings that are held out; there are at least two."""
     names = np.unique(sources)
     order = np.random.default_rng([seed, len(names)]).permutation(names)
     held_out = order[: max(1, round(HELD_OUT * len(names)))]
     return torch.from_numpy(np.isin(sources, held_out))
+
+
+def _to_decide_on(wanted: Wanted, held_out: Tensor) -> Tensor:
+    """Mask (M,) of the held-out items that decide: those of classes that the others show. A class
+    that was never shown costs the more, the surer a probe is of all the rest."""
+    if not wanted.classes:
+        return held_out
+    shown = held_out & torch.isin(wanted.values, wanted.values[~held_out])
+    return shown if shown.any() else held_out
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ def fit_linear(inputs: Tensor, wanted: Wanted, held_out: Tensor) -> tuple[Networ
     """
     solve = _logistic if wanted.classes else _least_squares
     inputs = F.pad(inputs, (0, 1), value=1.0)  # the last weight is the bias
-    fitted, tested = ~held_out, held_out
+    fitted, tested = ~held_out, _to_decide_on(wanted, held_out)
     losses = [
         float(wanted.select(tested).loss(inputs[tested] @ weights))
         for weights in solve(inputs[fitted], wanted.select(fitted), STRENGTHS)
@@ -135,7 +144,8 @@ def fit_hidden(inputs: Tensor, wanted: Wanted, held_out: Tensor, seed: int) -> t
         network.parameters(), lr=_LEARNING_RATE, weight_decay=_DECAY, fused=True
     )
     inputs = inputs.float()
-    tested, tested_inputs = wanted.select(held_out), inputs[held_out]
+    decide = _to_decide_on(wanted, held_out)
+    tested, tested_inputs = wanted.select(decide), inputs[decide]
     rows = (~held_out).nonzero().flatten()
     generator = torch.Generator().manual_seed(seed)
     best, state, best_epoch = torch.inf, network.state_dict(), 0

@@ -126,6 +126,23 @@ def test_whole_recordings_are_held_out() -> None:
     assert len(set(np.array(["a", "b"])[hold_out(np.array(["a", "b"]), 0).numpy()])) == 1
 
 
+def test_a_class_of_held_out_recordings_alone_does_not_decide() -> None:
+    """Features that tell the classes apart are used, however sure the probe then is."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(4, size=400)
+    sources = np.array([f"s{n}" for n in rng.integers(10, size=400)])
+    held_out = hold_out(sources, 0)
+    kind[held_out.numpy()] = np.where(rng.random(int(held_out.sum())) < 0.5, 4, kind[held_out])
+    truth = replace(made_items(0, 400).truth, kind=kind)
+    features = torch.tensor(np.eye(5)[kind] + rng.normal(0, 0.1, (400, 5))).float()
+    items = Items({"audio": features}, truth, sources)
+    found = probe_target(TARGET["class"], items, items, 0)
+    assert found.details["ridge, audio"] < 1e-2
+    shown = kind != 4
+    for name, metric in found.metrics.items():
+        assert metric.value > 0.99 * shown.mean(), name
+
+
 def test_the_truth_of_a_view_is_where_its_crop_shows_the_ball(root: Path) -> None:
     """Views look up and down by up to 60° and in all directions; a mirrored clip is mirrored."""
     shards = ShardSet(root, "train")
