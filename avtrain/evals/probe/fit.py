@@ -78,7 +78,7 @@ def probe_target(target: Target, train: Items, test: Items, seed: int) -> Probed
         scale = Scale.fit(features[mask])
         inputs, test_inputs = scale(features[mask]), scale(test.features[name][test_mask])
         linear, chosen[f"ridge, {name}"] = fit_linear(inputs, wanted, held_out)
-        hidden, chosen[f"epoch, {name}"] = fit_hidden(inputs, wanted, held_out, seed)
+        hidden, chosen[f"step, {name}"] = fit_hidden(inputs, wanted, held_out, seed)
         for probe, network in ((LINEAR, linear), (HIDDEN_LAYER, hidden)):
             outputs = network(test_inputs).double().numpy()
             for metric, errors in measure_errors(target, outputs, truth).items():

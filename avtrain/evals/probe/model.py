@@ -3,7 +3,7 @@ when training of the other stops, is decided on recordings that are held out of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,10 @@ HELD_OUT = 0.2
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Ridge relative to the variance of a feature; half of it is the weight of the penalty."""
 HIDDEN = 256
-_MOST_EPOCHS, _PATIENCE = 60, 6
+_MOST_STEPS, _CHECK_EVERY, _PATIENCE = 4000, 25, 12
+"""Steps of the hidden layer's training; the loss on held-out recordings is looked at every so many,
+and training ends when it was not the smallest for this many looks. In steps, not in epochs: where
+few windows have what is asked, an epoch is two steps."""
 _BATCH, _LEARNING_RATE, _DECAY = 128, 2e-3, 1e-4
 _NEWTON_STEPS = 100
 Network = Callable[[Tensor], Tensor]
@@ -133,8 +136,8 @@ def _logistic(inputs: Tensor, wanted: Wanted, strengths: tuple[float, ...]) -> l
 
 
 def fit_hidden(inputs: Tensor, wanted: Wanted, held_out: Tensor, seed: int) -> tuple[Network, int]:
-    """The probe with one hidden layer after the epoch with the smallest loss on the items that are
-    ``held_out``, and the number of that epoch. ``inputs`` (M, D) are standardised."""
+    """The probe with one hidden layer after the step with the smallest loss on the items that are
+    ``held_out``, and the number of that step. ``inputs`` (M, D) are standardised."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = nn.Sequential(
@@ -146,20 +149,21 @@ def fit_hidden(inputs: Tensor, wanted: Wanted, held_out: Tensor, seed: int) -> t
     inputs = inputs.float()
     decide = _to_decide_on(wanted, held_out)
     tested, tested_inputs = wanted.select(decide), inputs[decide]
-    rows = (~held_out).nonzero().flatten()
-    generator = torch.Generator().manual_seed(seed)
-    best, state, best_epoch = torch.inf, network.state_dict(), 0
-    for epoch in range(_MOST_EPOCHS):
-        for batch in torch.split(rows[torch.randperm(len(rows), generator=generator)], _BATCH):
-            optimiser.zero_grad()
-            wanted.select(batch).loss(network(inputs[batch])).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+    batches = _batches((~held_out).nonzero().flatten(), seed)
+    best, state, best_step = torch.inf, network.state_dict(), 0
+    for step in range(1, _MOST_STEPS + 1):
+        batch = next(batches)
+        optimiser.zero_grad()
+        wanted.select(batch).loss(network(inputs[batch])).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        if step % _CHECK_EVERY:
+            continue
         with torch.no_grad():
             loss = float(tested.loss(network(tested_inputs)))
         if loss < best:
             state = {name: value.clone() for name, value in network.state_dict().items()}
-            best, best_epoch = loss, epoch + 1
-        elif epoch + 1 - best_epoch >= _PATIENCE:
+            best, best_step = loss, step
+        elif step - best_step >= _PATIENCE * _CHECK_EVERY:
             break
     network.load_state_dict(state)
 
@@ -168,4 +172,11 @@ def fit_hidden(inputs: Tensor, wanted: Wanted, held_out: Tensor, seed: int) -> t
         found: Tensor = network(features.float())
         return found
 
-    return outputs, best_epoch
+    return outputs, best_step
+
+
+def _batches(rows: Tensor, seed: int) -> Iterator[Tensor]:
+    """Batches of ``rows`` without end, in an order of its own each time through."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.split(rows[torch.randperm(len(rows), generator=generator)], _BATCH)

@@ -13,6 +13,7 @@ import torch
 from avtrain.config import AugmentConfig, ClipConfig, tiny, with_options
 from avtrain.data.clips import Clips
 from avtrain.evals.evaluation import EvaluationOptions
+from avtrain.evals.probe import model
 from avtrain.evals.probe.data import Items, Truth, read_truth
 from avtrain.evals.probe.evaluate import ProbeOptions, evaluate_probe
 from avtrain.evals.probe.fit import probe_target, split_name
@@ -69,8 +70,10 @@ def made_items(seed: int, count: int) -> Items:
 def probed() -> dict[str, Metric]:
     train, test = made_items(1, 1000), made_items(2, 1000)
     metrics: dict[str, Metric] = {}
-    for target in TARGETS:
-        metrics |= probe_target(target, train, test, 0).metrics
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "_MOST_STEPS", 300)
+        for target in TARGETS:
+            metrics |= probe_target(target, train, test, 0).metrics
     return metrics
 
 
@@ -126,6 +129,7 @@ def test_whole_recordings_are_held_out() -> None:
     assert len(set(np.array(["a", "b"])[hold_out(np.array(["a", "b"]), 0).numpy()])) == 1
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_class_of_held_out_recordings_alone_does_not_decide() -> None:
     """Features that tell the classes apart are used, however sure the probe then is."""
     rng = np.random.default_rng(0)
@@ -215,6 +219,11 @@ def test_a_source_that_sounds_for_a_moment_leaves_no_only_one(root: Path) -> Non
     assert clips.truth(shown).in_view.tolist() == [0, 0]
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "_MOST_STEPS", 50)
+
+
 def evaluated(root: Path, out: Path, *, energy: bool = False, rounds: int = 2) -> Result:
     features = "logmel+intensity" if energy else "logmel"
     config = with_options(tiny("avsa"), features=features)
@@ -222,6 +231,7 @@ def evaluated(root: Path, out: Path, *, energy: bool = False, rounds: int = 2) -
     return evaluate_probe(common, ProbeOptions(views=2, windows=2, rounds=rounds))
 
 
+@pytest.mark.usefixtures("quick")
 def test_intensity_tells_directions_and_log_mels_do_not(root: Path, tmp_path: Path) -> None:
     """Views with yaw and pitch at once, and half of the training clips mirrored."""
     energy = evaluated(root, tmp_path, energy=True, rounds=4).metrics
@@ -232,6 +242,7 @@ def test_intensity_tells_directions_and_log_mels_do_not(root: Path, tmp_path: Pa
     assert untrained["azimuth from audio, linear"].value > 30
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_interrupted_probe_resumes(small: Path, tmp_path: Path, monkeypatch: Any) -> None:
     whole = evaluated(small, tmp_path / "whole")
     save = Progress.save
@@ -254,6 +265,7 @@ def test_an_interrupted_probe_resumes(small: Path, tmp_path: Path, monkeypatch: 
     assert names == ["probe-untrained.png", "probe-untrained.result.json"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_command(small: Path, tmp_path: Path) -> None:
     arguments = ["--windows", 1, "--rounds", 1, "--num-workers", 0, "--keep-features"]
     arguments += [tmp_path / "kept", "--checkpoint", "energy"]
