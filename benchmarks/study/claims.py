@@ -53,7 +53,7 @@ ONE_SOURCE = Column(
     "one-source", "the same, one source, °", "localization", 3.0, "one source, mean error"
 )
 AVSA_BOTH = Column("avsa-both", "AVSA-Bin, feature and prediction, %", "avsa-both", 2.0)
-_FEW, _ALL = "labels 0.05", "labels 1.0"
+_FEW, _ALL = "label share 0.05", "label share 1.0"
 SELD = Column("seld", "SELD score, 5 % of the labels, %", "seld", 1.5, "SELD score", _FEW)
 SELD_ALL = Column("seld-all", "SELD score, all labels, %", "seld", 1.5, "SELD score", _ALL)
 F20 = Column("f20", "SELD F20°, 5 % of the labels, %", "seld", 3.0, "F20°", _FEW)

@@ -88,11 +88,14 @@ class Records:
         return not _misses_network(job) or all(map(self.is_finished, needed_by))
 
     def begin(self, job: Job) -> None:
-        """Remove output of other settings, and output that the job cannot resume from. A set
-        without a record was made by hand: `avprep` continues it, or refuses it."""
+        """Remove output of other settings, and output that the job cannot resume from.
+
+        A set or a network without a record was made by hand: the command continues it, or refuses
+        it because its settings are others.
+        """
         record = self.read(job)
         same = record.get("settings") == self._digests[job.name]
-        by_hand = job.makes_set and not record
+        by_hand = not record and (job.makes_set or job.trains)
         if not (same or by_hand) or _misses_network(job):
             shutil.rmtree(job.output, ignore_errors=True)
         job.output.parent.mkdir(parents=True, exist_ok=True)

@@ -138,6 +138,24 @@ with open(run / "log.jsonl", "a") as log:
 """
 
 
+def test_what_was_made_by_hand_is_continued_and_what_has_other_settings_is_made_anew(
+    tmp_path: Path,
+) -> None:
+    """`avprep` and `avtrain` refuse a folder of other settings; an evaluation would replace it."""
+    jobs = {job.name: job for job in jobs_of(Study(), tmp_path)}
+    by_hand = ("world", "narrow-shards", "avc/seed0/pretrain")
+    for name, kept in (*((name, True) for name in by_hand), ("avc/seed0/action", False)):
+        job = jobs[name]
+        job.output.mkdir(parents=True)
+        (job.output / "checkpoint.pt").write_bytes(b"network")
+        Records(tmp_path, list(jobs.values())).begin(job)
+        assert job.output.exists() is kept
+    changed = {job.name: job for job in jobs_of(Study(steps=9, clips=9), tmp_path)}
+    for name in by_hand:
+        Records(tmp_path, list(changed.values())).begin(changed[name])
+        assert not changed[name].output.exists()
+
+
 def test_a_training_that_is_stopped_alone_is_not_finished(tmp_path: Path) -> None:
     """A signal to it ends it with status 0, and the next run of the study continues it."""
     run = tmp_path / "run"
