@@ -65,7 +65,6 @@ demo: $(DEMO)/avsa/avsa-bin.result.json $(DEMO)/clip.png
 	@echo "Pictures: $(DEMO)/clip.png (a clip of the set), $(DEMO)/avsa/curves.png (the training)"
 
 $(DEMO)/world/README.md: $(DEMO)/.clips | $(VENV)/.run
-	rm -rf $(DEMO)/world
 	$(BIN)/avprep demo $(DEMO)/world --clips $(CLIPS)
 
 $(DEMO)/shards/manifest.json: $(DEMO)/world/README.md
