@@ -18,7 +18,7 @@ DEFAULT_CLIPS = 40
 @click.option(
     "--clips",
     type=click.IntRange(1, 1_000_000),
-    help="Number of 10 s clips, four per place, or of videos.  [default: 40; 360 videos]",
+    help="Number of 10 s clips, four per place, or of videos.  [default: 40; 360 or 2400 videos]",
 )
 @click.option("--seed", type=SEED, default=0, help="The same seed gives the same files.")
 @click.option("--workers", type=WORKERS, help="Processes; by default one per core.")
@@ -53,7 +53,7 @@ def demo(
     if actions:
         from avprep.world.write_actions import DEFAULT_VIDEOS, make_actions
 
-        clips = DEFAULT_VIDEOS if clips is None else clips
+        clips = DEFAULT_VIDEOS[difficulty] if clips is None else clips
         make_actions(out, clips, seed, workers or cores(), difficulty=difficulty)
     else:
         from avprep.world.write import make_world

@@ -116,12 +116,15 @@ def render_video(video: ActionVideo) -> tuple[int, Iterator[Bytes]]:
         # The same draws for the ten actions: they begin with the same frame.
         draws = np.random.default_rng([video.seed, 6, video.number // len(ACTIONS)])
         motion = move_hard(video.action, times, draws)
-    objects = [_Figure(motion, 1.0, rng)]
-    if rng.random() < 0.4:  # an idle object behind the other
+    easy = video.difficulty == "easy"
+    objects = [_Figure(motion, 1.0 if easy else 1.3, rng)]
+    if easy and rng.random() < 0.4:  # an idle object behind the other
         right, up = rng.uniform(-0.45, 0.45), rng.uniform(-0.4, 0.4)
         rest = Motion(still + right, still + up, still + 1, still, still + 1)
         objects.insert(0, _Figure(rest, 0.6, rng))
-    shifts = 0.012 * np.stack([_camera_shake(times, rng), _camera_shake(times, rng)])
+    # Networks that see 32 pixels must tell slow motion from the camera's.
+    shake = 0.012 if easy else 0.004
+    shifts = shake * np.stack([_camera_shake(times, rng), _camera_shake(times, rng)])
     return rate, (
         _frame(background, objects, number, shift) for number, shift in enumerate(shifts.T)
     )
@@ -176,7 +179,7 @@ def move_hard(action: str, times: Floats, rng: Generator) -> Motion:
     second, and the others rest: the content of one frame is distributed alike in all actions.
     """
     phases = dict(zip(("right", "up", "size", "roll", "visible"), rng.random(5), strict=True))
-    sense, slow, fast = rng.choice([-1, 1]), rng.uniform(0.20, 0.35), rng.uniform(0.8, 1.1)
+    sense, slow, fast = rng.choice([-1, 1]), rng.uniform(0.1, 0.2), rng.uniform(0.9, 1.2)
     speeds = {
         **{"FadeFast": ("visible", fast), "FadeSlow": ("visible", slow)},
         **{"Rise": ("up", (slow + fast) / 2), "Fall": ("up", -(slow + fast) / 2)},
@@ -192,9 +195,9 @@ def move_hard(action: str, times: Floats, rng: Generator) -> Motion:
     return Motion(
         right=0.7 * np.abs(2 * phase["right"] - 1) - 0.35,
         up=0.5 * phase["up"] - 0.25,
-        size=0.5 + 0.7 * phase["size"],
+        size=0.6 + 0.9 * phase["size"],
         roll=2 * np.pi * phase["roll"],
-        visible=0.35 + 0.65 * np.abs(2 * phase["visible"] - 1),
+        visible=0.2 + 0.8 * np.abs(2 * phase["visible"] - 1),
     )
 
 

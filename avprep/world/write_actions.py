@@ -24,7 +24,8 @@ from avprep.world.scene import Difficulty
 from avprep.world.write import worker_pool
 from shards.files import write_atomic
 
-DEFAULT_VIDEOS = 360
+DEFAULT_VIDEOS = {"easy": 360, "hard": 2400}
+"""Small networks learn nothing of the hard actions from a few hundred videos."""
 _VIDEOS, _LISTS = "UCF-101", "ucfTrainTestlist"
 
 
@@ -133,6 +134,7 @@ def _headline(world: World) -> str:
 
 def _readme(world: World) -> str:
     actions = "\n".join(f"- {action}" for action in actions_of(world.difficulty))
+    idle = ", and in four of ten a second object that does nothing" * (world.difficulty == "easy")
     return f"""{_headline(world)}\
 `{_VIDEOS}/CLASS/v_CLASS_g01_c01.avi` and the lists of {FOLDS} folds in `{_LISTS}/`. In each, an
 object does one of these:
@@ -141,7 +143,7 @@ object does one of these:
 
 The action is the class, and nothing else reveals it: videos whose names differ only in the class
 show the same object in front of the same background, with the same camera shake, frame rate and
-frame size, and in four of ten a second object that does nothing. The videos of a group (`g01` to
+frame size{idle}. The videos of a group (`g01` to
 `g{GROUPS}`) share a place, and no fold trains and tests on the same group. \
 {_NOTES[world.difficulty]}
 """
