@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from avtrain.evals.evaluation import EvaluationOptions, open_evaluation
 from avtrain.evals.feature_store import BATCH_SIZE, FrozenBatch, FrozenFeatures, WindowOptions
 from avtrain.evals.frozen import Networks
 from avtrain.evals.results import Metric, Result
+from avtrain.evals.truth import views_with_source
 from avtrain.networks.models import Embeddings
 
 TASK = "retrieval"
@@ -94,6 +96,10 @@ def evaluate_retrieval(common: EvaluationOptions, options: RetrievalOptions) -> 
         torch.stack(ranks[place]).numpy()[:, :, readable] for place in ("within", "gallery")
     )
     sources = np.array(test.sources)[readable]
+    places = [(window, int(index)) for window in range(options.windows) for index in readable]
+    known, shows = views_with_source(clips, places, options.views)
+    shape = (options.windows, len(readable))
+    truth = Truth(known.reshape(shape), shows.reshape(*shape, options.views))
     tested = Ranks(within, galleries, sources, min(gallery, len(readable)))
     result = run.result(
         networks.described,
@@ -107,6 +113,7 @@ def evaluate_retrieval(common: EvaluationOptions, options: RetrievalOptions) -> 
                 name: {key: asdict(metric) for key, metric in tested.one(number).metrics().items()}
                 for number, name in enumerate(DIRECTIONS)
             },
+            **truth.details(within),
         },
     )
     return run.finish(progress, result)
@@ -187,6 +194,40 @@ class Ranks:
         # A single view is always the first among itself.
         metrics = {f"within clip, {name}": metric for name, metric in within if views > 1}
         return metrics | {f"gallery, {name}": metric for name, metric in gallery}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Which clips of a window have ``events`` (windows, clips), and which of their views show a
+    sounding source (windows, clips, views)."""
+
+    known: NDArray[np.bool_]
+    shows: NDArray[np.bool_]
+
+    def details(self, within: NDArray[np.int64]) -> dict[str, Any]:
+        """The share of right views within the clip, by direction, for views that show a source,
+        views that show none while another of the clip does, and views of clips that show none.
+
+        Only the second kind can gain from what transformers carry over from other views. Empty
+        without events, and for single views.
+        """
+        if not self.known.any() or within.shape[-1] < 2:
+            return {}
+        somewhere = self.shows.any(axis=-1, keepdims=True)
+        kinds = {
+            "source_in_view": self.shows,
+            "source_in_other_views": ~self.shows & somewhere,
+            "source_in_no_view": np.broadcast_to(~somewhere, self.shows.shape),
+        }
+        right = within == 1
+        found: dict[str, Any] = {}
+        for kind, views in kinds.items():
+            views = views & self.known[..., None]
+            found[kind] = {"views": int(views.sum())} | {
+                name: float(right[:, number][views].mean()) if views.any() else None
+                for number, name in enumerate(DIRECTIONS)
+            }
+        return {"right_view_by_truth": found}
 
 
 def _rank_metrics(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avtrain.data.clips import Clips
 from avtrain.data.draws import Draw
 from avtrain.errors import TrainingError
 from shards.geometry import unit_vector, view_rotation
@@ -85,3 +87,43 @@ def rotations_to_views(info: SampleInfo, draw: Draw, views: int) -> NDArray[np.f
     places = [info.views[view] for view in draw.views[:views]]
     to_views = np.stack([view_rotation(place.azimuth_deg, place.elevation_deg) for place in places])
     return _MIRROR @ to_views if draw.mirror else to_views
+
+
+def views_with_source(
+    clips: Clips, places: Sequence[tuple[int, int]], views: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """For each of M (pass, clip): whether its record has ``events`` (M,), and which of its first
+    ``views`` show a sounding source (M, V), see `shows_source`.
+
+    Raises TrainingError for malformed events.
+    """
+    shown: dict[tuple[int, int], NDArray[np.bool_]] = {}
+    for pass_index, sample in dict.fromkeys(places):
+        info, draw = clips.shards.info(sample), clips.draw(pass_index, sample)
+        if info.events is not None:
+            start_s = clips.starts_s(sample, draw)[0]
+            shows = shows_source(info, draw, views, start_s, clips.sound.duration_s)
+            shown[pass_index, sample] = shows
+    known = np.array([place in shown for place in places], dtype=bool)
+    nothing = np.zeros(views, dtype=bool)
+    rows = [shown.get(place, nothing) for place in places]
+    return known, np.array(rows, dtype=bool).reshape(-1, views)
+
+
+def shows_source(
+    info: SampleInfo, draw: Draw, views: int, start_s: float, duration_s: float
+) -> NDArray[np.bool_]:
+    """Whether each of the first ``views`` of a draw shows the middle of a source that sounds in the
+    window, by the fields of view of a flat (gnomonic) crop."""
+    directions = [
+        source.direction for source in sources_in(info, start_s, duration_s) if source.visible
+    ]
+    if not directions:
+        return np.zeros(views, dtype=bool)
+    seen = np.array(directions) @ rotations_to_views(info, draw, views).transpose(0, 2, 1)
+    places = [info.views[view] for view in draw.views[:views]]
+    widths = np.array([[view.hfov_deg, view.vfov_deg] for view in places])
+    half = np.tan(np.radians(widths / 2))[:, None]  # (V, 1, 2)
+    front = seen[..., 0]
+    inside = (np.abs(seen[..., 1:]) <= half * front[..., None]).all(axis=-1)
+    return np.asarray((inside & (front > 0)).any(axis=-1))

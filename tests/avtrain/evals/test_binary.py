@@ -20,7 +20,7 @@ from avtrain.data.draws import NO_AUGMENTATION, Draw
 from avtrain.data.unreadable import Unreadable
 from avtrain.errors import TrainingError
 from avtrain.evals.binary.data import PairReader, Pairs
-from avtrain.evals.binary.decisions import Decisions, accuracies_by_truth, shows_source
+from avtrain.evals.binary.decisions import Decisions, accuracies_by_truth
 from avtrain.evals.binary.model import PairClassifier
 from avtrain.evals.binary.protocol import BinaryProtocol, VideoInput, paper, tiny
 from avtrain.evals.binary.train import decide_pairs, train_classifier
@@ -33,6 +33,7 @@ from avtrain.evals.feature_store import (
 )
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import Metric, Result
+from avtrain.evals.truth import shows_source
 from avtrain.networks.features import FeatureConfig
 from shards.geometry import direction_deg, view_rotation
 from shards.reader import ShardSet

@@ -25,9 +25,8 @@ from tests.support.tiny_set import make_set
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_set(
-        tmp_path_factory.mktemp("set"), {"train": 2, "test": 3}, clips_per_source=2, views=4
-    )
+    options: dict[str, Any] = {"clips_per_source": 2, "views": 4, "labelled": True}
+    return make_set(tmp_path_factory.mktemp("set"), {"train": 2, "test": 3}, **options)
 
 
 def test_ranks_by_hand() -> None:
@@ -85,6 +84,39 @@ def test_right_embeddings_rank_first_in_any_reading_order(
     assert (both.value, both.chance) == (0.5, pytest.approx(1 / 12))
     assert result.metrics["within clip, recall@1"].chance == pytest.approx(1 / 3)
     assert result.metrics["within clip, median rank"].chance == 2
+    by_truth = result.details["right_view_by_truth"].values()
+    assert sum(part["views"] for part in by_truth) == result.test_clips * 3 * windows_of(result)
+    for part in by_truth:
+        shares = [part[name] for name in retrieval.DIRECTIONS]
+        assert shares == ([1.0, 0.0] if part["views"] else [None, None])
+
+
+def windows_of(result: Result) -> int:
+    windows = result.test["windows"]
+    assert isinstance(windows, int)
+    return windows
+
+
+def test_right_views_by_where_a_source_is_seen() -> None:
+    """In two windows of three clips with two views: seen in the first view, in none, unlabelled."""
+    shows = np.array([[[True, False], [False, False], [False, True]]] * 2)
+    known = np.array([[True, True, False]] * 2)
+    within = np.full((2, 2, 3, 2), 2)  # windows, directions, clips, views
+    within[0, 0, 0] = [1, 1]
+    within[1, 1, 0, 0] = 1
+    within[:, 0, 1, 0] = 1
+    within[:, :, 2] = 1
+    details = retrieval.Truth(known, shows).details(within)
+    audio, video = retrieval.DIRECTIONS
+    assert details == {
+        "right_view_by_truth": {
+            "source_in_view": {"views": 2, audio: 0.5, video: 0.5},
+            "source_in_other_views": {"views": 2, audio: 0.5, video: 0.0},
+            "source_in_no_view": {"views": 4, audio: 0.5, video: 0.0},
+        }
+    }
+    assert retrieval.Truth(np.zeros_like(known), shows).details(within) == {}
+    assert retrieval.Truth(known, shows[..., :1]).details(within[..., :1]) == {}
 
 
 def test_intervals_draw_the_sources_of_the_clips(
