@@ -22,7 +22,7 @@ _MOST_STEPS, _CHECK_EVERY, _PATIENCE = 4000, 25, 12
 and training ends when it was not the smallest for this many looks. In steps, not in epochs: where
 few windows have what is asked, an epoch is two steps."""
 _BATCH, _LEARNING_RATE, _DECAY = 128, 2e-3, 1e-4
-_NEWTON_STEPS = 100
+_MOST_ITERATIONS = 100
 Network = Callable[[Tensor], Tensor]
 
 
@@ -118,7 +118,7 @@ def _logistic(inputs: Tensor, wanted: Wanted, strengths: tuple[float, ...]) -> l
     found = []
     for strength in sorted(strengths, reverse=True):
         optimiser = torch.optim.LBFGS(
-            [weights], max_iter=_NEWTON_STEPS, line_search_fn="strong_wolfe"
+            [weights], max_iter=_MOST_ITERATIONS, line_search_fn="strong_wolfe"
         )
 
         def evaluate(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from avtrain.checkpoint import Checkpoint
 from avtrain.config import AugmentConfig, ClipConfig, tiny, with_options
 from avtrain.data.clips import Clips
 from avtrain.evals.evaluation import EvaluationOptions
@@ -25,7 +26,7 @@ from avtrain.evals.truth import sources_in
 from shards.geometry import direction_deg, unit_vector
 from shards.reader import ShardSet
 from shards.schema import SampleInfo
-from tests.support.runs import avtrain, refused
+from tests.support.runs import SMALL, avtrain, refused
 from tests.support.tiny_set import SIZE, ball_mask, make_set
 
 TARGET = {target.name: target for target in TARGETS}
@@ -224,7 +225,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "_MOST_STEPS", 50)
 
 
-def evaluated(root: Path, out: Path, *, energy: bool = False, rounds: int = 2) -> Result:
+def evaluated(root: Path, out: Path, *, energy: bool, rounds: int) -> Result:
     features = "logmel+intensity" if energy else "logmel"
     config = with_options(tiny("avsa"), features=features)
     common = EvaluationOptions(str(root), config, out, device="cpu", workers=0, energy=energy)
@@ -238,13 +239,28 @@ def test_intensity_tells_directions_and_log_mels_do_not(root: Path, tmp_path: Pa
     assert energy["azimuth from audio, linear"].value < 3
     assert energy["elevation from audio, linear"].value < 3
     assert energy["azimuth from video, linear"].value > 30
-    untrained = evaluated(root, tmp_path, rounds=1).metrics
+    untrained = evaluated(root, tmp_path, energy=False, rounds=1).metrics
     assert untrained["azimuth from audio, linear"].value > 30
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_interrupted_probe_resumes(small: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    whole = evaluated(small, tmp_path / "whole")
+def test_an_interrupted_probe_of_a_transformer_resumes(
+    small: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    pretrained = avtrain("pretrain", small, "--steps", 1, *SMALL, "--out", tmp_path / "run")
+    assert pretrained.exit_code == 0, pretrained.output
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    config = Checkpoint.load(checkpoint).settings()
+
+    def evaluated(out: Path) -> Result:
+        common = EvaluationOptions(
+            str(small), config, out, checkpoint=checkpoint, device="cpu", workers=0
+        )
+        return evaluate_probe(common, ProbeOptions(views=2, windows=2, rounds=2))
+
+    whole = evaluated(tmp_path / "whole")
+    inputs = [split_name(name)[1] for name in whole.metrics]
+    assert set(inputs) == {"audio", "video", "predicted audio", "audio + video"}
     save = Progress.save
 
     def save_and_stop(self: Progress, state: dict[str, Any]) -> None:
@@ -255,14 +271,14 @@ def test_an_interrupted_probe_resumes(small: Path, tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            evaluated(small, tmp_path / "parts")
+            evaluated(tmp_path / "parts")
     saved: list[int] = []
     monkeypatch.setattr(Progress, "save", lambda _, state: saved.append(len(state.get("test", ()))))
-    assert evaluated(small, tmp_path / "parts") == whole
+    assert evaluated(tmp_path / "parts") == whole
     delete_progress(tmp_path / "parts", [whole])
     assert saved == [2, 0]  # one window, and the finished mark
     names = sorted(path.name for path in (tmp_path / "parts").iterdir())
-    assert names == ["probe-untrained.png", "probe-untrained.result.json"]
+    assert names == ["probe.png", "probe.result.json"]
 
 
 @pytest.mark.usefixtures("quick")
