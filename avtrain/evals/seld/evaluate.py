@@ -26,7 +26,7 @@ from avtrain.errors import TrainingError
 from avtrain.evals.bootstrap import draw_sources, middle_95
 from avtrain.evals.evaluation import Evaluation, EvaluationOptions, open_evaluation
 from avtrain.evals.frozen import Networks
-from avtrain.evals.results import SHARE, Metric, Result
+from avtrain.evals.results import SHARE, Metric, Result, file_name
 from avtrain.evals.seld.detections import write_dcase
 from avtrain.evals.seld.figure import plot_labels
 from avtrain.evals.seld.labels import LabelledClips
@@ -132,7 +132,7 @@ def _evaluate_share(
         net, losses = seld.fit(progress, bar)
         found = seld.predict(net, bar)
     recordings = join_recordings(test, found)
-    _write_estimates(recordings, common.out / f"csv-{described.kind}".replace(" ", "-"))
+    _write_estimates(recordings, common.out / file_name("csv", described.kind))
     metrics, details = seld_metrics(recordings, scored, protocol, distance)
     details |= {
         "train_clips": len(train.frames),

@@ -70,7 +70,7 @@ def tiny(inputs: Inputs, probe: bool, definition: Definition) -> SeldProtocol:
         inputs=inputs,
         probe=probe,
         definition=definition,
-        steps=600,
+        steps=2000,
         batch_size=16,
         window_frames=20,
         learning_rate=1e-3,

@@ -75,6 +75,9 @@ def test_a_segment_counted_by_hand() -> None:
     assert found.lr_cd == pytest.approx([0.5])
     assert found.le_cd_deg == pytest.approx([15])
     assert found.er20 == pytest.approx([0.5])
+    # Two estimates there are two that are missed, as in DCASE's code.
+    more = detections((1, 0, 10, 0), (2, 0, -20, 0), (12, 0, 0, 0), (12, 0, 9, 0))
+    assert scores(true, more, "2023", frames=20).lr_cd == pytest.approx([1 / 3])
     # By frames: one hit at 10°, one at 20° (a thousandth of a degree more than 0.0008° decides).
     by_frame = scores(true, guessed, "2024", frames=20)
     assert by_frame.lr_cd == pytest.approx([2 / 4])

@@ -161,6 +161,9 @@ def test_events_fall_into_frames_of_the_recording(root: Path) -> None:
     assert sorted(found.by_frame) == [70, 73]
     # A step of 0.2 s is two frames.
     assert sorted(clip_frames(root, [event(0.4)], 0.0, 0.2).by_frame) == [4, 5]
+    # A frame has what sounds in its middle.
+    found = clip_frames(root, [event(0.14), event(0.57)], 0.0, 0.1)
+    assert sorted(found.by_frame) == [1, 6]
     # The recording's frames begin 40 ms into this clip; the last one would end after it.
     found = clip_frames(root, [event(0.04), event(0.24), event(1.94)], 3.06, 0.1)
     assert (found.first, found.count) == (31, 19)
