@@ -85,7 +85,8 @@ $(DEMO)/avsa/avsa-bin.result.json: $(DEMO)/avsa/.trained
 		--out $(DEMO)/avsa
 
 # Finished jobs are kept: the same command goes on. SEEDS, STEPS and CLIPS decide what is made; JOBS
-# run at a time; ONLY=REGEX names some; BF16=1 trains in bfloat16; BEGIN=FILE takes what another
+# run at a time; ONLY=REGEX names some; BF16=1 trains in bfloat16;
+# TRAIN=OPTIONS adds options to every pretraining; BEGIN=FILE takes what another
 # machine made (docs/study.zip); QUICK=1 shows in minutes that everything runs.
 study: CLIPS := $(if $(QUICK),28,2400)
 study: STEPS := $(if $(QUICK),6,4000)
@@ -94,7 +95,7 @@ study: $(VENV)/.run
 	$(BIN)/python -m benchmarks.study --clips $(CLIPS) --steps $(STEPS) --seeds $(SEEDS) \
 		$(if $(STUDY),--out $(STUDY)) $(if $(JOBS),--jobs $(JOBS)) \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(BEGIN),--begin-with $(BEGIN)) \
-		$(if $(BF16),--bf16) $(if $(QUICK),--quick)
+		$(if $(BF16),--bf16) $(if $(QUICK),--quick) $(if $(TRAIN),--train='$(TRAIN)')
 
 clean:
 	rm -rf $(VENV) $(DEMO)

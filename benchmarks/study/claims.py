@@ -81,7 +81,7 @@ _SPATIAL = (AVSA_4, LOCALIZATION)
 
 @dataclass(frozen=True)
 class Claim:
-    """The networks of ``row`` are better than those of ``baseline``, in each of ``columns``.
+    """The networks of ``row`` against those of ``baseline``, in each of ``columns``.
 
     ``baseline_column``: the baseline's, if it is another.
     """
@@ -93,41 +93,43 @@ class Claim:
     baseline_column: Column | None = None
 
 
-ALIGNMENT = Claim("AVSA beats AVC", AVSA, AVC)
-CONTEXT = Claim(
-    "with the paper's views, the relative transformer beats none", WIDE_RELATIVE, WIDE_AVSA
-)
-FIRST_AVC = Claim("AVC first, then AVSA, beats as many steps of AVSA", CURRICULUM, AVSA)
-SIGNS = Claim("log-mel + intensity beats log-mel alone", AVSA, AVSA_LOGMEL)
-PRETRAINED = Claim("pretraining with AVSA beats none", AVSA, UNTRAINED)
+ALIGNMENT = Claim("AVSA against AVC", AVSA, AVC)
+CONTEXT = Claim("relative transformer against none, paper's views", WIDE_RELATIVE, WIDE_AVSA)
+FIRST_AVC = Claim("AVC first, then AVSA, against as many steps of AVSA", CURRICULUM, AVSA)
+SIGNS = Claim("log-mel + intensity against log-mel alone", AVSA, AVSA_LOGMEL)
+PRETRAINED = Claim("AVSA against no pretraining", AVSA, UNTRAINED)
 CLAIMS = (
     ALIGNMENT,
     CONTEXT,
     FIRST_AVC,
     SIGNS,
     PRETRAINED,
-    Claim("AVSA beats AVC on the same clips and crops", AVSA, SAME_CLIPS),
-    Claim("with the paper's views, AVSA beats AVC", WIDE_AVSA, WIDE_AVC),
-    Claim("with log-mel alone, AVSA beats AVC", AVSA_LOGMEL, AVC_LOGMEL),
-    Claim("for AVC, log-mel + intensity beats log-mel alone", AVC, AVC_LOGMEL),
-    Claim("with narrow views, the relative transformer beats none", RELATIVE, AVSA),
-    Claim("AVC first, then AVSA, beats as many steps of AVC", CURRICULUM, AVC),
-    Claim("AVSA beats AVSA with shuffled views", AVSA, SHUFFLED, _SPATIAL),
-    Claim("AVSA beats AVC with sound without directions", AVSA, AVC_OMNI, _SPATIAL),
-    Claim("AVSA beats the energy map without learning", AVSA, ENERGY, _SPATIAL),
+    Claim("AVSA against AVC on the same clips and crops", AVSA, SAME_CLIPS),
+    Claim("AVSA against AVC, paper's views", WIDE_AVSA, WIDE_AVC),
+    Claim("AVSA against AVC, log-mel alone", AVSA_LOGMEL, AVC_LOGMEL),
+    Claim("log-mel + intensity against log-mel alone, AVC", AVC, AVC_LOGMEL),
+    Claim("relative transformer against none, narrow views", RELATIVE, AVSA),
+    Claim("AVC first, then AVSA, against as many steps of AVC", CURRICULUM, AVC),
+    Claim("AVSA against AVSA with shuffled views", AVSA, SHUFFLED, _SPATIAL),
+    Claim("AVSA against AVC with sound without directions", AVSA, AVC_OMNI, _SPATIAL),
+    Claim("AVSA against the energy map without learning", AVSA, ENERGY, _SPATIAL),
     Claim(
-        "the transformer's prediction beside the feature beats the feature of networks without one",
+        "prediction and feature against the feature of networks without transformer",
         WIDE_RELATIVE,
         WIDE_AVSA,
         (AVSA_BOTH,),
         AVSA_4,
     ),
-    Claim("four views beat one, without a transformer", WIDE_AVSA, WIDE_AVSA, (AVSA_4,), AVSA_1),
+    Claim("four views against one, no transformer", WIDE_AVSA, WIDE_AVSA, (AVSA_4,), AVSA_1),
     Claim(
-        "four views and the transformer beat one view", WIDE_RELATIVE, WIDE_AVSA, (AVSA_4,), AVSA_1
+        "four views and the transformer against one view",
+        WIDE_RELATIVE,
+        WIDE_AVSA,
+        (AVSA_4,),
+        AVSA_1,
     ),
     Claim(
-        "four views and the transformer beat one view of the same networks",
+        "four views against one, with the transformer",
         WIDE_RELATIVE,
         WIDE_RELATIVE,
         (AVSA_4,),

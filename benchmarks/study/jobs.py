@@ -67,7 +67,7 @@ class Job:
 @dataclass(frozen=True)
 class Study:
     """The settings that determine the results. ``videos``: size of the set of actions; ``bf16``:
-    pretrain in bfloat16; ``hard``: the hard world."""
+    pretrain in bfloat16; ``train``: further options of every pretraining."""
 
     clips: int = _CLIPS
     videos: int = 360
@@ -75,7 +75,8 @@ class Study:
     steps: int = _STEPS
     preset: str = "tiny"
     bf16: bool = False
-    hard: bool = True
+    difficulty: str = "hard"
+    train: tuple[str, ...] = ()
     device: str = "auto"
     blocks: tuple[tuple[Row, ...], ...] = BLOCKS
 
@@ -114,7 +115,7 @@ def row_of(job: Job) -> str:
 
 
 def _set_jobs(study: Study, out: Path) -> list[Job]:
-    hard = difficulty_options() if study.hard else ()
+    hard = difficulty_options(study.difficulty)
     build = BUILD[study.preset]
     actions = ("--actions", *hard)
     return [
@@ -149,7 +150,7 @@ def _training(study: Study, row: Row, seed: int, out: Path) -> Job:
     steps = max(1, study.steps // 2) if row.curriculum else study.steps
     # An epoch has at least one step, so --steps alone ends the run.
     options = ["--preset", study.preset, "--steps", f"{steps}", "--epochs", f"{steps}"]
-    options += ["--seed", str(seed), *row.options]
+    options += ["--seed", str(seed), *row.options, *study.train]
     if row.curriculum:
         options += ["--curriculum-steps", str(steps)]
     if study.bf16:

@@ -17,6 +17,7 @@ import argparse
 import os
 import platform
 import re
+import shlex
 import statistics
 import sys
 from collections.abc import Sequence
@@ -139,6 +140,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--preset", choices=["tiny", "paper"], help=f"[{defaults.preset}]")
     add("--device", choices=["auto", "cpu", "cuda"], help=f"[{defaults.device}]")
+    add("--difficulty", choices=["easy", "hard"], help=f"of the world [{defaults.difficulty}]")
+    add(
+        "--train",
+        type=_words,
+        metavar="OPTIONS",
+        help="further options of every `avtrain pretrain`, as one word, such as '--lr 0.0005'",
+    )
     add("--bf16", action="store_true", default=None, help="pretrain in bfloat16")
     cores = len(os.sched_getaffinity(0))
     add("--jobs", type=_positive, default=cores, help="jobs that run at a time [number of cores]")
@@ -166,6 +174,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _words(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be split: {error}") from None
+
+
 def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
@@ -174,7 +189,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _study(options: argparse.Namespace) -> Study:
-    names = ("clips", "videos", "seeds", "steps", "preset", "bf16", "device")
+    names = ("clips", "videos", "seeds", "steps", "preset", "bf16", "device", "difficulty", "train")
     values = {name: getattr(options, name) for name in names}
     changed = {name: value for name, value in values.items() if value is not None}
     return replace(QUICK if options.quick else Study(), **changed)
@@ -185,8 +200,6 @@ def _missing(study: Study) -> dict[str, str]:
     known = {row.name for row in study.rows}
     missing = missing_evaluations()
     missing |= {name: lacks for name, lacks in missing_rows().items() if name in known}
-    if study.hard and not difficulty_options():
-        missing["the hard world"] = "avprep demo --difficulty hard"
     return missing
 
 
@@ -252,11 +265,13 @@ def _facts(
     study: Study, out: Path, missing: dict[str, str], jobs: int, finished: int
 ) -> dict[str, str]:
     names = ("avsa360", "torch", "numpy", "scipy", "av")
-    difficulty = " ".join(difficulty_options()) if study.hard else ""
+    difficulty = " ".join(difficulty_options(study.difficulty))
+    further = f" --difficulty {study.difficulty}" * (study.difficulty != Study.difficulty)
+    further += f" --train '{shlex.join(study.train)}'" * bool(study.train)
     facts = {
         "written on": f"{date.today()}",
         "command": f"`python -m benchmarks.study --clips {study.clips} --seeds {study.seeds} "
-        f"--steps {study.steps} --preset {study.preset}{' --bf16' * study.bf16}`",
+        f"--steps {study.steps} --preset {study.preset}{' --bf16' * study.bf16}{further}`",
         "world": f"`avprep demo --clips {study.clips} {difficulty}`".replace(" `", "`")
         + f", {-(-study.clips // 4)} places"
         + _splits(out / "narrow-shards"),

@@ -8,8 +8,13 @@ from pathlib import Path
 from avtrain.evals.tables import format_value, markdown
 from avtrain.report.lines import Line
 from benchmarks.study.claims import (
-    COLUMNS,
+    ACTIONS,
+    AVSA_1,
+    AVSA_4,
     HEADLINES,
+    LOCALIZATION,
+    SEGMENTATION,
+    SELD,
     TASKS,
     Column,
     Finding,
@@ -24,6 +29,7 @@ from shards.files import atomic_file, write_atomic
 ALL_PAGE, FIGURE, CURVES = "results-all.md", "study-results.png", "study-curves.png"
 EARLIER_PAGE, EARLIER_ARCHIVE = "results-2026-11-22.md", "study-2026-11-22.zip"
 
+_SHOWN = (AVSA_4, AVSA_1, LOCALIZATION, SELD, SEGMENTATION, ACTIONS)
 _COLOURS = {BETTER: "C2", WORSE: "C3", EQUAL: "C0", UNDECIDED: "0.55"}
 _LEGEND = (
     "Dot: mean difference over the seeds, to the right is better; ticks: each seed; line: 95 % "
@@ -39,7 +45,7 @@ def write_page(page: Path, measured: Measurements, facts: dict[str, str]) -> Non
     findings = [*headlines, *(one for family in others.values() for one in family)]
     figure = []
     if any(finding.measured for finding in findings):
-        draw_differences([one for one in findings if one.measured], page.with_name(FIGURE))
+        draw_differences(findings, page.with_name(FIGURE))
         figure = [f"![Differences between networks, with intervals]({FIGURE})"]
     parts = [
         "# Results\n\n```bash\nmake study   # days on two cores; resumable\n```",
@@ -60,9 +66,10 @@ def write_page(page: Path, measured: Measurements, facts: dict[str, str]) -> Non
 
 
 _HOW_TO_READ = """\
-Means over the seeds. Sentences and figure: differences between networks of the same seed, with 95 %
-intervals by Student's t; p by paired t-tests, corrected for the five sentences (Holm), and in the
-figure for each task. *No difference that matters*: the interval lies within ± {margins}."""
+Means over the seeds. A gain is the difference between networks of the same seed, above zero where
+the first ones are better, with its 95 % interval by Student's t; p is that of a paired t-test,
+corrected for the five sentences (Holm), and in the figure for the differences of a task. *No
+difference that matters*: the interval lies within ± {margins}."""
 
 
 def sentence(finding: Finding) -> str:
@@ -83,7 +90,7 @@ def sentence(finding: Finding) -> str:
     else:
         low, high = map(signed, difference.interval)
         numbers += f" (95 % interval {low} to {high}; {len(seeds)} seeds; {format_p(finding.p)})"
-    return f"{words}{finding.verdict}.** {column.words}: {sides}, better by {numbers}."
+    return f"{words}{finding.verdict}.** {column.words}: {sides}, a gain of {numbers}."
 
 
 def _undecided(headlines: Sequence[Finding], others: dict[Column, list[Finding]]) -> str:
@@ -91,16 +98,17 @@ def _undecided(headlines: Sequence[Finding], others: dict[Column, list[Finding]]
     open_ones = [number for number, one in enumerate(headlines, 1) if one.verdict == UNDECIDED]
     rest = [finding for family in others.values() for finding in family]
     undecided = sum(finding.verdict == UNDECIDED for finding in rest)
-    text = "All five are decided"
-    if open_ones:
-        numbers = ", ".join(map(str, open_ones))
-        text = f"Not decided: sentence{'s' * (len(open_ones) > 1)} {numbers}"
-    return f"{text}; and {undecided} of the {len(rest)} other differences that are measured."
+    words = f"sentence{'s' * (len(open_ones) > 1)} {', '.join(map(str, open_ones))}"
+    if not open_ones:
+        words = "none of the five"
+    return (
+        f"Not decided: {words}; {undecided} of the {len(rest)} other differences measured so far."
+    )
 
 
 def summary(measured: Measurements) -> str:
     """Markdown with one row per row of the study: the mean of each column over the seeds."""
-    columns = [one for one in COLUMNS if any(measured.line(row.name, one) for row in ROWS)]
+    columns = [one for one in _SHOWN if any(measured.line(row.name, one) for row in ROWS)]
     rows = [_cells(row, measured, columns) for row in ROWS if measured.lines.get(row.name)]
     if not rows:
         return ""
@@ -141,7 +149,7 @@ def _margins(columns: Sequence[Column]) -> list[str]:
 
 
 def signed(value: float) -> str:
-    return f"{value:+.1f}"
+    return f"{value:+.1f}".replace("-", "−")
 
 
 def format_p(p: float) -> str:
@@ -149,9 +157,10 @@ def format_p(p: float) -> str:
 
 
 def draw_differences(findings: Sequence[Finding], path: Path) -> None:
-    """Draw the measured ones of ``findings``; each claim is one row in all panels."""
+    """Draw the measured ones of ``findings`` in `TASKS`; each claim is one row in all panels."""
     from matplotlib.figure import Figure
 
+    findings = [one for one in findings if one.measured and one.column in TASKS]
     claims = list(dict.fromkeys(finding.claim.words for finding in findings))
     columns = [one for one in TASKS if any(finding.column == one for finding in findings)]
     height = 1.3 + 0.26 * len(claims)
@@ -161,7 +170,7 @@ def draw_differences(findings: Sequence[Finding], path: Path) -> None:
         panel.axvspan(-column.matters, column.matters, color="0.92", zorder=0)
         panel.axvline(0, color="black", linewidth=0.8, linestyle=":")
         for finding in findings:
-            if finding.column != column or not finding.measured:
+            if finding.column != column:
                 continue
             row, colour = claims.index(finding.claim.words), _COLOURS[finding.verdict]
             if finding.difference.interval is not None:

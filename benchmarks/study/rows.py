@@ -166,10 +166,9 @@ def missing_rows() -> dict[str, str]:
     return {name: lacks for name, lacks in missing.items() if lacks}
 
 
-def difficulty_options() -> tuple[str, ...]:
-    """The hard world, if this version generates one."""
-    hard = ("--difficulty", "hard")
-    return () if _first_missing(avprep.commands["demo"], hard, "") else hard
+def difficulty_options(difficulty: str) -> tuple[str, ...]:
+    """Options of `avprep demo` and `avprep demo --actions`; none for the easy world."""
+    return () if difficulty == "easy" else ("--difficulty", difficulty)
 
 
 def _has(command: click.Command, name: str) -> bool:

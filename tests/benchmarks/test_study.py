@@ -72,6 +72,20 @@ def test_rows_differ_in_one_thing_and_have_as_many_steps(tmp_path: Path) -> None
     assert "untrained --features logmel+intensity" in " ".join(untrained.command)
 
 
+def test_worlds_and_trainings_can_have_other_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = ["--plan", "--out", str(tmp_path), "--only", "^avsa/seed0/pretrain"]
+    assert study.main([*plan, "--difficulty", "easy", "--train=--lr 0.0005"]) == 0
+    easy = capsys.readouterr().out
+    assert "--difficulty" not in easy
+    assert "--features logmel+intensity --lr 0.0005" in easy
+    assert study.main(plan) == 0
+    hard = capsys.readouterr().out
+    assert "--clips 2400 --difficulty hard" in hard
+    assert "--lr" not in hard
+
+
 def test_estimates_take_what_was_measured(tmp_path: Path) -> None:
     jobs = jobs_of(Study(), tmp_path)
     records = Records(tmp_path, jobs)
