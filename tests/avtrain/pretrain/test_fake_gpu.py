@@ -24,6 +24,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from avtrain.config import Config, tiny, with_options
 from avtrain.data.batch import Batch
 from avtrain.evals.frozen import Networks
+from avtrain.evals.seld import protocol
+from avtrain.evals.seld.loss import adpit_loss
+from avtrain.evals.seld.model import SeldNet
+from avtrain.networks.energy import EnergyMap
 from avtrain.networks.losses import ContrastiveLoss
 from avtrain.pretrain.trainer import Trainer
 from avtrain.runtime.distributed import World
@@ -58,7 +62,8 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
 def fake_gpu(guard: Path | None) -> Iterator[None]:
     if guard is not None:
         ctypes.CDLL(str(guard))
-    with pytest.MonkeyPatch.context() as patch, FakeTensorMode(), torch.no_grad():
+    fake = FakeTensorMode(allow_non_fake_inputs=True)  # constants of modules
+    with pytest.MonkeyPatch.context() as patch, fake, torch.no_grad():
         # Fake parameters cannot be exchanged in place, as `to` does.
         patch.setattr(nn.Module, "to", _to)
         # Without a GPU, autocast and GradScaler would switch themselves off.
@@ -112,9 +117,9 @@ def _step(config: Config) -> tuple[Trainer, ContrastiveLoss]:
 OPTIONS: list[dict[str, Any]] = [
     {"task": "avc", "precision": "fp16"},
     {"task": "avts", "features": "logmel+intensity"},
-    {"task": "avsa", "transformer": True, "positions": "direction", "dropout": 0.1},
     {"task": "avsa", "transformer": True, "positions": "relative", "precision": "bf16"},
-    {"task": "avsa", "transformer": True, "norm_first": True, "head": "mlp", "negatives": "hard"},
+    {"task": "avsa", "transformer": True, "positions": "direction", "norm_first": True}
+    | {"head": "mlp", "negatives": "hard", "dropout": 0.1},
 ]
 
 
@@ -158,7 +163,29 @@ def evaluate(guard: Path | None) -> None:
         assert {value.device for value in tensors} == {GPU}
 
 
-@pytest.mark.parametrize("function", [take_steps, leave_a_tensor_behind, evaluate])
+def evaluate_without_networks(guard: Path | None) -> None:
+    """The energy map, and what is trained on a device for sound event localization."""
+    with fake_gpu(guard):
+        config = with_options(tiny("avsa"), features="logmel+intensity")
+        trainer, batch = Trainer(config, World(GPU)), _batch(config).to(GPU)
+        described: Any = None
+        energy = Networks(EnergyMap(), trainer.features, config, False, described, GPU)
+        video, audio = energy.video(batch), energy.audio(batch)
+        found = energy.embeddings(video.cpu(), audio.cpu(), batch.directions.cpu())
+        net = SeldNet(energy, 3, protocol.tiny("audio", False, "2023")).to(GPU)
+        inputs = batch.audio_input(trainer.features, batch.matrices).flatten(0, 1)
+        tracks = net(inputs, 10, None, None)
+        truth = torch.zeros_like(tracks)
+        count = torch.ones(tracks.shape[:3], dtype=torch.int64, device=GPU)
+        loss = adpit_loss(tracks, truth[..., :3], truth[..., 3], count, 1.0)
+        tensors = (video, audio, found.audio, found.video, tracks, loss)
+        assert {value.device for value in tensors} == {GPU}
+
+
+FUNCTIONS = [take_steps, leave_a_tensor_behind, evaluate, evaluate_without_networks]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_on_a_fake_gpu(
     function: Callable[[Path | None], None], guard: Path | None, tmp_path: Path
 ) -> None:
