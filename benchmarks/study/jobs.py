@@ -31,7 +31,7 @@ TRAINING = "pretrain "
 """Begin of the kinds of jobs that train."""
 _CLIPS, _STEPS = 2400, 4000
 """Sizes of the study, for which costs are stated."""
-_SET_COSTS_S = {"world": 1600.0, "shards": 940.0, "actions-world": 120.0, "actions-shards": 60.0}
+_SET_COSTS_S = {"world": 1600.0, "shards": 940.0, "actions-world": 400.0, "actions-shards": 300.0}
 _STEP_COSTS_S = {"avc": 0.27, "avsa": 0.17}
 """Seconds of a step on one core, by task. The plan is made of these costs until a study
 has measured its own."""
@@ -70,8 +70,9 @@ class Study:
     pretrain in bfloat16; ``train``: further options of every pretraining."""
 
     clips: int = _CLIPS
-    videos: int = 360
+    videos: int = 2400
     seeds: int = 5
+    seld_steps: int = 400
     steps: int = _STEPS
     preset: str = "tiny"
     bf16: bool = False
@@ -191,6 +192,8 @@ def _evaluations(
         output = out / "results" / name / evaluation.name
         command = ["eval", evaluation.command, str(out / shards), "--checkpoint", *checkpoint]
         command += ["--out", str(output), "--no-baseline", "--seed", str(seed)]
+        if evaluation.command == "seld":
+            command += ["--steps", str(study.seld_steps)]
         needs = () if row.checkpoint else (f"{name}/pretrain",)
         cost = evaluation.cost_s * (1 if evaluation.actions else study.clips / _CLIPS)
         if evaluation.shares_features:

@@ -61,6 +61,7 @@ QUICK = Study(
     videos=30,
     seeds=1,
     steps=6,
+    seld_steps=2,
     blocks=((UNTRAINED, AVC, AVSA), (ENERGY, CURRICULUM, WIDE_RELATIVE)),
 )
 """Two of its places are for the test: with one place there is no other clip to compare with."""

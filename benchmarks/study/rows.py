@@ -134,9 +134,10 @@ EVALUATIONS = (
     ),
     Evaluation("localization", "localization", _WINDOWS, True, shares_features=True),
     Evaluation("probe", "probe", _WINDOWS, True, shares_features=True),
-    Evaluation("seld", "seld", ("--labels", "0.05,0.1,0.3,1")),
+    # More shares would make a curve, each at the cost of half a pretraining.
+    Evaluation("seld", "seld", ("--labels", "0.05,1"), cost_s=480.0),
     Evaluation("segmentation-none", "segmentation", ("--condition", "none", *_HEAD)),
-    Evaluation("action", "action", ("--probe", "--folds", "1"), actions=True),
+    Evaluation("action", "action", ("--probe", "--folds", "1", "--windows", "4"), actions=True),
     Evaluation("segmentation-audio", "segmentation", ("--condition", "audio", *_HEAD)),
 )
 SHARED_S = 150.0
