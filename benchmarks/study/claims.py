@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from avtrain.errors import TrainingError
 from avtrain.evals.results import Result, read_results
 from avtrain.report.lines import Line, make_lines
 from benchmarks.study.jobs import Job, row_of
@@ -27,6 +28,7 @@ from benchmarks.study.rows import (
     Row,
 )
 from benchmarks.study.statistics import Difference, Verdict, holm
+from shards.errors import show
 
 
 @dataclass(frozen=True)
@@ -176,12 +178,17 @@ class Measurements:
 
     @classmethod
     def read(cls, jobs: Iterable[Job]) -> Measurements:
-        """Read the results of finished evaluations."""
+        """Read the results of finished evaluations; those that cannot be read are named."""
         results: dict[str, dict[str, list[Result]]] = {}
         for job in jobs:
             _, _, evaluation = job.name.split("/")
             by_evaluation = results.setdefault(row_of(job), {})
-            by_evaluation.setdefault(evaluation, []).extend(read_results([job.output])[0])
+            try:
+                found = read_results([job.output])[0]
+            except TrainingError as error:
+                show(f"left out: {error}", err=True)
+                continue
+            by_evaluation.setdefault(evaluation, []).extend(found)
         return cls(
             {
                 row: {name: make_lines(some) for name, some in by_evaluation.items() if some}

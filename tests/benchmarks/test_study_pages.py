@@ -174,6 +174,20 @@ def test_the_second_page_holds_settings_world_power_comparisons_and_training(
     assert "](study-curves.png)" in text
 
 
+def test_a_result_that_cannot_be_read_is_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [
+        Job(f"avc/seed{seed}/avsa-view4", "eval x", (), tmp_path / str(seed)) for seed in range(2)
+    ]
+    for seed, job in enumerate(jobs):
+        result("AVC", 0.6, seed).write(job.output)
+    (path,) = jobs[0].output.iterdir()
+    path.write_text(path.read_text().replace("0.6", "1e99", 1))
+    assert Measurements.read(jobs).values("avc", AVSA_4) == {1: pytest.approx(60)}
+    assert f"left out: {path}" in capsys.readouterr().err
+
+
 def test_the_archive_of_the_earlier_study_is_still_read() -> None:
     """Its page is not written anew; its numbers are those of its results."""
     page = (ROOT / "docs/results-2026-11-22.md").read_text()
