@@ -93,7 +93,8 @@ def seld(given: SeldArguments) -> None:
         make: Any = paper if given.is_paper(common.config) else tiny
         inputs = "audio+video" if given.video else "audio"
         protocol = make(inputs, given.probe, given.metrics)
-        protocol = replace(protocol, steps=given.steps or protocol.steps)
+        steps = given.steps or protocol.steps
+        protocol = replace(protocol, steps=steps, saves=min(steps, protocol.saves))
         options = SeldOptions(protocol, given.labels, given.views, given.baseline)
         results = evaluate_seld(common, options)
     print_results(results)
