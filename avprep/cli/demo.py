@@ -32,7 +32,7 @@ DEFAULT_CLIPS = 40
     type=click.Choice(("easy", "hard")),
     default="easy",
     help="hard: kinds that look or sound alike, silent look-alikes, sounds without picture, and "
-    "sources at 1 to 6 m in reverberant rooms; actions that no single frame tells.",
+    "sources at 1 to 3 m in reverberant rooms; actions that no single frame tells.",
 )
 def demo(
     out: Path,

@@ -22,13 +22,16 @@ from avprep.world.scene import (
     split_of_place,
 )
 
+# With sources at up to 6 m in small rooms (direct-to-reverberant ratio -0.5 dB, SNR 7 dB, medians)
+# and more silent objects, small networks stayed on their plateau for 1,400 steps of AVSA, and found
+# 42 % of the right views after 4,000 (chance 25). Here they find 45 % after 1,800.
 PATHS = PathRanges(0.5, 45, 35)
-DISTANCE_M = (1.0, 6.0)
+DISTANCE_M = (1.0, 3.0)
 RT60_S = (0.2, 0.9)
-VOLUME_M3 = (150.0, 1000.0)
+VOLUME_M3 = (1000.0, 8000.0)
 DIRECTIVITY = 2.5
 """How much more intense sources are towards the listener than on average; speech has about this."""
-NOISE_DB = {"train": (-30.0, -16.0), "test": (-28.0, -14.0)}
+NOISE_DB = {"train": (-34.0, -24.0), "test": (-32.0, -22.0)}
 """Diffuse noise (W) relative to a source of 0 dB at 1 m."""
 
 _NAMES = [kind.name for kind in HARD_KINDS]
@@ -77,16 +80,16 @@ def make_clip(seed: int, index: int) -> WorldClip:
     place = make_place(seed, index // CLIPS_PER_PLACE)
     rng = np.random.default_rng([seed, 5, index])
     objects: list[SceneObject] = []
-    for _ in range(rng.choice([1, 2, 3], p=[0.25, 0.4, 0.35])):
+    for _ in range(rng.choice([1, 2, 3], p=[0.35, 0.4, 0.25])):
         # Objects of one kind, of which only the direction of the sound tells which one sounds.
         again = bool(objects) and rng.random() < 0.35
         kind = objects[0].kind_index if again else _any_kind(rng)
         objects.append(_make_object(rng, place, kind, objects))
     sounding = [scene_object.kind_index for scene_object in objects]
-    for _ in range(rng.choice([0, 1, 2, 3], p=[0.25, 0.35, 0.25, 0.15])):
+    for _ in range(rng.choice([0, 1, 2, 3], p=[0.5, 0.3, 0.15, 0.05])):
         kind = _lookalike(rng, sounding) if rng.random() < 0.67 else _any_kind(rng)
         objects.append(_make_object(rng, place, kind, objects, silent=True))
-    for _ in range(rng.choice([0, 1, 2], p=[0.65, 0.25, 0.1])):
+    for _ in range(rng.choice([0, 1, 2], p=[0.82, 0.13, 0.05])):
         kind = _soundalike(rng, sounding) if rng.random() < 0.4 else _any_kind(rng)
         objects.append(_make_object(rng, place, kind, objects, visible=False))
     # Near objects are drawn in front of far ones.

@@ -71,7 +71,7 @@ In a clip, one to three objects are visible and audible, up to three more are vi
 and up to two are audible but invisible. Objects pulse in the rhythm of their sound; three in four
 of the silent ones have a rhythm too, the others are still. A gong looks like a bell and a buzzer
 like a siren: only their sound tells them apart. A whistle sounds like a bird and an organ like a
-drone: only their look does. Objects are 1 to 6 m away, and three in ten come nearer or go away: the
+drone: only their look does. Objects are 1 to 3 m away, and three in ten come nearer or go away: the
 direct sound falls with the distance, the reverberation does not, and the apparent size falls by the
 distance's fourth root. The room decides at which distance direct sound and reverberation are
 equally loud."""

@@ -227,8 +227,8 @@ class SceneObject:
     def radius(self, time_s: Floats) -> Floats:
         """Angular radius in degrees at times (n,).
 
-        It falls by the fourth root of the distance: by the distance itself, objects at 6 m would be
-        too small for crops of 32 pixels.
+        It falls by the fourth root of the distance: by the distance itself, objects at 3 m would
+        have a third of their size, too little for crops of 32 pixels.
         """
         radius_deg = self.radius_deg * (1 + self.kind.pulse * self.animation(time_s))
         return (

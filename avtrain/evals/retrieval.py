@@ -31,7 +31,9 @@ from avtrain.evals.truth import views_with_source
 from avtrain.networks.models import Embeddings
 
 TASK = "retrieval"
-DIRECTIONS = ("sound of a picture", "picture of a sound")
+SOUND_OF_A_PICTURE = "sound of a picture"
+DIRECTIONS = (SOUND_OF_A_PICTURE, "picture of a sound")
+OTHER_VIEWS = "source in other views, recall@1"
 """Names in results: audio for the video of a view, and video for its audio."""
 _RECALLS = (1, 5, 10)
 
@@ -103,7 +105,7 @@ def evaluate_retrieval(common: EvaluationOptions, options: RetrievalOptions) -> 
     tested = Ranks(within, galleries, sources, min(gallery, len(readable)))
     result = run.result(
         networks.described,
-        tested.metrics(),
+        tested.metrics() | truth.metrics(within, sources),
         options.views,
         test={"windows": options.windows, "gallery_clips": gallery},
         details={
@@ -204,25 +206,38 @@ class Truth:
     known: NDArray[np.bool_]
     shows: NDArray[np.bool_]
 
-    def details(self, within: NDArray[np.int64]) -> dict[str, Any]:
-        """The share of right views within the clip, by direction, for views that show a source,
-        views that show none while another of the clip does, and views of clips that show none.
+    @property
+    def kinds(self) -> dict[str, NDArray[np.bool_]]:
+        """The views that show a source, those that show none while another view of the clip does,
+        and those of clips that show none, each (windows, clips, views)."""
+        known = self.known[..., None]
+        somewhere = self.shows.any(axis=-1, keepdims=True)
+        return {
+            "source_in_view": known & self.shows,
+            "source_in_other_views": known & ~self.shows & somewhere,
+            "source_in_no_view": known & ~somewhere & np.ones_like(self.shows),
+        }
 
-        Only the second kind can gain from what transformers carry over from other views. Empty
-        without events, and for single views.
-        """
+    def metrics(self, within: NDArray[np.int64], sources: NDArray[np.str_]) -> dict[str, Metric]:
+        """The share of views found from the video of all views, among those that show no source
+        while another one does: what transformers carry over from other views shows here alone.
+        Empty without such views; ``within`` as in `Ranks`."""
+        views = self.kinds["source_in_other_views"]
+        if not views.any() or within.shape[-1] < 2:
+            return {}
+        ranks = within[:, DIRECTIONS.index(SOUND_OF_A_PICTURE)]
+        by_view = np.broadcast_to(sources[:, None], ranks.shape)
+        found = mean_metric(ranks[views] == 1, by_view[views], 1 / within.shape[-1])
+        return {OTHER_VIEWS: found}
+
+    def details(self, within: NDArray[np.int64]) -> dict[str, Any]:
+        """The share of right views within the clip, by direction, for each of ``kinds``. Empty
+        without events, and for single views."""
         if not self.known.any() or within.shape[-1] < 2:
             return {}
-        somewhere = self.shows.any(axis=-1, keepdims=True)
-        kinds = {
-            "source_in_view": self.shows,
-            "source_in_other_views": ~self.shows & somewhere,
-            "source_in_no_view": np.broadcast_to(~somewhere, self.shows.shape),
-        }
         right = within == 1
         found: dict[str, Any] = {}
-        for kind, views in kinds.items():
-            views = views & self.known[..., None]
+        for kind, views in self.kinds.items():
             found[kind] = {"views": int(views.sum())} | {
                 name: float(right[:, number][views].mean()) if views.any() else None
                 for number, name in enumerate(DIRECTIONS)

@@ -192,7 +192,9 @@ def earlier_deviation(column: Column, archive: Path = EARLIER) -> float | None:
                 for name in names:
                     if name.startswith(folder) and name.endswith(RESULT_ENDING):
                         metrics = parse_json(file.read(name), Result).metrics
-                        metric = metrics[column.metric or next(iter(metrics))]
+                        metric = metrics.get(column.metric or next(iter(metrics)))
+                        if metric is None:  # newer than that study
+                            continue
                         of_row[seed] = metric.value * (100 if metric.unit == "%" else 1)
             values += [of_row] if of_row else []
     return _deviation(values)

@@ -134,10 +134,14 @@ EVALUATIONS = (
     ),
     Evaluation("localization", "localization", _WINDOWS, True, shares_features=True),
     Evaluation("probe", "probe", _WINDOWS, True, shares_features=True),
+    Evaluation(
+        "retrieval", "retrieval", ("--views", "4", "--windows", "2"), True, shares_features=True
+    ),
     # More shares would make a curve, each at the cost of half a pretraining.
     Evaluation("seld", "seld", ("--labels", "0.05,1"), cost_s=480.0),
     Evaluation("segmentation-none", "segmentation", ("--condition", "none", *_HEAD)),
-    Evaluation("action", "action", ("--probe", "--folds", "1", "--windows", "4"), actions=True),
+    # Fine-tuned: on frozen features no network knew the hard actions, trained or not.
+    Evaluation("action", "action", ("--folds", "1", "--windows", "4"), actions=True, cost_s=240.0),
     Evaluation("segmentation-audio", "segmentation", ("--condition", "audio", *_HEAD)),
 )
 SHARED_S = 150.0

@@ -172,9 +172,9 @@ def test_hard_worlds_vary_as_described() -> None:
         {i.kind.look for i in items if i.silent} & {i.kind.look for i in items if not i.silent}
         for items in seen
     ]
-    assert np.mean([bool(twins) for twins in silent_twins]) > 0.4
-    assert 0.25 < np.mean([not all(i.visible for i in clip.objects) for clip in clips]) < 0.45
-    assert 0.6 < np.mean([any(i.silent for i in clip.objects) for clip in clips]) < 0.9
+    assert np.mean([bool(twins) for twins in silent_twins]) > 0.3
+    assert 0.1 < np.mean([not all(i.visible for i in clip.objects) for clip in clips]) < 0.3
+    assert 0.4 < np.mean([any(i.silent for i in clip.objects) for clip in clips]) < 0.6
     times = frame_times()
     highest = 0.0
     for clip in clips[:100]:
@@ -183,7 +183,7 @@ def test_hard_worlds_vary_as_described() -> None:
         nearest_last = [sum(item.distances_m or ()) for item in clip.objects]
         assert nearest_last == sorted(nearest_last, reverse=True)
         for item in clip.objects:
-            assert 1 <= item.distance(times).min() <= item.distance(times).max() <= 6
+            assert 1 <= item.distance(times).min() <= item.distance(times).max() <= 3
             elevation = np.abs(direction_deg(item.path.direction(times))[1]).max()
             assert elevation < 46
             highest = max(highest, elevation)

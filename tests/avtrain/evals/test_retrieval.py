@@ -115,6 +115,13 @@ def test_right_views_by_where_a_source_is_seen() -> None:
             "source_in_no_view": {"views": 4, audio: 0.5, video: 0.0},
         }
     }
+    sources = np.array(["a", "b", "c"])
+    found = retrieval.Truth(known, shows).metrics(within, sources)[retrieval.OTHER_VIEWS]
+    assert (found.value, found.chance) == (0.5, 0.5)
+    within[:, 0, 0, 1] = [2, 2]
+    found = retrieval.Truth(known, shows).metrics(within, sources)[retrieval.OTHER_VIEWS]
+    assert found.value == 0
+    assert retrieval.Truth(np.zeros_like(known), shows).metrics(within, sources) == {}
     assert retrieval.Truth(np.zeros_like(known), shows).details(within) == {}
     assert retrieval.Truth(known, shows[..., :1]).details(within[..., :1]) == {}
 
