@@ -6,6 +6,7 @@ only on (seed, i // 4): a larger world begins with the clips of a smaller one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from avprep.world.scene import (
     Beat,
     Kind,
     Place,
+    Range,
     SceneObject,
     Trajectory,
     WorldClip,
@@ -28,18 +30,25 @@ from shards.geometry import angle_between_deg
 
 
 @dataclass(frozen=True)
-class PathRanges:
-    """How many objects move, and the highest elevations at which paths begin.
+class ObjectRanges:
+    """Ranges of objects that all places of a world share.
 
-    A great circle through 18° with a slope of 25°, the steepest, reaches 31°; through 35°, 42°.
+    ``still``: the share of the silent visible ones without a rhythm; ``moving``: the share of all
+    that move. Elevations are the highest at which paths begin: a great circle through 18° with a
+    slope of 25°, the steepest, reaches 31°; through 35°, 42°. ``distance_m``: None if it is not
+    modelled; three in ten come nearer or go away.
     """
 
+    kinds: tuple[Kind, ...]
+    still: float
     moving: float
     still_elevation_deg: float
     moving_elevation_deg: float
+    level_db: Range
+    distance_m: Range | None = None
 
 
-EASY_PATHS = PathRanges(0.4, 30, 18)
+EASY = ObjectRanges(KINDS, 0.5, 0.4, 30, 18, (-7, 0))
 
 
 def make_place(seed: int, index: int) -> Place:
@@ -71,36 +80,41 @@ def make_clip(seed: int, index: int) -> WorldClip:
     for _ in range(rng.choice([1, 2, 3], p=[0.1, 0.2, 0.7])):
         same_kind = bool(objects) and rng.random() < 0.3
         kind = objects[0].kind_index if same_kind else int(rng.integers(1, len(KINDS) + 1))
-        objects.append(_make_object(rng, place, kind, objects))
+        objects.append(make_object(rng, place, kind, objects, EASY))
     sounding = [scene_object.kind_index for scene_object in objects]
     for _ in range(rng.choice([0, 1, 2], p=[0.6, 0.3, 0.1])):
         lookalike = rng.random() < 0.7
         kind = int(rng.choice(sounding) if lookalike else rng.integers(1, len(KINDS) + 1))
-        objects.append(_make_object(rng, place, kind, objects, silent=True))
+        objects.append(make_object(rng, place, kind, objects, EASY, silent=True))
     if rng.random() < 0.15:
         kind = int(rng.integers(1, len(KINDS) + 1))
-        objects.append(_make_object(rng, place, kind, objects, visible=False))
+        objects.append(make_object(rng, place, kind, objects, EASY, visible=False))
     peak_dbfs = rng.uniform(-10.0, -3.0)
     return WorldClip(index, place, tuple(objects), peak_dbfs, int(rng.integers(2**32)))
 
 
-def _make_object(
+def make_object(
     rng: Generator,
     place: Place,
     kind_index: int,
     others: list[SceneObject],
+    shared: ObjectRanges,
     silent: bool = False,
     visible: bool = True,
 ) -> SceneObject:
-    kind, ranges = KINDS[kind_index - 1], VARIATION[place.split]
+    """An object of a clip in a place, beside ``others``."""
+    kind, ranges = shared.kinds[kind_index - 1], VARIATION[place.split]
     radius_deg = rng.uniform(*ranges.radius_deg)
+    distances_m = None
+    if shared.distance_m is not None:
+        distances_m = _draw_distances_m(rng, shared.distance_m)
     return SceneObject(
         id=len(others),
         kind_index=kind_index,
         silent=silent,
         visible=visible,
-        animated=visible and not (silent and rng.random() < 0.5),
-        path=make_path(rng, radius_deg, [o for o in others if visible]),
+        animated=visible and not (silent and rng.random() < shared.still),
+        path=make_path(rng, radius_deg, [other for other in others if visible], shared),
         beats=make_beats(rng, kind, rng.uniform(*ranges.tempo)),
         radius_deg=radius_deg,
         hue_deg=kind.hue_deg + place.hue_deg[kind_index - 1] + rng.uniform(-5, 5),
@@ -108,15 +122,24 @@ def _make_object(
         aspect=rng.uniform(*ranges.aspect),
         roll_deg=rng.uniform(-15, 15),
         texture_phase=rng.random(),
-        level_db=rng.uniform(-7, 0),
+        level_db=rng.uniform(*shared.level_db),
         semitones=place.semitones[kind_index - 1] + rng.uniform(-1, 1),
         timbre=rng.uniform(*ranges.timbre),
         seed=int(rng.integers(2**32)),
+        distances_m=distances_m,
     )
 
 
+def _draw_distances_m(rng: Generator, distance_m: Range) -> Range:
+    """Distances at the begin and end of a clip."""
+    start_m = end_m = math.exp(rng.uniform(*np.log(distance_m)))
+    if rng.random() < 0.3:
+        end_m = math.exp(rng.uniform(*np.log(distance_m)))
+    return start_m, end_m
+
+
 def make_path(
-    rng: Generator, radius_deg: float, others: list[SceneObject], ranges: PathRanges = EASY_PATHS
+    rng: Generator, radius_deg: float, others: list[SceneObject], ranges: ObjectRanges
 ) -> Trajectory:
     """A path that starts away from other objects."""
     moving = rng.random() < ranges.moving

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.random import Generator
 
-from avprep.world.generate import PathRanges, make_beats, make_path
+from avprep.world.generate import ObjectRanges, make_object
 from avprep.world.scene import (
     CLIPS_PER_PLACE,
     HARD_KINDS,
@@ -25,8 +25,7 @@ from avprep.world.scene import (
 # With sources at up to 6 m in small rooms (direct-to-reverberant ratio -0.5 dB, SNR 7 dB, medians)
 # and more silent objects, small networks stayed on their plateau for 1,400 steps of AVSA, and found
 # 42 % of the right views after 4,000 (chance 25). Here they find 45 % after 1,800.
-PATHS = PathRanges(0.5, 45, 35)
-DISTANCE_M = (1.0, 3.0)
+HARD = ObjectRanges(HARD_KINDS, 0.25, 0.5, 45, 35, (-5, 0), (1.0, 3.0))
 RT60_S = (0.2, 0.9)
 VOLUME_M3 = (1000.0, 8000.0)
 DIRECTIVITY = 2.5
@@ -84,14 +83,14 @@ def make_clip(seed: int, index: int) -> WorldClip:
         # Objects of one kind, of which only the direction of the sound tells which one sounds.
         again = bool(objects) and rng.random() < 0.35
         kind = objects[0].kind_index if again else _any_kind(rng)
-        objects.append(_make_object(rng, place, kind, objects))
+        objects.append(make_object(rng, place, kind, objects, HARD))
     sounding = [scene_object.kind_index for scene_object in objects]
     for _ in range(rng.choice([0, 1, 2, 3], p=[0.5, 0.3, 0.15, 0.05])):
         kind = _lookalike(rng, sounding) if rng.random() < 0.67 else _any_kind(rng)
-        objects.append(_make_object(rng, place, kind, objects, silent=True))
+        objects.append(make_object(rng, place, kind, objects, HARD, silent=True))
     for _ in range(rng.choice([0, 1, 2], p=[0.82, 0.13, 0.05])):
         kind = _soundalike(rng, sounding) if rng.random() < 0.4 else _any_kind(rng)
-        objects.append(_make_object(rng, place, kind, objects, visible=False))
+        objects.append(make_object(rng, place, kind, objects, HARD, visible=False))
     # Near objects are drawn in front of far ones.
     objects.sort(key=lambda item: -sum(item.distances_m or (0, 0)))
     peak_dbfs = rng.uniform(-10.0, -3.0)
@@ -114,38 +113,3 @@ def _soundalike(rng: Generator, kinds: list[int]) -> int:
     sound = HARD_KINDS[int(rng.choice(kinds)) - 1].sound
     same = [number for number, kind in enumerate(HARD_KINDS, start=1) if kind.sound == sound]
     return int(rng.choice(same))
-
-
-def _make_object(
-    rng: Generator,
-    place: Place,
-    kind_index: int,
-    others: list[SceneObject],
-    silent: bool = False,
-    visible: bool = True,
-) -> SceneObject:
-    kind, ranges = HARD_KINDS[kind_index - 1], VARIATION[place.split]
-    radius_deg = rng.uniform(*ranges.radius_deg)
-    start_m = end_m = math.exp(rng.uniform(*np.log(DISTANCE_M)))
-    if rng.random() < 0.3:  # comes nearer or goes away
-        end_m = math.exp(rng.uniform(*np.log(DISTANCE_M)))
-    return SceneObject(
-        id=len(others),
-        kind_index=kind_index,
-        silent=silent,
-        visible=visible,
-        animated=visible and not (silent and rng.random() < 0.25),
-        path=make_path(rng, radius_deg, [other for other in others if visible], PATHS),
-        beats=make_beats(rng, kind, rng.uniform(*ranges.tempo)),
-        radius_deg=radius_deg,
-        hue_deg=kind.hue_deg + place.hue_deg[kind_index - 1] + rng.uniform(-5, 5),
-        brightness=rng.uniform(*ranges.brightness),
-        aspect=rng.uniform(*ranges.aspect),
-        roll_deg=rng.uniform(-15, 15),
-        texture_phase=rng.random(),
-        level_db=rng.uniform(-5, 0),
-        semitones=place.semitones[kind_index - 1] + rng.uniform(-1, 1),
-        timbre=rng.uniform(*ranges.timbre),
-        seed=int(rng.integers(2**32)),
-        distances_m=(start_m, end_m),
-    )
