@@ -30,7 +30,8 @@ class SeldArguments(EvaluationArguments):
 def _parse_shares(_: click.Context, __: click.Parameter, value: str) -> tuple[float, ...]:
     """Sorted shares of a list such as ``0.05,0.1,1``."""
     try:
-        shares = sorted({float(part) for part in value.split(",")})
+        # Folders of results name six digits of a share.
+        shares = sorted({round(float(part), 6) for part in value.split(",")})
     except ValueError:
         shares = []
     if not shares or not all(1e-4 <= share <= 1 for share in shares) or len(shares) > 20:

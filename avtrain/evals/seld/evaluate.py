@@ -243,10 +243,18 @@ def _crowded(train: LabelledClips) -> int:
 
 
 def _write_estimates(recordings: Sequence[Recording], folder: Path) -> None:
-    """A file per recording, named as the recording: names in a set from elsewhere lead nowhere."""
+    """A file per recording, named as the recording: names in a set from elsewhere lead nowhere.
+
+    Files of an earlier result are removed first: official scripts score all that lie there.
+    """
+    for earlier in folder.glob("*.csv"):
+        earlier.unlink()
     names: set[str] = set()
     for one in recordings:
-        name = re.sub(r"[^\w.-]", "_", one.source.rpartition("/")[2], flags=re.ASCII)[:100] or "_"
-        name = name if name.lower() not in names else f"{name}-{len(names)}"
+        stem = re.sub(r"[^\w.-]", "_", one.source.rpartition("/")[2], flags=re.ASCII)[:100] or "_"
+        name, number = stem, 0
+        while name.lower() in names:
+            number += 1
+            name = f"{stem}-{number}"
         names.add(name.lower())
         write_dcase(one.estimate, folder / f"{name}.csv")

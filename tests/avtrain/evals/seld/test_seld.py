@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from avtrain.cli.evaluate_seld import seld
 from avtrain.cli.main import main
 from avtrain.config import Config, tiny, with_options
 from avtrain.errors import TrainingError
@@ -19,9 +20,10 @@ from avtrain.evals.evaluation import EvaluationOptions
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import Result
 from avtrain.evals.seld import protocol
-from avtrain.evals.seld.detections import read_dcase
-from avtrain.evals.seld.evaluate import FIGURE, SeldOptions, evaluate_seld
+from avtrain.evals.seld.detections import Detection, Detections, read_dcase
+from avtrain.evals.seld.evaluate import FIGURE, SeldOptions, _write_estimates, evaluate_seld
 from avtrain.evals.seld.metrics import Counts, count, scores_by_class
+from avtrain.evals.seld.train import Recording
 from shards.geometry import encode_foa, unit_vector
 from tests.support.media import build, dot_plane, grey_frame, noise, write_video, write_wav
 from tests.support.tiny_set import damage, make_set
@@ -121,6 +123,25 @@ def test_it_learns(root: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_every_recording_has_a_file_and_files_of_an_earlier_result_are_gone(tmp_path: Path) -> None:
+    """Names that differ only in their folder, or are what another one is renamed to."""
+    sources = ["x/a-1", "x/a", "y/A", "z/a", "../..", "x/b c"]
+    estimates = [
+        Detections.from_rows([Detection(0, number, 0, 10.0, 0.0)]) for number in range(len(sources))
+    ]
+    nothing = Detections.from_rows([])
+    folder = tmp_path / "csv"
+    for last in (len(sources), 2):
+        recordings = [
+            Recording(source, nothing, estimate, 1, 0)
+            for source, estimate in zip(sources[:last], estimates, strict=False)
+        ]
+        _write_estimates(recordings, folder)
+        kinds = sorted(int(read_dcase(path).kind[0]) for path in folder.iterdir())
+        assert kinds == list(range(last))
+    assert [path.name for path in tmp_path.iterdir()] == ["csv"]
+
+
 class _Stopped(Exception):
     pass
 
@@ -196,6 +217,13 @@ def test_a_clip_that_cannot_be_read_is_left_out_and_named(root: Path, tmp_path: 
         (tmp_path / "run/seld-labels1/seld-energy.result.json").read_text(encoding="utf-8")
     )
     assert (result["test_clips"], result["test_sources"]) == (5, 5)
+
+
+def test_shares_that_would_fill_one_folder_are_one(tmp_path: Path) -> None:
+    given = ["set", "--checkpoint", "none", "--out", str(tmp_path), "--labels"]
+    parsed = seld.make_context("seld", [*given, "0.123456,1,0.1234561,0.1234569"]).params["labels"]
+    assert parsed == (0.123456, 0.123457, 1.0)
+    assert len({f"{share:g}" for share in parsed}) == 3
 
 
 def test_what_cannot_be_honoured_is_refused(root: Path, tmp_path: Path) -> None:
