@@ -13,7 +13,7 @@ from avtrain.data.clips import Clips
 from avtrain.data.draws import Draw
 from avtrain.errors import TrainingError
 from shards.geometry import unit_vector, view_rotation
-from shards.schema import SampleInfo
+from shards.schema import SampleInfo, View
 
 SMALLEST_SHARE = 0.2
 """Share of a window for which a source must sound to be in it."""
@@ -122,8 +122,13 @@ def shows_source(
         return np.zeros(views, dtype=bool)
     seen = np.array(directions) @ rotations_to_views(info, draw, views).transpose(0, 2, 1)
     places = [info.views[view] for view in draw.views[:views]]
+    return np.asarray(views_that_show(seen, places).any(axis=-1))
+
+
+def views_that_show(seen: NDArray[np.float64], places: Sequence[View]) -> NDArray[np.bool_]:
+    """Whether each flat (gnomonic) view shows directions (V, N, 3) of its own frame: (V, N)."""
     widths = np.array([[view.hfov_deg, view.vfov_deg] for view in places])
     half = np.tan(np.radians(widths / 2))[:, None]  # (V, 1, 2)
     front = seen[..., 0]
     inside = (np.abs(seen[..., 1:]) <= half * front[..., None]).all(axis=-1)
-    return np.asarray((inside & (front > 0)).any(axis=-1))
+    return np.asarray(inside & (front > 0))

@@ -15,7 +15,12 @@ from tqdm import tqdm
 from avtrain.data.clips import Clips
 from avtrain.evals.feature_store import FrozenFeatures, check_finite
 from avtrain.evals.frozen import Networks
-from avtrain.evals.truth import SoundingSource, rotations_to_views, sources_in
+from avtrain.evals.truth import (
+    SoundingSource,
+    rotations_to_views,
+    sources_in,
+    views_that_show,
+)
 from shards.schema import View
 
 AUDIO, VIDEO, BOTH, PREDICTED = "audio", "video", "audio + video", "predicted audio"
@@ -87,12 +92,8 @@ def _truth_of_source(
     direction, in_view = np.full((views, 3), np.nan), np.full(views, -1)
     if only is not None:
         direction = rotations @ only.direction
-        in_view = np.array(
-            [
-                only.visible and _is_inside(vector, place)
-                for vector, place in zip(direction, places, strict=True)
-            ],
-            dtype=np.int64,
+        in_view = (only.visible & views_that_show(direction[:, None], places)[:, 0]).astype(
+            np.int64
         )
     distance_m = None if only is None else only.distance_m
     return Truth(
@@ -103,13 +104,6 @@ def _truth_of_source(
         distance_m=np.full(views, distance_m or np.nan),
         rt60_s=np.full(views, np.nan),
     )
-
-
-def _is_inside(vector: NDArray[np.float64], view: View) -> bool:
-    """Whether a gnomonic view shows a direction (3,) of its frame."""
-    forward, left, up = vector
-    wide, high = np.tan(np.radians([view.hfov_deg / 2, view.vfov_deg / 2]))
-    return bool(forward > 0 and abs(left) < wide * forward and abs(up) < high * forward)
 
 
 @dataclass(frozen=True)
