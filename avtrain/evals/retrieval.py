@@ -33,8 +33,8 @@ from avtrain.networks.models import Embeddings
 TASK = "retrieval"
 SOUND_OF_A_PICTURE = "sound of a picture"
 DIRECTIONS = (SOUND_OF_A_PICTURE, "picture of a sound")
-OTHER_VIEWS = "source in other views, recall@1"
 """Names in results: audio for the video of a view, and video for its audio."""
+OTHER_VIEWS = "source in other views, recall@1"
 _RECALLS = (1, 5, 10)
 
 

@@ -178,9 +178,8 @@ def draw_differences(findings: Sequence[Finding], path: Path) -> None:
             seeds = list(finding.difference.by_seed.values())
             panel.plot(seeds, [row] * len(seeds), "|", color=colour, markersize=5)
             panel.plot(finding.difference.mean, row, "o", color=colour, markersize=5)
-        unit = "degrees" if "°" in column.words else "points"
         panel.set_title(column.words.split(",")[0], fontsize=9)
-        panel.set_xlabel(unit, fontsize=8)
+        panel.set_xlabel(_unit(column), fontsize=8)
         panel.tick_params(labelsize=8, left=False)
         panel.grid(axis="x", color="0.93")
         panel.set_axisbelow(True)
