@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from avprep.world.hard import NOISE_DB
 from avprep.world.scene import CLIPS_PER_PLACE, DURATION_S, VARIATION
 from avtrain.evals.tables import markdown
 
@@ -34,13 +35,16 @@ def describe_world(world: Path) -> str:
     truths = [json.loads(path.read_bytes()) for path in sorted((world / "truth").glob("*.json"))]
     # In rooms where loudness depends on distance, the tail follows from it.
     near = any("distance_m" in item for truth in truths[:1] for item in truth["objects"])
-    varied = [
-        {
-            "": title,
-            **{split: _range(getattr(VARIATION[split], name)) for split in ("train", "test")},
-        }
-        for name, title in _VARIED.items()
+    ranges = {
+        name: {split: getattr(VARIATION[split], name) for split in ("train", "test")}
+        for name in _VARIED
         if not (near and name == "reverb_db")
+    }
+    if near:
+        ranges["noise_db"] = NOISE_DB
+    varied = [
+        {"": _VARIED[name], **{split: _range(ends) for split, ends in by_split.items()}}
+        for name, by_split in ranges.items()
     ]
     kinds = {item["kind"] for truth in truths for item in truth["objects"]}
     intro = (
@@ -95,7 +99,9 @@ def _world_numbers(truths: Sequence[dict[str, Any]]) -> dict[str, str]:
         "loudest moment of an object above the diffuse noise, dB (quartiles)": _quartiles(
             above_noise
         ),
-        "diffuse tail against the direct sound, dB (quartiles)": _quartiles(tails),
+        f"diffuse tail against the direct sound{' at 1 m' * bool(distances)}, dB (quartiles)": (
+            _quartiles(tails)
+        ),
         "reverberation time, s (quartiles)": _quartiles(times, 2),
         "sounding objects that move": f"{np.mean(moving):.0%}",
         **(

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avprep.world import hard
 from avprep.world.generate import make_clip
-from avprep.world.scene import FRAMES
+from avprep.world.scene import FRAMES, WorldClip
 from avprep.world.write import clip_truth
 from avtrain.evals.results import Result
 from avtrain.report.figures import read_trainings
@@ -151,15 +152,33 @@ def test_the_pages_of_a_study_without_results_say_so(tmp_path: Path) -> None:
     assert "detectable at 5 %" in (tmp_path / "results-all.md").read_text()
 
 
+def write_truths(world: Path, clips: list[WorldClip]) -> None:
+    (world / "truth").mkdir(parents=True)
+    for clip in clips:
+        audible = [item for item in clip.objects if not item.silent]
+        levels = {item.id: np.full(FRAMES, 0.1) for item in audible}
+        truth = clip_truth(clip, levels, 0.01, {item.id: 3.0 for item in audible})
+        (world / f"truth/{clip.name}.json").write_text(json.dumps(truth))
+
+
+def test_the_page_states_the_noise_that_the_world_has(tmp_path: Path) -> None:
+    """The hard world draws it from ranges of its own, and tells loudness by distance."""
+    stated = {}
+    for name, make in (("easy", make_clip), ("hard", hard.make_clip)):
+        write_truths(tmp_path / name, [make(0, index) for index in range(8)])
+        text = describe_world(tmp_path / name)
+        found = re.search(r"\| diffuse noise, dB .*?\| (\S+ to \S+) +\| (\S+ to \S+) ", text)
+        assert found is not None
+        stated[name] = found.groups()
+        assert ("tail against the direct sound at 1 m" in text) is (name == "hard")
+    assert stated["hard"] == tuple(f"{a:g} to {b:g}" for a, b in hard.NOISE_DB.values())
+    assert stated["easy"] == ("-30 to -20", "-28 to -18")
+
+
 def test_the_second_page_holds_settings_world_power_comparisons_and_training(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "world/truth").mkdir(parents=True)
-    for index in range(8):
-        clip = make_clip(0, index)
-        levels = {item.id: np.full(FRAMES, 0.1) for item in clip.objects if not item.silent}
-        truth = clip_truth(clip, levels, 0.01)
-        (tmp_path / f"world/truth/{clip.name}.json").write_text(json.dumps(truth))
+    write_truths(tmp_path / "world", [make_clip(0, index) for index in range(8)])
     run = write_log(tmp_path / "run")
     (run / "log.jsonl").write_text((run / "log.jsonl").read_text().removesuffix('{"st'))
     world = describe_world(tmp_path / "world")
