@@ -30,7 +30,7 @@ SETS = ("world", "shards")
 TRAINING = "pretrain "
 """Begin of the kinds of jobs that train."""
 _CLIPS, _STEPS = 2400, 4000
-"""Sizes of the study, for which costs are stated."""
+"""Sizes of the study, for which costs are stated; it has as many videos of actions as clips."""
 _SET_COSTS_S = {"world": 1600.0, "shards": 940.0, "actions-world": 400.0, "actions-shards": 300.0}
 _STEP_COSTS_S = {"avc": 0.27, "avsa": 0.17}
 """Seconds of a step on one core, by task. The plan is made of these costs until a study
@@ -70,7 +70,7 @@ class Study:
     pretrain in bfloat16; ``train``: further options of every pretraining."""
 
     clips: int = _CLIPS
-    videos: int = 2400
+    videos: int = _CLIPS
     seeds: int = 5
     seld_steps: int = 400
     steps: int = _STEPS
@@ -118,28 +118,32 @@ def row_of(job: Job) -> str:
 def _set_jobs(study: Study, out: Path) -> list[Job]:
     hard = difficulty_options(study.difficulty)
     build = BUILD[study.preset]
-    actions = ("--actions", *hard)
+    world = _world_job("world", study.clips, hard, out)
+    actions = _world_job("actions-world", study.videos, ("--actions", *hard), out)
+    narrow, wide = (
+        _build_job(f"{views}-shards", world, study.clips, ("--hfov", HFOV[views], *_SOUND, *build))
+        for views in (NARROW, WIDE)
+    )
     return [
-        _world_job("world", study.clips, hard, out),
-        *(
-            _build_job(f"{views}-shards", "world", ("--hfov", HFOV[views], *_SOUND, *build), out)
-            for views in (NARROW, WIDE)
-        ),
-        _world_job("actions-world", study.videos, actions, out),
-        _build_job("actions-shards", "actions-world", build, out),
+        world,
+        narrow,
+        wide,
+        actions,
+        _build_job("actions-shards", actions, study.videos, build),
     ]
 
 
 def _world_job(name: str, clips: int, options: tuple[str, ...], out: Path) -> Job:
     command = (*AVPREP, "demo", str(out / name), "--clips", str(clips), *options)
-    cost = _SET_COSTS_S[name] * (clips / _CLIPS if name == "world" else 1)
-    return Job(name, name, command, out / name, cost_s=cost)
+    return Job(name, name, command, out / name, cost_s=_SET_COSTS_S[name] * clips / _CLIPS)
 
 
-def _build_job(name: str, world: str, options: tuple[str, ...], out: Path) -> Job:
-    command = (*AVPREP, "build-shards", str(out / world), "--out", str(out / name), *options)
-    kind = name if world == "actions-world" else "shards"
-    return Job(name, kind, command, out / name, (world,), cost_s=_SET_COSTS_S[kind])
+def _build_job(name: str, world: Job, clips: int, options: tuple[str, ...]) -> Job:
+    output = world.output.with_name(name)
+    command = (*AVPREP, "build-shards", str(world.output), "--out", str(output), *options)
+    kind = name if world.name == "actions-world" else "shards"
+    cost = _SET_COSTS_S[kind] * clips / _CLIPS
+    return Job(name, kind, command, output, (world.name,), cost_s=cost)
 
 
 def _set_name(row: Row) -> str:
@@ -192,10 +196,9 @@ def _evaluations(
         output = out / "results" / name / evaluation.name
         command = ["eval", evaluation.command, str(out / shards), "--checkpoint", *checkpoint]
         command += ["--out", str(output), "--no-baseline", "--seed", str(seed)]
-        if evaluation.command == "seld":
-            command += ["--steps", str(study.seld_steps)]
+        command += further_options(evaluation, study)
         needs = () if row.checkpoint else (f"{name}/pretrain",)
-        cost = evaluation.cost_s * (1 if evaluation.actions else study.clips / _CLIPS)
+        cost = evaluation.cost_s * (study.videos if evaluation.actions else study.clips) / _CLIPS
         if evaluation.shares_features:
             command += ["--keep-features", str(out / "features" / name)]
             cost += 0 if first_sharing else SHARED_S * study.clips / _CLIPS
@@ -211,6 +214,11 @@ def _evaluations(
         )
         jobs.append(replace(job, cost_s=cost))
     return jobs
+
+
+def further_options(evaluation: Evaluation, study: Study) -> tuple[str, ...]:
+    """Options of an evaluation that the study's settings decide."""
+    return ("--steps", str(study.seld_steps)) if evaluation.command == "seld" else ()
 
 
 def _machine_options(study: Study) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from pathlib import Path
 from zipfile import is_zipfile
 
 from benchmarks.study.archive import FACTS, WORLD, read_archive, write_archive
-from benchmarks.study.jobs import Job, Study, jobs_of, row_of
+from benchmarks.study.jobs import Job, Study, further_options, jobs_of, row_of
 from benchmarks.study.rows import (
     AVC,
     AVSA,
@@ -268,6 +268,7 @@ def _facts(
     names = ("avsa360", "torch", "numpy", "scipy", "av")
     difficulty = " ".join(difficulty_options(study.difficulty))
     further = f" --difficulty {study.difficulty}" * (study.difficulty != Study.difficulty)
+    further += f" --videos {study.videos}" * (study.videos != Study.videos)
     further += f" --train '{shlex.join(study.train)}'" * bool(study.train)
     facts = {
         "written on": f"{date.today()}",
@@ -276,13 +277,14 @@ def _facts(
         "world": f"`avprep demo --clips {study.clips} {difficulty}`".replace(" `", "`")
         + f", {-(-study.clips // 4)} places"
         + _splits(out / "narrow-shards"),
+        "actions": f"`avprep demo --actions --clips {study.videos} {difficulty}".rstrip() + "`",
         "views": "; ".join(f"{name}: `--hfov {hfov}`" for name, hfov in HFOV.items()),
         "pretraining": f"{study.steps} steps of preset `{study.preset}`, in a curriculum "
         f"{max(1, study.steps // 2)} of AVC and as many of AVSA",
         "seeds": f"{study.seeds}, of the networks, the order of the clips, and the evaluation; "
         "the world is the same",
         "evaluations": ", ".join(
-            " ".join([f"`{one.command}", *one.options]) + "`"
+            " ".join([f"`{one.command}", *one.options, *further_options(one, study)]) + "`"
             for one in EVALUATIONS
             if one.name not in missing
         ),

@@ -86,6 +86,25 @@ def test_worlds_and_trainings_can_have_other_options(
     assert "--lr" not in hard
 
 
+def test_costs_follow_the_sizes(tmp_path: Path) -> None:
+    whole = {job.name: job.cost_s for job in jobs_of(Study(), tmp_path)}
+    half = {job.name: job.cost_s for job in jobs_of(Study(clips=1200), tmp_path)}
+    few = {job.name: job.cost_s for job in jobs_of(Study(videos=240), tmp_path)}
+    for name in ("world", "wide-shards", "avc/seed0/avsa-view4"):
+        assert (half[name], few[name]) == (whole[name] / 2, whole[name])
+    for name in ("actions-world", "actions-shards", "avc/seed0/action"):
+        assert (half[name], few[name]) == (whole[name], pytest.approx(whole[name] / 10))
+
+
+def test_the_page_states_what_differs_from_the_plain_command(tmp_path: Path) -> None:
+    """Who runs the commands that it states gets the same results."""
+    facts = study._facts(Study(videos=30, seld_steps=7), tmp_path, {}, 1, 0)
+    assert "--videos 30`" in facts["command"]
+    assert "`seld --labels 0.05,1 --steps 7`" in facts["evaluations"]
+    assert facts["actions"] == "`avprep demo --actions --clips 30 --difficulty hard`"
+    assert "--videos" not in study._facts(Study(), tmp_path, {}, 1, 0)["command"]
+
+
 def test_estimates_take_what_was_measured(tmp_path: Path) -> None:
     jobs = jobs_of(Study(), tmp_path)
     records = Records(tmp_path, jobs)
