@@ -101,7 +101,7 @@ def make_lines(results: Sequence[Result]) -> list[Line]:
     lines = [
         _line(group, name, marks[network], _describe_test(test, tests[test[:2]]))
         for (network, test), group in groups.items()
-        for name in group[0].metrics
+        for name in dict.fromkeys(name for result in group for name in result.metrics)
     ]
     order: dict[tuple[str, str], int] = {}
     for line in lines:
@@ -185,6 +185,8 @@ def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _line(group: list[Result], name: str, mark: str, variant: str) -> Line:
+    # Results of another version, or of clips that do not show it, may lack a metric.
+    group = [result for result in group if name in result.metrics]
     values: defaultdict[int, list[float]] = defaultdict(list)
     for result in group:
         values[result.network.seed].append(result.metrics[name].value)

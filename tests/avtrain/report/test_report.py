@@ -87,6 +87,16 @@ def test_different_tests_are_separate_lines() -> None:
     assert [len(line.by_seed) for line in lines] == [1, 1, 1]
 
 
+def test_a_metric_that_some_seeds_lack_is_that_of_the_others() -> None:
+    """Results of an earlier version have fewer metrics, whichever of them is read first."""
+    old, new = (result("AVSA", value, seed) for seed, value in enumerate((0.6, 0.8)))
+    new = replace(new, metrics={**new.metrics, "new": new.metrics["accuracy"]})
+    for results in ([old, new], [new, old]):
+        found = {line.metric: line.by_seed for line in make_lines(results)}
+        assert found["accuracy"] == {0: 0.6, 1: 0.8}
+        assert found["new"] == {1: 0.8}
+
+
 def test_the_networks_a_run_started_from_are_in_its_title_and_digest() -> None:
     alone, avc = tiny("avsa"), tiny("avc")
     after = alone.initialised_from(replace(avc, seed=1), 500)
