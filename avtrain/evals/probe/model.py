@@ -72,18 +72,25 @@ def _to_decide_on(wanted: Wanted, held_out: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scale:
-    """Standardises features (M, D) by ``mean`` and ``std`` (D,)."""
+    """Standardises features (M, D) by ``mean`` and ``std`` (D,), and limits them to ``low`` to
+    ``high`` (D,): the range of the training items, and as much again on either side. A feature that
+    hardly varies among few training items can be thousands of standard deviations away in others,
+    where a probe's output means nothing."""
 
     mean: Tensor
     std: Tensor
+    low: Tensor
+    high: Tensor
 
     @classmethod
     def fit(cls, features: Tensor) -> Scale:
-        std, mean = torch.std_mean(features.double(), dim=0, correction=0)
-        return cls(mean, std + 1e-5)
+        features = features.double()
+        std, mean = torch.std_mean(features, dim=0, correction=0)
+        low, high = features.aminmax(dim=0)
+        return cls(mean, std + 1e-5, 2 * low - high, 2 * high - low)
 
     def __call__(self, features: Tensor) -> Tensor:
-        return (features.double() - self.mean) / self.std
+        return (features.double().clamp(self.low, self.high) - self.mean) / self.std
 
 
 def fit_linear(inputs: Tensor, wanted: Wanted, held_out: Tensor) -> tuple[Network, float]:

@@ -148,6 +148,19 @@ def test_a_class_of_held_out_recordings_alone_does_not_decide() -> None:
         assert metric.value > 0.99 * shown.mean(), name
 
 
+def test_a_feature_that_hardly_varies_in_training_does_not_decide() -> None:
+    train, test = made_items(1, 40), made_items(2, 40)
+    expected = probe_target(TARGET["distance"], train, test, 0).metrics
+    for items, value in ((train, 0.25), (test, 0.5)):
+        items.features["audio"] = torch.cat(
+            [items.features["audio"], torch.full((40, 1), value)], dim=1
+        )
+    metrics = probe_target(TARGET["distance"], train, test, 0).metrics
+    assert max(metric.value for metric in metrics.values()) < 2
+    linear = "distance from audio, linear"
+    assert metrics[linear].value == pytest.approx(expected[linear].value)
+
+
 def test_the_truth_of_a_view_is_where_its_crop_shows_the_ball(root: Path) -> None:
     """Views look up and down by up to 60° and in all directions; a mirrored clip is mirrored."""
     shards = ShardSet(root, "train")
