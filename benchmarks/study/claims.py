@@ -85,7 +85,7 @@ COLUMNS = (
     ACTIONS,
 )
 TASKS = (AVSA_4, LOCALIZATION, SELD, SEGMENTATION, ACTIONS)
-"""Columns in which a claim is made unless it says otherwise, and which the figure shows."""
+"""Columns in which a claim is made unless it says otherwise."""
 _SPATIAL = (AVSA_4, LOCALIZATION)
 
 

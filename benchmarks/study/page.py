@@ -13,6 +13,7 @@ from benchmarks.study.claims import (
     AVSA_4,
     HEADLINES,
     LOCALIZATION,
+    RIGHT_VIEW,
     SEGMENTATION,
     SELD,
     TASKS,
@@ -29,7 +30,10 @@ from shards.files import atomic_file, write_atomic
 ALL_PAGE, FIGURE, CURVES = "results-all.md", "study-results.png", "study-curves.png"
 EARLIER_PAGE, EARLIER_ARCHIVE = "results-2026-11-22.md", "study-2026-11-22.zip"
 
-_SHOWN = (AVSA_4, AVSA_1, LOCALIZATION, SELD, SEGMENTATION, ACTIONS)
+_SHOWN = (AVSA_4, AVSA_1, RIGHT_VIEW, LOCALIZATION, SELD, SEGMENTATION, ACTIONS)
+"""Columns of the table."""
+_DRAWN = tuple(dict.fromkeys((*TASKS, *(column for _, column in HEADLINES))))
+"""Columns of the figure."""
 _COLOURS = {BETTER: "C2", WORSE: "C3", EQUAL: "C0", UNDECIDED: "0.55"}
 _LEGEND = (
     "Dot: mean difference over the seeds, to the right is better; ticks: each seed; line: 95 % "
@@ -157,12 +161,12 @@ def format_p(p: float) -> str:
 
 
 def draw_differences(findings: Sequence[Finding], path: Path) -> None:
-    """Draw the measured ones of ``findings`` in `TASKS`; each claim is one row in all panels."""
+    """Draw the measured ones of ``findings`` in `_DRAWN`; each claim is one row in all panels."""
     from matplotlib.figure import Figure
 
-    findings = [one for one in findings if one.measured and one.column in TASKS]
+    findings = [one for one in findings if one.measured and one.column in _DRAWN]
     claims = list(dict.fromkeys(finding.claim.words for finding in findings))
-    columns = [one for one in TASKS if any(finding.column == one for finding in findings)]
+    columns = [one for one in _DRAWN if any(finding.column == one for finding in findings)]
     height = 1.3 + 0.26 * len(claims)
     figure = Figure(figsize=(5 + 2.3 * max(1, len(columns)), height), layout="constrained")
     panels = figure.subplots(1, max(1, len(columns)), sharey=True, squeeze=False)[0]

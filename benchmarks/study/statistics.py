@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -98,11 +99,13 @@ def power(difference: float, deviation: float, seeds: int, level: float = LEVEL)
 
 def detectable(deviation: float, seeds: int, level: float = LEVEL) -> float:
     """Smallest true difference that ``seeds`` decide with a probability of `POWER`."""
-    if deviation == 0:
-        return 0.0
-    # In units of the deviation; two seeds at a level of 0.01 need about 60.
-    in_deviations = optimize.brentq(lambda d: power(d, 1.0, seeds, level) - POWER, 1e-6, 1e3)
-    return float(in_deviations) * deviation
+    return 0.0 if deviation == 0 else _detectable_deviations(seeds, level) * deviation
+
+
+@cache
+def _detectable_deviations(seeds: int, level: float) -> float:
+    """`detectable` in units of the deviation; two seeds at a level of 0.01 need about 60."""
+    return float(optimize.brentq(lambda d: power(d, 1.0, seeds, level) - POWER, 1e-6, 1e3))
 
 
 def excludable(deviation: float, seeds: int) -> float:

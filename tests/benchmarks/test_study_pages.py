@@ -32,7 +32,7 @@ from benchmarks.study.claims import (
     other_findings,
 )
 from benchmarks.study.jobs import Job
-from benchmarks.study.page import sentence, summary, write_page
+from benchmarks.study.page import _DRAWN, _SHOWN, sentence, summary, write_page
 from benchmarks.study.rows import AVC, AVSA, ROWS
 from benchmarks.study.statistics import BETTER, EQUAL, UNDECIDED, WORSE
 from benchmarks.study.world import describe_world
@@ -107,6 +107,12 @@ def test_each_claim_compares_rows_that_exist_and_measure_the_same() -> None:
     assert len({claim.words for claim in CLAIMS}) == len(CLAIMS)
     assert len(HEADLINES) == 5
     assert all(claim in CLAIMS and column in claim.columns for claim, column in HEADLINES)
+
+
+def test_the_figure_and_the_table_show_what_the_sentences_are_about() -> None:
+    columns = {column for _, column in HEADLINES}
+    assert columns <= set(_DRAWN)
+    assert columns <= set(_SHOWN)
 
 
 def test_claims_that_are_not_measured_count_in_the_correction() -> None:
