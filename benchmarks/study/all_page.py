@@ -136,8 +136,8 @@ the smallest p of five (noncentral t: Cohen 1988, section 2.5). *Excludable*: th
 95 % interval stays within with a probability of 80 % if there is no difference. *Matters*: the
 smallest difference that matters, chosen beforehand. Where *detectable* is larger, only larger
 differences will be found; where *excludable* is larger, no difference can be shown to be too small
-to matter. The last columns are measured in this study (two seeds or more of narrow views with
-intensity)."""
+to matter. The earlier study did not measure what has no numbers. The last columns are measured in
+this study (two seeds or more of narrow views with intensity)."""
 
 
 def power_table(measured: Measurements) -> str:
