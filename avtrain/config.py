@@ -168,6 +168,8 @@ class Config:
             del settings["model"]["norm_first"]
         if not self.begun_with:
             del settings["begun_with"]
+        if self.sound.intensity_gain == 1:
+            del settings["sound"]["intensity_gain"]
         if not self.shuffle_views:
             del settings["shuffle_views"]
         return hashlib.sha256(dump_json(settings)).hexdigest()[:12]
@@ -260,6 +262,11 @@ def _slots(task: Task, clip: ClipConfig, moments: int = 4) -> ClipConfig:
     }[task]
 
 
+INTENSITY_GAIN = 8.0
+"""Standardised log-mels vary by 1, intensities by about 0.3, and hardly from view to view: without
+the gain, small networks need four times as many steps of avsa (docs/study-notes.md
+has the numbers). Much more hides the log-mels."""
+
 PRESETS: dict[str, Callable[[Task], Config]] = {"tiny": tiny, "paper": paper}
 
 
@@ -270,6 +277,8 @@ class Changes(TypedDict, total=False):
     curriculum: bool | None
     features: str | None
     """``logmel`` or ``logmel+intensity``."""
+    intensity_gain: float | None
+    """By default `INTENSITY_GAIN`."""
     audio: str | None
     transformer: bool | None
     positions: str | None
@@ -305,6 +314,10 @@ def with_options(config: Config, **changes: Unpack[Changes]) -> Config:
     features = given.pop("features", None)
     if features is not None:
         given["intensity"] = features == "logmel+intensity"
+    if given.get("intensity"):
+        given.setdefault("intensity_gain", INTENSITY_GAIN)
+    elif "intensity_gain" in given:
+        raise TrainingError("--intensity-gain needs --features logmel+intensity")
     sampling = given.pop("sampling", None)
     if sampling == "video":
         given.setdefault("clips_per_source", 1)

@@ -72,7 +72,9 @@ class EvaluationArguments:
                 "--checkpoint energy has levels and intensities of ambisonics; leave --features "
                 "and --audio out"
             )
-        return with_options(PRESETS[self.preset or "tiny"]("avsa"), features="logmel+intensity")
+        return with_options(
+            PRESETS[self.preset or "tiny"]("avsa"), features="logmel+intensity", intensity_gain=1.0
+        )
 
     def is_paper(self, config: Config) -> bool:
         """Whether the protocol is the paper's, as asked for or as the networks' preset."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.pretrain.set_up import RunOptions
 
 _STEPS, _EPOCHS = click.IntRange(1, 1_000_000_000), click.IntRange(1, 1_000_000)
-_BATCH, _TEMPERATURE = click.IntRange(2, 100_000), Number(1e-6, 1e6)
+_BATCH, _SCALE = click.IntRange(2, 100_000), Number(1e-6, 1e6)
 PROFILED_STEPS, REHEARSED_STEPS = 20, 5
 
 
@@ -43,6 +43,7 @@ class PretrainOptions:
     init_from: Path | None
     resume: bool
     features: str | None
+    intensity_gain: float | None
     audio: str | None
     transformer: bool | None
     positions: str | None
@@ -93,6 +94,7 @@ class PretrainOptions:
             PRESETS[self.preset](self.task),
             curriculum=self.curriculum,
             features=self.features,
+            intensity_gain=self.intensity_gain,
             audio=self.audio,
             transformer=self.transformer,
             positions=self.positions,
@@ -167,6 +169,11 @@ class PretrainOptions:
 )
 @click.option("--resume", is_flag=True, help="Continue the run in --out from its checkpoint.")
 @click.option("--features", type=FEATURES, help="Input of the audio network.  [default: logmel]")
+@click.option(
+    "--intensity-gain",
+    type=_SCALE,
+    help="Scale of the intensity beside the log-mels.  [default: 8]",
+)
 @click.option("--audio", type=AUDIO, help="Audio format of a view.  [default: foa]")
 @click.option(
     "--transformer/--no-transformer",
@@ -191,7 +198,7 @@ class PretrainOptions:
     help="Negatives: other clips, other views (or moments) of the same clip, or both.  "
     "[default: set by the task]",
 )
-@click.option("--temperature", type=_TEMPERATURE, help="Temperature of the loss.  [default: 0.07]")
+@click.option("--temperature", type=_SCALE, help="Temperature of the loss.  [default: 0.07]")
 @click.option(
     "--head",
     type=click.Choice(["linear", "mlp"]),

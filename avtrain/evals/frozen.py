@@ -183,6 +183,8 @@ def describe(
 def describe_settings(config: Config, transformer: bool) -> Network:
     """As much of the record of pretrained networks as their settings say."""
     features = "log-mel + intensity" if config.sound.intensity else "log-mel"
+    if config.sound.intensity_gain != 1:
+        features += f" × {config.sound.intensity_gain:g}"
     if config.sound.conventions == "published":
         features += ", published conventions"
     return Network(

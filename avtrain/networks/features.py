@@ -30,9 +30,10 @@ CLIPS_AT_ONCE = 4
 @dataclass(frozen=True)
 class FeatureConfig:
     """How audio (24 kHz) becomes features. ``top_db`` is relative to each view's own maximum.
-    ``audio`` is the format of a view: the sound field, its omnidirectional channel, or one or two
-    beams (`shards.geometry.BEAMS`). ``conventions``: ``published`` gives the networks what the
-    paper's published code gave them, for its weights (`avtrain.data.published_conventions`)."""
+    ``intensity_gain`` scales the intensity. ``audio`` is the format of a view: the sound field, its
+    omnidirectional channel, or one or two beams (`shards.geometry.BEAMS`). ``conventions``:
+    ``published`` gives the networks what the paper's published code gave them, for its weights
+    (`avtrain.data.published_conventions`)."""
 
     sample_rate: Annotated[int, Meta(ge=1000, le=192_000)] = 24_000
     duration_s: Annotated[float, Meta(ge=0.01, le=60)] = 1.0
@@ -41,6 +42,7 @@ class FeatureConfig:
     mels: Annotated[int, Meta(ge=1, le=1024)] = 128
     top_db: Annotated[float, Meta(gt=0, le=1000)] = 100.0
     intensity: bool = False
+    intensity_gain: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     audio: Literal["foa", "omni", "mono", "stereo"] = "foa"
     conventions: Literal["avsa360", "published"] = "avsa360"
 
@@ -142,7 +144,8 @@ class Features(nn.Module):
         spectra = self.spectra(audio)
         features = self.log_mel(spectra, matrices).sub_(self.mean).div_(self.std)
         if self.config.intensity:
-            features = torch.cat([features, self.intensity(spectra, matrices)], dim=2)
+            intensity = self.intensity(spectra, matrices).mul_(self.config.intensity_gain)
+            features = torch.cat([features, intensity], dim=2)
         return features
 
     def spectra(self, audio: Tensor) -> Tensor:

@@ -91,6 +91,16 @@ def test_intensity_of_a_plane_wave_is_its_direction() -> None:
         torch.testing.assert_close(front, expected, atol=1e-3, rtol=0)
 
 
+def test_the_gain_scales_the_intensity_alone() -> None:
+    sound = torch.from_numpy(encode_foa(noise(), unit_vector(30, 20)))[None]
+    alone, scaled = (
+        Features(FeatureConfig(intensity=True, intensity_gain=gain))(sound, matrices(VIEWS))
+        for gain in (1.0, 10.0)
+    )
+    assert torch.equal(scaled[:, :, :4], alone[:, :, :4])
+    assert torch.equal(scaled[:, :, 4:], 10 * alone[:, :, 4:])
+
+
 def test_intensity_distinguishes_directions_that_log_mels_do_not() -> None:
     """Azimuths 40, -40, 140 and -140 have the same magnitudes (method, 7.5)."""
     features = Features(FeatureConfig(intensity=True))

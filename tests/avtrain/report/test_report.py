@@ -13,6 +13,8 @@ import pytest
 
 from avtrain.cli.main import main
 from avtrain.config import tiny, with_options
+from avtrain.errors import TrainingError
+from avtrain.evals.frozen import describe_settings
 from avtrain.evals.results import read_results
 from avtrain.report.figures import read_trainings
 from avtrain.report.lines import make_lines, over_seeds
@@ -125,6 +127,18 @@ def test_names_say_how_transformers_normalise() -> None:
     config = with_options(tiny("avsa"), transformer=True)
     assert config.digest == "10c7df4726f7"
     assert with_options(config, norm_first=True).digest != config.digest
+
+
+def test_names_say_how_the_intensity_is_scaled() -> None:
+    """Runs from before the gain existed keep their name and digest."""
+    scaled = with_options(tiny("avsa"), features="logmel+intensity")
+    before = with_options(scaled, features="logmel+intensity", intensity_gain=1.0)
+    assert before.digest == "f603def64201"
+    names = [describe_settings(config, False).features for config in (before, scaled)]
+    assert names == ["log-mel + intensity", "log-mel + intensity × 8"]
+    assert scaled.digest != before.digest
+    with pytest.raises(TrainingError, match="--intensity-gain needs"):
+        with_options(tiny("avsa"), intensity_gain=2.0)
 
 
 @pytest.mark.parametrize("content", [None, "{}"])
