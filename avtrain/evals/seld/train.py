@@ -116,10 +116,11 @@ class SeldRun:
 
     def _loss(self, net: SeldNet, batch: SeldBatch) -> Tensor:
         weight = self.protocol.distance_weight
-        of_frame = adpit_loss(
+        of_class = adpit_loss(
             self._tracks(net, batch), batch.vectors, batch.log_distance, batch.count, weight
         )
-        return of_frame[batch.inside].mean()
+        of_class = torch.where(batch.count > 0, self.protocol.active_weight * of_class, of_class)
+        return of_class[batch.inside].mean()
 
     @torch.no_grad()
     def predict(self, net: SeldNet, bar: tqdm[Any]) -> dict[int, list[Detection]]:
