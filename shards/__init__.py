@@ -1,4 +1,12 @@
-"""Shard sets of avsa360: what `avprep` writes and `avtrain` reads."""
+"""Shard sets of avsa360: what `avprep` writes and `avtrain` reads. `ShardSet` reads them."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shards.reader import ShardSet
+
+__all__ = ["ShardSet", "__version__"]
 
 try:
     import fcntl  # noqa: F401
@@ -9,3 +17,10 @@ except ModuleNotFoundError:
 
 __version__ = "0.1.0"
 """Version of the whole distribution."""
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when asked for: it brings PyAV and NumPy, which no `--help` should wait for."""
+    if name != "ShardSet":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("shards.reader").ShardSet

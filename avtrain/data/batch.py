@@ -60,6 +60,12 @@ class Batch:
         """Network input (B, S, 3, T, size, size)."""
         return prepare_video(self.frames, size, self.jitter, self.mirror)
 
+    def view_audio(self) -> Tensor:
+        """Sound of every view, float32 (B, S, channels, samples): ambisonics turned so that X
+        points where the view looks, or beams; as loud as the draw says."""
+        audio = self.audio * self.volume[:, None, None, None]
+        return (self.matrices @ audio[:, :, None]).flatten(1, 2)
+
     def audio_input(self, features: Features, matrices: Tensor) -> Tensor:
         """Network input (B, S, C, time, mels): features of the audio under ``matrices``."""
         audio = self.audio * self.volume[:, None, None, None]

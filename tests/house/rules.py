@@ -34,7 +34,7 @@ STEPS: dict[str, list[set[str]]] = {
         {"networks", "runtime"},
         {"config"},
         {"checkpoint", "data"},
-        {"published", "pretrain", "evals"},
+        {"encoder", "published", "pretrain", "evals"},
         {"report"},
         {"cli"},
     ],

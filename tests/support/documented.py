@@ -95,6 +95,8 @@ def check(words: list[str]) -> None:
         _check_pip(rest[1:])
     elif first == "torchrun" and "-m" in rest:
         check_ours(rest[rest.index("-m") + 1 :])
+    elif first == "torchrun" and rest[-1].endswith(".py"):
+        pass  # the example in Python of its page
     elif first == "eval":
         _check_completion(" ".join(rest).removeprefix("$(").removesuffix(")"))
     elif rest[-2:] == ["|", "source"]:

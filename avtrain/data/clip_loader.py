@@ -1,0 +1,150 @@
+"""Batches of clips for a training loop of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch.distributed as dist
+
+from avtrain.config import AugmentConfig, ClipConfig
+from avtrain.data.batch import Batch
+from avtrain.data.clips import Clips, first_info
+from avtrain.data.draws import NO_AUGMENTATION
+from avtrain.data.loader import load
+from avtrain.data.plan import Plan, Share
+from avtrain.data.unreadable import Unreadable
+from avtrain.errors import TrainingError
+from avtrain.networks.features import FeatureConfig
+from shards.reader import ShardSet
+
+
+@dataclass(kw_only=True)
+class ClipLoader:
+    """Batches of one split: every clip once per epoch, no two clips of a source in a batch.
+
+    Each pass over the loader yields this rank's batches of the rest of the epoch; the next pass is
+    the next epoch. A pass that is left early continues where it was. The order and all random
+    choices are a function of ``seed``, epoch and clip, never of ``workers`` or ranks: `state_dict`
+    after any step, loaded anywhere, continues with exactly the clips that are left.
+
+    ``batch_size`` is the number of clips of a step on all ranks together, which must be at least 2
+    for each; every rank has as many steps. A clip holds ``views`` views, drawn without repetition,
+    each of ``frames`` frames at ``fps`` within ``audio_s`` seconds of sound in the format
+    ``audio``. ``augment`` changes colours, loudness, and left and right (by default nothing).
+    ``clips_per_source``: an epoch shows that many clips of every source instead of all clips.
+    ``rank`` and ``world_size`` are by default those of `torch.distributed`, if it is initialised.
+
+    A clip that cannot be read is replaced by one of another source and noted in ``unreadable``.
+    With more than 10 of them, or 1 % of the split, the pass ends with TrainingError.
+
+    Raises TrainingError for settings that the set does not suit, and ShardError for a damaged set.
+    """
+
+    shards: ShardSet
+    batch_size: int
+    views: int = 4
+    frames: int = 8
+    fps: float = 16.0
+    audio_s: float = 1.0
+    audio: Literal["foa", "omni", "mono", "stereo"] = "foa"
+    augment: AugmentConfig = NO_AUGMENTATION
+    clips_per_source: int | None = None
+    seed: int = 0
+    workers: int = 0
+    pin_memory: bool = False
+    rank: int | None = None
+    world_size: int | None = None
+    epoch: int = field(default=0, init=False)
+    """Number of the epoch that the next batch belongs to."""
+    step: int = field(default=0, init=False)
+    """Number of that batch in its epoch."""
+    unreadable: Unreadable = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "views", "frames", "fps", "audio_s"):
+            if not getattr(self, name) > 0:
+                raise TrainingError(f"{name} must be above 0, not {getattr(self, name)}")
+        self.shards.check_files()
+        rate = first_info(self.shards).audio.sample_rate
+        clip = ClipConfig(views=self.views, frames=self.frames, fps=self.fps)
+        sound = FeatureConfig(sample_rate=rate, duration_s=self.audio_s, audio=self.audio)
+        self._clips = Clips(self.shards, clip, sound, self.augment, self.seed)
+        self._plan = Plan(self.shards, self.seed, self.batch_size, self.clips_per_source)
+        self._plan.check_batches(self._share())
+        self.unreadable = Unreadable.in_split(self.shards)
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return self._plan.steps_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        epochs = range(self.epoch, self.epoch + 1)
+        batches = load(
+            self._clips,
+            self._plan,
+            epochs,
+            self.step,
+            self.workers,
+            self.pin_memory,
+            self._share(),
+        )
+        with closing(batches):
+            for step, batch in batches:
+                self.unreadable.add(batch.faults)
+                self.epoch, self.step = step.epoch, step.step + 1
+                if step.last_of_epoch:
+                    self.epoch, self.step = step.epoch + 1, 0
+                yield batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin the next pass with the first step of an epoch."""
+        self.epoch, self.step = epoch, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place after the last batch, in numbers and strings."""
+        return {"epoch": self.epoch, "step": self.step, "settings": self._settings()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after the batch that a `state_dict` followed, with any number of workers and
+        ranks. Raises TrainingError where the set or the settings are others."""
+        here, there = self._settings(), state.get("settings")
+        other = sorted(
+            name
+            for name, value in here.items()
+            if not isinstance(there, dict) or there.get(name) != value
+        )
+        if other:
+            raise TrainingError(
+                "this loader cannot continue from that state, which differs in "
+                f"{', '.join(other)}: make it with the same set and settings"
+            )
+        epoch, step = state.get("epoch"), state.get("step")
+        if type(epoch) is not int or type(step) is not int or not 0 <= step < len(self):
+            raise TrainingError(f"a state of a loader has no step {step} of epoch {epoch}")
+        self.epoch, self.step = epoch, step
+
+    def _settings(self) -> dict[str, Any]:
+        """What decides which clips come when, and what is random about them."""
+        names = ("batch_size", "views", "frames", "fps", "audio_s", "audio", "seed")
+        return {
+            "set": self.shards.manifest.sha256,
+            "split": self.shards.split,
+            **{name: getattr(self, name) for name in names},
+            "clips_per_source": self.clips_per_source,
+            "augment": str(asdict(self.augment)),
+        }
+
+    def _share(self) -> Share:
+        """What this rank reads."""
+        grouped = dist.is_available() and dist.is_initialized()
+        rank, size = self.rank, self.world_size
+        if (rank is None) != (size is None):
+            raise TrainingError("rank and world_size go together")
+        if rank is None or size is None:
+            rank, size = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
+        if not 0 <= rank < size:
+            raise TrainingError(f"there is no rank {rank} of {size}")
+        return Share(rank, size, replace=True)
