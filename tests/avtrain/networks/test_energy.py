@@ -12,7 +12,7 @@ from avtrain.networks.energy import AUDIO_FEATURES, BANDS, PIXELS, VIDEO_FEATURE
 from avtrain.networks.features import Features
 from shards.geometry import MIRROR, encode_foa, unit_vector, view_foa_matrix, view_rotation
 
-CONFIG = with_options(tiny("avsa"), features="logmel+intensity").sound
+CONFIG = with_options(tiny("avsa"), features="logmel+intensity", intensity_gain=1.0).sound
 VIEWS = ((0, 0), (100, 50), (-140, -35))
 
 
