@@ -64,7 +64,7 @@ RIGHT_VIEW = Column(
 )
 _FEW, _ALL = "label share 0.05", "label share 1.0"
 SELD = Column("seld", "SELD score, 5 % of the labels, %", "seld", 1.5, "SELD score", _FEW)
-SELD_ALL = Column("seld-all", "SELD score, all labels, %", "seld", 1.5, "SELD score", _ALL)
+SELD_ALL = Column("seld-all", "SELD score, all labels, %", "seld-all", 1.5, "SELD score", _ALL)
 F20 = Column("f20", "SELD F20°, 5 % of the labels, %", "seld", 3.0, "F20°", _FEW)
 SEGMENTATION = Column("segmentation", "segmentation, mIoU %", "segmentation-none", 3.0)
 WITH_AUDIO = Column("with-audio", "the same with audio, mIoU %", "segmentation-audio", 3.0)

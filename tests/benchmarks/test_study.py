@@ -100,7 +100,7 @@ def test_the_page_states_what_differs_from_the_plain_command(tmp_path: Path) -> 
     """Who runs the commands that it states gets the same results."""
     facts = study._facts(Study(videos=30, seld_steps=7), tmp_path, {}, 1, 0)
     assert "--videos 30`" in facts["command"]
-    assert "`seld --labels 0.05,1 --steps 7`" in facts["evaluations"]
+    assert "`seld --labels 0.05 --steps 7`" in facts["evaluations"]
     assert facts["actions"] == "`avprep demo --actions --clips 30 --difficulty hard`"
     assert "--videos" not in study._facts(Study(), tmp_path, {}, 1, 0)["command"]
 
