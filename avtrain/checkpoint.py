@@ -117,7 +117,11 @@ class Checkpoint:
             if there.get(name) != here.get(name)
         ]
         if differing:
-            raise TrainingError(f"{path} cannot be resumed: {'; '.join(differing)}")
+            gain = "sound.intensity_gain"
+            remedy = ""
+            if there[gain] != here[gain] and here["sound.intensity"] and there["sound.intensity"]:
+                remedy = f"; add --intensity-gain {there[gain]:g}"
+            raise TrainingError(f"{path} cannot be resumed: {'; '.join(differing)}{remedy}")
 
     def check_initialises(self, path: Path, config: Config) -> None:
         """Raise TrainingError, naming what differs, unless networks and features are the same."""

@@ -263,9 +263,9 @@ def _slots(task: Task, clip: ClipConfig, moments: int = 4) -> ClipConfig:
 
 
 INTENSITY_GAIN = 8.0
-"""Standardised log-mels vary by 1, intensities by about 0.3, and hardly from view to view: without
-the gain, small networks need four times as many steps of avsa (docs/study-notes.md
-has the numbers). Much more hides the log-mels."""
+"""Log-mels are standardised, intensities vary by about 0.3: without the gain, the first layer
+hardly sees directions, and small networks need four times as many steps of avsa
+(docs/study-notes.md). Much more hides the log-mels."""
 
 PRESETS: dict[str, Callable[[Task], Config]] = {"tiny": tiny, "paper": paper}
 
@@ -314,10 +314,11 @@ def with_options(config: Config, **changes: Unpack[Changes]) -> Config:
     features = given.pop("features", None)
     if features is not None:
         given["intensity"] = features == "logmel+intensity"
-    if given.get("intensity"):
-        given.setdefault("intensity_gain", INTENSITY_GAIN)
-    elif "intensity_gain" in given:
+    intensity = given.get("intensity", config.sound.intensity)
+    if "intensity_gain" in given and not intensity:
         raise TrainingError("--intensity-gain needs --features logmel+intensity")
+    if "intensity" in given:
+        given.setdefault("intensity_gain", INTENSITY_GAIN if intensity else 1.0)
     sampling = given.pop("sampling", None)
     if sampling == "video":
         given.setdefault("clips_per_source", 1)

@@ -1,4 +1,4 @@
-"""The networks of a checkpoint as functions of pictures and sound, for programs of one's own."""
+"""The networks of a checkpoint as functions of video and audio, for programs of one's own."""
 
 from __future__ import annotations
 
@@ -21,38 +21,52 @@ class Encoder(nn.Module):
     ``dim``: size D of both features. The settings say what the networks were trained on:
     ``config.clip.frames`` frames at ``config.clip.fps``, resized to ``config.clip.size`` pixels;
     ``config.sound.samples`` samples at ``config.sound.sample_rate``, in the format
-    ``config.sound.audio``.
+    ``config.sound.audio``. Weights stay float32; for less, use autocast.
     """
 
-    def __init__(self, config: Config, model: AudioVisual, features: Features) -> None:
+    def __init__(self, config: Config, networks: AudioVisual, features: Features) -> None:
         super().__init__()
         self.config, self.dim = config, config.model.features
-        self.model, self.features = model, features
+        self.video_network, self.audio_network = networks.video, networks.audio
+        self.features = features
+
+    def forward(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
+        """`video` and `audio` at once."""
+        return self.video(frames), self.audio(sound)
 
     def video(self, frames: Tensor) -> Tensor:
-        """Features (N, D) of perspective crops, uint8 RGB (N, T, height, width, 3)."""
-        if frames.dim() != 5 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
+        """Features (N, D) of perspective crops: uint8 RGB (N, T, height, width, 3), or what
+        `Batch.video_input` makes of them, float (N, 3, T, size, size)."""
+        stored = frames.dtype == torch.uint8
+        if frames.dim() != 5 or frames.shape[4 if stored else 1] != 3 or not len(frames):
             raise TrainingError(
-                "an encoder takes frames as uint8 (N, T, height, width, 3), not "
-                f"{frames.dtype} {tuple(frames.shape)}"
+                "an encoder takes frames as uint8 (N, T, height, width, 3) or float "
+                f"(N, 3, T, size, size), not {frames.dtype} {tuple(frames.shape)}"
             )
-        unchanged = frames.new_tensor([1, 1, 1, 0], dtype=torch.float32).expand(len(frames), -1)
-        mirror = torch.zeros(len(frames), dtype=torch.bool, device=frames.device)
-        inputs = prepare_video(frames[:, None], self.config.clip.size, unchanged, mirror)
-        return self.model.embed_video(inputs)[:, 0]
+        if stored:
+            unchanged = frames.new_tensor([1, 1, 1, 0], dtype=torch.float32)
+            mirror = torch.zeros(len(frames), dtype=torch.bool, device=frames.device)
+            size = self.config.clip.size
+            frames = prepare_video(
+                frames[:, None], size, unchanged.expand(len(frames), -1), mirror
+            )[:, 0]
+        features: Tensor = self.video_network(frames)
+        return features
 
     def audio(self, sound: Tensor) -> Tensor:
         """Features (N, D) of sound (N, channels, samples) as heard in the direction of the crop:
         ambisonics (ACN, SN3D) turned so that X points there, or beams. 1 is full scale."""
         wanted = self.config.sound
-        if sound.shape[1:] != (wanted.view_channels, wanted.samples):
+        fits = sound.dim() == 3 and sound.shape[1:] == (wanted.view_channels, wanted.samples)
+        if not fits or not sound.is_floating_point():
             raise TrainingError(
-                f"this encoder hears {wanted.samples} samples ({wanted.duration_s:g} s at "
-                f"{wanted.sample_rate} Hz) of {wanted.view_channels} channels, not "
-                f"{tuple(sound.shape[1:])}"
+                f"this encoder hears sound as float (N, {wanted.view_channels}, {wanted.samples}), "
+                f"{wanted.duration_s:g} s at {wanted.sample_rate} Hz, not {sound.dtype} "
+                f"{tuple(sound.shape)}"
             )
         alone = torch.eye(wanted.view_channels, device=sound.device).expand(len(sound), 1, -1, -1)
-        return self.model.embed_audio(self.features(sound, alone))[:, 0]
+        features: Tensor = self.audio_network(self.features(sound.float(), alone)[:, 0])
+        return features
 
 
 def load_encoder(checkpoint: Path | str, device: torch.device | str = "cpu") -> Encoder:
@@ -67,7 +81,7 @@ def load_encoder(checkpoint: Path | str, device: torch.device | str = "cpu") -> 
             f"{path} has the weights of the published code, whose audio network needs its own "
             "channel conventions; use `avtrain embed` and `avtrain eval`"
         )
-    model, features = AudioVisual(config.model), Features(config.sound)
-    model.load_state_dict(content.model)
+    networks, features = AudioVisual(config.model), Features(config.sound)
+    networks.load_state_dict(content.model)
     features.load_state_dict(content.features)
-    return Encoder(config, model, features).to(device).eval()
+    return Encoder(config, networks, features).to(device).eval()

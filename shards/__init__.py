@@ -3,11 +3,6 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from shards.reader import ShardSet
-
-__all__ = ["ShardSet", "__version__"]
-
 try:
     import fcntl  # noqa: F401
 except ModuleNotFoundError:
@@ -18,9 +13,18 @@ except ModuleNotFoundError:
 __version__ = "0.1.0"
 """Version of the whole distribution."""
 
+__all__ = ["ShardSet", "__version__"]
 
-def __getattr__(name: str) -> Any:
-    """Imported when asked for: it brings PyAV and NumPy, which no `--help` should wait for."""
-    if name != "ShardSet":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module("shards.reader").ShardSet
+if TYPE_CHECKING:
+    from shards.reader import ShardSet
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Imported when asked for: it brings PyAV and NumPy, which no `--help` should wait for."""
+        if name != "ShardSet":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return importlib.import_module("shards.reader").ShardSet
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "ShardSet"]

@@ -48,7 +48,7 @@ class Batch:
     def pin_memory(self) -> Batch:
         return self._each(lambda tensor: tensor.pin_memory())
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device | str) -> Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -64,7 +64,8 @@ class Batch:
         """Sound of every view, float32 (B, S, channels, samples): ambisonics turned so that X
         points where the view looks, or beams; as loud as the draw says."""
         audio = self.audio * self.volume[:, None, None, None]
-        return (self.matrices @ audio[:, :, None]).flatten(1, 2)
+        with torch.autocast(audio.device.type, enabled=False):
+            return (self.matrices @ audio[:, :, None]).flatten(1, 2)
 
     def audio_input(self, features: Features, matrices: Tensor) -> Tensor:
         """Network input (B, S, C, time, mels): features of the audio under ``matrices``."""

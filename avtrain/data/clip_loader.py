@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 import torch.distributed as dist
@@ -18,27 +19,36 @@ from avtrain.data.plan import Plan, Share
 from avtrain.data.unreadable import Unreadable
 from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig
+from shards.geometry import BEAMS
 from shards.reader import ShardSet
 
+_LEAST = {"batch_size": 2, "views": 1, "frames": 1, "clips_per_source": 1, "seed": 0, "workers": 0}
+"""Smallest values of whole numbers."""
+_LEAST_S = 0.01
 
-@dataclass(kw_only=True)
+
+@dataclass(kw_only=True, eq=False)
 class ClipLoader:
     """Batches of one split: every clip once per epoch, no two clips of a source in a batch.
 
     Each pass over the loader yields this rank's batches of the rest of the epoch; the next pass is
     the next epoch. A pass that is left early continues where it was. The order and all random
     choices are a function of ``seed``, epoch and clip, never of ``workers`` or ranks: `state_dict`
-    after any step, loaded anywhere, continues with exactly the clips that are left.
+    after any step, loaded anywhere, continues with exactly the clips that are left. There is one
+    place: a pass ends with TrainingError once another pass or place is begun.
 
-    ``batch_size`` is the number of clips of a step on all ranks together, which must be at least 2
-    for each; every rank has as many steps. A clip holds ``views`` views, drawn without repetition,
-    each of ``frames`` frames at ``fps`` within ``audio_s`` seconds of sound in the format
-    ``audio``. ``augment`` changes colours, loudness, and left and right (by default nothing).
-    ``clips_per_source``: an epoch shows that many clips of every source instead of all clips.
-    ``rank`` and ``world_size`` are by default those of `torch.distributed`, if it is initialised.
+    ``batch_size`` is the number of clips of a step on all ranks together: at least 2, and one for
+    each rank. All ranks have the same number of steps. A clip holds ``views`` views, drawn without
+    repetition, each of ``frames`` frames at ``fps`` within ``audio_s`` seconds of sound in the
+    format ``audio``. ``augment`` changes colours, loudness, and left and right (by default
+    nothing). ``clips_per_source``: an epoch shows that many clips of every source instead of all
+    clips. ``rank`` and ``world_size`` are by default those of `torch.distributed`, if it is
+    initialised.
 
-    A clip that cannot be read is replaced by one of another source and noted in ``unreadable``.
-    With more than 10 of them, or 1 % of the split, the pass ends with TrainingError.
+    A clip that cannot be read is noted in ``unreadable`` and replaced by one of another source, or,
+    in sets of few sources, by another of its own. A rank that meets more than 10 of them, or more
+    than 1 % of the split if that is more, raises TrainingError; one that finds no replacement,
+    ShardError.
 
     Raises TrainingError for settings that the set does not suit, and ShardError for a damaged set.
     """
@@ -64,9 +74,7 @@ class ClipLoader:
     unreadable: Unreadable = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "views", "frames", "fps", "audio_s"):
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"{name} must be above 0, not {getattr(self, name)}")
+        self._check_types()
         self.shards.check_files()
         rate = first_info(self.shards).audio.sample_rate
         clip = ClipConfig(views=self.views, frames=self.frames, fps=self.fps)
@@ -75,24 +83,56 @@ class ClipLoader:
         self._plan = Plan(self.shards, self.seed, self.batch_size, self.clips_per_source)
         self._plan.check_batches(self._share())
         self.unreadable = Unreadable.in_split(self.shards)
+        self._passes = 0
+        # What decides which clips come when, and what is random about them.
+        names = ("batch_size", "views", "frames", "fps", "audio_s", "audio", "seed")
+        augment = (*map(float, self.augment.jitter), self.augment.volume, self.augment.mirror)
+        self._settings: dict[str, Any] = {
+            "set": self.shards.manifest.sha256,
+            "split": self.shards.split,
+            **{name: getattr(self, name) for name in names},
+            "clips_per_source": self.clips_per_source,
+            "augment": str(augment),
+        }
+
+    def _check_types(self) -> None:
+        if not isinstance(self.shards, ShardSet):
+            raise TrainingError(
+                f'shards must be a ShardSet, such as ShardSet("{self.shards}", "train")'
+            )
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is None and name == "clips_per_source":
+                continue
+            if not isinstance(value, Integral) or value < least:
+                raise TrainingError(f"{name} must be a whole number from {least}, not {value!r}")
+            setattr(self, name, int(value))
+        for name in ("fps", "audio_s"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not _LEAST_S <= value < 1e4:
+                raise TrainingError(f"{name} must be a number from {_LEAST_S}, not {value!r}")
+            setattr(self, name, float(value))
+        if self.audio not in BEAMS:
+            raise TrainingError(f"audio must be one of {', '.join(BEAMS)}, not {self.audio!r}")
 
     def __len__(self) -> int:
         """Steps of an epoch."""
         return self._plan.steps_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        epochs = range(self.epoch, self.epoch + 1)
+        share = self._share()
+        self._plan.check_batches(share)  # ranks may have begun since
+        self._passes += 1
+        number, epochs = self._passes, range(self.epoch, self.epoch + 1)
         batches = load(
-            self._clips,
-            self._plan,
-            epochs,
-            self.step,
-            self.workers,
-            self.pin_memory,
-            self._share(),
+            self._clips, self._plan, epochs, self.step, self.workers, self.pin_memory, share
         )
         with closing(batches):
             for step, batch in batches:
+                if number != self._passes:
+                    raise TrainingError(
+                        "this pass over the loader is over: another pass or place was begun"
+                    )
                 self.unreadable.add(batch.faults)
                 self.epoch, self.step = step.epoch, step.step + 1
                 if step.last_of_epoch:
@@ -101,41 +141,32 @@ class ClipLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Begin the next pass with the first step of an epoch."""
-        self.epoch, self.step = epoch, 0
+        self._go_to(epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """The place after the last batch, in numbers and strings."""
-        return {"epoch": self.epoch, "step": self.step, "settings": self._settings()}
+        return {"epoch": self.epoch, "step": self.step, "settings": dict(self._settings)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the batch that a `state_dict` followed, with any number of workers and
         ranks. Raises TrainingError where the set or the settings are others."""
-        here, there = self._settings(), state.get("settings")
-        other = sorted(
-            name
-            for name, value in here.items()
-            if not isinstance(there, dict) or there.get(name) != value
-        )
+        if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
+            raise TrainingError("this is no state of a ClipLoader")
+        there = state["settings"]
+        other = sorted(name for name, value in self._settings.items() if there.get(name) != value)
         if other:
             raise TrainingError(
                 "this loader cannot continue from that state, which differs in "
                 f"{', '.join(other)}: make it with the same set and settings"
             )
-        epoch, step = state.get("epoch"), state.get("step")
-        if type(epoch) is not int or type(step) is not int or not 0 <= step < len(self):
-            raise TrainingError(f"a state of a loader has no step {step} of epoch {epoch}")
-        self.epoch, self.step = epoch, step
+        self._go_to(state.get("epoch"), state.get("step"))
 
-    def _settings(self) -> dict[str, Any]:
-        """What decides which clips come when, and what is random about them."""
-        names = ("batch_size", "views", "frames", "fps", "audio_s", "audio", "seed")
-        return {
-            "set": self.shards.manifest.sha256,
-            "split": self.shards.split,
-            **{name: getattr(self, name) for name in names},
-            "clips_per_source": self.clips_per_source,
-            "augment": str(asdict(self.augment)),
-        }
+    def _go_to(self, epoch: Any, step: Any) -> None:
+        whole = isinstance(epoch, Integral) and isinstance(step, Integral)
+        if not whole or epoch < 0 or not 0 <= step < len(self):
+            raise TrainingError(f"an epoch has {len(self)} steps: no step {step} of epoch {epoch}")
+        self._passes += 1
+        self.epoch, self.step = int(epoch), int(step)
 
     def _share(self) -> Share:
         """What this rank reads."""

@@ -141,12 +141,14 @@ class Features(nn.Module):
         if audio.device.type == "cpu" and len(audio) > CLIPS_AT_ONCE:
             parts = (torch.split(whole, CLIPS_AT_ONCE) for whole in (audio, matrices))
             return torch.cat([self(*part) for part in zip(*parts, strict=True)])
-        spectra = self.spectra(audio)
-        features = self.log_mel(spectra, matrices).sub_(self.mean).div_(self.std)
-        if self.config.intensity:
-            intensity = self.intensity(spectra, matrices).mul_(self.config.intensity_gain)
-            features = torch.cat([features, intensity], dim=2)
-        return features
+        # Energies of quiet sound are below what half precision can hold.
+        with torch.autocast(audio.device.type, enabled=False):
+            spectra = self.spectra(audio)
+            features = self.log_mel(spectra, matrices).sub_(self.mean).div_(self.std)
+            if self.config.intensity:
+                intensity = self.intensity(spectra, matrices).mul_(self.config.intensity_gain)
+                features = torch.cat([features, intensity], dim=2)
+            return features
 
     def spectra(self, audio: Tensor) -> Tensor:
         """Real and imaginary parts (2, B, stored, frames, bins) without the half empty last frame.

@@ -47,11 +47,26 @@ def test_it_equals_the_networks_of_evaluations(tmp_path: Path, options: list[str
     torch.testing.assert_close(seen, wanted[0].flatten(0, 1), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(heard, wanted[1].flatten(0, 1), atol=2e-4, rtol=2e-3)
 
+    prepared = encoder.video(batch.video_input(config.clip.size).flatten(0, 1))
+    torch.testing.assert_close(prepared, seen, atol=1e-5, rtol=1e-4)
     for frames in (batch.frames, batch.frames[0].float()):
         with pytest.raises(TrainingError, match="takes frames as uint8"):
             encoder.video(frames)
-    with pytest.raises(TrainingError, match="this encoder hears 24000 samples"):
-        encoder.audio(batch.view_audio()[0, ..., :-1])
+    for sound in (batch.view_audio()[0, ..., :-1], batch.view_audio()[0].short(), torch.zeros(3)):
+        with pytest.raises(TrainingError, match=r"this encoder hears sound as float \(N, "):
+            encoder.audio(sound)
+
+
+def test_every_weight_gets_a_gradient(tmp_path: Path) -> None:
+    """As DistributedDataParallel needs it."""
+    root = make_set(tmp_path / "set", {"train": 5})
+    result = avtrain("pretrain", root, "--out", tmp_path / "run", *TINY, "--transformer")
+    assert result.exit_code == 0, result.output
+    encoder = load_encoder(tmp_path / "run/checkpoint.pt").train()
+    batch = next(iter(ClipLoader(shards=ShardSet(root), batch_size=5, frames=4, fps=8.0)))
+    seen, heard = encoder(batch.frames.flatten(0, 1), batch.view_audio().flatten(0, 1))
+    (seen.square().sum() + heard.square().sum()).backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def _evaluate_share(
     if networks.is_energy:
         described = replace(described, features=NO_NETWORK)
     settings = {
-        "protocol": asdict(protocol),
+        "protocol": protocol.to_dict(),
         "labels": (share, len(train.frames)),
         "classes": (classes, scored),
         "views": views,
@@ -145,7 +145,7 @@ def _evaluate_share(
         replace(described, transformer=False),
         metrics,
         views,
-        test={SHARE: share, "distance": distance, "protocol": asdict(protocol)},
+        test={SHARE: share, "distance": distance, "protocol": protocol.to_dict()},
         details=details,
         tested=np.array(sorted(found), np.int64),
     )

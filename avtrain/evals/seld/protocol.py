@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from avtrain.evals.seld.metrics import Definition
 
@@ -44,6 +44,13 @@ class SeldProtocol:
     distance_weight: float = 0.1
     active_weight: float = 1.0
 
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as results hold them. A weight of 1 is left out: so do earlier results."""
+        found = asdict(self)
+        if self.active_weight == 1:
+            del found["active_weight"]
+        return found
+
     @property
     def with_video(self) -> bool:
         """Whether the feature of the video is a second input."""
@@ -76,8 +83,8 @@ def tiny(inputs: Inputs, probe: bool, definition: Definition) -> SeldProtocol:
         steps=2000,
         batch_size=16,
         window_frames=20,
-        # One or two of 14 classes sound at a time. With equal weights and 1e-3, vectors were still
-        # too short to be sources after 1,500 steps (docs/study-notes.md).
+        # One or two of 14 classes sound at a time. With equal weights and 1e-3, most vectors
+        # were still too short to be sources after 1,500 steps (docs/study-notes.md).
         learning_rate=3e-3,
         active_weight=3.0,
         hidden=64,

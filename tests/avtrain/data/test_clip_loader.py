@@ -123,33 +123,64 @@ def test_a_damaged_clip_is_replaced_and_noted(tmp_path: Path) -> None:
     assert key in whole.unreadable.faults[2]
 
 
-def test_what_cannot_be_honoured_is_refused(root: Path, tmp_path: Path) -> None:
-    for options, sentence in {
-        ("batch_size", 0): "batch_size must be above 0, not 0",
-        ("views", 9): "fewer than the 9",
-        ("fps", 5.0): "frames per second",
-        ("rank", 1): "rank and world_size go together",
-        ("world_size", 9): "rank and world_size",
-    }.items():
-        with pytest.raises(TrainingError, match=sentence):
-            loader(root, **dict([options]))
-    with pytest.raises(TrainingError, match="there is no rank 2 of 2"):
-        loader(root, rank=2, world_size=2)
-    state = loader(root).state_dict()
+def test_a_pass_ends_where_another_begins(root: Path) -> None:
+    whole = loader(root)
+    old = iter(whole)
+    next(old)
+    next(iter(whole))
+    with pytest.raises(TrainingError, match="this pass over the loader is over"):
+        next(old)
+    kept = iter(whole)
+    next(kept)
+    whole.set_epoch(3)
+    with pytest.raises(TrainingError, match="this pass over the loader is over"):
+        next(kept)
+    assert (whole.epoch, whole.step) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"batch_size": 1}, "batch_size must be a whole number from 2, not 1"),
+        ({"batch_size": "4"}, "batch_size must be a whole number from 2, not '4'"),
+        ({"views": 2.0}, "views must be a whole number"),
+        ({"clips_per_source": 0}, "clips_per_source must be a whole number from 1"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"audio_s": 1e-6}, "audio_s must be a number from 0.01"),
+        ({"audio": "ambix"}, "audio must be one of foa"),
+        ({"views": 9}, "fewer than the 9"),
+        ({"fps": 5.0}, "frames per second"),
+        ({"rank": 1}, "rank and world_size go together"),
+        ({"rank": 2, "world_size": 2}, "there is no rank 2 of 2"),
+        ({"batch_size": 3, "rank": 0, "world_size": 4}, "cannot be split among 4"),
+    ],
+)
+def test_settings_that_cannot_be_honoured_are_refused(
+    root: Path, options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(TrainingError, match=sentence):
+        loader(root, **options)
+
+
+def test_a_place_of_another_loader_is_refused(root: Path, tmp_path: Path) -> None:
+    state = loader(root, batch_size=np.int64(6)).state_dict()
+    json.dumps(state)
     with pytest.raises(TrainingError, match="differs in batch_size, seed"):
         loader(root, batch_size=5, seed=4).load_state_dict(state)
     other = make_set(tmp_path / "other", {"train": 7}, clips_per_source=3, seed=1)
     with pytest.raises(TrainingError, match="differs in set"):
         loader(other).load_state_dict(state)
-    for wrong in ({}, {**state, "step": 4}, {**state, "epoch": "0"}, {**state, "settings": 1}):
+    for place in ({"step": 4}, {"epoch": "0"}, {"epoch": -1}, {"settings": 1}):
         with pytest.raises(TrainingError):
-            loader(root).load_state_dict(wrong)
+            loader(root).load_state_dict({**state, **place})
+    with pytest.raises(TrainingError, match=r'such as ShardSet\("folder", "train"\)'):
+        ClipLoader(shards="folder", batch_size=4)  # type: ignore[arg-type]
 
 
 def test_the_names_of_the_packages_bring_nothing_until_they_are_used() -> None:
     code = (
         "import sys, avtrain, shards; assert not {'torch', 'numpy', 'av'} & set(sys.modules); "
-        "avtrain.ClipLoader, avtrain.Features, shards.ShardSet; assert 'torch' in sys.modules"
+        "avtrain.ClipLoader, avtrain.FeatureConfig, shards.ShardSet; assert 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     for module in (sys.modules["avtrain"], sys.modules["shards"]):

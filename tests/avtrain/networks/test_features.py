@@ -127,6 +127,16 @@ def test_mirror_negates_y_alone() -> None:
     torch.testing.assert_close(mirrored, plain * sign, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_autocast_leaves_features_alone(precision: torch.dtype) -> None:
+    """Energies of quiet sound are below what half precision can hold."""
+    features = Features(FeatureConfig(intensity=True))
+    quiet = torch.from_numpy(1e-3 * encode_foa(noise(), unit_vector(30, 20)))[None]
+    alone = features(quiet, matrices(VIEWS))
+    with torch.autocast("cpu", precision):
+        assert torch.equal(features(quiet, matrices(VIEWS)), alone)
+
+
 def test_silence_is_finite() -> None:
     seen = Features(FeatureConfig(intensity=True))(torch.zeros(1, 4, RATE), matrices(VIEWS))
     assert seen.isfinite().all()

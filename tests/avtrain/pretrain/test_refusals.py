@@ -226,3 +226,12 @@ def test_kept_checkpoints_are_neither_written_nor_deleted_through_a_link(
     output = refused("pretrain", root, "--out", out, "--steps", 1, "--keep-last", 2, *SMALL)
     assert "checkpoints is a link" in output
     assert [path.read_text() for path in outside.iterdir()] == ["mine"]
+
+
+def test_a_run_from_before_the_gain_is_resumed_with_a_gain_of_1(root: Path, tmp_path: Path) -> None:
+    begin = ("pretrain", root, "--out", tmp_path, *SMALL, "--num-workers", 0)
+    first = avtrain(*begin, "--intensity-gain", 1, "--steps", 1)
+    assert first.exit_code == 0, first.output
+    assert "; add --intensity-gain 1" in refused(*begin, "--resume", "--steps", 2)
+    again = avtrain(*begin, "--resume", "--steps", 2, "--intensity-gain", 1)
+    assert again.exit_code == 0, again.output

@@ -139,6 +139,8 @@ def test_names_say_how_the_intensity_is_scaled() -> None:
     assert scaled.digest != before.digest
     with pytest.raises(TrainingError, match="--intensity-gain needs"):
         with_options(tiny("avsa"), intensity_gain=2.0)
+    assert with_options(scaled, intensity_gain=2.0).sound.intensity_gain == 2
+    assert with_options(scaled, features="logmel") == tiny("avsa")
 
 
 @pytest.mark.parametrize("content", [None, "{}"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from torch import Tensor
 from avtrain.evals.seld.loss import adpit_loss
 from avtrain.evals.seld.model import audible_sources, frame_weights
 from avtrain.evals.seld.protocol import tiny
+from avtrain.evals.seld.train import SeldRun
 from avtrain.networks.models import AudioNet
 from shards.geometry import angle_between_deg, unit_vector
 
@@ -76,6 +80,26 @@ def test_fewer_sources_than_tracks_are_named_by_several() -> None:
     assert loss(tracks(a, a, a), one, distance, 1) == 0
     assert loss(tracks(a, zero, zero), one, distance, 1) == pytest.approx(2 / 9)
     assert loss(tracks(zero, zero, zero), one * 0, distance, 0) == 0
+
+
+def test_a_class_counts_more_where_it_sounds() -> None:
+    """By the protocol's weight; a weight of 1 is what results from before have, unsaid."""
+    tracks = torch.zeros(1, 2, 1, 3, 4)
+    vectors = torch.zeros(1, 2, 1, 3, 3)
+    vectors[0, 0, 0, 0] = torch.eye(3)[0]  # the class sounds in the first of two frames
+    tracks[0, 1, 0, :, 0] = 1.0  # and is reported in the second
+    batch = SimpleNamespace(
+        vectors=vectors,
+        log_distance=torch.full((1, 2, 1, 3), torch.nan),
+        count=torch.tensor([[[1], [0]]]),
+        inside=torch.ones(1, 2, dtype=torch.bool),
+    )
+    for weight in (1.0, 3.0):
+        plan = replace(tiny("audio", False, "2024"), active_weight=weight)
+        run: Any = SimpleNamespace(protocol=plan, _tracks=lambda net, batch: tracks)
+        found = SeldRun._loss(run, cast(Any, None), cast(Any, batch))
+        assert float(found) == pytest.approx((weight + 1) / 6)
+        assert plan.to_dict().get("active_weight") == (None if weight == 1 else weight)
 
 
 def track(azimuth: float, elevation: float, length: float, distance_m: float) -> list[float]:
