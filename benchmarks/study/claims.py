@@ -35,8 +35,7 @@ from shards.errors import show
 class Column:
     """A number that is compared: a metric of an evaluation, the first one by default.
 
-    ``matters``: the smallest difference that matters, in points or degrees. ``variant``: what tells
-    the test from others of the evaluation, as `Line.variant` says it.
+    ``matters``: the smallest difference that matters, in points or degrees.
     """
 
     name: str
@@ -44,7 +43,6 @@ class Column:
     evaluation: str
     matters: float
     metric: str | None = None
-    variant: str = ""
 
 
 AVSA_4 = Column("avsa-4", "AVSA-Bin, %", "avsa-view4", 2.0)
@@ -62,10 +60,9 @@ RIGHT_VIEW = Column(
     2.0,
     "source in other views, recall@1",
 )
-_FEW, _ALL = "label share 0.05", "label share 1.0"
-SELD = Column("seld", "SELD score, 5 % of the labels, %", "seld", 1.5, "SELD score", _FEW)
-SELD_ALL = Column("seld-all", "SELD score, all labels, %", "seld-all", 1.5, "SELD score", _ALL)
-F20 = Column("f20", "SELD F20°, 5 % of the labels, %", "seld", 3.0, "F20°", _FEW)
+SELD = Column("seld", "SELD score, 5 % of the labels, %", "seld", 1.5, "SELD score")
+SELD_ALL = Column("seld-all", "SELD score, all labels, %", "seld-all", 1.5, "SELD score")
+F20 = Column("f20", "SELD F20°, 5 % of the labels, %", "seld", 3.0, "F20°")
 SEGMENTATION = Column("segmentation", "segmentation, mIoU %", "segmentation-none", 3.0)
 WITH_AUDIO = Column("with-audio", "the same with audio, mIoU %", "segmentation-audio", 3.0)
 ACTIONS = Column("actions", "actions, Video@1 %", "action", 3.0)
@@ -213,8 +210,7 @@ class Measurements:
     def line(self, row: str, column: Column) -> Line | None:
         """The line of a row in a column, if it is measured."""
         for line in self.lines.get(row, {}).get(column.evaluation, []):
-            wanted = line.metric == column.metric or (column.metric is None and line.first)
-            if wanted and (not column.variant or column.variant in line.variant.split(", ")):
+            if line.metric == column.metric or (column.metric is None and line.first):
                 return line
         return None
 

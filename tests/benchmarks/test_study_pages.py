@@ -56,8 +56,8 @@ def make_study(value: Callable[[str, str], float], seeds: int = 5) -> Measuremen
                     metrics = {**one.metrics, column.metric: one.metrics["error"]}
                     one = replace(one, metrics=metrics)
                 results.append(one)
-            made = [replace(line, variant=column.variant) for line in make_lines(results)]
-            lines.setdefault(row.name, {}).setdefault(column.evaluation, []).extend(made)
+            found = lines.setdefault(row.name, {}).setdefault(column.evaluation, [])
+            found.extend(make_lines(results))
     return Measurements(lines)
 
 
