@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
-CLIPS ?= 200
+CLIPS ?= 320
 STEPS ?= 2000
 FEATURES ?= logmel+intensity
 BIN := $(VENV)/bin
