@@ -1,5 +1,5 @@
 # `make demo`: the whole way, from generated recordings to what a network learned of them.
-# `make study`: what each ingredient is worth, into docs/results.md; more than half a day on two cores.
+# `make study`: what each ingredient is worth, into docs/results.md; about ten hours on two cores.
 # `make bounds`: the commands with the lowest and the newest versions of what they need; gigabytes.
 # `make test`: the checks and tests that a change must pass.
 PYTHON ?= python3

@@ -42,7 +42,7 @@ _ALIKE = (AVC, AVSA, CURRICULUM, RELATIVE, SAME_CLIPS)
 """Rows of the same set and features, whose seeds' scatter is pooled."""
 _HOW = """\
 ```bash
-make study                             # more than half a day on two cores; five seeds
+make study                             # about ten hours on two cores; five seeds
 make study QUICK=1                     # minutes, a world too small to learn from
 make study BEGIN=docs/study.zip        # continue with the results of this page
 python -m benchmarks.study --plan      # list the jobs and their cost, run none

@@ -190,7 +190,8 @@ def _evaluations(
     jobs: list[Job] = []
     first_sharing: tuple[str, ...] = ()
     for evaluation in evaluations:
-        if (row.spatial and not evaluation.spatial) or (evaluation.context > row.transformer):
+        asked = evaluation.spatial or row.downstream
+        if not asked or evaluation.context > row.transformer:
             continue
         shards = "actions-shards" if evaluation.actions else _set_name(row)
         output = out / "results" / name / evaluation.name

@@ -28,7 +28,8 @@ class Row:
     """Networks that differ only in their seed.
 
     ``options``: those of `avtrain pretrain`, or beside ``checkpoint``, which stands for networks
-    without training. ``spatial``: evaluated only in the tasks that ask for space.
+    without training. ``downstream``: also evaluated in SELD, segmentation and actions, which
+    together cost as much as the pretraining.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Row:
     options: tuple[str, ...]
     checkpoint: str = ""
     views: str = NARROW
-    spatial: bool = False
+    downstream: bool = False
 
     @property
     def transformer(self) -> bool:
@@ -49,8 +50,8 @@ class Row:
 
 
 # One row is compared with another of the same seed and set, so that each pair differs in one thing.
-AVC = Row("avc", "AVC, 48 clips × 1 view", (*_AVC, *_INTENSITY))
-AVSA = Row("avsa", "AVSA, 12 clips × 4 views", (*_AVSA, *_INTENSITY))
+AVC = Row("avc", "AVC, 48 clips × 1 view", (*_AVC, *_INTENSITY), downstream=True)
+AVSA = Row("avsa", "AVSA, 12 clips × 4 views", (*_AVSA, *_INTENSITY), downstream=True)
 RELATIVE = Row("avsa-relative", "AVSA, relative transformer", (*_RELATIVE, *_INTENSITY))
 SAME_CLIPS = Row(
     "avc-same-clips",
@@ -58,29 +59,25 @@ SAME_CLIPS = Row(
     # AVSA's clips, crops and sounds; only the comparison with the clip's other views is missing.
     (*_AVC, "--views", "4", "--batch-size", "12", "--no-transformer", *_INTENSITY),
 )
-SHUFFLED = Row(
-    "avsa-shuffled",
-    "AVSA, views shuffled",
-    (*_AVSA, "--shuffle-views", *_INTENSITY),
-    spatial=True,
+SHUFFLED = Row("avsa-shuffled", "AVSA, views shuffled", (*_AVSA, "--shuffle-views", *_INTENSITY))
+CURRICULUM = Row(
+    "curriculum", "AVC, then AVSA", (*_AVSA, "--curriculum", *_INTENSITY), downstream=True
 )
-CURRICULUM = Row("curriculum", "AVC, then AVSA", (*_AVSA, "--curriculum", *_INTENSITY))
-AVSA_LOGMEL = Row("avsa-logmel", "AVSA, log-mel", (*_AVSA, *_LOGMEL))
+AVSA_LOGMEL = Row("avsa-logmel", "AVSA, log-mel", (*_AVSA, *_LOGMEL), downstream=True)
 AVC_LOGMEL = Row("avc-logmel", "AVC, log-mel", (*_AVC, *_LOGMEL))
 AVC_OMNI = Row(
     # Sound that is the same in every view: a mono beam would already point somewhere.
     "avc-omni",
     "AVC, sound without directions",
     (*_AVC, "--audio", "omni", *_LOGMEL),
-    spatial=True,
 )
 WIDE_AVC = Row("wide-avc", "AVC, 48 clips × 1 view", AVC.options, views=WIDE)
 WIDE_AVSA = Row("wide-avsa", "AVSA, 12 clips × 4 views", AVSA.options, views=WIDE)
 WIDE_RELATIVE = Row(
     "wide-avsa-relative", "AVSA, relative transformer", RELATIVE.options, views=WIDE
 )
-UNTRAINED = Row("untrained", "untrained", _INTENSITY, "untrained")
-ENERGY = Row("energy", "energy map, nothing learned", (), "energy", spatial=True)
+UNTRAINED = Row("untrained", "untrained", _INTENSITY, "untrained", downstream=True)
+ENERGY = Row("energy", "energy map, nothing learned", (), "energy")
 BLOCKS = (
     (AVC, AVSA),
     (WIDE_AVSA, WIDE_RELATIVE),

@@ -31,7 +31,7 @@ from benchmarks.study.claims import (
     headline_findings,
     other_findings,
 )
-from benchmarks.study.jobs import Job
+from benchmarks.study.jobs import Job, Study, jobs_of
 from benchmarks.study.page import _DRAWN, _SHOWN, sentence, summary, write_page
 from benchmarks.study.rows import AVC, AVSA, ROWS
 from benchmarks.study.statistics import BETTER, EQUAL, UNDECIDED, WORSE
@@ -99,11 +99,16 @@ def test_a_lower_error_counts_as_better() -> None:
     assert finding.verdict == WORSE
 
 
-def test_each_claim_compares_rows_that_exist_and_measure_the_same() -> None:
+def test_each_claim_compares_rows_that_exist_and_measure_the_same(tmp_path: Path) -> None:
+    planned = {job.name for job in jobs_of(Study(seeds=1), tmp_path)}
     for claim in CLAIMS:
         assert {claim.row, claim.baseline} <= set(ROWS)
         assert claim.row.views == claim.baseline.views
         assert claim.columns
+        for column in claim.columns:
+            evaluation = (claim.baseline_column or column).evaluation
+            assert f"{claim.row.name}/seed0/{column.evaluation}" in planned
+            assert f"{claim.baseline.name}/seed0/{evaluation}" in planned
     assert len({claim.words for claim in CLAIMS}) == len(CLAIMS)
     assert len(HEADLINES) == 5
     assert all(claim in CLAIMS and column in claim.columns for claim, column in HEADLINES)
