@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from msgspec import Meta
-from torch import Tensor
+from torch import Tensor, nn
 
 from avtrain.config import Config
 from avtrain.errors import TrainingError
@@ -23,6 +23,7 @@ VERSION = 3
 # May differ between a run and its continuation.
 _MAY_DIFFER = {"epochs"}
 _LONGEST_STATE = 100_000
+_BACKBONES: tuple[Literal["video", "audio"], ...] = ("video", "audio")
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 _Decay = Annotated[float, Meta(ge=0, lt=1)]
 
@@ -98,6 +99,19 @@ class Checkpoint:
     def settings(self) -> Config:
         """The run's settings."""
         return Config.from_dict(self.config)
+
+    def check_networks(self, networks: AudioVisual) -> None:
+        """Raise TrainingError unless its tensors, and those of its optimiser, are the networks'.
+        Of those that the user has made, `load` could not know."""
+        try:
+            _check_tensors("model", self.model, networks.state_dict())
+            if self.optimiser:
+                check_optimiser(self.optimiser, [*networks.parameters()])
+        except ValueError as error:
+            raise TrainingError(
+                f"the networks that were made do not fit those of the checkpoint: {error}; make "
+                "them by the code that it was trained with"
+            ) from None
 
     def check_continues(self, path: Path, config: Config, data: str, split: str) -> None:
         """Raise TrainingError, naming what differs, unless it belongs to this very run."""
@@ -189,15 +203,27 @@ def _checked(content: dict[str, Any]) -> Checkpoint:
         config = checkpoint.settings()
     except ValueError as error:
         raise ValueError(f"in its settings, {error}") from None
+    # The user's own networks are not known here: they are compared once they are made.
+    own = {name: nn.Identity() for name in _BACKBONES if config.model.own(name) is not None}
     with torch.device("meta"):
-        networks = AudioVisual(config.model)
-    _check_tensors("model", checkpoint.model, networks.state_dict())
+        networks = AudioVisual(config.model, **own)
+    theirs = {
+        name: value
+        for name, value in checkpoint.model.items()
+        if isinstance(name, str) and name.partition(".")[0] in own
+    }
+    for name, value in theirs.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"its model.{name} is a {type(value).__name__}, no tensor")
+        check_tensor(f"its model.{name}", value, value.shape, value.dtype)
+    rest = {name: value for name, value in checkpoint.model.items() if name not in theirs}
+    _check_tensors("model", rest, networks.state_dict())
     if checkpoint.features:
         bands = torch.empty(config.sound.mels, device="meta")
         _check_tensors("features", checkpoint.features, {"mean": bands, "std": bands})
         if not (checkpoint.features["std"] > 0).all():
             raise ValueError("its features.std has values that are not above 0")
-    if checkpoint.optimiser:
+    if checkpoint.optimiser and not own:
         check_optimiser(checkpoint.optimiser, [*networks.parameters()])
     for device, state in checkpoint.rng.items():
         _check_generator(device, state)

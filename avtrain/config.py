@@ -9,21 +9,23 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, Unpack
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig
 from avtrain.networks.losses import TEMPERATURE, Negatives
-from avtrain.networks.models import ModelConfig
+from avtrain.networks.models import ModelConfig, Option, OwnNetwork
 from shards.files import dump_json, parse_json, parse_value, read_regular
 
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _PARTS = ("clip", "sound", "model", "augment")
+_OWN = ("video_network", "audio_network")
 _Setting = int | float | str | bool | list[float] | None
+_Own = dict[str, Option | dict[str, Option]]
 _LARGEST_FILE = 100_000
 _MOST_PIXELS, _MOST_BINS = 100_000_000, 100_000_000
 """A clip in the paper's settings has 400,000 and 200,000."""
@@ -63,7 +65,8 @@ class Config:
     ``begun_with`` names the run that the initial networks are from, and its steps (with
     ``curriculum``: the AVC stage). ``precision`` is that of the backbones. ``pieces`` is the number
     of micro-batches per step; the loss compares clips within a micro-batch. ``shuffle_views``: the
-    views of a clip exchange their audio, in a random order for each clip and pass.
+    views of a clip exchange their audio, in a random order for each clip and pass. ``freeze``:
+    backbones that are not trained.
     """
 
     task: Task
@@ -85,6 +88,7 @@ class Config:
     pieces: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     begun_with: Annotated[str, Meta(max_length=1000)] = ""
     shuffle_views: bool = False
+    freeze: Literal["none", "video", "audio", "both"] = "none"
 
     def __post_init__(self) -> None:
         if self.model.audio_channels != self.sound.channels:
@@ -139,6 +143,21 @@ class Config:
         return self.task == "avsa" or self.clip.views > 1
 
     @property
+    def frozen(self) -> tuple[str, ...]:
+        """Backbones that are not trained."""
+        return {"none": (), "both": ("video", "audio")}.get(self.freeze, (self.freeze,))
+
+    @property
+    def video_shape(self) -> tuple[int, int, int, int]:
+        """Shape of a view's video at the video network: RGB, frames, height, width."""
+        return 3, self.clip.frames, self.clip.size, self.clip.size
+
+    @property
+    def audio_shape(self) -> tuple[int, int, int]:
+        """Shape of a view's audio at the audio network: channels, frames, mel bands."""
+        return self.sound.channels, self.sound.frames, self.sound.mels
+
+    @property
     def trains_transformers(self) -> bool:
         """Only a loss across views trains them."""
         return self.model.transformer and self.across_views
@@ -149,6 +168,12 @@ class Config:
         words = "curriculum AVC, AVSA" if self.curriculum else self.task.upper()
         if self.shuffle_views:
             words += " with shuffled views"
+        for name in _OWN:
+            own: OwnNetwork | None = getattr(self.model, name)
+            if own is not None:
+                words += f", {name.replace('_', ' ')} {own.factory}"
+        if self.freeze != "none":
+            words += f", {'backbones' if self.freeze == 'both' else self.freeze} frozen"
         if self.begun_with and not self.curriculum:
             words += f" after {self.begun_with.rpartition(' ')[0]}"
         if self.clip.views == PRESETS[self.preset](self.task).clip.views:
@@ -172,6 +197,11 @@ class Config:
             del settings["sound"]["intensity_gain"]
         if not self.shuffle_views:
             del settings["shuffle_views"]
+        if self.freeze == "none":
+            del settings["freeze"]
+        for name in _OWN:
+            if settings["model"][name] is None:
+                del settings["model"][name]
         return hashlib.sha256(dump_json(settings)).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,6 +214,11 @@ class Config:
         known = config.to_dict()
         parts = [("", value, known)]
         parts += [(f"{name}.", value[name], known[name]) for name in known if name in _PARTS]
+        parts += [
+            (f"model.{name}.", value["model"][name], known["model"][name])
+            for name in _OWN
+            if known["model"][name] is not None
+        ]
         for prefix, there, here in parts:
             if unknown := there.keys() - here.keys():
                 raise ValueError(f"its field {prefix}{min(unknown)} is not of this version")
@@ -198,7 +233,7 @@ class Config:
     def read(cls, path: Path) -> Config:
         """The settings in ``config.json``. Raises OSError, and ValueError as `from_dict` does."""
         content = read_regular(path, _LARGEST_FILE)
-        return cls.from_dict(parse_json(content, dict[str, _Setting | dict[str, _Setting]]))
+        return cls.from_dict(parse_json(content, dict[str, _Setting | dict[str, _Setting | _Own]]))
 
     def _check_sizes(self) -> None:
         """Refuse what would fill any memory with the input of one clip."""
@@ -262,85 +297,7 @@ def _slots(task: Task, clip: ClipConfig, moments: int = 4) -> ClipConfig:
     }[task]
 
 
-INTENSITY_GAIN = 8.0
-"""Log-mels are standardised, intensities vary by about 0.3: without the gain, the first layer
-hardly sees directions, and small networks need four times as many steps of avsa
-(docs/study-notes.md). Much more hides the log-mels."""
-
 PRESETS: dict[str, Callable[[Task], Config]] = {"tiny": tiny, "paper": paper}
-
-
-class Changes(TypedDict, total=False):
-    """Settings that command-line options change, by their names as options; None leaves the
-    preset's."""
-
-    curriculum: bool | None
-    features: str | None
-    """``logmel`` or ``logmel+intensity``."""
-    intensity_gain: float | None
-    """By default `INTENSITY_GAIN`."""
-    audio: str | None
-    transformer: bool | None
-    positions: str | None
-    norm_first: bool | None
-    negatives: Negatives | None
-    temperature: float | None
-    head: str | None
-    dropout: float | None
-    epochs: int | None
-    """Epochs per stage; by default the preset's, halved for each stage of a ``curriculum``."""
-    batch_size: int | None
-    views: int | None
-    moments: int | None
-    margin_s: float | None
-    learning_rate: float | None
-    sampling: str | None
-    """``clip`` (an epoch shows every clip) or ``video`` (one clip of every source, or
-    ``clips_per_source``)."""
-    clips_per_source: int | None
-    precision: Precision | None
-    pieces: int | None
-    shuffle_views: bool | None
-    seed: int | None
-
-
-def with_options(config: Config, **changes: Unpack[Changes]) -> Config:
-    """The same run with changed settings.
-
-    Raises TrainingError for settings that exclude each other.
-    """
-    given: dict[str, Any] = {}
-    given.update((name, value) for name, value in changes.items() if value is not None)
-    features = given.pop("features", None)
-    if features is not None:
-        given["intensity"] = features == "logmel+intensity"
-    intensity = given.get("intensity", config.sound.intensity)
-    if "intensity_gain" in given and not intensity:
-        raise TrainingError("--intensity-gain needs --features logmel+intensity")
-    if "intensity" in given:
-        given.setdefault("intensity_gain", INTENSITY_GAIN if intensity else 1.0)
-    sampling = given.pop("sampling", None)
-    if sampling == "video":
-        given.setdefault("clips_per_source", 1)
-    elif sampling == "clip":
-        if "clips_per_source" in given:
-            raise TrainingError("--sampling clip shows all clips: leave out --clips-per-source")
-        config = replace(config, clips_per_source=None)
-    if given.get("positions") == "relative":
-        given.setdefault("norm_first", True)
-    parts: dict[str, Any] = {}
-    for name in ("clip", "sound", "model"):
-        part = getattr(config, name)
-        known = {field.name for field in fields(part)}
-        changed = {option: given.pop(option) for option in list(given) if option in known}
-        try:
-            parts[name] = replace(part, **changed)
-        except ValueError as error:
-            raise TrainingError(str(error)) from None
-    parts["model"] = replace(parts["model"], audio_channels=parts["sound"].channels)
-    if given.get("curriculum") and "epochs" not in given:
-        given["epochs"] = config.epochs // 2  # for each stage
-    return replace(config, **parts, **given)
 
 
 def first_stage(config: Config) -> Config:

@@ -13,12 +13,14 @@ from avtrain.data.augment import prepare_video
 from avtrain.errors import TrainingError
 from avtrain.networks.features import Features
 from avtrain.networks.models import AudioVisual
+from avtrain.own_networks import Factories, Factory, build_networks, check_named
 
 
 class Encoder(nn.Module):
     """Video and audio networks with what comes before them: frames and waveforms in, features out.
 
-    ``dim``: size D of both features. The settings say what the networks were trained on:
+    ``video_dim``, ``audio_dim``: size D of the features. The settings say what the networks were
+    trained on:
     ``config.clip.frames`` frames at ``config.clip.fps``, resized to ``config.clip.size`` pixels;
     ``config.sound.samples`` samples at ``config.sound.sample_rate``, in the format
     ``config.sound.audio``. Weights stay float32; for less, use autocast.
@@ -26,7 +28,8 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Config, networks: AudioVisual, features: Features) -> None:
         super().__init__()
-        self.config, self.dim = config, config.model.features
+        self.config = config
+        self.video_dim, self.audio_dim = config.model.video_dim, config.model.audio_dim
         self.video_network, self.audio_network = networks.video, networks.audio
         self.features = features
 
@@ -69,9 +72,15 @@ class Encoder(nn.Module):
         return features
 
 
-def load_encoder(checkpoint: Path | str, device: torch.device | str = "cpu") -> Encoder:
+def load_encoder(
+    checkpoint: Path | str,
+    device: torch.device | str = "cpu",
+    video_network: str | Factory | None = None,
+    audio_network: str | Factory | None = None,
+) -> Encoder:
     """The encoder of a ``checkpoint.pt`` of `avtrain pretrain`, in evaluation mode; its weights can
-    be trained further. Raises TrainingError for other files, and for networks with the published
+    be trained further. Networks of your own are made by ``video_network`` and ``audio_network``
+    (docs/own-network.md). Raises TrainingError for other files, and for networks with the published
     code's weights, which hear another order of channels."""
     path = Path(checkpoint)
     content = Checkpoint.load(path)
@@ -81,7 +90,10 @@ def load_encoder(checkpoint: Path | str, device: torch.device | str = "cpu") -> 
             f"{path} has the weights of the published code, whose audio network needs its own "
             "channel conventions; use `avtrain embed` and `avtrain eval`"
         )
-    networks, features = AudioVisual(config.model), Features(config.sound)
+    factories = Factories(video_network, audio_network)
+    check_named(config, factories, path)
+    networks, features = build_networks(config, factories), Features(config.sound)
+    content.check_networks(networks)
     networks.load_state_dict(content.model)
     features.load_state_dict(content.features)
     return Encoder(config, networks, features).to(device).eval()

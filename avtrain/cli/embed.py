@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from avtrain.cli.common import SEED, UP_TO_1000, WORKERS, one_sentence, options_as
-from avtrain.cli.evaluation_options import read_networks
+from avtrain.cli.evals.options import read_networks
+from avtrain.cli.network_options import factories_of, named_networks
 from shards.errors import show
 
 
@@ -24,6 +25,8 @@ class EmbedArguments:
     num_workers: int | None
     device: str
     seed: int
+    video_network: str | None
+    audio_network: str | None
 
 
 @click.command()
@@ -42,6 +45,7 @@ class EmbedArguments:
 @click.option("--num-workers", type=WORKERS, help="Loader processes.  [default: auto]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--seed", type=SEED, default=0)
+@named_networks
 @options_as(EmbedArguments)
 def embed(given: EmbedArguments) -> None:
     """Features of all views of all clips of a split, with their keys.
@@ -64,7 +68,8 @@ def embed(given: EmbedArguments) -> None:
     with one_sentence():
         from avtrain.evals.embed import EmbedOptions, embed_split
 
-        checkpoint, config = read_networks(given.checkpoint, None, None, None)
+        factories = factories_of(given.video_network, given.audio_network)
+        checkpoint, config = read_networks(given.checkpoint, None, None, None, factories)
         options = EmbedOptions(
             given.out,
             checkpoint,
@@ -73,6 +78,7 @@ def embed(given: EmbedArguments) -> None:
             given.seed,
             given.device,
             given.num_workers,
+            factories,
         )
         arrays, faults = embed_split(given.folder, config, options)
     for fault in faults:

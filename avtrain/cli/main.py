@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from avtrain.cli.embed import embed
-from avtrain.cli.evaluate import evaluate
-from avtrain.cli.evaluate_action import action
-from avtrain.cli.evaluate_probe import probe
-from avtrain.cli.evaluate_segmentation import segmentation
-from avtrain.cli.evaluate_seld import seld
+from avtrain.cli.evals.action import action
+from avtrain.cli.evals.evaluate import evaluate
+from avtrain.cli.evals.probe import probe
+from avtrain.cli.evals.segmentation import segmentation
+from avtrain.cli.evals.seld import seld
 from avtrain.cli.import_checkpoint import import_checkpoint
 from avtrain.cli.pretrain import pretrain
 from avtrain.cli.report import report

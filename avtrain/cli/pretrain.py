@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,14 @@ from avtrain.cli.common import (
     one_sentence,
     options_as,
 )
+from avtrain.cli.config_file import ConfiguredCommand, config_option
+from avtrain.cli.network_options import factories_of, named_networks, network_options
 from shards.errors import show
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.config import Config, Precision, Task
     from avtrain.networks.losses import Negatives
+    from avtrain.own_networks import Factories
     from avtrain.pretrain.set_up import RunOptions
 
 _STEPS, _EPOCHS = click.IntRange(1, 1_000_000_000), click.IntRange(1, 1_000_000)
@@ -64,6 +68,10 @@ class PretrainOptions:
     precision: Precision | None
     pieces: int | None
     shuffle_views: bool
+    video_network: str | None
+    audio_network: str | None
+    network_options: Path | None
+    freeze: str | None
     compiled: bool
     checkpoint_steps: int
     keep_last: int
@@ -81,8 +89,10 @@ class PretrainOptions:
 
     def config(self) -> Config:
         """Settings of the run. Raises TrainingError for options that exclude each other."""
-        from avtrain.config import PRESETS, with_options
+        from avtrain.config import PRESETS
         from avtrain.errors import TrainingError
+        from avtrain.options import with_options
+        from avtrain.own_networks import record_networks
 
         if self.curriculum and self.task == "avc":
             raise TrainingError("a curriculum begins with avc: its --task is avsa or avts")
@@ -90,7 +100,7 @@ class PretrainOptions:
             raise TrainingError("a curriculum begins with avc: leave out --init-from")
         if self.curriculum_steps is not None and not self.curriculum:
             raise TrainingError("--curriculum-steps ends the first stage: add --curriculum")
-        return with_options(
+        config = with_options(
             PRESETS[self.preset](self.task),
             curriculum=self.curriculum,
             features=self.features,
@@ -114,8 +124,15 @@ class PretrainOptions:
             precision=self.precision,
             pieces=self.pieces,
             shuffle_views=self.shuffle_views,
+            freeze=self.freeze,
             seed=self.seed,
         )
+        return record_networks(config, self.factories)
+
+    @cached_property
+    def factories(self) -> Factories:
+        """Functions that make the user's own networks."""
+        return factories_of(self.video_network, self.audio_network, self.network_options)
 
     def run_options(self) -> RunOptions:
         """Where and how long this start of the run works."""
@@ -137,10 +154,11 @@ class PretrainOptions:
             tensorboard=self.tensorboard,
             device=self.device,
             workers=self.num_workers,
+            factories=self.factories,
         )
 
 
-@click.command()
+@click.command(cls=ConfiguredCommand)
 @click.argument("folder", metavar="DIR")
 @click.option(
     "--task", type=click.Choice(["avc", "avts", "avsa"]), default="avsa", help="Pretext task."
@@ -263,6 +281,14 @@ class PretrainOptions:
     help="Let the views of a clip exchange their audio at random: a control for avsa, which learns "
     "nothing of space.",
 )
+@named_networks
+@network_options
+@click.option(
+    "--freeze",
+    type=click.Choice(["none", "video", "audio", "both"]),
+    help="Backbones that are not trained: with --init-from, or networks that bring weights.  "
+    "[default: none]",
+)
 @click.option("--compile", "compiled", is_flag=True, help="Compile the backbones (torch.compile).")
 @click.option("--checkpoint-steps", type=_STEPS, default=500, help="Save every N steps.")
 @click.option("--keep-last", type=_STEPS, default=1, help="Number of newest checkpoints to keep.")
@@ -298,6 +324,7 @@ class PretrainOptions:
     is_flag=True,
     help="Like --dry-run, and write OUT/trace.json for ui.perfetto.dev.",
 )
+@config_option
 @options_as(PretrainOptions)
 def pretrain(options: PretrainOptions) -> None:
     """Contrastive pretraining on the shard set in DIR.

@@ -19,6 +19,7 @@ from avtrain.data.unreadable import Unreadable, messages
 from avtrain.errors import TrainingError
 from avtrain.evals.evaluation import progress_bar
 from avtrain.evals.frozen import load_networks
+from avtrain.own_networks import PAPERS, Factories
 from avtrain.runtime.device import default_workers, pick_device
 from shards.errors import ShardError
 from shards.files import atomic_file
@@ -40,6 +41,7 @@ class EmbedOptions:
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
+    factories: Factories = PAPERS
 
 
 class AllViews(Clips):
@@ -76,10 +78,12 @@ def embed_split(
     clip = replace(config.clip, views=views, moments=1)
     if options.checkpoint is None:  # a trained network's task decides which of its parts are used
         config = replace(config, clip=clip)
-    networks = load_networks(options.checkpoint, config, shards, options.seed, device, workers)
+    networks = load_networks(
+        options.checkpoint, config, shards, options.seed, device, workers, options.factories
+    )
     clips = AllViews(shards, clip, config.sound, NO_AUGMENTATION, options.seed, options.windows)
     plan = Plan(shards, options.seed, BATCH_SIZE)
-    sizes = {"video": networks.dim, "audio": networks.dim}
+    sizes = {"video": networks.video_dim, "audio": networks.audio_dim}
     sizes |= {f"{name}_embedding": config.model.embedding for name in EMBEDDINGS}
     shape = (len(shards), options.windows, views)
     arrays = {name: np.zeros((*shape, size), np.float32) for name, size in sizes.items()}

@@ -25,6 +25,7 @@ from avtrain.data.unreadable import Unreadable, messages
 from avtrain.evals.frozen import Networks, energy_features, load_networks
 from avtrain.evals.progress import Progress, delete_progress, progress_path
 from avtrain.evals.results import LEARNED_FROM, Metric, Network, Result
+from avtrain.own_networks import PAPERS, Factories
 from avtrain.runtime.device import default_workers, pick_device
 from shards.errors import printable
 from shards.reader import ShardSet
@@ -36,7 +37,7 @@ class EvaluationOptions:
 
     ``config`` describes the networks. They are those of ``checkpoint``, from which it comes, or
     randomly initialised ones (None); with ``energy`` there are none, and features are those of
-    `avtrain.networks.energy`.
+    `avtrain.networks.energy`. ``factories`` make networks of the user's own.
     """
 
     root: str
@@ -49,6 +50,7 @@ class EvaluationOptions:
     device: str = "auto"
     workers: int | None = None
     energy: bool = False
+    factories: Factories = PAPERS
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,13 @@ class Evaluation:
         if options.energy:
             return energy_features(config, options.seed, self.device)
         return load_networks(
-            options.checkpoint, config, self.train, options.seed, self.device, self.workers
+            options.checkpoint,
+            config,
+            self.train,
+            options.seed,
+            self.device,
+            self.workers,
+            options.factories,
         )
 
     def progress(self, network: Network, settings: dict[str, Any]) -> Progress:

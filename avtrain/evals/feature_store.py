@@ -183,7 +183,7 @@ class FrozenFeatures:
             raise ValueError("a batch has other features")
         if not all(isinstance(part, Tensor) for part in (index, directions, *features.values())):
             raise ValueError("a batch holds something that is no tensor")
-        dims = dict.fromkeys(PARTS, self.networks.dim) | {"video": self.networks.video_dim}
+        dims = dict.fromkeys(PARTS, self.networks.audio_dim) | {"video": self.networks.video_dim}
         if (
             not index.shape == directions.shape[:1]
             or directions.shape[2:] != (3,)

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from avtrain.evals.results import ENERGY, Network
 from avtrain.networks.energy import AUDIO_FEATURES, VIDEO_FEATURES, EnergyMap
 from avtrain.networks.features import Features
 from avtrain.networks.models import AudioVisual, Embeddings, calibrate_batch_norm
+from avtrain.own_networks import PAPERS, Factories, Modality, build_networks
 from shards.reader import ShardSet
 
 CALIBRATION_CLIPS = 512
@@ -44,14 +46,14 @@ class Networks:
     device: torch.device
 
     @property
-    def dim(self) -> int:
+    def audio_dim(self) -> int:
         """Size D of the audio's features."""
-        return AUDIO_FEATURES if self.is_energy else self.config.model.features
+        return AUDIO_FEATURES if self.is_energy else self.config.model.audio_dim
 
     @property
     def video_dim(self) -> int:
-        """Size of the video's features: D as well, but for the energy map."""
-        return VIDEO_FEATURES if self.is_energy else self.dim
+        """Size D of the video's features, and of the audio's predicted from them."""
+        return VIDEO_FEATURES if self.is_energy else self.config.model.video_dim
 
     @property
     def is_energy(self) -> bool:
@@ -64,6 +66,19 @@ class Networks:
         if isinstance(self.model, EnergyMap):
             raise TrainingError("the energy map has no networks; name a checkpoint")
         return self.model
+
+    def maps(self, modality: Modality, inputs: Tensor) -> Any:
+        """What the video or audio network holds before pooling. Raises TrainingError for networks
+        without ``maps``."""
+        network = getattr(self.audio_visual, modality)
+        if not callable(getattr(network, "maps", None)):
+            own = self.config.model.own(modality)
+            name = "the checkpoint" if own is None else own.factory
+            raise TrainingError(
+                f"this evaluation reads maps of the {modality} network, and that of {name} has no "
+                "method maps (docs/own-network.md)"
+            )
+        return network.maps(inputs)
 
     @torch.no_grad()
     def video(self, batch: Batch) -> Tensor:
@@ -102,6 +117,7 @@ def load_networks(
     seed: int,
     device: torch.device,
     workers: int,
+    factories: Factories = PAPERS,
 ) -> Networks:
     """Networks of a checkpoint, whose settings are ``config``; None: random networks of ``config``.
 
@@ -111,11 +127,13 @@ def load_networks(
     them in the same way. Raises TrainingError.
     """
     torch.manual_seed(seed)
-    model, features = AudioVisual(config.model).to(device), Features(config.sound).to(device)
+    model = build_networks(config, factories).to(device)
+    features = Features(config.sound).to(device)
     transformer = checkpoint is not None and config.trains_transformers
     content = None
     if checkpoint is not None:
         content = Checkpoint.load(checkpoint)
+        content.check_networks(model)
         model.load_state_dict(content.model)
         if content.features:
             features.load_state_dict(content.features)

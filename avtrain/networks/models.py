@@ -6,9 +6,9 @@ Morgado, Li and Vasconcelos, "Learning Representations from Audio-Visual Spatial
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -18,10 +18,25 @@ from torch import Tensor, nn
 
 from avtrain.networks.transformer import Positions, TransformerConfig, ViewTransformer
 
+_Value = int | float | str | bool | None
+Option = _Value | list[_Value]
+"""A keyword argument of a function that makes a network: plain data, as checkpoints hold it."""
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """Record of a network of the user's own: the function that made it (``package.module:name``),
+    its keyword arguments, and the size D of the features. Building it: `avtrain.own_networks`."""
+
+    factory: Annotated[str, Meta(max_length=1000)]
+    features: Annotated[int, Meta(ge=1, le=1_000_000)]
+    options: dict[str, Option] = field(default_factory=dict)
+
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of the networks. ``width`` is that of the first stage; features have 8 * width.
+    """Sizes of the networks. ``width`` is that of the first stage; the features of the paper's
+    networks have 8 * width. ``video_network`` and ``audio_network`` replace these.
 
     ``positions``: how the transformers know where views look; ``norm_first``: layer normalisation
     before attention and MLP instead of after (always with ``relative`` positions); ``head``:
@@ -37,18 +52,27 @@ class ModelConfig:
     positions: Positions = "none"
     norm_first: bool = False
     head: Literal["linear", "mlp"] = "linear"
+    video_network: OwnNetwork | None = None
+    audio_network: OwnNetwork | None = None
+
+    def own(self, modality: Literal["video", "audio"]) -> OwnNetwork | None:
+        """The network in the place of the paper's."""
+        return self.video_network if modality == "video" else self.audio_network
 
     @property
-    def features(self) -> int:
-        return 8 * self.width
+    def video_dim(self) -> int:
+        """Size D of the video features."""
+        return 8 * self.width if self.video_network is None else self.video_network.features
 
     @property
-    def across_views(self) -> TransformerConfig:
-        """Sizes of each transformer; without transformers it has no layers."""
+    def audio_dim(self) -> int:
+        """Size D of the audio features."""
+        return 8 * self.width if self.audio_network is None else self.audio_network.features
+
+    def across_views(self, dim: int) -> TransformerConfig:
+        """Sizes of a transformer over features of size ``dim``; it may have no layers."""
         depth = self.transformer_depth if self.transformer else 0
-        return TransformerConfig(
-            self.features, depth, self.dropout, self.positions, self.norm_first
-        )
+        return TransformerConfig(dim, depth, self.dropout, self.positions, self.norm_first)
 
 
 class TemporalConv(nn.Conv3d):
@@ -170,13 +194,11 @@ def _conv2d(cin: int, cout: int, kernel: int, stride: int) -> nn.Sequential:
     )
 
 
-def _head(config: ModelConfig) -> nn.Module:
+def _head(config: ModelConfig, dim: int) -> nn.Module:
     if config.head == "linear":
-        return nn.Linear(config.features, config.embedding)
+        return nn.Linear(dim, config.embedding)
     return nn.Sequential(
-        nn.Linear(config.features, config.features),
-        nn.ReLU(inplace=True),
-        nn.Linear(config.features, config.embedding),
+        nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, config.embedding)
     )
 
 
@@ -202,25 +224,55 @@ class AudioVisual(nn.Module):
     ``embed`` returns the features of both backbones; ``predict_audio`` and ``predict_video``
     predict those of one modality from the other, for all views of a clip together. Without
     transformers the prediction is the feature itself, and only its head differs.
+
+    ``video`` and ``audio`` stand in the place of the paper's backbones where ``config`` records
+    networks of the user's own; `avtrain.own_networks.build_networks` makes them.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        video: nn.Module | None = None,
+        audio: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        if (video is None, audio is None) != (
+            config.video_network is None,
+            config.audio_network is None,
+        ):
+            raise ValueError("networks of the user's own belong to settings that record them")
         self.config = config
-        self.video = VideoNet(config.width)
-        self.audio = AudioNet(config.audio_channels, config.width)
-        self.predict_audio = ViewTransformer(config.across_views)
-        self.predict_video = ViewTransformer(config.across_views)
-        self.video_head = _head(config)
-        self.audio_head = _head(config)
-        self.predicted_video_head = _head(config)
-        self.predicted_audio_head = _head(config)
+        self.frozen: frozenset[str] = frozenset()
+        self.video = VideoNet(config.width) if video is None else video
+        self.audio = AudioNet(config.audio_channels, config.width) if audio is None else audio
+        self.predict_audio = ViewTransformer(config.across_views(config.video_dim))
+        self.predict_video = ViewTransformer(config.across_views(config.audio_dim))
+        self.video_head = _head(config, config.video_dim)
+        self.audio_head = _head(config, config.audio_dim)
+        self.predicted_video_head = _head(config, config.audio_dim)
+        self.predicted_audio_head = _head(config, config.video_dim)
 
     def channels_last(self) -> AudioVisual:
-        """The same networks in the memory layout that trains faster: convolutions follow their
-        weights. Outputs differ by rounding."""
-        self.video.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.audio.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        """The same networks with the paper's backbones in the memory layout that trains faster:
+        convolutions follow their weights. Outputs differ by rounding."""
+        if self.config.video_network is None:
+            self.video.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        if self.config.audio_network is None:
+            self.audio.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self
+
+    def freeze(self, backbones: Collection[str]) -> None:
+        """Keep these backbones (``video``, ``audio``) as they are: their weights get no gradients,
+        and they stay in evaluation mode."""
+        self.frozen = frozenset(backbones)
+        for name in self.frozen:
+            getattr(self, name).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> AudioVisual:
+        super().train(mode)
+        for name in self.frozen:
+            getattr(self, name).eval()
         return self
 
     def embed(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:

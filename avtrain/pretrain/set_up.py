@@ -14,6 +14,7 @@ from avtrain.data.loader import load
 from avtrain.data.plan import Plan, Share, Step
 from avtrain.data.statistics import fit_statistics
 from avtrain.errors import TrainingError
+from avtrain.own_networks import PAPERS, Factories
 from avtrain.pretrain.checks import check_agreed
 from avtrain.pretrain.trainer import Trainer
 from avtrain.run_folder import CHECKPOINT, CONFIG, LOG
@@ -48,6 +49,7 @@ class RunOptions:
     tensorboard: bool = False
     device: str = "auto"
     workers: int | None = None
+    factories: Factories = PAPERS
 
 
 @dataclass
@@ -118,7 +120,7 @@ def prepare(root: Path | str, config: Config, options: RunOptions, world: World)
     share = Share(world.rank, world.size, config.pieces, replace=True)
     plan.check_batches(share)
 
-    trainer = Trainer(config, world, options.compiled)
+    trainer = Trainer(config, world, options.compiled, options.factories)
     epoch = step = total = 0
     if start.resumed is not None:
         start.resumed.check_continues(start.path, config, shards.manifest.sha256, shards.split)

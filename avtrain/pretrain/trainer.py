@@ -15,7 +15,7 @@ from avtrain.config import Config
 from avtrain.data.batch import Batch
 from avtrain.networks.features import Features
 from avtrain.networks.losses import ContrastiveLoss
-from avtrain.networks.models import AudioVisual
+from avtrain.own_networks import PAPERS, Factories, build_networks
 from avtrain.pretrain.objective import Objective
 from avtrain.runtime.device import rng_state, set_rng_state
 from avtrain.runtime.distributed import World, make_batch_norm_global
@@ -26,13 +26,20 @@ class Trainer:
     spent in parts of the steps; they include the GPU's work only with ``exact_times``, which waits
     for it."""
 
-    def __init__(self, config: Config, world: World, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        world: World,
+        compiled: bool = False,
+        factories: Factories = PAPERS,
+    ) -> None:
         self.config, self.world = config, world
         device = world.device
         torch.manual_seed(config.seed)
         self.features = Features(config.sound).to(device)
-        self.model = AudioVisual(config.model).channels_last().to(device).train()
+        self.model = build_networks(config, factories).channels_last().to(device).train()
         make_batch_norm_global(self.model, world)
+        self.model.freeze(config.frozen)
         objective = Objective(self.model, config, world)
         if compiled:  # in place, so that weights keep their names
             self.model.video.compile()
@@ -50,11 +57,13 @@ class Trainer:
 
     def init_from(self, start: Checkpoint) -> None:
         """Take networks and, if it has statistics, features from another run."""
+        start.check_networks(self.model)
         self.model.load_state_dict(start.model)
         self.features.load_state_dict(start.features or self.features.state_dict())
 
     def resume_from(self, earlier: Checkpoint) -> None:
         """Take the whole state from an earlier start of this run."""
+        earlier.check_networks(self.model)
         self.model.load_state_dict(earlier.model)
         self.features.load_state_dict(earlier.features)
         self.optimiser.load_state_dict(earlier.optimiser)

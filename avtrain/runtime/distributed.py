@@ -239,7 +239,7 @@ class GlobalBatchNorm(nn.BatchNorm3d):
     where PyTorch has none."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 3:
+        if input.dim() < 2:
             raise ValueError(f"expected (N, C, …), got {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:
@@ -277,7 +277,7 @@ def make_batch_norm_global(module: nn.Module, world: World) -> None:
         nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
+        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             norm = GlobalBatchNorm(child.num_features, child.eps, child.momentum)
             norm.load_state_dict(child.state_dict())
             setattr(module, name, norm.train(child.training))

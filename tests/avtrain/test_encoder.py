@@ -42,7 +42,7 @@ def test_it_equals_the_networks_of_evaluations(tmp_path: Path, options: list[str
     with torch.no_grad():
         seen = encoder.video(batch.frames.flatten(0, 1))
         heard = encoder.audio(batch.view_audio().flatten(0, 1))
-    assert seen.shape == heard.shape == (15, encoder.dim)
+    assert seen.shape == heard.shape == (15, encoder.video_dim)
     wanted = networks.video(batch), networks.audio(batch)
     torch.testing.assert_close(seen, wanted[0].flatten(0, 1), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(heard, wanted[1].flatten(0, 1), atol=2e-4, rtol=2e-3)

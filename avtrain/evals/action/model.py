@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from avtrain.evals.action.protocol import ActionProtocol
-from avtrain.networks.models import VideoNet
 
 
 class ActionClassifier(nn.Module):
@@ -13,7 +12,7 @@ class ActionClassifier(nn.Module):
     and variance 1, as networks differ in their scale."""
 
     def __init__(
-        self, video: VideoNet, features: int, classes: int, protocol: ActionProtocol
+        self, video: nn.Module, features: int, classes: int, protocol: ActionProtocol
     ) -> None:
         super().__init__()
         self.video = video.requires_grad_(not protocol.probe)

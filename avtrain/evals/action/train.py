@@ -29,7 +29,8 @@ from avtrain.evals.frozen import CALIBRATION_CLIPS, describe
 from avtrain.evals.progress import Progress
 from avtrain.evals.results import UNTRAINED, Network
 from avtrain.evals.tables import name_network
-from avtrain.networks.models import AudioVisual, calibrating_batch_norm
+from avtrain.networks.models import calibrating_batch_norm
+from avtrain.own_networks import build_networks
 from avtrain.run_folder import PROGRESS_ENDING
 from avtrain.runtime.device import default_workers, pick_device
 from shards.files import remove_temporary_files
@@ -39,9 +40,9 @@ _PREDICTIONS = ("positions", "windows", "videos")
 
 @dataclass(frozen=True)
 class InitialNetwork:
-    """Weights from which training starts, None for random ones."""
+    """Checkpoint from which training starts, None for random networks."""
 
-    weights: dict[str, Tensor] | None
+    content: Checkpoint | None
     described: Network
 
     @classmethod
@@ -49,7 +50,7 @@ class InitialNetwork:
         path = common.checkpoint
         content = None if path is None else Checkpoint.load(path)
         described = describe(common.config, path, content, transformer=False, seed=common.seed)
-        return cls(None if content is None else content.model, described)
+        return cls(content, described)
 
 
 class FoldRun:
@@ -70,7 +71,7 @@ class FoldRun:
         self.device = pick_device(common.device)
         given = common.workers
         self.workers = default_workers(self.device) if given is None else given
-        kind = UNTRAINED if initial.weights is None else "trained"
+        kind = UNTRAINED if initial.content is None else "trained"
         fold_name = fold.name.replace(" ", "")
         self.progress = Progress(
             common.out / f"{protocol.task}-{kind}-{fold_name}{PROGRESS_ENDING}",
@@ -92,19 +93,20 @@ class FoldRun:
         if "videos" in state:
             return self._saved(state)
         torch.manual_seed(self.common.seed)
-        model = self.common.config.model
-        networks = AudioVisual(model)
-        if self.initial.weights is not None:
-            networks.load_state_dict(self.initial.weights)
+        config = self.common.config
+        networks = build_networks(config, self.common.factories)
+        if self.initial.content is not None:
+            self.initial.content.check_networks(networks)
+            networks.load_state_dict(self.initial.content.model)
         classes = len(self.videos.classes)
-        net = ActionClassifier(networks.video, model.features, classes, self.protocol)
+        net = ActionClassifier(networks.video, config.model.video_dim, classes, self.protocol)
         net = net.to(self.device)
         name = name_network(self.initial.described).kind
         shown = self.protocol.epochs * self.protocol.turns * len(self.fold.train)
         with progress_bar(
             f"{self.protocol.task}, {name}, {self.fold.name}", shown + len(self.fold.test), "video"
         ) as bar:
-            if self.initial.weights is None and "epoch" not in state:
+            if self.initial.content is None and "epoch" not in state:
                 self._calibrate(net)
             self._train(net, state, bar)
             found = self._test(net, bar)

@@ -89,9 +89,9 @@ def evaluate_binary(common: EvaluationOptions, options: BinaryOptions) -> Result
         for split, plan, unreadable in zip(clips, plans, run.unreadable, strict=True)
     )
     torch.manual_seed(seed)
-    inputs = networks.video_dim + networks.dim
+    inputs = networks.video_dim + networks.audio_dim
     if networks.transformer and options.video_input == "both":
-        inputs += networks.dim
+        inputs += networks.video_dim
     classifier = PairClassifier(inputs, protocol.dropout)
     train_classifier(classifier, train_pairs.read_round, protocol, seed, progress)
     with closing(test_pairs.read(range(options.windows))) as pairs:

@@ -70,7 +70,7 @@ def evaluate_localization(common: EvaluationOptions, options: LocalizationOption
 
     fit = LeastSquares()
     if (state := progress.load()) is not None:
-        progress.check(state, LeastSquares.example(len(classes), networks.dim))
+        progress.check(state, LeastSquares.example(len(classes), networks.audio_dim))
         fit.state = state
     rounds = range(fit.state["rounds"], options.rounds)
     bar = run.bar(len(run.train) * len(rounds) + len(run.test) * options.windows)

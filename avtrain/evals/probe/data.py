@@ -150,7 +150,7 @@ class SplitReader:
 
 def empty_features(networks: Networks, clips: int, views: int) -> dict[str, Tensor]:
     """Zeros in the shape of what `SplitReader.read` returns."""
-    sizes = {AUDIO: networks.dim, VIDEO: networks.video_dim}
+    sizes = {AUDIO: networks.audio_dim, VIDEO: networks.video_dim}
     if networks.transformer:
-        sizes[PREDICTED] = networks.dim
+        sizes[PREDICTED] = networks.video_dim
     return {name: torch.zeros(clips, views, size) for name, size in sizes.items()}

@@ -75,11 +75,6 @@ class FPN(nn.Module):
         return logits
 
 
-def frames_per_stage(frames: int, stages: int) -> list[int]:
-    """Number of frames of each stage: all stages but the first halve it."""
-    return [-(-frames // 2**stage) for stage in range(stages)]
-
-
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Resize (N, C, height, width) by bilinear interpolation."""
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from avtrain.data.batch import Batch
 from avtrain.evals.frozen import Networks
 from avtrain.evals.segmentation.data import Classes, LabelledBatch
-from avtrain.evals.segmentation.fpn import FPN, frames_per_stage, resize
+from avtrain.evals.segmentation.fpn import FPN, resize
 from avtrain.evals.segmentation.protocol import Condition, SegmentationProtocol
 
 
@@ -42,13 +42,12 @@ class Segmenter:
         self.networks = networks
         self.views = views
         self.condition = condition
-        width = networks.config.model.width
-        channels = [width * 2**stage for stage in range(4)]
-        parts = {"none": 0, "audio": 1, "audio+context": 3}[condition]
+        stages = self._maps(torch.zeros(1, *networks.config.video_shape, device=networks.device))
+        audio_dim, video_dim = networks.audio_dim, networks.video_dim
         self.head = FPN(
-            channels,
-            frames_per_stage(networks.config.clip.frames, len(channels)),
-            parts * networks.dim,
+            [stage.shape[1] for stage in stages],
+            [stage.shape[2] for stage in stages],
+            {"none": 0, "audio": audio_dim, "audio+context": 2 * audio_dim + video_dim}[condition],
             len(classes.ids),
             protocol.lateral,
             protocol.head,
@@ -60,18 +59,24 @@ class Segmenter:
         """Inputs of the head for a batch."""
         networks, clips = self.networks, batch.clips
         video_input = clips.video_input(networks.config.clip.size)
-        maps = networks.audio_visual.video.maps(video_input.flatten(0, 1))
+        maps = self._maps(video_input.flatten(0, 1))
         truth = batch.truth.flatten(0, 1)
         if self.condition == "none":
             return HeadBatch(maps, None, truth)
         audio = networks.audio(clips)
         parts = [audio]
         if self.condition == "audio+context":
-            video = maps[-1].amax(dim=(2, 3, 4)).view_as(audio)
+            video = networks.audio_visual.embed_video(video_input)
             # The transformers of random networks are random, and are used here all the same.
             parts.append(self._across_views(networks.audio_visual.predict_audio, video, clips))
             parts.append(self._across_views(networks.audio_visual.predict_video, audio, clips))
         return HeadBatch(maps, torch.cat(parts, dim=-1).flatten(0, 1), truth)
+
+    @torch.no_grad()
+    def _maps(self, video: Tensor) -> list[Tensor]:
+        """Outputs (N, channels, frames, height, width) of the video network's stages."""
+        maps: list[Tensor] = self.networks.maps("video", video)
+        return maps
 
     def _across_views(
         self, predict: Callable[[Tensor, Tensor], Tensor], features: Tensor, clips: Batch

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from avtrain.errors import TrainingError
 from avtrain.evals.frozen import Networks
 from avtrain.evals.seld.detections import FRAME_S, Detection
 from avtrain.evals.seld.protocol import TRACKS, SeldProtocol
-from avtrain.networks.models import AudioNet
 from shards.geometry import angle_between_deg, direction_deg
 
 VIDEO_HIDDEN = 64
@@ -29,7 +29,7 @@ class SeldNet(nn.Module):
 
     def __init__(self, networks: Networks, classes: int, protocol: SeldProtocol) -> None:
         super().__init__()
-        sound, model = networks.config.sound, networks.config.model
+        sound = networks.config.sound
         trains = not protocol.probe
         self.probe, self.classes = protocol.probe, classes
         self.audio: nn.Module | None = None
@@ -39,12 +39,13 @@ class SeldNet(nn.Module):
         if not networks.is_energy:
             # A copy, since evaluations of other labels start from the same networks.
             self.audio = copy.deepcopy(networks.audio_visual.audio).requires_grad_(trains)
-            self.step_s *= AudioNet.TIME_STRIDE
-            inputs = 2 * model.features
+            stride, channels = _time_stride(networks)
+            self.step_s *= stride
+            inputs = 2 * channels
         if protocol.with_video:
             self.video = copy.deepcopy(networks.audio_visual.video).requires_grad_(trains)
-            self.video_scale = nn.BatchNorm1d(model.features, affine=False)
-            self.views = nn.Sequential(nn.Linear(model.features + 3, VIDEO_HIDDEN), nn.ReLU())
+            self.video_scale = nn.BatchNorm1d(networks.video_dim, affine=False)
+            self.views = nn.Sequential(nn.Linear(networks.video_dim + 3, VIDEO_HIDDEN), nn.ReLU())
         hidden = protocol.hidden
         # Networks differ in the scale of their maps.
         self.scale = nn.BatchNorm1d(inputs, affine=False)
@@ -89,6 +90,23 @@ class SeldNet(nn.Module):
             columns = torch.cat([columns, seen[..., None].expand(-1, -1, frames)], dim=1)
         out: Tensor = self.head(columns)
         return out.view(len(out), self.classes, TRACKS, 4, frames).permute(0, 4, 1, 2, 3)
+
+
+@torch.no_grad()
+def _time_stride(networks: Networks) -> tuple[float, int]:
+    """Input frames from one map of the audio network to the next, and channels of its maps.
+
+    Raises TrainingError for networks that do not say the first.
+    """
+    zeros = torch.zeros(1, *networks.config.audio_shape, device=networks.device)
+    channels: int = networks.maps("audio", zeros).shape[1]
+    stride: float | None = getattr(networks.audio_visual.audio, "TIME_STRIDE", None)
+    if not stride:
+        raise TrainingError(
+            "SELD needs the times of the audio network's maps: give the network an attribute "
+            "TIME_STRIDE (docs/own-network.md)"
+        )
+    return stride, channels
 
 
 def frame_weights(maps: int, frames: int, step_s: float) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from avtrain.checkpoint import Checkpoint
-from avtrain.config import Config, with_options
+from avtrain.config import Config
 from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION
 from avtrain.data.published_conventions import published_view_matrix
@@ -21,6 +21,7 @@ from avtrain.errors import TrainingError
 from avtrain.evals.frozen import load_networks
 from avtrain.networks.features import FeatureConfig, Features
 from avtrain.networks.models import AudioVisual
+from avtrain.options import with_options
 from avtrain.pretrain.loop import pretrain
 from avtrain.pretrain.set_up import RunOptions
 from avtrain.published import import_checkpoint

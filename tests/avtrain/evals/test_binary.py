@@ -255,7 +255,7 @@ def test_kept_features_equal_computed_ones(
 def test_kept_features_that_do_not_fit_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
     def features(**parts: object) -> Any:
         rest: tuple[Any, ...] = (None, 0, Unreadable("the set", 9))
-        networks = SimpleNamespace(dim=8, video_dim=8)
+        networks = SimpleNamespace(audio_dim=8, video_dim=8)
         clips = SimpleNamespace(shards=range(9))
         made: Any = FrozenFeatures(networks, clips, *rest, WindowOptions())  # type: ignore[arg-type]
         torch.save({"batches": [parts], "left_out": {3: "a fault"}}, tmp_path / "x.pt")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from avtrain.checkpoint import Checkpoint
-from avtrain.config import AugmentConfig, ClipConfig, tiny, with_options
+from avtrain.config import AugmentConfig, ClipConfig, tiny
 from avtrain.data.clips import Clips
 from avtrain.evals.evaluation import EvaluationOptions
 from avtrain.evals.probe import model
@@ -23,6 +23,7 @@ from avtrain.evals.probe.targets import TARGETS, balance, measure_errors
 from avtrain.evals.progress import Progress, delete_progress
 from avtrain.evals.results import Metric, Result
 from avtrain.evals.truth import sources_in
+from avtrain.options import with_options
 from shards.geometry import direction_deg, unit_vector
 from shards.reader import ShardSet
 from shards.schema import SampleInfo

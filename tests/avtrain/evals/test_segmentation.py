@@ -26,7 +26,7 @@ from avtrain.evals.results import Result
 from avtrain.evals.segmentation import train as segmentation_train
 from avtrain.evals.segmentation.data import VOID, YT360, Classes, LabelledMoments, find_classes
 from avtrain.evals.segmentation.evaluate import SegmentationOptions, evaluate_segmentation
-from avtrain.evals.segmentation.fpn import FPN, frames_per_stage
+from avtrain.evals.segmentation.fpn import FPN
 from avtrain.evals.segmentation.metrics import (
     count_constant,
     count_pixels,
@@ -210,8 +210,7 @@ def test_context_has_as_many_views_in_the_test_as_in_training(root: Path) -> Non
 
 
 def test_head() -> None:
-    head = FPN([8, 16, 32, 64], frames_per_stage(7, 4), 10, 5, lateral=16, head=8)
-    assert frames_per_stage(7, 4) == [7, 4, 2, 1]
+    head = FPN([8, 16, 32, 64], [7, 4, 2, 1], 10, 5, lateral=16, head=8)
     shapes = [(8, 7, 25, 30), (16, 4, 13, 15), (32, 2, 7, 8), (64, 1, 4, 4)]
     maps = [torch.randn(2, *shape) for shape in shapes]
     condition = torch.randn(2, 10)
@@ -311,7 +310,7 @@ def test_paper_protocol_is_the_published_one() -> None:
     assert (protocol.epochs, protocol.learning_rate, protocol.weight_decay) == (10, 1e-4, 5e-4)
     assert (protocol.lateral, protocol.head, protocol.classes) == (256, 128, "yt360")
     assert protocol.clips_per_source == 16
-    head = FPN([64, 128, 256, 512], frames_per_stage(8, 4), 3 * 512, 32, 256, 128)
+    head = FPN([64, 128, 256, 512], [8, 4, 2, 1], 3 * 512, 32, 256, 128)
     assert sum(parameter.numel() for parameter in head.parameters()) == 4_628_271
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from avtrain.config import tiny, with_options
+from avtrain.config import tiny
 from avtrain.networks.energy import AUDIO_FEATURES, BANDS, PIXELS, VIDEO_FEATURES, EnergyMap
 from avtrain.networks.features import Features
+from avtrain.options import with_options
 from shards.geometry import MIRROR, encode_foa, unit_vector, view_foa_matrix, view_rotation
 
 CONFIG = with_options(tiny("avsa"), features="logmel+intensity", intensity_gain=1.0).sound

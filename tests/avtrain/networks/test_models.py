@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from avtrain.config import PRESETS, first_stage, with_options
+from avtrain.config import PRESETS, first_stage
 from avtrain.networks.models import (
     AudioNet,
     AudioVisual,
@@ -17,6 +17,7 @@ from avtrain.networks.models import (
     VideoNet,
     calibrate_batch_norm,
 )
+from avtrain.options import with_options
 
 TINY = ModelConfig(width=4, audio_channels=4, embedding=16)
 

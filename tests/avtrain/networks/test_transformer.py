@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from avtrain.config import AugmentConfig, ClipConfig, tiny, with_options
+from avtrain.config import AugmentConfig, ClipConfig, tiny
 from avtrain.data.clips import Clips
 from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig
@@ -25,6 +25,7 @@ from avtrain.networks.transformer import (
     _spherical_harmonics,
     relative_harmonics,
 )
+from avtrain.options import with_options
 from shards.geometry import unit_vector
 from shards.reader import ShardSet
 from tests.support.runs import SMALL, assert_same_state, avtrain, refused

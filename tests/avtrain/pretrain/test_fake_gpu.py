@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from avtrain.config import Config, tiny, with_options
+from avtrain.config import Config, tiny
 from avtrain.data.batch import Batch
 from avtrain.evals.frozen import Networks
 from avtrain.evals.seld import protocol
@@ -29,6 +29,7 @@ from avtrain.evals.seld.loss import adpit_loss
 from avtrain.evals.seld.model import SeldNet
 from avtrain.networks.energy import EnergyMap
 from avtrain.networks.losses import ContrastiveLoss
+from avtrain.options import with_options
 from avtrain.pretrain.trainer import Trainer
 from avtrain.runtime.distributed import World
 from tests.support.ranks import run_ranks

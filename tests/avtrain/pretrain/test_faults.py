@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avtrain.checkpoint import Checkpoint
-from avtrain.config import AugmentConfig, ClipConfig, tiny, with_options
+from avtrain.config import AugmentConfig, ClipConfig, tiny
 from avtrain.data.clips import Clips
 from avtrain.data.loader import load
 from avtrain.data.plan import Plan, Share
 from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig
+from avtrain.options import with_options
 from avtrain.pretrain.trainer import Trainer
 from avtrain.runtime.distributed import World
 from avtrain.runtime.file_lock import release, try_lock

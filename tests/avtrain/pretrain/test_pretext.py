@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avtrain.checkpoint import Checkpoint
-from avtrain.config import AugmentConfig, ClipConfig, first_stage, tiny, with_options
+from avtrain.config import AugmentConfig, ClipConfig, first_stage, tiny
 from avtrain.data.batch import Batch
 from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION, Draw
 from avtrain.data.loader import load
 from avtrain.data.plan import Plan
 from avtrain.networks.features import FeatureConfig, Features
+from avtrain.options import with_options
 from shards.geometry import encode_foa, unit_vector, view_foa_matrix, view_rotation
 from shards.reader import ShardSet
 from tests.support.media import (

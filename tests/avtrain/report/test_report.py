@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from avtrain.cli.main import main
-from avtrain.config import tiny, with_options
+from avtrain.config import tiny
 from avtrain.errors import TrainingError
 from avtrain.evals.frozen import describe_settings
 from avtrain.evals.results import read_results
+from avtrain.options import with_options
 from avtrain.report.figures import read_trainings
 from avtrain.report.lines import make_lines, over_seeds
 from shards.files import dump_json

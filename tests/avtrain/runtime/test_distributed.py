@@ -19,9 +19,10 @@ import torch
 
 from avtrain.checkpoint import Checkpoint
 from avtrain.cli.main import main
-from avtrain.config import Config, tiny, with_options
+from avtrain.config import Config, tiny
 from avtrain.data.plan import Share
 from avtrain.networks.models import AudioVisual
+from avtrain.options import with_options
 from avtrain.pretrain.objective import Objective
 from avtrain.pretrain.set_up import RunOptions, prepare
 from avtrain.runtime.distributed import World, joined, make_batch_norm_global

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from avtrain.cli.evaluate_seld import seld
+from avtrain.cli.evals.seld import seld
 from avtrain.cli.main import main
-from avtrain.config import Config, tiny, with_options
+from avtrain.config import Config, tiny
 from avtrain.errors import TrainingError
 from avtrain.evals.evaluation import EvaluationOptions
 from avtrain.evals.progress import Progress
@@ -24,6 +24,7 @@ from avtrain.evals.seld.detections import Detection, Detections, read_dcase
 from avtrain.evals.seld.evaluate import FIGURE, SeldOptions, _write_estimates, evaluate_seld
 from avtrain.evals.seld.metrics import Counts, count, scores_by_class
 from avtrain.evals.seld.train import Recording
+from avtrain.options import with_options
 from shards.geometry import encode_foa, unit_vector
 from tests.support.media import build, dot_plane, grey_frame, noise, write_video, write_wav
 from tests.support.tiny_set import damage, make_set

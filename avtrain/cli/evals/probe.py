@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import click
 
 from avtrain.cli.common import one_sentence, options_as
-from avtrain.cli.evaluation_options import (
+from avtrain.cli.evals.options import (
     WindowArguments,
     evaluation_options,
     print_results,

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
 from avtrain.cli.common import AUDIO, FEATURES, SEED, UP_TO_1000, WORKERS
+from avtrain.cli.network_options import factories_of, named_networks, network_options
 from shards.errors import show
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.config import Config
     from avtrain.evals.evaluation import EvaluationOptions
     from avtrain.evals.results import Result
+    from avtrain.own_networks import Factories
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -38,6 +41,9 @@ class EvaluationArguments:
     num_workers: int | None
     device: str
     seed: int
+    video_network: str | None
+    audio_network: str | None
+    network_options: Path | None
 
     def evaluation(self) -> EvaluationOptions:
         """Options of every evaluation. Raises TrainingError for options that exclude each other."""
@@ -47,7 +53,9 @@ class EvaluationArguments:
         checkpoint, config = (
             (None, self._energy_config())
             if energy
-            else read_networks(self.checkpoint, self.preset, self.features, self.audio)
+            else read_networks(
+                self.checkpoint, self.preset, self.features, self.audio, self.factories
+            )
         )
         return EvaluationOptions(
             root=self.folder,
@@ -60,17 +68,25 @@ class EvaluationArguments:
             device=self.device,
             workers=self.num_workers,
             energy=energy,
+            factories=self.factories,
         )
+
+    @cached_property
+    def factories(self) -> Factories:
+        """Functions that make the user's own networks."""
+        return factories_of(self.video_network, self.audio_network, self.network_options)
 
     def _energy_config(self) -> Config:
         """Inputs of the energy map. Raises TrainingError for settings of networks."""
-        from avtrain.config import PRESETS, with_options
+        from avtrain.config import PRESETS
         from avtrain.errors import TrainingError
+        from avtrain.options import with_options
 
-        if self.features is not None or self.audio is not None:
+        own = self.video_network or self.audio_network or self.network_options
+        if self.features is not None or self.audio is not None or own:
             raise TrainingError(
-                "--checkpoint energy has levels and intensities of ambisonics; leave --features "
-                "and --audio out"
+                "--checkpoint energy has levels and intensities of ambisonics and no networks; "
+                "leave --features, --audio and options of networks out"
             )
         return with_options(
             PRESETS[self.preset or "tiny"]("avsa"), features="logmel+intensity", intensity_gain=1.0
@@ -124,6 +140,8 @@ def evaluation_options(command: _Command) -> _Command:
         click.option("--num-workers", type=WORKERS, help="Loader processes.  [default: auto]"),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
         click.option("--seed", type=SEED, default=0),
+        named_networks,
+        network_options,
     ]
     for option in reversed(options):
         command = option(command)
@@ -154,15 +172,21 @@ def window_options(views_help: str) -> Callable[[_Command], _Command]:
 
 
 def read_networks(
-    checkpoint: str, preset: str | None, features: str | None, audio: str | None
+    checkpoint: str,
+    preset: str | None,
+    features: str | None,
+    audio: str | None,
+    factories: Factories,
 ) -> tuple[Path | None, Config]:
     """File and settings of the checkpoint; for random networks None and their settings.
 
     Raises TrainingError for settings that only random networks can be given, and for ``energy``.
     """
     from avtrain.checkpoint import Checkpoint
-    from avtrain.config import PRESETS, with_options
+    from avtrain.config import PRESETS
     from avtrain.errors import TrainingError
+    from avtrain.options import with_options
+    from avtrain.own_networks import check_named, record_networks
 
     if checkpoint == "energy":
         raise TrainingError(
@@ -171,12 +195,17 @@ def read_networks(
         )
     if checkpoint == "untrained":
         config = PRESETS[preset or "tiny"]("avsa")
-        return None, with_options(config, features=features, audio=audio)
+        config = with_options(config, features=features, audio=audio)
+        return None, record_networks(config, factories)
     for name, value in (("features", features), ("audio", audio)):
         if value is not None:
             raise TrainingError(f"--{name} is the checkpoint's; leave the option out")
+    if factories.options:
+        raise TrainingError("the checkpoint holds its network options; leave --network-options out")
     path = Path(checkpoint)
-    return path, Checkpoint.load(path).settings()
+    config = Checkpoint.load(path).settings()
+    check_named(config, factories, path)
+    return path, config
 
 
 def print_results(results: Sequence[Result], table: str | None = None) -> None:

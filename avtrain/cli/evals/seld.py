@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import click
 
 from avtrain.cli.common import UP_TO_1000, one_sentence, options_as
-from avtrain.cli.evaluation_options import EvaluationArguments, evaluation_options, print_results
+from avtrain.cli.evals.options import EvaluationArguments, evaluation_options, print_results
 from shards.errors import show
 
 NO_NETWORK = "none"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import click
 
 from avtrain.cli.common import UP_TO_1000, one_sentence, options_as
-from avtrain.cli.evaluation_options import EvaluationArguments, evaluation_options, print_results
+from avtrain.cli.evals.options import EvaluationArguments, evaluation_options, print_results
 
 
 @dataclass(frozen=True, kw_only=True)

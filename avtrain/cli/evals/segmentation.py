@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from avtrain.cli.common import UP_TO_1000, one_sentence, options_as
-from avtrain.cli.evaluation_options import EvaluationArguments, evaluation_options, print_results
+from avtrain.cli.evals.options import EvaluationArguments, evaluation_options, print_results
 from shards.errors import show
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
@@ -61,10 +61,10 @@ def segmentation(given: SegmentationArguments) -> None:
           --checkpoint runs/avsa/checkpoint.pt --out runs/avsa
     """
     with one_sentence():
-        from avtrain.config import with_options
         from avtrain.evals.evaluation import evaluate_with_baseline
         from avtrain.evals.segmentation.evaluate import SegmentationOptions, evaluate_segmentation
         from avtrain.evals.segmentation.protocol import paper, tiny
+        from avtrain.options import with_options
 
         common = given.evaluation()
         if common.checkpoint is None and given.condition == "audio+context":
