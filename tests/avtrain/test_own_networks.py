@@ -15,11 +15,11 @@ from avtrain.config import tiny
 from avtrain.encoder import load_encoder
 from avtrain.errors import TrainingError
 from avtrain.own_networks import Factories, build_networks, record_networks
-from tests.support import own_networks
+from tests.avtrain import own_networks
 from tests.support.runs import SMALL, assert_same_state, avtrain, refused, steps_of
 from tests.support.tiny_set import make_set
 
-HERE = "tests.support.own_networks"
+HERE = "tests.avtrain.own_networks"
 VIDEO, AUDIO = ("--video-network", f"{HERE}:video"), ("--audio-network", f"{HERE}:audio")
 NAMED = (*VIDEO, *AUDIO)
 FAST = ("--num-workers", "0", "--device", "cpu", "--no-baseline")

@@ -33,7 +33,7 @@ STEPS: dict[str, list[set[str]]] = {
         {"errors", "run_folder"},
         {"networks", "runtime"},
         {"config"},
-        {"checkpoint", "data"},
+        {"checkpoint", "data", "options", "own_networks"},
         {"encoder", "published", "pretrain", "evals"},
         {"report"},
         {"cli"},

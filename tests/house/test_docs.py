@@ -67,6 +67,8 @@ def as_tiny(code: str) -> str:
     return code
 
 
+MODULE_PAGE = "docs/own-network.md"
+"""Its first example is the module mynet of its commands."""
 ONLY_CHECKED = ("--scheduler", "s3://", "--checkpoint published.pt")
 """Commands with one of these need a cluster, a bucket, or networks of the paper's size."""
 FROM_OTHERS = {
@@ -136,7 +138,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_run(name: str, workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace.root)
-    for block in blocks_of((ROOT / name).read_text()):
+    blocks = blocks_of((ROOT / name).read_text())
+    if name == MODULE_PAGE:
+        code = next(block.text for block in blocks if block.language == "python")
+        Path("mynet.py").write_text(code)
+    for block in blocks:
         if block.language == "python":
             exec(as_tiny(block.text), {"__name__": "__main__"})
         if block.language != "bash":
