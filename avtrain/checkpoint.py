@@ -23,6 +23,7 @@ VERSION = 3
 # May differ between a run and its continuation.
 _MAY_DIFFER = {"epochs"}
 _LONGEST_STATE = 100_000
+_WARMUP = "transformer_warmup"
 _BACKBONES: tuple[Literal["video", "audio"], ...] = ("video", "audio")
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 _Decay = Annotated[float, Meta(ge=0, lt=1)]
@@ -106,7 +107,7 @@ class Checkpoint:
         try:
             _check_tensors("model", self.model, networks.state_dict())
             if self.optimiser:
-                check_optimiser(self.optimiser, [*networks.parameters()])
+                check_optimiser(self.optimiser, _groups(networks, self.settings()))
         except ValueError as error:
             raise TrainingError(
                 f"the networks that were made do not fit those of the checkpoint: {error}; make "
@@ -133,8 +134,10 @@ class Checkpoint:
         if differing:
             gain = "sound.intensity_gain"
             remedy = ""
+            if there[_WARMUP] != here[_WARMUP]:
+                remedy = f"; add --transformer-warmup {there[_WARMUP]}"
             if there[gain] != here[gain] and here["sound.intensity"] and there["sound.intensity"]:
-                remedy = f"; add --intensity-gain {there[gain]:g}"
+                remedy += f"; add --intensity-gain {there[gain]:g}"
             raise TrainingError(f"{path} cannot be resumed: {'; '.join(differing)}{remedy}")
 
     def check_initialises(self, path: Path, config: Config) -> None:
@@ -224,7 +227,7 @@ def _checked(content: dict[str, Any]) -> Checkpoint:
         if not (checkpoint.features["std"] > 0).all():
             raise ValueError("its features.std has values that are not above 0")
     if checkpoint.optimiser and not own:
-        check_optimiser(checkpoint.optimiser, [*networks.parameters()])
+        check_optimiser(checkpoint.optimiser, _groups(networks, config))
     for device, state in checkpoint.rng.items():
         _check_generator(device, state)
     if checkpoint.scaler:
@@ -258,15 +261,24 @@ def check_tensor(name: str, value: Any, shape: Sequence[int], dtype: torch.dtype
         raise ValueError(f"{name} has values that are not finite")
 
 
-def check_optimiser(optimiser: dict[str, Any], parameters: Sequence[Tensor]) -> None:
-    """Raise ValueError unless it is the state of Adam for these parameters."""
-    state, groups = optimiser.get("state"), optimiser.get("param_groups")
+def _groups(networks: AudioVisual, config: Config) -> Sequence[Sequence[Tensor]]:
+    """The parameters as the optimiser of a run holds them."""
+    return networks.parameter_groups(config.transformer_warmup > 0)
+
+
+def check_optimiser(optimiser: dict[str, Any], groups: Sequence[Sequence[Tensor]]) -> None:
+    """Raise ValueError unless it is the state of Adam for these groups of parameters."""
+    state, found = optimiser.get("state"), optimiser.get("param_groups")
     if optimiser.keys() != {"state", "param_groups"} or not isinstance(state, dict):
         raise ValueError("its optimiser is not that of a run")
-    if not isinstance(groups, list) or len(groups) != 1:
-        raise ValueError("its optimiser has not one group of parameters")
+    if not isinstance(found, list) or len(found) != len(groups):
+        raise ValueError(f"its optimiser has not {len(groups)} groups of parameters")
+    parameters = [parameter for group in groups for parameter in group]
     numbers = [*range(len(parameters))]
-    if parse_value(groups[0], _Group).params != numbers or not state.keys() <= {*numbers}:
+    held = [parse_value(group, _Group).params for group in found]
+    if [len(one) for one in held] != [len(one) for one in groups]:
+        raise ValueError("its optimiser has groups of other sizes")
+    if [number for one in held for number in one] != numbers or not state.keys() <= {*numbers}:
         raise ValueError(f"its optimiser is not for the {len(numbers)} parameters of its model")
     for number, moments in state.items():
         name = f"its optimiser's {number}"

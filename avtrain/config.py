@@ -66,7 +66,8 @@ class Config:
     ``curriculum``: the AVC stage). ``precision`` is that of the backbones. ``pieces`` is the number
     of micro-batches per step; the loss compares clips within a micro-batch. ``shuffle_views``: the
     views of a clip exchange their audio, in a random order for each clip and pass. ``freeze``:
-    backbones that are not trained.
+    backbones that are not trained. ``transformer_warmup``: steps in which the learning rate of the
+    transformers rises linearly from 0.
     """
 
     task: Task
@@ -89,6 +90,7 @@ class Config:
     begun_with: Annotated[str, Meta(max_length=1000)] = ""
     shuffle_views: bool = False
     freeze: Literal["none", "video", "audio", "both"] = "none"
+    transformer_warmup: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
 
     def __post_init__(self) -> None:
         if self.model.audio_channels != self.sound.channels:
@@ -122,6 +124,8 @@ class Config:
             raise TrainingError("--positions needs transformers: add --transformer")
         if self.model.norm_first and not self.model.transformer:
             raise TrainingError("--norm-first needs transformers: add --transformer")
+        if self.transformer_warmup and not self.model.transformer:
+            raise TrainingError("--transformer-warmup needs transformers: add --transformer")
         if self.model.positions == "relative" and not self.model.norm_first:
             raise TrainingError("--positions relative normalises first: leave out --norm-last")
         if not 0 < self.temperature < math.inf:
@@ -199,6 +203,8 @@ class Config:
             del settings["shuffle_views"]
         if self.freeze == "none":
             del settings["freeze"]
+        if not self.transformer_warmup:
+            del settings["transformer_warmup"]
         for name in _OWN:
             if settings["model"][name] is None:
                 del settings["model"][name]
@@ -312,4 +318,5 @@ def first_stage(config: Config) -> Config:
         negatives=stage.negatives,
         curriculum=False,
         shuffle_views=False,
+        transformer_warmup=0,
     )

@@ -15,6 +15,12 @@ hardly sees directions, and small networks need four times as many steps of avsa
 (docs/study-notes.md). Much more hides the log-mels."""
 
 
+WARMUP = 800
+"""Steps of small networks. Before they perceive anything, there is nothing to carry from view to
+view: transformers that learn at full rate from the first step learn less of space
+(docs/transformer.md)."""
+
+
 class Changes(TypedDict, total=False):
     """Settings that options change, by the names of their parameters; None leaves the preset's."""
 
@@ -46,6 +52,8 @@ class Changes(TypedDict, total=False):
     pieces: int | None
     shuffle_views: bool | None
     freeze: str | None
+    transformer_warmup: int | None
+    """By default `WARMUP` with relative positions."""
     seed: int | None
 
 
@@ -73,6 +81,7 @@ def with_options(config: Config, **changes: Unpack[Changes]) -> Config:
         config = replace(config, clips_per_source=None)
     if given.get("positions") == "relative":
         given.setdefault("norm_first", True)
+        given.setdefault("transformer_warmup", WARMUP)
     parts: dict[str, Any] = {}
     for name in ("clip", "sound", "model"):
         part = getattr(config, name)
@@ -117,6 +126,7 @@ def options_of(config: Config) -> Changes:
         pieces=config.pieces,
         shuffle_views=config.shuffle_views,
         freeze=config.freeze,
+        transformer_warmup=config.transformer_warmup,
         seed=config.seed,
     )
     built = with_options(PRESETS[config.preset](config.task), **changes)

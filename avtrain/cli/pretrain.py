@@ -52,6 +52,7 @@ class PretrainOptions:
     transformer: bool | None
     positions: str | None
     norm_first: bool | None
+    transformer_warmup: int | None
     negatives: Negatives | None
     temperature: float | None
     head: str | None
@@ -109,6 +110,7 @@ class PretrainOptions:
             transformer=self.transformer,
             positions=self.positions,
             norm_first=self.norm_first,
+            transformer_warmup=self.transformer_warmup,
             negatives=self.negatives,
             temperature=self.temperature,
             head=self.head,
@@ -209,6 +211,12 @@ class PretrainOptions:
     default=None,
     help="Layer normalisation before attention and MLP (small transformers learn sooner) or after "
     "(as in the paper).  [default: last]",
+)
+@click.option(
+    "--transformer-warmup",
+    type=click.IntRange(0, 1_000_000_000),
+    help="Steps in which the transformers' learning rate rises from 0.  [default: 800 with "
+    "--positions relative, or 0]",
 )
 @click.option(
     "--negatives",

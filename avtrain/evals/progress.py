@@ -109,7 +109,7 @@ def _check_alike(name: str, there: Any, here: Any) -> None:
         parameters = [parameter for group in here.param_groups for parameter in group["params"]]
         if not isinstance(there, dict):
             raise ValueError(f"{name} is a {type(there).__name__}")
-        check_optimiser(there, parameters)
+        check_optimiser(there, [parameters])
     elif isinstance(here, Tensor):
         check_tensor(name, there, here.shape, here.dtype)
         if not here.is_floating_point() and (there < 0).any():

@@ -261,6 +261,15 @@ class AudioVisual(nn.Module):
             self.audio.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
+    def parameter_groups(self, transformers_apart: bool) -> list[list[nn.Parameter]]:
+        """Parameters for an optimiser: all in one group, or those of the transformers in a second
+        one."""
+        if not transformers_apart:
+            return [[*self.parameters()]]
+        transformers = [*self.predict_audio.parameters(), *self.predict_video.parameters()]
+        theirs = {id(parameter) for parameter in transformers}
+        return [[one for one in self.parameters() if id(one) not in theirs], transformers]
+
     def freeze(self, backbones: Collection[str]) -> None:
         """Keep these backbones (``video``, ``audio``) as they are: their weights get no gradients,
         and they stay in evaluation mode."""

@@ -22,7 +22,8 @@ from avtrain.runtime.distributed import World, make_batch_norm_global
 
 
 class Trainer:
-    """Networks, features and optimiser of a run, on this rank's device. ``seconds`` are the times
+    """Networks, features and optimiser of a run, on this rank's device, after ``steps`` steps of
+    the optimiser. ``seconds`` are the times
     spent in parts of the steps; they include the GPU's work only with ``exact_times``, which waits
     for it."""
 
@@ -45,13 +46,15 @@ class Trainer:
             self.model.video.compile()
             self.model.audio.compile()
         self.objective = world.wrap(objective)
+        groups = self.model.parameter_groups(config.transformer_warmup > 0)
         self.optimiser = torch.optim.Adam(
-            self.model.parameters(),
+            [{"params": group} for group in groups],
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             fused=True,
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.steps = 0
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.exact_times = False
 
@@ -68,6 +71,7 @@ class Trainer:
         self.features.load_state_dict(earlier.features)
         self.optimiser.load_state_dict(earlier.optimiser)
         self.scaler.load_state_dict(earlier.scaler)
+        self.steps = earlier.total_steps
         set_rng_state(earlier.rng, self.world.device)
 
     def checkpoint(self, data: str, split: str, epoch: int, step: int, total: int) -> Checkpoint:
@@ -104,6 +108,10 @@ class Trainer:
             self.scaler.scale(mean).backward()  # type: ignore[no-untyped-call]
         if last:
             with self.timed("optimiser"):
+                self.steps += 1
+                if warmup := self.config.transformer_warmup:
+                    rate = self.config.learning_rate * min(1.0, self.steps / warmup)
+                    self.optimiser.param_groups[-1]["lr"] = rate
                 self.scaler.step(self.optimiser)
                 self.scaler.update()
                 self.optimiser.zero_grad()

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
-from avtrain.config import AugmentConfig, ClipConfig, tiny
+from avtrain.checkpoint import Checkpoint
+from avtrain.config import AugmentConfig, ClipConfig, Config, tiny
 from avtrain.data.clips import Clips
 from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig
@@ -26,6 +28,8 @@ from avtrain.networks.transformer import (
     relative_harmonics,
 )
 from avtrain.options import with_options
+from avtrain.pretrain.trainer import Trainer
+from avtrain.runtime.distributed import World
 from shards.geometry import unit_vector
 from shards.reader import ShardSet
 from tests.support.runs import SMALL, assert_same_state, avtrain, refused
@@ -241,3 +245,48 @@ def test_a_run_with_relative_positions_resumes_exactly(tmp_path: Path) -> None:
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
     output = refused(*run, "--out", tmp_path / "other", "--norm-last")
     assert "--positions relative normalises first: leave out --norm-last" in output
+
+
+def test_the_learning_rate_of_transformers_rises(tmp_path: Path) -> None:
+    """As a linear ramp over steps, also where a run was interrupted; that of all else does not."""
+    root = make_set(tmp_path / "set", {"train": 6}, clips_per_source=2)
+    run = ["pretrain", root, *SMALL, "--positions", "relative", "--num-workers", 0, "--lr", 1e-3]
+
+    def rates(name: str, *options: object) -> list[float]:
+        done = avtrain(*run, "--out", tmp_path / name, "--resume", *options)
+        assert done.exit_code == 0, done.output
+        groups = Checkpoint.load(tmp_path / name / "checkpoint.pt").optimiser["param_groups"]
+        return [group["lr"] for group in groups]
+
+    ramp = ("--transformer-warmup", 4)
+    for steps, rate in ((1, 0.25e-3), (3, 0.75e-3), (5, 1e-3)):
+        assert rates("ramp", *ramp, "--steps", steps) == pytest.approx([1e-3, rate])
+    rates("whole", *ramp, "--steps", 5)
+    assert_same_state(tmp_path / "ramp", tmp_path / "whole")
+    assert rates("none", "--transformer-warmup", 0, "--steps", 1) == [1e-3]
+    assert rates("default", "--steps", 8) == pytest.approx([1e-3, 1e-5])
+    # Runs from before had none.
+    said = refused(*run, "--out", tmp_path / "none", "--resume", "--steps", 2)
+    assert "transformer_warmup was 0 and is 800; add --transformer-warmup 0" in said
+    config = Checkpoint.load(tmp_path / "none" / "checkpoint.pt").config
+    del config["transformer_warmup"]
+    assert Config.from_dict(config).transformer_warmup == 0
+    said = refused("pretrain", root, "--no-transformer", "--transformer-warmup", 5)
+    assert "--transformer-warmup needs transformers" in said
+
+
+def test_transformers_stay_as_they_are_at_the_begin_of_their_ramp() -> None:
+    """What the ramp is for: a step at its begin moves all else by far more."""
+    config = with_options(tiny("avsa"), transformer=True, positions="relative", batch_size=4)
+    trainer = Trainer(config, World(torch.device("cpu")))
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    video, audio = torch.randn(4, 4, *config.video_shape), torch.randn(4, 4, *config.audio_shape)
+    directions = normalize(torch.randn(4, 4, 3), dim=-1)
+    trainer.backward_and_step(trainer.objective(video, audio, directions), True)
+    moved = {
+        name: (value - before[name]).abs().max().item()
+        for name, value in trainer.model.named_parameters()
+    }
+    ahead = {name for name in moved if name.startswith("predict_")}
+    assert max(moved[name] for name in ahead) < 2 * config.learning_rate / 800
+    assert max(moved[name] for name in moved.keys() - ahead) > 0.5 * config.learning_rate
