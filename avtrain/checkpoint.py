@@ -272,12 +272,13 @@ def check_optimiser(optimiser: dict[str, Any], groups: Sequence[Sequence[Tensor]
     if optimiser.keys() != {"state", "param_groups"} or not isinstance(state, dict):
         raise ValueError("its optimiser is not that of a run")
     if not isinstance(found, list) or len(found) != len(groups):
-        raise ValueError(f"its optimiser has not {len(groups)} groups of parameters")
+        count = len(found) if isinstance(found, list) else "no"
+        raise ValueError(f"its optimiser has {count} groups of parameters, not {len(groups)}")
     parameters = [parameter for group in groups for parameter in group]
     numbers = [*range(len(parameters))]
     held = [parse_value(group, _Group).params for group in found]
     if [len(one) for one in held] != [len(one) for one in groups]:
-        raise ValueError("its optimiser has groups of other sizes")
+        raise ValueError(f"its optimiser is not for the {len(numbers)} parameters of its model")
     if [number for one in held for number in one] != numbers or not state.keys() <= {*numbers}:
         raise ValueError(f"its optimiser is not for the {len(numbers)} parameters of its model")
     for number, moments in state.items():

@@ -120,5 +120,5 @@ def _words_of_run(
             continue
         if not option.is_flag:
             yield f"{option.opts[0]}={setting}"
-        elif option.flag_value == setting or option.secondary_opts:
+        elif setting is True or option.flag_value == setting or option.secondary_opts:
             yield (option.opts if setting else option.secondary_opts)[0]
