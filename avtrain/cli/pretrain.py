@@ -214,7 +214,7 @@ class PretrainOptions:
 )
 @click.option(
     "--transformer-warmup",
-    type=click.IntRange(0, 1_000_000_000),
+    type=click.IntRange(0, 1_000_000),
     help="Steps in which the transformers' learning rate rises from 0.  [default: 800 with "
     "--positions relative, or 0]",
 )

@@ -15,7 +15,15 @@ from avtrain.cli.main import main as avtrain
 
 ABSURD = ["nan", "inf", "-inf", "1e308", "1e400", "-1e400", str(10**30), str(-(10**30)), "9" * 5000]
 ABSURD += ["1:nan", "nan:1", "1e400:1e400", "9" * 400 + "MB", "0"]
-MAY_BE_ZERO = {"seed", "workers", "task-index", "video-track", "audio-track", "num-workers"}
+MAY_BE_ZERO = {
+    "transformer-warmup",
+    "seed",
+    "workers",
+    "task-index",
+    "video-track",
+    "audio-track",
+    "num-workers",
+}
 MAY_BE_ZERO |= {"min-separation", "drop-silent", "drop-static", "drop-mono", "at", "margin"}
 MAY_BE_ZERO |= {"dropout", "max-faults", "folds"}
 TEXT = click.Path | click.Choice
