@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from avtrain.config import Config
 from avtrain.errors import TrainingError
+from avtrain.exported import read_exported
 from avtrain.networks.models import AudioVisual
 from avtrain.runtime.torch_file import ForeignObjectError, plain, read_torch
 from shards.files import atomic_file, parse_value
@@ -66,10 +67,12 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
-        """Raises TrainingError for a file that is no checkpoint of this version, whose parts do not
+        """Read a ``checkpoint.pt``, or a folder of `avtrain export`.
+
+        Raises TrainingError for a file that is no checkpoint of this version, whose parts do not
         fit each other, or whose weights are not finite."""
         try:
-            content = plain(path, read_torch(path))
+            content = _read(path)
         except OSError as error:
             raise TrainingError(f"checkpoint {path}: {error.strerror}") from None
         except ForeignObjectError as error:
@@ -152,6 +155,12 @@ class Checkpoint:
             ]
         if differing:
             raise TrainingError(f"{path} does not fit this run: {'; '.join(differing)}")
+
+
+def _read(path: Path) -> Any:
+    if path.is_dir():
+        return {"version": VERSION, **read_exported(path)}
+    return plain(path, read_torch(path))
 
 
 @dataclass(frozen=True)

@@ -78,22 +78,30 @@ def load_encoder(
     video_network: str | Factory | None = None,
     audio_network: str | Factory | None = None,
 ) -> Encoder:
-    """The encoder of a ``checkpoint.pt`` of `avtrain pretrain`, in evaluation mode; its weights can
-    be trained further. Networks of your own are made by ``video_network`` and ``audio_network``
-    (docs/own-network.md). Raises TrainingError for other files, and for networks with the published
-    code's weights, which hear another order of channels."""
+    """The encoder of a ``checkpoint.pt`` of `avtrain pretrain`, or of a folder of `avtrain export`,
+    in evaluation mode; its weights can be trained further. Networks of your own are made by
+    ``video_network`` and ``audio_network`` (docs/own-network.md).
+
+    Raises TrainingError for other files, and for networks with the published code's weights, which
+    hear another order of channels.
+    """
     path = Path(checkpoint)
     content = Checkpoint.load(path)
+    factories = Factories(video_network, audio_network)
+    check_named(content.settings(), factories, path)
+    return encoder_of(content, path, factories).to(device).eval()
+
+
+def encoder_of(content: Checkpoint, path: Path, factories: Factories) -> Encoder:
+    """The encoder of a checkpoint that was read from ``path``. Raises TrainingError."""
     config = content.settings()
     if config.sound.conventions != "avsa360" or not content.features:
         raise TrainingError(
             f"{path} has the weights of the published code, whose audio network needs its own "
             "channel conventions; use `avtrain embed` and `avtrain eval`"
         )
-    factories = Factories(video_network, audio_network)
-    check_named(config, factories, path)
     networks, features = build_networks(config, factories), Features(config.sound)
     content.check_networks(networks)
     networks.load_state_dict(content.model)
     features.load_state_dict(content.features)
-    return Encoder(config, networks, features).to(device).eval()
+    return Encoder(config, networks, features).eval()

@@ -14,6 +14,7 @@ from avtrain.cli.evals.evaluate import evaluate
 from avtrain.cli.evals.probe import probe
 from avtrain.cli.evals.segmentation import segmentation
 from avtrain.cli.evals.seld import seld
+from avtrain.cli.export import export
 from avtrain.cli.import_checkpoint import import_checkpoint
 from avtrain.cli.pretrain import pretrain
 from avtrain.cli.report import report
@@ -61,6 +62,7 @@ main.add_command(pretrain)
 main.add_command(evaluate)
 main.add_command(report)
 main.add_command(embed)
+main.add_command(export)
 main.add_command(import_checkpoint)
 for command in (main, *main.commands.values(), *evaluate.commands.values()):
     click.version_option(__version__, prog_name="avtrain")(command)

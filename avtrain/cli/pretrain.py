@@ -184,8 +184,8 @@ class PretrainOptions:
 @click.option("--curriculum-steps", type=_STEPS, help="End the AVC stage after this many steps.")
 @click.option(
     "--init-from",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Checkpoint to take weights and feature statistics from.",
+    type=click.Path(path_type=Path),
+    help="Checkpoint, or exported folder, to take weights and feature statistics from.",
 )
 @click.option("--resume", is_flag=True, help="Continue the run in --out from its checkpoint.")
 @click.option("--features", type=FEATURES, help="Input of the audio network.  [default: logmel]")

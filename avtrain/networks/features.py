@@ -192,16 +192,17 @@ class Features(nn.Module):
         omni = self._decibel(_squared(*spectra[:, :, :1]).sqrt_())
         return torch.cat([omni[:, None].expand(-1, views, -1, -1, -1), directional], dim=2)
 
-    def intensity(self, spectra: Tensor, matrices: Tensor) -> Tensor:
+    def intensity(self, spectra: Tensor, matrices: Tensor, silence: float = SILENCE) -> Tensor:
         """Intensity divided by energy per mel band, towards Y, Z, X: (B, V, 3, frames, mels).
 
         Re(conj(W) (Y, Z, X)) / ((|W|^2 + |Y|^2 + |Z|^2 + |X|^2) / 2), both summed over the band:
-        the direction (y, z, x) of a single plane wave, shorter for more diffuse sound.
+        the direction (y, z, x) of a single plane wave, shorter for more diffuse sound, and for
+        energies near ``silence``.
         """
         re, im = spectra
         active = (re[:, :1] * re[:, 1:]).addcmul_(im[:, :1], im[:, 1:])
         energy = _squared(re, im).sum(dim=1, keepdim=True).mul_(0.5)
-        direction = (active @ self.filters.T) / (energy @ self.filters.T + SILENCE)
+        direction = (active @ self.filters.T) / (energy @ self.filters.T + silence)
         # A vector per band and frame, which a rotation to a view rotates as any direction.
         rotation = matrices[:, :, 1:, 1:].flatten(1, 2)
         rotated: Tensor = rotation @ direction.flatten(2)

@@ -31,11 +31,11 @@ STEPS: dict[str, list[set[str]]] = {
     ],
     "avtrain": [
         {"errors", "run_folder"},
-        {"networks", "runtime"},
+        {"exported", "networks", "runtime"},
         {"config"},
         {"checkpoint", "data", "options", "own_networks"},
         {"encoder", "published", "pretrain", "evals"},
-        {"report"},
+        {"export", "report"},
         {"cli"},
     ],
     "avtrain.evals": [
