@@ -1,4 +1,5 @@
-"""Shard sets of avsa360: what `avprep` writes and `avtrain` reads. `ShardSet` reads them."""
+"""Shard sets of avsa360: what `avprep` writes and `avtrain` reads. `ShardSet` reads them;
+`decode_sample` decodes what `webdataset` reads."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -13,18 +14,19 @@ except ModuleNotFoundError:
 __version__ = "0.1.0"
 """Version of the whole distribution."""
 
-__all__ = ["ShardSet", "__version__"]
+_IN_READER = ("ShardSet", "decode_sample")
+__all__ = ["ShardSet", "__version__", "decode_sample"]
 
 if TYPE_CHECKING:
-    from shards.reader import ShardSet
+    from shards.reader import ShardSet, decode_sample
 else:
 
     def __getattr__(name: str) -> Any:
         """Imported when asked for: it brings PyAV and NumPy, which no `--help` should wait for."""
-        if name != "ShardSet":
+        if name not in _IN_READER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return importlib.import_module("shards.reader").ShardSet
+        return getattr(importlib.import_module("shards.reader"), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), "ShardSet"]
+    return [*globals(), *_IN_READER]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from shards.schema import (
     VideoInfo,
     label_map_suffix,
 )
-from shards.video import CropDecoder, decode_grey_png
+from shards.video import CropDecoder, access_units, decode_grey_png
 
 CACHE_BYTES = 200 * 10**9
 _CACHED_INDICES = 256
@@ -296,6 +296,67 @@ class ShardSet:
 
     def _name(self, sample: int, suffix: str) -> str:
         return f"{self.root.path(self.shard_file(sample))}: {self.keys[sample]}.{suffix}"
+
+
+def decode_sample(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample as `webdataset` reads it from a tar (suffixes and bytes), decoded as a whole.
+
+    Returns ``__key__``; ``info``, its record; ``frames``, uint8 (views, frames, height, width, 3);
+    ``audio``, float32 (views, channels, samples) at its original level, as heard in the direction
+    of each view whatever the set's layout. Nothing is trusted that `ShardSet` would check.
+
+    Raises ShardError: a sentence that names the sample.
+
+    >>> dataset = wds.WebDataset("shards/train/train-000000.tar").map(decode_sample)
+    ... # doctest: +SKIP
+    """
+    key = sample.get("__key__", "")
+    try:
+        return {"__key__": key, **_decoded(sample)}
+    except ShardError as error:
+        raise ShardError(f"{sample.get('__url__', 'sample')}: {key}: {error}") from None
+
+
+def _decoded(sample: Mapping[str, Any]) -> dict[str, Any]:
+    def member(suffix: str) -> bytes:
+        content = sample.get(suffix)
+        if not isinstance(content, bytes):
+            raise ShardError(f"it has no member {suffix} in bytes; decode nothing before")
+        return content
+
+    record = member("json")
+    if len(record) > SAMPLE_BYTES:
+        raise ShardError(f"its record is larger than {SAMPLE_BYTES:,} bytes")
+    try:
+        info = parse_json(record, SampleInfo)
+    except ValueError as error:
+        raise ShardError(f"it has no sample record ({error})") from None
+    video, audio = info.video, info.audio
+    coded = [
+        member(f"view{view:02d}.mp4")[gops[0] : gops[-1]] for view, gops in enumerate(video.gops)
+    ]
+    for stream in coded:  # before memory is taken for what the record states
+        if sum(1 for _ in access_units(stream, 0, len(stream))) < video.frames:
+            raise ShardError(f"a crop has fewer than its {video.frames} frames")
+    crops = CropDecoder(video.avcc, video.height, video.width)
+    frames = np.stack([crops.decode(stream, 0, video.frames) for stream in coded])
+    if not audio.samples:
+        return {"info": info, "frames": frames, "audio": np.zeros((len(coded), 0, 0), np.float32)}
+    rotated = audio.layout == "rotated"
+    suffixes = [f"view{view:02d}.flac" for view in range(len(coded))] if rotated else ["flac"]
+    flac = FlacDecoder()
+
+    def decoded(content: bytes) -> NDArray[np.float32]:
+        def read(start: int, end: int) -> bytes:
+            return content[start:end]
+
+        return flac.decode(read, len(content), 0, audio.samples, audio)
+
+    heard = np.stack([decoded(member(suffix)) for suffix in suffixes]) / np.float32(audio.gain)
+    if not rotated and audio.channels == ACN_CHANNELS:
+        matrices = [view_foa_matrix(view.azimuth_deg, view.elevation_deg) for view in info.views]
+        heard = np.stack(matrices).astype(np.float32) @ heard
+    return {"info": info, "frames": frames, "audio": heard}
 
 
 def _most_frame_bytes(video: VideoInfo) -> int:
