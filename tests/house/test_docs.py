@@ -75,7 +75,7 @@ FROM_OTHERS = {
     *("--write-info-json", "--max-restarts", "--signals-to-handle", "--requeue"),
     *("--dependency", "--nproc-per-node", "--shm-size"),
     *("--no-index", "--no-deps", "--only-binary", "--python-version", "--platform", "--dest"),
-    *("--find-links", "--target"),
+    *("--find-links", "--target", "--build-arg"),
 }
 """Options in pages that belong to commands of others."""
 

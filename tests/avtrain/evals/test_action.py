@@ -293,6 +293,15 @@ def test_videos_that_cannot_be_read_are_left_out(root: Path, tmp_path: Path) -> 
     assert all(f"{key}.view00.mp4" in done.output for key in keys)
 
 
+def test_a_video_network_of_the_users_own(root: Path, tmp_path: Path) -> None:
+    given = ["--checkpoint", "untrained", "--out", tmp_path, "--probe", "--folds", 1]
+    given += ["--windows", 1, "--device", "cpu", "--num-workers", 0]
+    own = ["--video-network", "tests.avtrain.own_networks:video"]
+    result = run(avtrain, "eval", "action", root, *given, *own)
+    assert result.exit_code == 0, result.output
+    assert Result.read(tmp_path / "action-probe-untrained.result.json").test_clips == 10
+
+
 def test_mistakes_are_one_sentence(root: Path, tmp_path: Path) -> None:
     given = ["--checkpoint", "untrained", "--out", tmp_path / "run"]
     sounding = make_set(tmp_path / "sounding", {"train": 2})
