@@ -128,7 +128,7 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
 
     Names may be a stranger's: on a page they make neither cells, links, pictures nor HTML.
     """
-    rows = [{name: _escape(cell) for name, cell in row.items()} for row in rows]
+    rows = [{name: escape(cell) for name, cell in row.items()} for row in rows]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     lines = [
         list(widths),
@@ -143,5 +143,6 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
     )
 
 
-def _escape(cell: str) -> str:
+def escape(cell: str) -> str:
+    """Words that may be a stranger's, for a page of Markdown."""
     return re.sub(r"[\\`|<\[\]]", r"\\\g<0>", printable(cell))

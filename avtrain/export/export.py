@@ -12,10 +12,11 @@ from avtrain.config import Config
 from avtrain.encoder import encoder_of
 from avtrain.errors import TrainingError
 from avtrain.evals.results import Result, read_results
-from avtrain.evals.tables import results_table
+from avtrain.evals.tables import escape, markdown, results_table
 from avtrain.export.graphs import Kind, write_graphs
 from avtrain.exported import CARD, write_exported
-from avtrain.own_networks import PAPERS, Factories, check_named
+from avtrain.own_networks import MODALITIES, PAPERS, Factories, check_named
+from avtrain.run_folder import RESULT_ENDING
 from shards.files import write_atomic
 
 
@@ -46,11 +47,7 @@ def export(
             encoder = encoder_of(checkpoint, path, factories)
             for name, difference in write_graphs(encoder, building, kind).items():
                 lines.append(f"{name}.{kind}: equals the network to {difference:.0e}")
-        results = [
-            result
-            for result in read_results([path.parent])[0]
-            if result.network.weights == checkpoint.weights_sha256
-        ]
+        results = _results_beside(path, checkpoint)
         write_atomic(building / CARD, model_card(checkpoint, config, results, graphs).encode())
         building.rename(out)
     except BaseException:
@@ -65,15 +62,29 @@ def model_card(
     """The README of exported networks, as model hubs show it."""
     clip, sound = config.clip, config.sound
     inputs = "log-mels and intensities" if sound.intensity else "log-mels"
+    settings = {
+        "pretext task": config.title,
+        "preset": config.preset,
+        "steps": f"{checkpoint.total_steps} of {config.batch_size} clips × {clip.views} views",
+        "learning rate": f"{config.learning_rate:g}",
+        "seed": str(config.seed),
+        "settings": f"{config.digest}, all in config.json",
+        "set": f"split {checkpoint.split} of the set with the manifest {checkpoint.data[:12]}",
+    }
+    own = [
+        f', {modality}_network="{escape(network.factory)}"'
+        for modality in MODALITIES
+        if (network := config.model.own(modality)) is not None
+    ]
     parts = [
         "---\nlibrary_name: avsa360\ntags:\n- audio-visual\n- spatial-audio\n- ambisonics\n"
         "- 360-video\n- self-supervised-learning\n---",
-        f"# {config.title}, {checkpoint.total_steps} steps",
+        f"# {escape(config.title)}, {checkpoint.total_steps} steps",
         "Networks for 360° video with first-order ambisonics, pretrained without labels by telling "
         "whether a view and a sound belong together. **Licence: to be stated by the owner.**",
         "## Use",
         "```python\nfrom avtrain import load_encoder\n\n"
-        'encoder = load_encoder("THIS_FOLDER")\n'
+        f'encoder = load_encoder("THIS_FOLDER"{"".join(own)})\n'
         "seen = encoder.video(frames)\nheard = encoder.audio(sound)\n```",
         f"- `frames`: uint8 RGB (N, {clip.frames}, height, width, 3) of perspective crops at "
         f"{clip.fps:g} frames per second; features (N, {config.model.video_dim}).\n"
@@ -90,26 +101,21 @@ def model_card(
         )
     parts += [
         "## Training",
-        "\n".join(
-            [
-                "| setting | value |\n| --- | --- |",
-                f"| pretext task | {config.title} |",
-                f"| preset | {config.preset} |",
-                f"| steps | {checkpoint.total_steps} of {config.batch_size} clips × {clip.views} "
-                "views |",
-                f"| learning rate | {config.learning_rate:g} |",
-                f"| seed | {config.seed} |",
-                f"| settings | `{config.digest}`, all in `config.json` |",
-                f"| set | split {checkpoint.split} of the set with the manifest "
-                f"`{checkpoint.data[:12]}` |",
-            ]
-        ),
+        markdown([{"setting": name, "value": value} for name, value in settings.items()]),
         "## Results",
         results_table(results)
         if results
         else "No results of these weights lay beside the checkpoint.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _results_beside(path: Path, checkpoint: Checkpoint) -> list[Result]:
+    """Results of these very weights in the checkpoint's folder and below."""
+    if next(path.parent.rglob(f"*{RESULT_ENDING}"), None) is None:
+        return []
+    found, _ = read_results([path.parent])
+    return [one for one in found if one.network.weights == checkpoint.weights_sha256]
 
 
 def _umask() -> int:

@@ -130,6 +130,12 @@ def test_nothing_is_replaced_or_left_half_written(
     def stop(*_: object) -> str:
         raise KeyboardInterrupt
 
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(run / "checkpoint.pt", alone)
+    assert avtrain("export", alone / "checkpoint.pt", "--out", alone / "new").exit_code == 0
+    assert "No results of these weights" in (alone / "new" / "README.md").read_text()
+    shutil.rmtree(alone)
     monkeypatch.setattr(exporting, "model_card", stop)
     with pytest.raises(KeyboardInterrupt):
         exporting.export(run / "checkpoint.pt", tmp_path / "new")
