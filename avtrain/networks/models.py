@@ -28,7 +28,7 @@ class OwnNetwork:
     """Record of a network of the user's own: the function that made it (``package.module:name``),
     its keyword arguments, and the size D of the features. Building it: `avtrain.own_networks`."""
 
-    factory: Annotated[str, Meta(max_length=1000)]
+    factory: Annotated[str, Meta(pattern=r"\A[\w.]+:[\w.<>]+\Z", max_length=1000)]
     features: Annotated[int, Meta(ge=1, le=1_000_000)]
     options: dict[str, Option] = field(default_factory=dict)
 
