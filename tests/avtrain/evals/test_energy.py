@@ -47,7 +47,7 @@ def test_it_is_refused_where_networks_are_needed(root: Path, tmp_path: Path) -> 
     for command in (["eval", "segmentation"], ["eval", "action"], ["embed"]):
         arguments = [*command, root, "--checkpoint", "energy", "--out", tmp_path / "out"]
         assert "no network, which this command needs" in refused(*arguments)
-    for option in (["--features", "logmel"], ["--audio", "mono"]):
+    for option in (["--features", "logmel"], ["--audio", "mono"], ["--video-network", "a:b"]):
         arguments = ["eval", "avsa", root, *QUICK, "energy", *option, "--out", tmp_path / "out"]
-        assert "leave --features and --audio out" in refused(*arguments)
+        assert "leave --features, --audio and options of networks out" in refused(*arguments)
     assert not (tmp_path / "out").exists()
