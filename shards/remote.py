@@ -16,7 +16,9 @@ from typing import Any, BinaryIO, cast
 from shards.errors import ShardError
 from shards.files import READ_BYTES, bounded
 
-_REMOTE_EXTRA_PACKAGES = ("fsspec", "s3fs")
+_EXTRAS = {"fsspec": "remote", "s3fs": "remote", "gcsfs": "gs", "adlfs": "az"}
+_EXTRAS |= {"huggingface_hub": "hf"}
+"""The extra that brings a package."""
 # s3fs keeps this many parts of 50 MB in memory during an upload, and each worker uploads.
 _S3_PARTS_AT_ONCE = 2
 
@@ -194,7 +196,7 @@ def _connect(url: str) -> tuple[Any, str]:
         # fsspec's own message does not name the missing package; its cause does.
         cause = error.__cause__ or error
         package = cause.name if isinstance(cause, ImportError) and cause.name else str(error)
-        requirement = "avsa360[remote]" if package in _REMOTE_EXTRA_PACKAGES else package
+        requirement = f"avsa360[{_EXTRAS[package]}]" if package in _EXTRAS else package
         raise ShardError(
             f"{url} needs {package}; `pip install '{requirement}'` brings it"
         ) from None

@@ -308,6 +308,13 @@ def test_a_missing_bucket_is_reported_in_one_sentence(
     ("prelude", "place", "sentence"),
     [
         ("sys.modules['s3fs'] = None", "s3://b/set", "needs s3fs; `pip install 'avsa360[remote]'`"),
+        ("sys.modules['gcsfs'] = None", "gs://b/s", "needs gcsfs; `pip install 'avsa360[gs]'`"),
+        ("sys.modules['adlfs'] = None", "az://b/s", "needs adlfs; `pip install 'avsa360[az]'`"),
+        (
+            "sys.modules['huggingface_hub'] = None",
+            "hf://datasets/o/n",
+            "needs huggingface_hub; `pip install 'avsa360[hf]'`",
+        ),
         ("sys.modules['fsspec'] = None", "s3://b/set", "`pip install 'avsa360[remote]'` brings it"),
         ("del os.environ['AWS_ACCESS_KEY_ID']", "s3://b/set", "Unable to locate credentials"),
         ("pass", "nothing://b/set", "Protocol not known: nothing"),
