@@ -141,7 +141,10 @@ AZIMUTH_DEG, ELEVATION_DEG = [-170.0, 10.0, 75.0, 175.0], [5.0, -40.0, 80.0, 0.0
 def test_a_common_yaw_of_all_views_changes_nothing() -> None:
     """And that of one view does, which a view's own azimuth alone would not show."""
     torch.manual_seed(0)
-    predict, x = trained(ViewTransformer(RELATIVE.across_views)), torch.randn(1, 4, 32)
+    predict, x = (
+        trained(ViewTransformer(RELATIVE.across_views(RELATIVE.video_dim))),
+        torch.randn(1, 4, 32),
+    )
     with torch.no_grad():
         here = predict(x, looks(AZIMUTH_DEG, ELEVATION_DEG).float())
         for yaw_deg in (33.0, 90.0, -179.0):
@@ -190,7 +193,7 @@ def test_a_view_straight_up_has_no_azimuth() -> None:
 
 def test_training_begins_as_without_a_transformer_and_reaches_every_parameter() -> None:
     torch.manual_seed(0)
-    predict = ViewTransformer(RELATIVE.across_views)
+    predict = ViewTransformer(RELATIVE.across_views(RELATIVE.video_dim))
     x, where = torch.randn(3, 4, 32), directions(3, 4)
     assert torch.equal(predict(x, where), x)
     optimiser = torch.optim.SGD(predict.parameters(), lr=0.1)
