@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from avtrain.checkpoint import Checkpoint
+from avtrain.cli.main import main
 from avtrain.config import tiny
 from avtrain.encoder import load_encoder
 from avtrain.errors import TrainingError
 from avtrain.own_networks import Factories, build_networks, record_networks
 from tests.avtrain import own_networks
+from tests.support.ranks import run_ranks
 from tests.support.runs import SMALL, assert_same_state, avtrain, refused, steps_of
 from tests.support.tiny_set import make_set
 
@@ -148,6 +150,22 @@ def test_a_killed_run_continues_exactly(root: Path, checkpoint: Path, tmp_path: 
     pretrain(root, tmp_path / "run", *named, "--resume")
     assert_same_state(tmp_path / "run", checkpoint.parent)
     assert steps_of(tmp_path / "run") == steps_of(checkpoint.parent)
+
+
+def _train(words: list[str]) -> None:
+    main(words, standalone_mode=False)
+
+
+def test_two_ranks_train_as_one(root: Path, tmp_path: Path) -> None:
+    """Also with a batch normalisation that has no space around it."""
+    flat = ("--video-network", f"{HERE}:flat", *AUDIO)
+    words = ("pretrain", root, *SMALL, *flat, "--num-workers", 0, "--epochs", 2, "--dropout", 0)
+    assert avtrain(*words, "--out", tmp_path / "one").exit_code == 0
+    line = [*map(str, words), "--out", str(tmp_path / "two")]
+    assert [one.status for one in run_ranks(2, tmp_path, _train, line)] == [0, 0]
+    one, two = ([line["loss"] for line in steps_of(tmp_path / name)] for name in ("one", "two"))
+    assert len(one) == 4
+    assert one == pytest.approx(two, rel=1e-4)
 
 
 def test_a_frozen_network_stays_as_it_is(root: Path, checkpoint: Path, tmp_path: Path) -> None:
