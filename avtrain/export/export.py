@@ -11,7 +11,7 @@ from avtrain.checkpoint import Checkpoint
 from avtrain.config import Config
 from avtrain.encoder import encoder_of
 from avtrain.errors import TrainingError
-from avtrain.evals.results import Result, read_results
+from avtrain.evals.results import SHARE, Result, read_results
 from avtrain.evals.tables import escape, markdown, results_table
 from avtrain.export.graphs import Kind, write_graphs
 from avtrain.exported import CARD, write_exported
@@ -103,11 +103,17 @@ def model_card(
         "## Training",
         markdown([{"setting": name, "value": value} for name, value in settings.items()]),
         "## Results",
-        results_table(results)
-        if results
-        else "No results of these weights lay beside the checkpoint.",
+        *_tables(results),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _tables(results: Sequence[Result]) -> list[str]:
+    if not results:
+        return ["No results of these weights lay beside the checkpoint."]
+    # Those of shares of the labels have a column of their own.
+    kinds = ([one for one in results if (SHARE in one.test) == shares] for shares in (False, True))
+    return [results_table(kind) for kind in kinds if kind]
 
 
 def _results_beside(path: Path, checkpoint: Checkpoint) -> list[Result]:

@@ -5,6 +5,7 @@ The front end is part of the graph: frames as pixels, sound as samples.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import warnings
 from pathlib import Path
@@ -100,6 +101,8 @@ def write_graphs(encoder: Encoder, folder: Path, kind: Kind) -> dict[str, float]
 
     Raises TrainingError for networks that cannot be written so, and for graphs that differ.
     """
+    if kind == "onnx":
+        _check_packages()
     config = encoder.config
     clip, sound = config.clip, config.sound
     frames = (clip.frames, clip.size, clip.size, 3)
@@ -137,6 +140,16 @@ def write_graphs(encoder: Encoder, folder: Path, kind: Kind) -> dict[str, float]
                 f"{path.name} differs from the {name} network by {differences[name]:.1e}"
             )
     return differences
+
+
+def _check_packages() -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise TrainingError(
+                f"--onnx needs {package}; `pip install 'avsa360[onnx]'` brings it"
+            ) from None
 
 
 def _write(graph: nn.Module, example: Tensor, path: Path, kind: Kind) -> None:

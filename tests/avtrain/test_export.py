@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from avtrain.checkpoint import Checkpoint
 from avtrain.encoder import load_encoder
 from avtrain.errors import TrainingError
-from avtrain.evals.results import Result
+from avtrain.evals.results import SHARE, Result
 from avtrain.export import export as exporting
 from tests.support.runs import SMALL, avtrain, refused
 from tests.support.tiny_set import make_set
@@ -36,6 +37,7 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert avtrain(*words, *FAST).exit_code == 0
     (result,) = folder.glob("*.result.json")
     other = Result.read(result)
+    replace(other, task="few-labels", test=other.test | {SHARE: 0.05}).write(folder)
     other = replace(other, task="foreign", network=replace(other.network, weights="0" * 64))
     other.write(folder)
     return folder
@@ -116,6 +118,8 @@ def test_the_card_says_what_it_was_trained_on_and_what_was_measured(exported: Pa
     assert "# AVSA, 2 views, 2 steps" in card
     assert "within clip, recall@1 (%)" in card
     assert "foreign" not in card
+    assert "few-labels" in card
+    assert " 5 % " in card
     assert 'load_encoder("THIS_FOLDER")' in card
 
 
@@ -126,6 +130,11 @@ def test_nothing_is_replaced_or_left_half_written(
     said = refused("export", run / "checkpoint.pt", "--out", exported)
     assert "exists already" in said
     assert before == {path: path.stat().st_mtime_ns for path in exported.iterdir()}
+
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "onnxscript", None)
+        said = refused("export", run / "checkpoint.pt", "--out", tmp_path / "new", "--onnx")
+        assert "--onnx needs onnxscript; `pip install 'avsa360[onnx]'` brings it" in said
 
     def stop(*_: object) -> str:
         raise KeyboardInterrupt
