@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +99,7 @@ def write_all_page(
         *_metrics(measured),
     ]
     if trainings:
-        drawn = [one for some in trainings.values() for one in some]
-        draw_curves(drawn, page.with_name(CURVES))
+        draw_curves(_drawn(trainings), page.with_name(CURVES))
         parts += [
             "## Training",
             _TRAINING,
@@ -107,6 +107,16 @@ def write_all_page(
             f"![Training curves]({CURVES})",
         ]
     write_atomic(page.with_name(ALL_PAGE), ("\n\n".join(parts) + "\n").encode())
+
+
+def _drawn(trainings: Mapping[str, Sequence[Training]]) -> list[Training]:
+    """The trainings, named so that those of one row alone share a line: rows that differ in their
+    views have equal settings."""
+    return [
+        replace(one, name=f"{one.name}, {row.views}", digest=f"{one.digest} {row.views}")
+        for row in ROWS
+        for one in trainings.get(row.name, ())
+    ]
 
 
 def _rows_table(costs_s: Mapping[str, float]) -> str:
