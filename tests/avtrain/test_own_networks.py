@@ -227,7 +227,7 @@ def test_modules_in_the_current_folder_are_found(root: Path, tmp_path: Path) -> 
     ("name", "sentence"),
     [
         ("mynet", "is no package.module:function"),
-        ("mynet:small", "cannot be imported: ModuleNotFoundError: No module named 'mynet'"),
+        ("nonet:small", "cannot be imported: ModuleNotFoundError: No module named 'nonet'"),
         (f"{HERE}:nothing", "has no function nothing"),
         (f"{HERE}:no_network", "returns a str, no nn.Module"),
         (f"{HERE}:fails", "makes no network: RuntimeError: the weights are not here"),
