@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ from shards.files import write_atomic
 def export(
     path: Path, out: Path, graphs: Sequence[Kind] = (), factories: Factories = PAPERS
 ) -> list[str]:
-    """Write the networks of a checkpoint to the new folder ``out``; return a line on each graph.
+    """Write the networks of a checkpoint to the new folder ``out``; return a line on each graph,
+    and on each damaged result that the card lacks.
 
     A kill leaves no ``out``. Raises TrainingError for a checkpoint that cannot be read, for
     networks that a graph cannot hold, and if ``out`` exists.
@@ -47,7 +49,8 @@ def export(
             encoder = encoder_of(checkpoint, path, factories)
             for name, difference in write_graphs(encoder, building, kind).items():
                 lines.append(f"{name}.{kind}: equals the network to {difference:.0e}")
-        results = _results_beside(path, checkpoint)
+        results, damaged = _results_beside(path, checkpoint)
+        lines += [f"left out of the card: {sentence}" for sentence in damaged]
         write_atomic(building / CARD, model_card(checkpoint, config, results, graphs).encode())
         building.rename(out)
     except BaseException:
@@ -116,17 +119,16 @@ def _tables(results: Sequence[Result]) -> list[str]:
     return [results_table(kind) for kind in kinds if kind]
 
 
-def _results_beside(path: Path, checkpoint: Checkpoint) -> list[Result]:
-    """Results of these very weights in the checkpoint's folder and below."""
+def _results_beside(path: Path, checkpoint: Checkpoint) -> tuple[list[Result], list[str]]:
+    """Results of these very weights in the checkpoint's folder and below, and a sentence about each
+    file that is damaged."""
     if next(path.parent.rglob(f"*{RESULT_ENDING}"), None) is None:
-        return []
-    found, _ = read_results([path.parent])
-    return [one for one in found if one.network.weights == checkpoint.weights_sha256]
+        return [], []
+    found, damaged = read_results([path.parent])
+    return [one for one in found if one.network.weights == checkpoint.weights_sha256], damaged
 
 
 def _umask() -> int:
-    import os
-
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

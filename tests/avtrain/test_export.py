@@ -141,7 +141,13 @@ def test_nothing_is_replaced_or_left_half_written(
 
     alone = tmp_path / "alone"
     alone.mkdir()
-    shutil.copy(run / "checkpoint.pt", alone)
+    shutil.copytree(run, alone, dirs_exist_ok=True)
+    (alone / "other.result.json").write_text("{")
+    done = avtrain("export", alone / "checkpoint.pt", "--out", alone / "said")
+    assert "left out of the card: " in done.output
+    assert "other.result.json is no result" in done.output
+    for result in alone.rglob("*.result.json"):
+        result.unlink()
     assert avtrain("export", alone / "checkpoint.pt", "--out", alone / "new").exit_code == 0
     assert "No results of these weights" in (alone / "new" / "README.md").read_text()
     shutil.rmtree(alone)
