@@ -22,12 +22,14 @@ _HOMES = {
     "Encoder": "avtrain.encoder",
     "FeatureConfig": "avtrain.networks.features",
     "Features": "avtrain.networks.features",
+    "ShardSets": "avtrain.data.shard_sets",
     "load_encoder": "avtrain.encoder",
 }
-__all__ = ["ClipLoader", "Encoder", "FeatureConfig", "Features", "load_encoder"]
+__all__ = ["ClipLoader", "Encoder", "FeatureConfig", "Features", "ShardSets", "load_encoder"]
 
 if TYPE_CHECKING:
     from avtrain.data.clip_loader import ClipLoader
+    from avtrain.data.shard_sets import ShardSets
     from avtrain.encoder import Encoder, load_encoder
     from avtrain.networks.features import FeatureConfig, Features
 else:

@@ -26,6 +26,7 @@ _PARTS = ("clip", "sound", "model", "augment")
 _OWN = ("video_network", "audio_network")
 _Setting = int | float | str | bool | list[float] | None
 _Own = dict[str, Option | dict[str, Option]]
+_Weight = Annotated[float, Meta(gt=0, le=1)]
 _LARGEST_FILE = 100_000
 _MOST_PIXELS, _MOST_BINS = 100_000_000, 100_000_000
 """A clip in the paper's settings has 400,000 and 200,000."""
@@ -67,7 +68,8 @@ class Config:
     of micro-batches per step; the loss compares clips within a micro-batch. ``shuffle_views``: the
     views of a clip exchange their audio, in a random order for each clip and pass. ``freeze``:
     backbones that are not trained. ``transformer_warmup``: steps in which the learning rate of the
-    transformers rises linearly from 0.
+    transformers rises linearly from 0. ``weights``: of several sets, each one's share of the clips
+    that an epoch shows; empty: every clip is shown once.
     """
 
     task: Task
@@ -91,6 +93,7 @@ class Config:
     shuffle_views: bool = False
     freeze: Literal["none", "video", "audio", "both"] = "none"
     transformer_warmup: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
+    weights: Annotated[tuple[_Weight, ...], Meta(max_length=1000)] = ()
 
     def __post_init__(self) -> None:
         if self.model.audio_channels != self.sound.channels:
@@ -203,6 +206,8 @@ class Config:
             del settings["shuffle_views"]
         if self.freeze == "none":
             del settings["freeze"]
+        if not self.weights:
+            del settings["weights"]
         if not self.transformer_warmup:
             del settings["transformer_warmup"]
         for name in _OWN:

@@ -98,9 +98,10 @@ def with_options(config: Config, **changes: Unpack[Changes]) -> Config:
 
 
 def options_of(config: Config) -> Changes:
-    """The changes of a preset that give ``config``, but for what a run begins with and for networks
-    of the user's own, which no options hold. Raises TrainingError for settings that no options
-    give."""
+    """The changes of a preset that give ``config``, but for what a run begins with, for networks of
+    the user's own and for weights of several sets, which no options hold.
+
+    Raises TrainingError for settings that no options give."""
     sound, model, clip = config.sound, config.model, config.clip
     changes = Changes(
         curriculum=config.curriculum,
@@ -133,6 +134,7 @@ def options_of(config: Config) -> Changes:
     built = replace(
         built,
         begun_with=config.begun_with,
+        weights=config.weights,
         model=replace(
             built.model, video_network=model.video_network, audio_network=model.audio_network
         ),

@@ -66,10 +66,10 @@ class ShardSet:
         if split not in self.manifest.splits:
             available = ", ".join(list(self.manifest.splits)[:_SHOWN_SPLITS]) or "none"
             raise ShardError(f"{self.root} has no split {split!r}; its splits: {available}")
-        self._entries = self.manifest.splits[split]
-        self.keys = [key for entry in self._entries for key in entry.keys]
-        self.sources = [source for entry in self._entries for source in entry.sources]
-        sizes = [len(entry.keys) for entry in self._entries]
+        self.entries = self.manifest.splits[split]
+        self.keys = [key for entry in self.entries for key in entry.keys]
+        self.sources = [source for entry in self.entries for source in entry.sources]
+        sizes = [len(entry.keys) for entry in self.entries]
         self.shard_index: NDArray[np.int64] = np.repeat(np.arange(len(sizes)), sizes)
         self._first = np.concatenate([[0], np.cumsum(sizes)])
         self._reset()
@@ -91,14 +91,22 @@ class ShardSet:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def where(self) -> str:
+        return f"split {self.split!r} of {self.root}"
+
+    @property
+    def sha256(self) -> str:
+        return self.manifest.sha256
+
     def check_files(self) -> None:
         """Raise ShardError if a shard of the split or its index is missing, or a shard's size
         differs from the manifest."""
         files: dict[str, int] = {}
-        for folder in {entry.file.rpartition("/")[0] for entry in self._entries}:
+        for folder in {entry.file.rpartition("/")[0] for entry in self.entries}:
             files |= {f"{folder}/{name}": size for name, size in self.root.files(folder).items()}
-        lacking = [entry.file for entry in self._entries if files.get(entry.file) != entry.bytes]
-        lacking += [entry.index for entry in self._entries if entry.index not in files]
+        lacking = [entry.file for entry in self.entries if files.get(entry.file) != entry.bytes]
+        lacking += [entry.index for entry in self.entries if entry.index not in files]
         if lacking:
             few = ", ".join(lacking[:3]) + f" and {len(lacking) - 3} more" * (len(lacking) > 3)
             raise ShardError(
@@ -108,7 +116,7 @@ class ShardSet:
 
     def shard_file(self, sample: int) -> str:
         """The shard that holds a sample; a path relative to the set's folder."""
-        return self._entries[int(self.shard_index[sample])].file
+        return self.entries[int(self.shard_index[sample])].file
 
     def info(self, sample: int) -> SampleInfo:
         """A sample's record, from its JSON member."""
@@ -258,7 +266,7 @@ class ShardSet:
         return data
 
     def _read_index(self, shard: int) -> tuple[_MemberRanges, ...]:
-        entry = self._entries[shard]
+        entry = self.entries[shard]
         index = read_index(self._origin, entry.index)
         if index.sha256 != entry.sha256 or len(index.samples) != len(entry.keys):
             path = self.root.path(entry.index)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import click
 
 from avtrain.cli.common import one_sentence
+from avtrain.cli.sets import parse_set
 from avtrain.cli.yaml_file import read_yaml
 
 NOT_IN_A_FILE = {"config", "help", "version", "video-network", "audio-network"}
@@ -103,6 +104,10 @@ def _words_of_run(
         changes = cast(dict[str, Any], options_of(config))
     except (TrainingError, ValueError) as error:
         raise TrainingError(f"{path}: {error}") from None
+    if config.weights and not any(parse_set(word)[1] for word in args):
+        raise TrainingError(
+            f"{path} is of a run on {len(config.weights)} sets with weights: name sets with weights"
+        )
     needed = {"--init-from": config.begun_with if not config.curriculum else ""}
     for modality in ("video", "audio"):
         own = config.model.own(modality)

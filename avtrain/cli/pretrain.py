@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from avtrain.cli.common import (
 )
 from avtrain.cli.config_file import ConfiguredCommand, config_option
 from avtrain.cli.network_options import factories_of, named_networks, network_options
+from avtrain.cli.sets import parse_sets
 from shards.errors import show
 
 if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
@@ -38,7 +39,7 @@ PROFILED_STEPS, REHEARSED_STEPS = 20, 5
 class PretrainOptions:
     """Arguments and options of the command, by name. None leaves the preset's setting."""
 
-    folder: str
+    folders: tuple[str, ...]
     task: Task
     preset: str
     out: Path | None
@@ -129,7 +130,13 @@ class PretrainOptions:
             freeze=self.freeze,
             seed=self.seed,
         )
+        config = replace(config, weights=self.sets[1])
         return record_networks(config, self.factories)
+
+    @cached_property
+    def sets(self) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """Folders or URLs of the sets, and their weights."""
+        return parse_sets(self.folders)
 
     @cached_property
     def factories(self) -> Factories:
@@ -161,7 +168,7 @@ class PretrainOptions:
 
 
 @click.command(cls=ConfiguredCommand)
-@click.argument("folder", metavar="DIR")
+@click.argument("folders", metavar="DIR[:WEIGHT]...", nargs=-1, required=True)
 @click.option(
     "--task", type=click.Choice(["avc", "avts", "avsa"]), default="avsa", help="Pretext task."
 )
@@ -335,7 +342,10 @@ class PretrainOptions:
 @config_option
 @options_as(PretrainOptions)
 def pretrain(options: PretrainOptions) -> None:
-    """Contrastive pretraining on the shard set in DIR.
+    """Contrastive pretraining on the shard set in DIR, or on several sets.
+
+    Of several sets an epoch shows every clip once; with weights, such as A:0.7 B:0.3, as many clips
+    in all, of each set its share.
 
     Writes checkpoint.pt, log.jsonl (one line per step), config.json and curves.png to --out.
 
@@ -363,7 +373,7 @@ def _rehearsal(options: PretrainOptions, config: Config, run_options: RunOptions
     from avtrain.pretrain.dry_run import rehearse
 
     steps = PROFILED_STEPS if options.profile else REHEARSED_STEPS
-    return rehearse(options.folder, config, run_options, steps, options.profile)
+    return rehearse(options.sets[0], config, run_options, steps, options.profile)
 
 
 def _training(options: PretrainOptions, config: Config, run_options: RunOptions) -> str:
@@ -372,8 +382,8 @@ def _training(options: PretrainOptions, config: Config, run_options: RunOptions)
 
     if options.curriculum:
         steps = options.curriculum_steps
-        last = pretrain_in_stages(options.folder, config, run_options, steps)
+        last = pretrain_in_stages(options.sets[0], config, run_options, steps)
     else:
-        last = pretrain(options.folder, config, run_options)
+        last = pretrain(options.sets[0], config, run_options)
     out = run_options.out
     return f"{out}: {last['step']} steps, loss {last['loss']:.3f}; see {out / CURVES}"

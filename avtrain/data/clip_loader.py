@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -16,6 +17,7 @@ from avtrain.data.clips import Clips, first_info
 from avtrain.data.draws import NO_AUGMENTATION
 from avtrain.data.loader import load
 from avtrain.data.plan import Plan, Share
+from avtrain.data.shard_sets import Shards, ShardSets, sets_in
 from avtrain.data.unreadable import Unreadable
 from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig
@@ -42,8 +44,9 @@ class ClipLoader:
     repetition, each of ``frames`` frames at ``fps`` within ``audio_s`` seconds of sound in the
     format ``audio``. ``augment`` changes colours, loudness, and left and right (by default
     nothing). ``clips_per_source``: an epoch shows that many clips of every source instead of all
-    clips. ``rank`` and ``world_size`` are by default those of `torch.distributed`, if it is
-    initialised.
+    clips. ``weights``: of several sets (`ShardSets`), each one's share of the clips that an epoch
+    shows; it shows as many as without. ``rank`` and ``world_size`` are by default those of
+    `torch.distributed`, if it is initialised.
 
     A clip that cannot be read is noted in ``unreadable`` and replaced by one of another source, or,
     in sets of few sources, by another of its own. A rank that meets more than 10 of them, or more
@@ -53,8 +56,9 @@ class ClipLoader:
     Raises TrainingError for settings that the set does not suit, and ShardError for a damaged set.
     """
 
-    shards: ShardSet
+    shards: Shards
     batch_size: int
+    weights: Sequence[float] = ()
     views: int = 4
     frames: int = 8
     fps: float = 16.0
@@ -80,7 +84,9 @@ class ClipLoader:
         clip = ClipConfig(views=self.views, frames=self.frames, fps=self.fps)
         sound = FeatureConfig(sample_rate=rate, duration_s=self.audio_s, audio=self.audio)
         self._clips = Clips(self.shards, clip, sound, self.augment, self.seed)
-        self._plan = Plan(self.shards, self.seed, self.batch_size, self.clips_per_source)
+        self._plan = Plan(
+            self.shards, self.seed, self.batch_size, self.clips_per_source, self._shares()
+        )
         self._plan.check_batches(self._share())
         self.unreadable = Unreadable.in_split(self.shards)
         self._passes = 0
@@ -88,15 +94,16 @@ class ClipLoader:
         names = ("batch_size", "views", "frames", "fps", "audio_s", "audio", "seed")
         augment = (*map(float, self.augment.jitter), self.augment.volume, self.augment.mirror)
         self._settings: dict[str, Any] = {
-            "set": self.shards.manifest.sha256,
+            "set": self.shards.sha256,
             "split": self.shards.split,
             **{name: getattr(self, name) for name in names},
             "clips_per_source": self.clips_per_source,
+            "weights": str(self._plan.weights),
             "augment": str(augment),
         }
 
     def _check_types(self) -> None:
-        if not isinstance(self.shards, ShardSet):
+        if not isinstance(self.shards, ShardSet | ShardSets):
             raise TrainingError(
                 f'shards must be a ShardSet, such as ShardSet("{self.shards}", "train")'
             )
@@ -167,6 +174,18 @@ class ClipLoader:
             raise TrainingError(f"an epoch has {len(self)} steps: no step {step} of epoch {epoch}")
         self._passes += 1
         self.epoch, self.step = int(epoch), int(step)
+
+    def _shares(self) -> tuple[float, ...]:
+        """The weights, which add up to 1."""
+        weights, sets = tuple(self.weights), sets_in(self.shards)
+        if not weights:
+            return ()
+        for weight in weights:
+            if not isinstance(weight, int | float) or not 0 < weight < math.inf:
+                raise TrainingError(f"weights are numbers above 0, not {weight!r}")
+        if len(sets) < 2 or len(weights) != len(sets):
+            raise TrainingError(f"there are {len(weights)} weights, but {len(sets)} sets")
+        return tuple(weight / sum(weights) for weight in weights)
 
     def _share(self) -> Share:
         """What this rank reads."""

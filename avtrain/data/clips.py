@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
@@ -9,6 +11,7 @@ from torch.utils.data import Dataset
 from avtrain.config import AugmentConfig, ClipConfig
 from avtrain.data.draws import Draw
 from avtrain.data.published_conventions import published_view_matrix
+from avtrain.data.shard_sets import Shards, sets_in
 from avtrain.errors import TrainingError
 from avtrain.networks.features import FeatureConfig
 from shards.errors import ShardError
@@ -22,7 +25,6 @@ from shards.geometry import (
     view_foa_matrix,
     view_rotation,
 )
-from shards.reader import ShardSet
 from shards.schema import SampleInfo, VideoInfo
 
 FIRST_CLIPS = 10
@@ -37,7 +39,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
 
     def __init__(
         self,
-        shards: ShardSet,
+        shards: Shards,
         clip: ClipConfig,
         sound: FeatureConfig,
         augment: AugmentConfig,
@@ -52,8 +54,11 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         self.seed = seed
         self.windows = windows
         self.shuffled = shuffled
-        self.first = first_info(shards)
-        self._check(self.first)
+        firsts = [first_info(one) for one in sets_in(shards)]
+        self.first = firsts[0]
+        for info in firsts:
+            self._check(info)
+        _check_alike(firsts, shards)
 
     def draw(self, pass_index: int, index: int) -> Draw:
         """Raises TrainingError where the clip does not suit the settings."""
@@ -227,11 +232,11 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
             )
 
 
-def first_info(shards: ShardSet) -> SampleInfo:
+def first_info(shards: Shards) -> SampleInfo:
     """Record of the first readable clip. Raises TrainingError for an empty split, and ShardError
     for a damaged set."""
     if not len(shards):
-        raise TrainingError(f"{shards.root} has no clips in its split {shards.split!r}")
+        raise TrainingError(f"{shards.where} has no clips")
     fault: ShardError | None = None
     for index in range(min(len(shards), FIRST_CLIPS)):
         try:
@@ -240,6 +245,20 @@ def first_info(shards: ShardSet) -> SampleInfo:
             fault = fault or error
     assert fault is not None
     raise fault
+
+
+def _check_alike(firsts: Sequence[SampleInfo], shards: Shards) -> None:
+    """Clips of several sets become one batch. ``firsts``: a record of each set."""
+    for name, option, found in (
+        ("crops of", "--size", [f"{one.video.width}x{one.video.height}" for one in firsts]),
+        ("audio channels", "--audio", [" ".join(one.audio.channels) for one in firsts]),
+    ):
+        for one, here in zip(sets_in(shards), found, strict=True):
+            if here != found[0]:
+                raise TrainingError(
+                    f"{one.root} has {name} {here}, but {sets_in(shards)[0].root} has {found[0]}: "
+                    f"build both with the same {option}"
+                )
 
 
 def frame_step(key: str, stored_fps: float, wanted_fps: float) -> int:

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from avtrain.data.sampling import pass_batches
+from avtrain.data.sampling import Mix, pass_batches
+from avtrain.data.shard_sets import Shards, ShardSets, sets_in
 from avtrain.errors import TrainingError
-from shards.reader import ShardSet
 
 SPARES = 3
 """Replacement candidates per clip, tried one after the other."""
@@ -20,7 +20,8 @@ SPARES = 3
 @dataclass(frozen=True)
 class Step:
     """A global step: its clips (``samples``) and its position in the run, all counted from 0.
-    Random choices of a clip differ from pass to pass."""
+    Random choices of a clip differ from pass to pass; with weights, where a pass may show a clip
+    several times, ``pass_index`` counts the steps of the run instead."""
 
     epoch: int
     pass_index: int
@@ -56,12 +57,14 @@ class Plan:
 
     An epoch is one pass, which shows every clip; or, with ``clips_per_source``, that number of
     passes, each of which shows one clip of every source. Sources with fewer clips repeat some.
+    With ``weights``, which several sets may have, each set is shown as often as its weight says.
     """
 
-    shards: ShardSet
+    shards: Shards
     seed: int
     batch_size: int
     clips_per_source: int | None = None
+    weights: tuple[float, ...] = ()
 
     @property
     def passes_per_epoch(self) -> int:
@@ -71,7 +74,9 @@ class Plan:
         """The global batches of one pass, as clip numbers."""
         shards, each = self.shards, self.clips_per_source is not None
         sources, shard_index = shards.sources, shards.shard_index
-        return pass_batches(sources, shard_index, self.seed, pass_index, self.batch_size, each)
+        mix = Mix(shards.sizes, self.weights) if isinstance(shards, ShardSets) else None
+        batch_size = self.batch_size
+        return pass_batches(sources, shard_index, self.seed, pass_index, batch_size, each, mix)
 
     @cached_property
     def _steps_per_pass(self) -> int:
@@ -81,6 +86,14 @@ class Plan:
     @property
     def clips_per_epoch(self) -> int:
         return self.passes_per_epoch * sum(map(len, self.batches_of_pass(0)))
+
+    def shown_per_epoch(self) -> list[int]:
+        """How many clips of each set the first epoch shows."""
+        sizes = [len(one) for one in sets_in(self.shards)]
+        passes = range(self.passes_per_epoch)
+        shown = np.concatenate([step for number in passes for step in self.batches_of_pass(number)])
+        found = np.searchsorted(np.cumsum(sizes), shown, side="right")
+        return [int(count) for count in np.bincount(found, minlength=len(sizes))]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -94,8 +107,9 @@ class Plan:
                 pass_index = epoch * self.passes_per_epoch + number
                 for position, samples in enumerate(self.batches_of_pass(pass_index)):
                     step = number * size + position
+                    draws = epoch * self.steps_per_epoch + step if self.weights else pass_index
                     if step >= first_step:
-                        yield Step(epoch, pass_index, step, step == last, samples)
+                        yield Step(epoch, draws, step, step == last, samples)
             first_step = 0
 
     def check_batches(self, share: Share = ALL) -> None:
@@ -105,10 +119,12 @@ class Plan:
         if smallest < 2:
             shards = self.shards
             raise TrainingError(
-                f"split {shards.split!r} of {shards.root} has {len(shards)} clips of "
+                f"{shards.where} has {len(shards)} clips of "
                 f"{len(set(shards.sources))} sources, which leaves batches of one clip with "
                 "nothing to compare it with; add sources, or take fewer clips of the largest one "
                 "(--clips-per-source)"
+                + ", or lower the weight of the set with few sources"
+                * bool(self.weights)
             )
         if smallest < share.size:
             raise TrainingError(

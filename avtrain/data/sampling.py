@@ -1,21 +1,43 @@
 """Batches of one pass through the set, as pure functions.
 
-They depend on (sources, shards, seed, pass, batch size) alone, never on workers or ranks. A pass
-shows every clip, or one of every source, exactly once; no batch holds two clips of one source (one
-would be a false negative of the other); and neighbours in the order come from few shards, so that
-reads stay nearly sequential.
+They depend on (sources, shards, seed, pass, batch size, mix) alone, never on workers or ranks. A
+pass shows every clip, or one of every source, exactly once, or as often as the weights of several
+sets ask; no batch holds two clips of one source (one would be a false negative of the other); and
+neighbours in the order come from few shards, so that reads stay nearly sequential.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 SHARDS_OPEN_AT_ONCE = 16
 """Shards are shuffled over the whole set, and clips within groups of this many shards."""
+_ORDER = 2
+"""Keeps the random numbers of a set's order apart from those of its rounds, 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Several sets whose clips are numbered one set after the other; set i has ``sizes[i]`` of
+    them, and ``weights[i]`` is its share of the clips that a pass shows. Without weights, a pass
+    shows every clip once."""
+
+    sizes: tuple[int, ...]
+    weights: tuple[float, ...] = ()
+
+    def counts(self, sizes: Sequence[int]) -> list[int]:
+        """Clips of each set in a pass over sets with ``sizes`` clips (or sources): as many in all,
+        divided by weight; at least one of each set."""
+        exact = np.array(self.weights) / sum(self.weights) * sum(sizes)
+        counts = np.floor(exact).astype(int)
+        largest = np.argsort(counts - exact, kind="stable")
+        counts[largest[: sum(sizes) - counts.sum()]] += 1
+        return [max(1, count) for count in counts.tolist()]
 
 
 def pass_batches(
@@ -25,15 +47,17 @@ def pass_batches(
     pass_index: int,
     batch_size: int,
     one_of_each: bool = False,
+    mix: Mix | None = None,
 ) -> list[NDArray[np.int64]]:
     """The global batches of one pass: arrays of clip numbers.
 
     ``sources`` and ``shard_index`` give the source and the shard of every clip. A pass shows every
     clip once or, with ``one_of_each``, one clip of every source: as many passes as a source has
-    clips show all of them.
+    clips show all of them. With weights (``mix``) it shows as many clips in all, of each set its
+    share: the set as often as it fits, and a part of it that moves on from pass to pass.
 
     There are max(ceil(n / batch_size), clips of the largest source) batches, whose sizes differ by
-    at most one.
+    at most one; of every pass equally many.
     """
     if batch_size < 1:
         raise ValueError(f"batch size must be at least 1, not {batch_size}")
@@ -42,29 +66,91 @@ def pass_batches(
     if not len(sources):
         return []
     _, source_id = np.unique(np.asarray(sources, dtype=str), return_inverse=True)
-    chosen = np.arange(len(sources))
-    if one_of_each:
-        chosen = _one_clip_per_source(source_id, seed, pass_index)
-    order = _local_shuffle(
-        chosen, np.asarray(shard_index), np.random.default_rng([seed, pass_index])
-    )
-    return _split_into_batches(order, source_id, batch_size)
+    sizes = (len(sources),) if mix is None else mix.sizes
+    of_sets = np.split(np.arange(len(sources)), np.cumsum(sizes)[:-1])
+    most = 0
+    if mix is not None and mix.weights:
+        sets = [_SetClips(clips, source_id[clips], one_of_each) for clips in of_sets]
+        counts = mix.counts([one.size for one in sets])
+        parts = [
+            one.take(count, [seed, number], pass_index)
+            for number, (one, count) in enumerate(zip(sets, counts, strict=True))
+        ]
+        last = int(source_id.max())
+        found = [one.most(count, last + 1) for one, count in zip(sets, counts, strict=True)]
+        most = int(np.sum(found, axis=0).max())
+    elif one_of_each:
+        chosen = np.sort(_one_clip_per_source(source_id, [seed], pass_index))
+        parts = np.split(chosen, np.searchsorted(chosen, np.cumsum(sizes)[:-1]))
+    else:
+        parts = of_sets
+    rng = np.random.default_rng([seed, pass_index])
+    shards = np.asarray(shard_index)
+    order = _interleave([_local_shuffle(part, shards, rng) for part in parts if len(part)], rng)
+    return _split_into_batches(order, source_id, batch_size, most)
+
+
+@dataclass(frozen=True)
+class _SetClips:
+    """Clips of one of several sets with weights, and their sources. A round shows all of them, or
+    ``one_of_each`` source."""
+
+    clips: NDArray[np.int64]
+    source_id: NDArray[np.int64]
+    one_of_each: bool
+
+    @property
+    def size(self) -> int:
+        """Clips of a round."""
+        return len(np.unique(self.source_id)) if self.one_of_each else len(self.clips)
+
+    def take(self, count: int, seed: list[int], pass_index: int) -> NDArray[np.int64]:
+        """``count`` clips: whole rounds, and the next part of a random order of one round, so that
+        after any number of passes no clip (or source) was shown two times more than another."""
+        whole, rest = divmod(count, self.size)
+        rounds = [self._round([*seed, 0], pass_index * whole + number) for number in range(whole)]
+        places = pass_index * rest + np.arange(rest)
+        order = np.random.default_rng([*seed, _ORDER]).permutation(self.size)
+        for number in np.unique(places // self.size).tolist():
+            those = order[places[places // self.size == number] % self.size]
+            rounds.append(self._round([*seed, 1], number)[those])
+        return np.concatenate(rounds)
+
+    def most(self, count: int, sources: int) -> NDArray[np.int64]:
+        """The most clips of each of ``sources`` sources that `take` returns in any pass."""
+        whole, rest = divmod(count, self.size)
+        clips = np.bincount(self.source_id, minlength=sources)
+        if self.one_of_each:
+            clips = np.minimum(clips, 1)
+        return whole * clips + np.minimum(clips, rest)
+
+    def _round(self, seed: list[int], number: int) -> NDArray[np.int64]:
+        if not self.one_of_each:
+            return self.clips
+        return self.clips[_one_clip_per_source(self.source_id, seed, number)]
+
+
+def _interleave(parts: list[NDArray[np.int64]], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Joins orders of several sets, so that every stretch holds the same mixture of them."""
+    if len(parts) == 1:
+        return parts[0]
+    places = [(np.arange(len(part)) + rng.random(len(part))) / len(part) for part in parts]
+    return np.concatenate(parts)[np.argsort(np.concatenate(places), kind="stable")]
 
 
 def _one_clip_per_source(
-    source_id: NDArray[np.int64], seed: int, pass_index: int
+    source_id: NDArray[np.int64], seed: list[int], pass_index: int
 ) -> NDArray[np.int64]:
-    """Sorted clips: from each source the next one of its random order, which is drawn
-    anew whenever all were shown."""
-    by_source = np.split(
-        np.argsort(source_id, kind="stable"), np.cumsum(np.bincount(source_id))[:-1]
-    )
+    """The next clip of each source, in their order, by its random order, which is drawn anew
+    whenever all were shown."""
+    sizes = np.unique(source_id, return_counts=True)[1]
+    by_source = np.split(np.argsort(source_id, kind="stable"), np.cumsum(sizes)[:-1])
     chosen = []
     for source, clips in enumerate(by_source):
         round_number, position = divmod(pass_index, len(clips))
-        rng = np.random.default_rng([seed, source, round_number, 1])
+        rng = np.random.default_rng([*seed, source, round_number, 1])
         chosen.append(rng.permutation(clips)[position])
-    return np.sort(np.array(chosen, dtype=np.int64))
+    return np.array(chosen, dtype=np.int64)
 
 
 def _local_shuffle(
@@ -79,9 +165,9 @@ def _local_shuffle(
 
 
 def _split_into_batches(
-    order: NDArray[np.int64], source_id: NDArray[np.int64], batch_size: int
+    order: NDArray[np.int64], source_id: NDArray[np.int64], batch_size: int, least: int = 0
 ) -> list[NDArray[np.int64]]:
-    """Split ``order`` into balanced batches without two clips of one source.
+    """Split ``order`` into balanced batches, at least ``least``, without two clips of one source.
 
     A clip goes to the first batch at or after its place in the order that has room and lacks its
     source. A clip that finds none is placed by an exchange, which exists as long as no source has
@@ -89,7 +175,7 @@ def _split_into_batches(
     room and the source, some member of t has a source that u lacks; it moves to u.
     """
     most = max(Counter(source_id[order].tolist()).values())
-    steps = max(-(-len(order) // batch_size), most)
+    steps = max(-(-len(order) // batch_size), most, least)
     room = [len(part) for part in np.array_split(order, steps)]
     batches: list[dict[int, int]] = [{} for _ in range(steps)]  # source -> sample
     free_after: defaultdict[int, int] = defaultdict(int)

@@ -8,15 +8,15 @@ import torch
 from avtrain.config import ClipConfig
 from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION
+from avtrain.data.shard_sets import Shards
 from avtrain.errors import TrainingError
 from avtrain.networks.features import Features
 from shards.errors import ShardError
-from shards.reader import ShardSet
 
 STATISTICS_CLIPS = 256
 
 
-def fit_statistics(features: Features, shards: ShardSet, clip: ClipConfig, seed: int) -> None:
+def fit_statistics(features: Features, shards: Shards, clip: ClipConfig, seed: int) -> None:
     """Set ``features`` to mean and std of the log-mels of ``STATISTICS_CLIPS`` clips evenly spread
     over the split: the middle second of each, heard from the views of its draw.
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from avtrain.data.shard_sets import Shards
 from avtrain.errors import TrainingError
 from shards.errors import ShardError
-from shards.reader import ShardSet
 
 TOLERATED_CLIPS = 10
 TOLERATED_SHARE = 0.01
@@ -33,9 +33,9 @@ class Unreadable:
         self.faults: dict[int, str] = {}
 
     @classmethod
-    def in_split(cls, shards: ShardSet) -> Unreadable:
+    def in_split(cls, shards: Shards) -> Unreadable:
         """None so far of the clips of ``shards``."""
-        return cls(f"split {shards.split!r} of {shards.root}", len(shards))
+        return cls(shards.where, len(shards))
 
     def add(self, faults: Iterable[Fault]) -> None:
         """Raises TrainingError where they become too many."""

@@ -143,7 +143,7 @@ class Evaluation:
         tested = self.unreadable_test.readable_clips if tested is None else tested
         test = {"test_split": options.test_split} | test
         if self.fits:
-            train_set = self.train.manifest.sha256
+            train_set = self.train.sha256
             test = {"train_set": train_set, "train_split": options.train_split} | test
             learned_from = len(set(self.train.sources) & set(self.test.sources))
             details = {"train_clips": len(self.train), LEARNED_FROM: learned_from} | details
@@ -155,7 +155,7 @@ class Evaluation:
             seed=options.seed,
             test_clips=len(tested),
             test_sources=len({self.test.sources[sample] for sample in tested}),
-            data=self.test.manifest.sha256,
+            data=self.test.sha256,
             test=test,
             details=details,
             left_out=messages(*self.unreadable),

@@ -140,7 +140,7 @@ class FrozenFeatures:
             asdict(clips.sound),
             asdict(clips.augment),
             [clips.seed, clips.windows, plan.seed, plan.batch_size, plan.clips_per_source, epoch],
-            [shards.manifest.sha256, shards.split],
+            [shards.sha256, shards.split],
         ]
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:24]
 

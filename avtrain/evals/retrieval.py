@@ -58,8 +58,8 @@ def evaluate_retrieval(common: EvaluationOptions, options: RetrievalOptions) -> 
             "views": (options.views, views),
             "windows": options.windows,
             "gallery": gallery,
-            "data": (run.train.manifest.sha256, common.train_split),
-            "test": (test.manifest.sha256, common.test_split),
+            "data": (run.train.sha256, common.train_split),
+            "test": (test.sha256, common.test_split),
         },
     )
     if (written := progress.finished_result()) is not None:

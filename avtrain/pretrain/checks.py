@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from avtrain.data.shard_sets import Roots, Shards, in_words
 from avtrain.errors import TrainingError
 from avtrain.networks.losses import ContrastiveLoss
 from avtrain.runtime.distributed import World
-from shards.reader import ShardSet
 
 TOLERATED_FAULTS = 10
 """This number of unreadable clips never ends a run, unless none is allowed."""
@@ -24,7 +24,7 @@ def too_many_faults(faults: int, clips: int, max_share: float) -> bool:
 
 
 def check_loss(
-    loss: ContrastiveLoss, shards: ShardSet, samples: NDArray[np.int64], step: int
+    loss: ContrastiveLoss, shards: Shards, samples: NDArray[np.int64], step: int
 ) -> None:
     """The loss of ``step`` must be finite; ``samples`` are the clips that it is computed from."""
     value = loss.value.detach()
@@ -55,10 +55,10 @@ def check_own(folder: Path) -> None:
         )
 
 
-def check_agreed(world: World, out: Path, root: Path | str, found: str) -> None:
+def check_agreed(world: World, out: Path, roots: Roots, found: str) -> None:
     """All ranks must have found the same (``found``) in the run's folder and in the set."""
     if not world.agree(found):
         raise TrainingError(
-            f"the processes found different runs in {out}, or different sets in {root}: put both "
-            "on storage that all machines share"
+            f"the processes found different runs in {out}, or different sets in {in_words(roots)}: "
+            "put both on storage that all machines share"
         )

@@ -16,6 +16,7 @@ import torch
 from avtrain.config import Config
 from avtrain.data.batch import Batch
 from avtrain.data.plan import Step
+from avtrain.data.shard_sets import Roots, Shards, sets_in
 from avtrain.errors import TrainingError
 from avtrain.pretrain.set_up import Run, RunOptions, prepare
 from avtrain.run_folder import TRACE
@@ -28,7 +29,7 @@ WARM_UP = 3
 
 
 def rehearse(
-    root: Path | str, config: Config, options: RunOptions, steps: int, trace: bool
+    roots: Roots, config: Config, options: RunOptions, steps: int, trace: bool
 ) -> list[str]:
     """Take ``steps`` steps after a warm-up, save nothing, and return lines that tell their cost.
 
@@ -41,7 +42,7 @@ def rehearse(
     with joined(options.device) as world:
         if not trace:
             options = replace(options, workers=0)
-        run = prepare(root, config, options, world)
+        run = prepare(roots, config, options, world)
         left = run.plan.steps_per_epoch * (config.epochs - run.epoch) - run.step
         if left < WARM_UP + steps:
             raise TrainingError(
@@ -53,7 +54,7 @@ def rehearse(
             for _ in range(WARM_UP):
                 _step(run, batches)
             run.trainer.seconds.clear()
-            before = run.shards.root.io_counts()
+            before = _io_counts(run.shards)
             durations = []
             with _traced(path):
                 for _ in range(steps):
@@ -63,9 +64,16 @@ def rehearse(
         shares = _time_shares(run.trainer.seconds, sum(durations), run.workers)
         if path is not None:
             return [f"{steps} steps: {shares}", f"trace: {path}"]
-        read = [now - then for now, then in zip(run.shards.root.io_counts(), before, strict=True)]
+        read = [now - then for now, then in zip(_io_counts(run.shards), before, strict=True)]
         step_s = statistics.median(durations)
         return [*_plan_lines(run), *_cost_lines(run, step_s, shares, read, steps)]
+
+
+def _io_counts(shards: Shards) -> list[int]:
+    """Files opened, reads and bytes read in this process so far."""
+    return [
+        sum(parts) for parts in zip(*(one.root.io_counts() for one in sets_in(shards)), strict=True)
+    ]
 
 
 def _step(run: Run, batches: Iterator[tuple[Step, Batch]]) -> None:
@@ -97,15 +105,15 @@ def _time_shares(seconds: Mapping[str, float], total: float, workers: int) -> st
 
 def _plan_lines(run: Run) -> list[str]:
     config, shards, world = run.config, run.shards, run.trainer.world
-    entries = shards.manifest.splits[shards.split]
-    gigabytes = sum(entry.bytes for entry in entries) / 1e9
+    gigabytes = sum(entry.bytes for entry in shards.entries) / 1e9
     slots = config.clip.moments if config.task == "avts" else config.clip.views
     kind = "moments" if config.task == "avts" else "views"
     micro_batches = f" in {config.pieces} micro-batches" * (config.pieces > 1)
     ranks = f" on {world.size} processes" * (world.size > 1)
     return [
-        f"data: {len(shards)} clips of {len(set(shards.sources))} sources in {len(entries)} "
-        f"shards, {gigabytes:.2f} GB: split {shards.split!r} of {shards.root}",
+        f"data: {len(shards)} clips of {len(set(shards.sources))} sources in {len(shards.entries)} "
+        f"shards, {gigabytes:.2f} GB: {shards.where}",
+        *run.remarks(),
         f"plan: an epoch shows {run.plan.clips_per_epoch} clips in {run.plan.steps_per_epoch} "
         f"steps, {config.epochs} epochs; "
         f"{config.batch_size} clips x {slots} {kind} per step{micro_batches}{ranks}; "

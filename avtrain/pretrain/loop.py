@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from avtrain.config import Config, first_stage
 from avtrain.data.batch import Batch
 from avtrain.data.plan import Step
+from avtrain.data.shard_sets import Roots
 from avtrain.errors import TrainingError
 from avtrain.networks.losses import ContrastiveLoss
 from avtrain.pretrain.checks import check_agreed, check_loss, check_own, too_many_faults
@@ -26,18 +26,18 @@ from avtrain.runtime.signals import Stopped, StopRequest, WaitGivenUp
 from shards.files import dump_json, remove_temporary_files, write_atomic
 
 
-def pretrain(root: Path | str, config: Config, options: RunOptions) -> StepLine:
-    """Train on the shard set in ``root`` and return the last line of the log.
+def pretrain(roots: Roots, config: Config, options: RunOptions) -> StepLine:
+    """Train on the shard sets in ``roots`` and return the last line of the log.
 
     Raises Stopped after a signal; the same call with ``resume`` continues the run.
     """
     with joined(options.device) as world, StopRequest() as stop:
         options = _with_resume_after_restart(options, world)
-        return train(prepare(root, config, options, world), options, stop)
+        return train(prepare(roots, config, options, world), options, stop)
 
 
 def pretrain_in_stages(
-    root: Path | str, config: Config, options: RunOptions, first_steps: int | None
+    roots: Roots, config: Config, options: RunOptions, first_steps: int | None
 ) -> StepLine:
     """The curriculum: AVC in ``OUT/avc`` (for at most ``first_steps``), then ``config``, whose
     ``curriculum`` is set, from its networks in ``OUT``. With ``resume``, whichever stage was
@@ -46,17 +46,17 @@ def pretrain_in_stages(
     with joined(options.device) as world, StopRequest() as stop:
         options = _with_resume_after_restart(options, world)
         in_second_stage = options.resume and (options.out / CHECKPOINT).exists()
-        check_agreed(world, options.out, root, str(in_second_stage))
+        check_agreed(world, options.out, roots, str(in_second_stage))
         if not in_second_stage:
             check_own(first_out)
-            check_early(root, config, options, world)  # before the first stage takes its hours
+            check_early(roots, config, options, world)  # before the first stage takes its hours
             first = replace(options, out=first_out, init_from=None, steps=first_steps)
-            last = train(prepare(root, first_stage(config), first, world), first, stop)
+            last = train(prepare(roots, first_stage(config), first, world), first, stop)
             # All ranks meet here, so that the first has written the checkpoint.
             if world.any([stop.name is not None])[0]:
                 raise Stopped(stop.name or "another process", last["step"], first_out)
         second = replace(options, init_from=first_out / CHECKPOINT)
-        return train(prepare(root, config, second, world), second, stop)
+        return train(prepare(roots, config, second, world), second, stop)
 
 
 def train(run: Run, options: RunOptions, stop: StopRequest) -> StepLine:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from avtrain.data.batch import Batch
 from avtrain.data.plan import Step
+from avtrain.data.shard_sets import Shards
 from avtrain.errors import TrainingError
 from avtrain.networks.losses import ContrastiveLoss
 from avtrain.run_folder import LOG, NumberedLine, StepLine, faults, left_out, read_lines
@@ -21,7 +22,6 @@ from avtrain.runtime.distributed import World
 from avtrain.runtime.file_lock import release, try_lock
 from shards.errors import show
 from shards.files import append_regular, write_atomic
-from shards.reader import ShardSet
 
 _Line = TypeVar("_Line", bound=NumberedLine)
 
@@ -71,7 +71,7 @@ class RunLog:
             release(self._file)
             self._file.close()
 
-    def note_faults(self, batch: Batch, shards: ShardSet) -> None:
+    def note_faults(self, batch: Batch, shards: Shards) -> None:
         """Count a batch's clips, and write those of ``shards`` that could not be read to a file."""
         self.clips += len(batch.index) + len(batch.faults)
         self.faults += len(batch.faults)

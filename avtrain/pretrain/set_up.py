@@ -12,6 +12,7 @@ from avtrain.data.batch import Batch
 from avtrain.data.clips import Clips
 from avtrain.data.loader import load
 from avtrain.data.plan import Plan, Share, Step
+from avtrain.data.shard_sets import Roots, Shards, open_sets, sets_in
 from avtrain.data.statistics import fit_statistics
 from avtrain.errors import TrainingError
 from avtrain.own_networks import PAPERS, Factories
@@ -21,7 +22,7 @@ from avtrain.run_folder import CHECKPOINT, CONFIG, LOG
 from avtrain.runtime.device import check_precision, default_workers
 from avtrain.runtime.distributed import World
 from shards.errors import show
-from shards.reader import CACHE_BYTES, ShardSet
+from shards.reader import CACHE_BYTES
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Run:
     """
 
     config: Config
-    shards: ShardSet
+    shards: Shards
     clips: Clips
     plan: Plan
     share: Share
@@ -90,8 +91,26 @@ class Run:
 
     def checkpoint(self) -> Checkpoint:
         """The state between the steps taken and the next one."""
-        data, split = self.shards.manifest.sha256, self.shards.split
+        data, split = self.shards.sha256, self.shards.split
         return self.trainer.checkpoint(data, split, self.epoch, self.step, self.total)
+
+    def remarks(self) -> list[str]:
+        """A line for each of several sets: how much of what an epoch shows is of it. And one where
+        batches are smaller than asked for."""
+        shown, batches = self.plan.shown_per_epoch(), self.plan.batches_of_pass(0)
+        wanted, fewest = self.config.batch_size, min(map(len, batches))
+        lines = [
+            f"{clips / sum(shown):.1%} of the clips of an epoch are of {one.root}, which shows its "
+            f"{len(one)} clips {clips / len(one):.2f} times"
+            for one, clips in zip(sets_in(self.shards), shown, strict=True)
+            if len(shown) > 1
+        ]
+        if len(batches) > -(-sum(map(len, batches)) // wanted):
+            lines.append(
+                f"check: steps show {fewest} to {fewest + 1} clips instead of {wanted}, since no "
+                "step shows two clips of a source; a source has more than its share of the clips"
+            )
+        return lines
 
     def announce(self) -> None:
         """Print the size of the networks and of the data to standard error."""
@@ -103,27 +122,28 @@ class Run:
             f"{len(shards)} clips of {len(set(shards.sources))} sources, "
             f"{config.batch_size} clips x {config.clip.views} views a step; "
             f"steps {self.total + 1} to {self.last_total}",
+            *self.remarks(),
             err=True,
         )
 
 
-def prepare(root: Path | str, config: Config, options: RunOptions, world: World) -> Run:
+def prepare(roots: Roots, config: Config, options: RunOptions, world: World) -> Run:
     """Everything before the first step. Raises TrainingError and ShardError."""
     config.check()
     check_precision(config.precision, world.device)
-    shards = ShardSet(root, options.split, options.cache, options.cache_bytes)
+    shards = open_sets(roots, options.split, options.cache, options.cache_bytes)
     shards.check_files()
     start = _find_start(options)
     config = start.adapt(config)
     clips = open_clips(shards, config)
-    plan = Plan(shards, config.seed, config.batch_size, config.clips_per_source)
+    plan = make_plan(shards, config)
     share = Share(world.rank, world.size, config.pieces, replace=True)
     plan.check_batches(share)
 
     trainer = Trainer(config, world, options.compiled, options.factories)
     epoch = step = total = 0
     if start.resumed is not None:
-        start.resumed.check_continues(start.path, config, shards.manifest.sha256, shards.split)
+        start.resumed.check_continues(start.path, config, shards.sha256, shards.split)
         trainer.resume_from(start.resumed)
         epoch, step, total = start.resumed.epoch, start.resumed.step, start.resumed.total_steps
         if (epoch, step) != divmod(total, plan.steps_per_epoch):
@@ -134,11 +154,11 @@ def prepare(root: Path | str, config: Config, options: RunOptions, world: World)
     elif start.initial is not None:
         start.initial.check_initialises(start.path, config)
         trainer.init_from(start.initial)
-    state = f"{shards.manifest.sha256} {config.digest} {total} {epoch} {step}"
-    check_agreed(world, options.out, root, state)
+    state = f"{shards.sha256} {config.digest} {total} {epoch} {step}"
+    check_agreed(world, options.out, roots, state)
     if not start.has_statistics and world.first:
         # A second of some clips is not worth copies of their shards.
-        uncached = ShardSet(root, options.split)
+        uncached = open_sets(roots, options.split)
         fit_statistics(trainer.features, uncached, config.clip, config.seed)
     # Whatever each rank has read, all start from the same state.
     world.broadcast([*trainer.features.buffers(), *trainer.model.state_dict().values()])
@@ -149,21 +169,29 @@ def prepare(root: Path | str, config: Config, options: RunOptions, world: World)
     return Run(config, shards, clips, plan, share, trainer, workers, epoch, step, total, last_total)
 
 
-def check_early(root: Path | str, config: Config, options: RunOptions, world: World) -> None:
+def check_early(roots: Roots, config: Config, options: RunOptions, world: World) -> None:
     """Raise TrainingError where `prepare` would, as far as that is known without networks."""
     config.check()
     check_precision(config.precision, world.device)
-    shards = ShardSet(root, options.split, options.cache, options.cache_bytes)
+    shards = open_sets(roots, options.split, options.cache, options.cache_bytes)
     _find_own_checkpoint(options)
     open_clips(shards, config)
-    plan = Plan(shards, config.seed, config.batch_size, config.clips_per_source)
+    plan = make_plan(shards, config)
     plan.check_batches(Share(world.rank, world.size, config.pieces))
 
 
-def open_clips(shards: ShardSet, config: Config) -> Clips:
+def open_clips(shards: Shards, config: Config) -> Clips:
     """The clips that a run of ``config`` reads. Raises TrainingError and ShardError."""
     clip, sound, augment = config.clip, config.sound, config.augment
     return Clips(shards, clip, sound, augment, config.seed, shuffled=config.shuffle_views)
+
+
+def make_plan(shards: Shards, config: Config) -> Plan:
+    """Raises TrainingError where the weights are not those of these sets."""
+    sets = len(sets_in(shards))
+    if len(config.weights) not in (0, sets):
+        raise TrainingError(f"there are {len(config.weights)} weights, but {sets} sets")
+    return Plan(shards, config.seed, config.batch_size, config.clips_per_source, config.weights)
 
 
 @dataclass(frozen=True)

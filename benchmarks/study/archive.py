@@ -94,7 +94,7 @@ def _same_sets(files: dict[str, bytes], job: Job, jobs: Sequence[Job]) -> bool:
     """Whether results were measured on the sets that exist in the study's folder."""
     roots = [one.output for one in jobs if one.name in job.needs and one.makes_set]
     try:
-        known = {ShardSet(root).manifest.sha256 for root in roots}
+        known = {ShardSet(root).sha256 for root in roots}
     except ShardError:
         return False
     results = [json.loads(text) for name, text in files.items() if name.endswith(RESULT_ENDING)]

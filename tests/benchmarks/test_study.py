@@ -231,7 +231,7 @@ def test_a_study_continues_from_an_archive(tmp_path: Path) -> None:
             (job.output / "checkpoint.pt").write_bytes(b"large")
         elif job.kind.startswith("eval"):
             one = result("AVC", 0.6, 0)
-            one = replace(one, data=ShardSet(shards).manifest.sha256)
+            one = replace(one, data=ShardSet(shards).sha256)
             network = replace(one.network, checkpoint=f"{first}/networks/checkpoint.pt")
             replace(one, network=network).write(job.output)
         if job.name != "avc/seed0/action":

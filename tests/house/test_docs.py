@@ -117,7 +117,8 @@ class Workplace:
             if word.startswith("/"):
                 word = str(self.root / word[1:])
             if "shards" in word and name.startswith("avtrain") and "ucf101" not in word:
-                word = str(self.root / TRAINED_ON)
+                weight = word.partition(":")[1:]
+                word = "".join((str(self.root / TRAINED_ON), *weight))
             arguments += sorted(map(str, self.root.glob(word))) if "*" in word else [word]
         return arguments
 

@@ -30,7 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     entries = []
     for number in range(5):
         part = make_set(folder / f"part{number}", {"train": 1}, seed=number)
-        (entry,) = ShardSet(part)._entries
+        (entry,) = ShardSet(part).entries
         tar, index = shard_names("train", number)
         (folder / tar).parent.mkdir(exist_ok=True)
         (part / entry.file).rename(folder / tar)

@@ -125,6 +125,7 @@ def _sets_and_runs(root: Path) -> None:
     """Sets and a run, for pages that do not begin by making them."""
     make_set(root / TRAINED_ON, {"train": 8, "test": 4}, labelled=True, map_times_s=(0.5, 1.5))
     shutil.copytree(root / TRAINED_ON, root / "shards")
+    make_set(root / "starss", {"train": 4}, seed=1)
     for raw, out in (("yt360", "scratch/yt360-shards"), ("ucf", "ucf101-shards")):
         built = build(root / "data" / raw, "--out", root / out, *BUILD)
         assert built.exit_code == 0, built.output

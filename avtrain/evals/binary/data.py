@@ -73,7 +73,7 @@ class PairReader:
         if not found:
             shards = self.features.clips.shards
             raise TrainingError(
-                f"split {shards.split!r} of {shards.root} has no two clips in a batch that can be "
+                f"{shards.where} has no two clips in a batch that can be "
                 "read, and so no pairs (`avprep verify` says what is damaged)"
             )
 

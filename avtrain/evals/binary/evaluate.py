@@ -70,7 +70,7 @@ def evaluate_binary(common: EvaluationOptions, options: BinaryOptions) -> Result
             "protocol": asdict(protocol),
             "views": (options.views, views),
             "windows": options.windows,
-            "data": (run.train.manifest.sha256, common.train_split),
+            "data": (run.train.sha256, common.train_split),
             "test": common.test_split,
             **options.stated_input,
         },
@@ -119,6 +119,6 @@ def _check_task(task: BinaryTask, clips: Sequence[Clips], plans: Sequence[Plan])
     for split in clips:
         if split.first.audio.channels != ACN_CHANNELS:
             raise TrainingError(
-                f"{split.shards.root} holds no ambisonics, which alone can be rotated; build it "
+                f"{split.shards.where} holds no ambisonics, which alone can be rotated; build it "
                 "with --audio foa"
             )

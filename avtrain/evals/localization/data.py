@@ -30,7 +30,7 @@ def find_classes(shards: ShardSet) -> tuple[int, ...]:
             found |= {event["class"] for event in shards.info(number).events or ()}
     if not found:
         raise TrainingError(
-            f"no clip of split {shards.split!r} of {shards.root} says where its sounds come from "
+            f"no clip of {shards.where} says where its sounds come from "
             "(`events` in KEY.json); build the set from labelled recordings, such as STARSS or the "
             "generated world"
         )

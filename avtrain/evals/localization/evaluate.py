@@ -60,7 +60,7 @@ def evaluate_localization(common: EvaluationOptions, options: LocalizationOption
             "views": (options.views, views),
             "rounds": options.rounds,
             "windows": options.windows,
-            "data": run.train.manifest.sha256,
+            "data": run.train.sha256,
             "split": common.train_split,
             "test": common.test_split,
         },
@@ -89,7 +89,7 @@ def evaluate_localization(common: EvaluationOptions, options: LocalizationOption
     by_class, lone = match_sources(windows, fit.solve().directions(windows))
     if not len(by_class.index):
         raise TrainingError(
-            f"no window of split {run.test.split!r} of {run.test.root} has a single source of a "
+            f"no window of {run.test.where} has a single source of a "
             f"class of split {run.train.split!r}; there is nothing to test"
         )
     sources = np.array(run.test.sources)

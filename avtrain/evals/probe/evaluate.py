@@ -51,7 +51,7 @@ def evaluate_probe(common: EvaluationOptions, options: ProbeOptions) -> Result:
             "views": (options.views, views),
             "rounds": options.rounds,
             "windows": options.windows,
-            "data": (run.train.manifest.sha256, common.train_split),
+            "data": (run.train.sha256, common.train_split),
             "test": common.test_split,
         },
     )

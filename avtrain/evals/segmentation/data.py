@@ -69,7 +69,7 @@ def find_classes(shards: ShardSet) -> Classes:
     ids = tuple(np.nonzero(found[:VOID])[0].tolist())
     if not ids:
         raise TrainingError(
-            f"no label maps were found in the split {shards.split!r} of {shards.root}; build it "
+            f"no label maps were found in the {shards.where}; build it "
             "from a folder with segmentation/"
         )
     return Classes(ids, tuple(str(number) for number in ids))
@@ -123,8 +123,7 @@ class LabelledMoments(Dataset[Sample]):
         self.maps: NDArray[np.int64] = counts[self.samples]
         if not len(self.samples):
             raise TrainingError(
-                f"the split {shards.split!r} of {shards.root} has no label maps; build it from a "
-                "folder with segmentation/"
+                f"the {shards.where} has no label maps; build it from a folder with segmentation/"
             )
 
     def __getitem__(self, place: Place) -> Sample:

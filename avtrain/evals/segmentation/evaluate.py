@@ -69,8 +69,8 @@ def evaluate_segmentation(common: EvaluationOptions, options: SegmentationOption
             "classes": classes.ids,
             "views": options.views,
             "maps": options.maps,
-            "data": (run.train.manifest.sha256, common.train_split),
-            "test": (run.test.manifest.sha256, common.test_split),
+            "data": (run.train.sha256, common.train_split),
+            "test": (run.test.sha256, common.test_split),
         },
     )
     if (written := progress.finished_result()) is not None:

@@ -87,7 +87,7 @@ def train_head(
     known = ~np.isnan(losses)
     if not known.any():
         raise TrainingError(
-            f"no label map of {data.clips.shards.root} shows any of the {len(data.classes.ids)} "
+            f"no label map of {data.clips.shards.where} shows any of the {len(data.classes.ids)} "
             "classes; --classes all takes those that are there"
         )
     sums = np.bincount(epochs[known], np.array(losses)[known])
@@ -144,6 +144,6 @@ def count_test_pixels(
     labelled = int(counts[:, TRUE].sum())
     if not labelled:
         raise TrainingError(
-            f"no label map of {data.clips.shards.root} shows any of the classes that were learned"
+            f"no label map of {data.clips.shards.where} shows any of the classes that were learned"
         )
     return counts.numpy(), 1 - labelled / max(labelled, pixels)

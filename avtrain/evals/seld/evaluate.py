@@ -121,8 +121,8 @@ def _evaluate_share(
         "labels": (share, len(train.frames)),
         "classes": (classes, scored),
         "views": views,
-        "data": (run.train.manifest.sha256, common.train_split),
-        "test": (run.test.manifest.sha256, common.test_split),
+        "data": (run.train.sha256, common.train_split),
+        "test": (run.test.sha256, common.test_split),
     }
     progress = run.progress(described, settings)
     if (written := progress.finished_result()) is not None:

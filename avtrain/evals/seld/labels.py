@@ -100,7 +100,7 @@ class LabelledClips:
                 frames[number] = found
         if not any(found.events for found in frames.values()):
             raise TrainingError(
-                f"no clip of split {shards.split!r} of {shards.root} says where its sounds come "
+                f"no clip of {shards.where} says where its sounds come "
                 "from (`events` in KEY.json); build the set from labelled recordings, such as "
                 "STARSS or the generated world"
             )

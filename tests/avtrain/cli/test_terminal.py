@@ -55,7 +55,7 @@ def test_what_was_typed(tmp_path: Path) -> None:
     shown(main, HOSTILE)
     shown(main, f"--{HOSTILE}")
     shown(main, "pretrain", f"--{HOSTILE}")
-    shown(main, "pretrain", "a", HOSTILE)
+    shown(main, "pretrain", HOSTILE, HOSTILE)
     shown(main, "eval", HOSTILE)
     for option in ("--temperature", "--lr", "--seed", "--task"):
         shown(main, "pretrain", tmp_path, option, HOSTILE)

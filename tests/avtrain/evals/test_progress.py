@@ -71,7 +71,7 @@ def test_a_state_of_the_version_before_is_continued(root: Path, tmp_path: Path, 
     name = f"{task}-untrained"
     state = {
         "finished": True,
-        "settings": settings.replace("SET", ShardSet(root).manifest.sha256),
+        "settings": settings.replace("SET", ShardSet(root).sha256),
         "left_out": [{} for _ in range(splits)],
     }
     torch.save(state, tmp_path / f"{name}.part")
