@@ -20,6 +20,7 @@ from shards.schema import (
     FORMAT_NAME,
     FORMAT_VERSION,
     INDEX_BYTES,
+    LABEL_MAP_SUFFIX,
     MANIFEST_BYTES,
     Manifest,
     Options,
@@ -227,3 +228,28 @@ def _parse_index(path: str, content: bytes) -> ShardIndex:
     except ValueError as error:
         raise ShardError(f"{path} is damaged ({error}); copy it again from the set") from None
     return replace(index, index_sha256=hashlib.sha256(content).hexdigest())
+
+
+class MemberRanges:
+    """Byte ranges of a sample's members. Samples may have hundreds of label maps; these are stored
+    compactly, to save memory."""
+
+    def __init__(self, members: dict[str, tuple[int, int]]) -> None:
+        self._others = {
+            suffix: found
+            for suffix, found in members.items()
+            if not suffix.endswith(LABEL_MAP_SUFFIX)
+        }
+        maps = sorted(members.keys() - self._others.keys())
+        self._map_suffixes = "\n".join(maps)
+        self._map_ranges = np.array([members[suffix] for suffix in maps], dtype=np.int64)
+
+    def get(self, suffix: str) -> tuple[int, int] | None:
+        """(offset, size) in bytes of a member; None if there is none with this suffix."""
+        if not suffix.endswith(LABEL_MAP_SUFFIX):
+            return self._others.get(suffix)
+        suffixes = self._map_suffixes.split("\n")
+        if suffix not in suffixes:
+            return None
+        offset, size = self._map_ranges[suffixes.index(suffix)].tolist()
+        return offset, size

@@ -12,18 +12,12 @@ from numpy.typing import NDArray
 
 from shards.cache import CachedFolder
 from shards.errors import ShardError
-from shards.files import parse_json
+from shards.files import parse_json, parse_value
 from shards.flac import FlacDecoder
 from shards.folders import Folder, open_folder
 from shards.geometry import ACN_CHANNELS, view_foa_matrix
-from shards.manifest import read_index, read_manifest
-from shards.schema import (
-    LABEL_MAP_SUFFIX,
-    SAMPLE_BYTES,
-    SampleInfo,
-    VideoInfo,
-    label_map_suffix,
-)
+from shards.manifest import MemberRanges, read_index, read_manifest
+from shards.schema import SAMPLE_BYTES, SampleInfo, VideoInfo, label_map_suffix
 from shards.video import CropDecoder, access_units, decode_grey_png
 
 CACHE_BYTES = 200 * 10**9
@@ -265,7 +259,7 @@ class ShardSet:
             raise ShardError(f"{path} is truncated; copy it again from the set")
         return data
 
-    def _read_index(self, shard: int) -> tuple[_MemberRanges, ...]:
+    def _read_index(self, shard: int) -> tuple[MemberRanges, ...]:
         entry = self.entries[shard]
         index = read_index(self._origin, entry.index)
         if index.sha256 != entry.sha256 or len(index.samples) != len(entry.keys):
@@ -274,7 +268,7 @@ class ShardSet:
         if entry.index_sha256 not in (None, index.index_sha256):
             path = self.root.path(entry.index)
             raise ShardError(f"{path} has changed since it was written; copy it again from the set")
-        return tuple(_MemberRanges(sample.members) for sample in index.samples)
+        return tuple(MemberRanges(sample.members) for sample in index.samples)
 
     def _read_again_if_damaged(self, sample: int, read: Callable[[], _Result]) -> _Result:
         """What ``read`` returns; if it cannot and the copy in the cache is damaged, what it returns
@@ -309,6 +303,9 @@ class ShardSet:
 def decode_sample(sample: Mapping[str, Any]) -> dict[str, Any]:
     """A sample as `webdataset` reads it from a tar (suffixes and bytes), decoded as a whole.
 
+    So is a row of `datasets` in the configuration ``bytes`` of a card (`avprep card`), whose record
+    is a dict in which None stands for what the sample lacks.
+
     Returns ``__key__``; ``info``, its record; ``frames``, uint8 (views, frames, height, width, 3);
     ``audio``, float32 (views, channels, samples) at its original level, as heard in the direction
     of each view whatever the set's layout. Nothing is trusted that `ShardSet` would check.
@@ -332,11 +329,14 @@ def _decoded(sample: Mapping[str, Any]) -> dict[str, Any]:
             raise ShardError(f"it has no member {suffix} in bytes; decode nothing before")
         return content
 
-    record = member("json")
-    if len(record) > SAMPLE_BYTES:
-        raise ShardError(f"its record is larger than {SAMPLE_BYTES:,} bytes")
+    record = sample.get("json")
     try:
-        info = parse_json(record, SampleInfo)
+        if isinstance(record, Mapping):
+            info = parse_value(_without_none(record), SampleInfo)
+        elif len(member("json")) > SAMPLE_BYTES:
+            raise ShardError(f"its record is larger than {SAMPLE_BYTES:,} bytes")
+        else:
+            info = parse_json(member("json"), SampleInfo)
     except ValueError as error:
         raise ShardError(f"it has no sample record ({error})") from None
     video, audio = info.video, info.audio
@@ -367,31 +367,12 @@ def _decoded(sample: Mapping[str, Any]) -> dict[str, Any]:
     return {"info": info, "frames": frames, "audio": heard}
 
 
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_none(one) for name, one in value.items() if one is not None}
+    return [_without_none(one) for one in value] if isinstance(value, list) else value
+
+
 def _most_frame_bytes(video: VideoInfo) -> int:
     """More than a coded frame has, which is at most as large as the frame itself."""
     return 3 * video.height * video.width + (1 << 16)
-
-
-class _MemberRanges:
-    """Byte ranges of a sample's members. Samples may have hundreds of label maps; these are stored
-    compactly, to save memory."""
-
-    def __init__(self, members: dict[str, tuple[int, int]]) -> None:
-        self._others = {
-            suffix: found
-            for suffix, found in members.items()
-            if not suffix.endswith(LABEL_MAP_SUFFIX)
-        }
-        maps = sorted(members.keys() - self._others.keys())
-        self._map_suffixes = "\n".join(maps)
-        self._map_ranges = np.array([members[suffix] for suffix in maps], dtype=np.int64)
-
-    def get(self, suffix: str) -> tuple[int, int] | None:
-        """(offset, size) in bytes of a member; None if there is none with this suffix."""
-        if not suffix.endswith(LABEL_MAP_SUFFIX):
-            return self._others.get(suffix)
-        suffixes = self._map_suffixes.split("\n")
-        if suffix not in suffixes:
-            return None
-        offset, size = self._map_ranges[suffixes.index(suffix)].tolist()
-        return offset, size

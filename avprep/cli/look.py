@@ -1,4 +1,4 @@
-"""``avprep inspect``, ``info``, ``verify`` and ``preview``: look at recordings and shard sets."""
+"""``avprep inspect``, ``info``, ``verify``, ``preview``, ``card``: look at recordings and sets."""
 
 from __future__ import annotations
 
@@ -169,3 +169,13 @@ def preview(shards: str, key: str | None, out: Path, raw: Path | None, at_s: flo
     from avprep.look.preview import draw_preview
 
     show(draw_preview(shards, key, out, raw, at_s))
+
+
+@click.command(epilog="Example: avprep card shards")
+@click.argument("shards", metavar="DIR")
+@click.option("--out", type=_FILE, help="File to write.  [default: README.md in DIR]")
+def card(shards: str, out: Path | None) -> None:
+    """Write the dataset card of a shard set, for the Hugging Face Hub and `datasets`."""
+    from avprep.look.card import write_card
+
+    show(write_card(shards, out))

@@ -9,7 +9,7 @@ import click
 from avprep.cli.build_shards import build_shards, merge
 from avprep.cli.coverage import coverage
 from avprep.cli.demo import demo
-from avprep.cli.look import info, inspect, preview, verify
+from avprep.cli.look import card, info, inspect, preview, verify
 from avprep.errors import UserError
 from shards import __version__
 from shards.errors import ShardError, guard_terminal, printable, show
@@ -61,7 +61,7 @@ def main() -> None:
     """Turn 360° video with spatial audio into shards for self-supervised training."""
 
 
-for command in (demo, build_shards, merge, inspect, coverage, info, verify, preview):
+for command in (demo, build_shards, merge, inspect, coverage, info, verify, preview, card):
     main.add_command(command)
 for command in (main, *main.commands.values()):
     click.version_option(__version__, prog_name="avprep")(command)

@@ -168,19 +168,21 @@ def as_text(value: dict[str, Any]) -> list[str]:
     """The result of `describe_set` as lines for the terminal."""
     lines = []
     for name, split in value["splits"].items():
-        parts = ", ".join(f"{part} {_size(size)}" for part, size in split["bytes_of"].items())
+        parts = ", ".join(
+            f"{part} {size_in_words(size)}" for part, size in split["bytes_of"].items()
+        )
         clips = split["clips_per_source"]
         lines += [
             f"{name}: {split['clips']} clips of {split['sources']} sources "
             f"(median {clips['median']:g} per source, at most {clips['most']}), "
-            f"{split['hours']:.2f} h, {split['shards']} shards, {_size(split['bytes'])}",
+            f"{split['hours']:.2f} h, {split['shards']} shards, {size_in_words(split['bytes'])}",
             f"  {parts}",
         ]
         if split["labels"]:
             counts = split["labels"].values()
             lines.append(f"  {len(counts)} labels with {min(counts)} to {max(counts)} clips")
         if split["saved_by_source_layout"]:
-            saved = _size(split["saved_by_source_layout"])
+            saved = size_in_words(split["saved_by_source_layout"])
             lines.append(f"  --audio-layout source would save {saved}")
         lines.append(f"  {split['views']} views per clip; min, quartiles, max in degrees:")
         for angle, numbers in split["view_angles_deg"].items():
@@ -189,19 +191,19 @@ def as_text(value: dict[str, Any]) -> list[str]:
         lines += [f"DAMAGED: {sentence}" for sentence in split["damaged"]]
     for source, splits in value["leaks"].items():
         lines.append(f"LEAK: {source} is in {' and '.join(splits)}")
-    lines.append(f"options: {_flat(value['options'])}")
-    lines.append(f"versions: {_flat(value['versions'])}")
+    lines.append(f"options: {options_in_words(value['options'])}")
+    lines.append(f"versions: {options_in_words(value['versions'])}")
     return lines
 
 
-def _flat(options: dict[str, Any]) -> str:
+def options_in_words(options: dict[str, Any]) -> str:
     return ", ".join(
-        f"({_flat(value)})" if isinstance(value, dict) else f"{name} {value}"
+        f"({options_in_words(value)})" if isinstance(value, dict) else f"{name} {value}"
         for name, value in options.items()
     )
 
 
-def _size(count: int) -> str:
+def size_in_words(count: int) -> str:
     for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= power:
             return f"{count / power:.2f} {unit}"

@@ -62,7 +62,7 @@ def stating(part: str, **values: object) -> Callable[[Member], Member]:
         (without("view01.mp4"), r"no member view01\.mp4"),
         (without("flac"), "no member flac"),
         (lambda sample: sample | {"json": b"{}"}, "no sample record"),
-        (lambda sample: sample | {"json": {"decoded": 1}}, "no member json in bytes"),
+        (lambda sample: sample | {"json": {"key": 1}}, "no sample record"),
         (
             lambda sample: sample | {"view00.mp4": sample["view00.mp4"][:900]},
             "is damaged|fewer than its 16",
