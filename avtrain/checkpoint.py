@@ -124,10 +124,9 @@ class Checkpoint:
                 f"{path} holds networks alone, no state of a run: it cannot be resumed; take the "
                 "networks with --init-from"
             )
-        here = {"data": data, "split": split, **_flat(config.to_dict())}
+        here = {"data": data, "split": split, **config.flat()}
         # Settings newer than the checkpoint had their default values.
-        earlier = self.settings().to_dict()
-        there = {"data": self.data, "split": self.split, **_flat(earlier)}
+        there = {"data": self.data, "split": self.split, **self.settings().flat()}
         names = (here.keys() | there.keys()) - _MAY_DIFFER
         differing = [
             f"{name} was {there.get(name)} and is {here.get(name)}"
@@ -316,13 +315,3 @@ def name_first(names: Sequence[str]) -> str:
     """The first of some tensors' names, and the number of the others."""
     more = len(names) - 1
     return names[0] + (f" and {more} more tensor{'s' * (more > 1)}" if more else "")
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flat(item, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = item
-    return flat

@@ -218,6 +218,10 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def flat(self) -> dict[str, Any]:
+        """The settings in one level; names within parts have the part's before them."""
+        return _flat(self.to_dict())
+
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Config:
         """Raises ValueError, a sentence, for settings of another version and for damaged ones."""
@@ -253,6 +257,16 @@ class Config:
         bins = clip.views * clip.moments * sound.frames * sound.n_fft
         if pixels > _MOST_PIXELS or bins > _MOST_BINS or sound.hop_length > sound.samples:
             raise ValueError("its fields clip and sound describe clips that are too large")
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, dict):
+            flat |= _flat(item, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = item
+    return flat
 
 
 PASSES_PER_EPOCH = 16

@@ -70,7 +70,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "build-shards, S3": ("python", "-c", _S3),
     "avtrain pretrain": (
         *("avtrain", "pretrain", "set", "--out", "run", "--steps", "4", "--batch-size", "4"),
-        *("--features", "logmel+intensity", "--num-workers", "1", "--tensorboard"),
+        *("--features", "logmel+intensity", "--num-workers", "1", "--report-to", "tensorboard"),
     ),
     "avtrain eval avsa": (
         *("avtrain", "eval", "avsa", "set", "--checkpoint", "run/checkpoint.pt", "--out", "run"),

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 # Before PyTorch is imported, here and in child processes: the tests' networks are too small for
 # more, and threads that wait for each other on a busy machine take many times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["WANDB_MODE"] = "offline"  # whoever runs the tests may have a login
 
 from tests.support.media import DIRECTIONS, FAST, build, write_dot_recording
 

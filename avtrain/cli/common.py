@@ -31,6 +31,25 @@ class Number(click.FloatRange):
         return number
 
 
+class Names(click.ParamType[tuple[str, ...]]):
+    """Some of a few names, separated by commas."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self.name = f"[{','.join(names)}]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        found = tuple(dict.fromkeys(str(value).split(",")))
+        for one in found:
+            if one not in self.names:
+                self.fail(f"{one!r} is not one of {', '.join(self.names)}.", param, ctx)
+        return found
+
+
 def options_as(
     kind: Callable[..., _Options],
 ) -> Callable[[Callable[[_Options], None]], Callable[..., None]]:

@@ -15,6 +15,7 @@ from avtrain.cli.common import (
     FEATURES,
     UP_TO_1000,
     WORKERS,
+    Names,
     Number,
     one_sentence,
     options_as,
@@ -81,7 +82,7 @@ class PretrainOptions:
     max_faults: float
     cache: Path | None
     cache_gb: float
-    tensorboard: bool
+    report_to: tuple[str, ...]
     num_workers: int | None
     device: str
     seed: int
@@ -160,7 +161,7 @@ class PretrainOptions:
             compiled=self.compiled,
             cache=self.cache,
             cache_bytes=round(self.cache_gb * 1e9),
-            tensorboard=self.tensorboard,
+            report_to=self.report_to,
             device=self.device,
             workers=self.num_workers,
             factories=self.factories,
@@ -326,7 +327,12 @@ class PretrainOptions:
     default=200.0,
     help="Size of the cache in GB.",
 )
-@click.option("--tensorboard", is_flag=True, help="Write curves and figures to OUT/tensorboard.")
+@click.option(
+    "--report-to",
+    type=Names("tensorboard", "wandb", "mlflow"),
+    default=(),
+    help="Report curves and figures to these, separated by commas; each is an extra of its name.",
+)
 @click.option("--num-workers", type=WORKERS, help="Loader processes per rank.  [default: auto]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0)

@@ -16,10 +16,10 @@ from avtrain.errors import TrainingError
 from avtrain.networks.losses import ContrastiveLoss
 from avtrain.pretrain.checks import check_agreed, check_loss, check_own, too_many_faults
 from avtrain.pretrain.curves import plot_curves
+from avtrain.pretrain.reports import Reports
 from avtrain.pretrain.run_log import RunLog
 from avtrain.pretrain.saving import is_due, save
 from avtrain.pretrain.set_up import Run, RunOptions, check_early, prepare
-from avtrain.pretrain.tensorboard import Board
 from avtrain.run_folder import CHECKPOINT, CONFIG, CURVES, FIRST_STAGE, StepLine, read_log
 from avtrain.runtime.distributed import World, joined, restarts
 from avtrain.runtime.signals import Stopped, StopRequest, WaitGivenUp
@@ -65,7 +65,7 @@ def train(run: Run, options: RunOptions, stop: StopRequest) -> StepLine:
     A step is a function of (epoch, step), the weights and torch's generators.
     """
     trainer, world = run.trainer, run.trainer.world
-    with _open_folder(run, options) as (log, board), closing(run.batches()) as batches:
+    with _open_folder(run, options) as (log, reports), closing(run.batches()) as batches:
         while not run.finished:
             try:
                 step, batch, losses = _train_step(run, batches, log)
@@ -75,8 +75,7 @@ def train(run: Run, options: RunOptions, stop: StopRequest) -> StepLine:
                 break
             run.advance(step)
             line = log.add(run.total, step, losses, trainer.seconds)
-            if board is not None:
-                board.add(line)
+            reports.add(line)
 
             spoiled = too_many_faults(log.faults, log.clips, options.max_faults)
             stopped, spoiled = world.any([stop.name is not None, spoiled])
@@ -84,8 +83,7 @@ def train(run: Run, options: RunOptions, stop: StopRequest) -> StepLine:
             if world.first and (ends or is_due(run.total, options)):
                 log.flush()  # never behind the checkpoint, to whose step it is cut on resuming
                 save(run, options)
-                if board is not None:
-                    board.show(trainer, batch, run.total)
+                reports.show(trainer, batch, run.total)
             if spoiled:
                 raise TrainingError(
                     f"more than {options.max_faults:.1%} of the clips cannot be read, see "
@@ -138,24 +136,22 @@ def _train_step(
 
 
 @contextmanager
-def _open_folder(run: Run, options: RunOptions) -> Iterator[tuple[RunLog, Board | None]]:
-    """Make the run's folder, write its settings, and open its log and, where asked for, its
-    TensorBoard."""
-    world = run.trainer.world
-    board = None
+def _open_folder(run: Run, options: RunOptions) -> Iterator[tuple[RunLog, Reports]]:
+    """Make the run's folder, write its settings, and open its log and the reports asked for."""
+    world, out = run.trainer.world, options.out
     if world.first:
-        options.out.mkdir(parents=True, exist_ok=True)
-        remove_temporary_files(options.out)
-        if options.tensorboard:
-            board = Board(options.out, run.total)
-        write_atomic(options.out / CONFIG, dump_json(run.config.to_dict(), indent=2))
+        out.mkdir(parents=True, exist_ok=True)
+        remove_temporary_files(out)
+        write_atomic(out / CONFIG, dump_json(run.config.to_dict(), indent=2))
         run.announce()
-    try:
-        with RunLog(options.out, run.total, run.last_total, world) as log:
-            yield log, board
-    finally:
-        if board is not None:
-            board.close()
+    with RunLog(out, run.total, run.last_total, world) as log:
+        reports = Reports(options.report_to if world.first else (), out, run.config, run.total)
+        try:
+            yield log, reports
+        except BaseException:
+            reports.close(failed=True)
+            raise
+        reports.close(failed=False)
 
 
 def _with_resume_after_restart(options: RunOptions, world: World) -> RunOptions:

@@ -47,7 +47,7 @@ class RunOptions:
     compiled: bool = False
     cache: Path | None = None
     cache_bytes: int = CACHE_BYTES
-    tensorboard: bool = False
+    report_to: tuple[str, ...] = ()
     device: str = "auto"
     workers: int | None = None
     factories: Factories = PAPERS

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from avprep.cli.choices import Number as PrepNumber
 from avprep.cli.main import main as avprep
+from avtrain.cli.common import Names
 from avtrain.cli.common import Number as TrainNumber
 from avtrain.cli.main import main as avtrain
 
@@ -26,7 +27,7 @@ MAY_BE_ZERO = {
 }
 MAY_BE_ZERO |= {"min-separation", "drop-silent", "drop-static", "drop-mono", "at", "margin"}
 MAY_BE_ZERO |= {"dropout", "max-faults", "folds"}
-TEXT = click.Path | click.Choice
+TEXT = click.Path | click.Choice | Names
 
 
 def commands(

@@ -201,7 +201,11 @@ def test_logs_are_written_to_files_only(name: str, kind: str, root: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("name", "more"), [("avc", ["--curriculum"]), ("tensorboard", ["--tensorboard"])]
+    ("name", "more"),
+    [
+        ("avc", ["--curriculum"]),
+        *((name, ["--report-to", name]) for name in ("tensorboard", "wandb", "mlflow")),
+    ],
 )
 def test_no_folder_of_a_run_is_written_through_a_link(
     name: str, more: list[str], root: Path, tmp_path: Path

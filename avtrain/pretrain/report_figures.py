@@ -1,9 +1,7 @@
-"""TensorBoard of a run: curves, views with their audio, and the views nearest to an audio."""
+"""Figures that a run reports: views with their audio, and the views nearest to an audio."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,54 +9,30 @@ import torch
 from torch import Tensor
 
 from avtrain.data.batch import Batch
-from avtrain.errors import TrainingError
-from avtrain.pretrain.checks import check_own
 from avtrain.pretrain.trainer import Trainer
-from avtrain.run_folder import TENSORBOARD
 
 CLIPS, NEAREST = 4, 5
 """Clips whose audio is the query, and number of nearest views shown for each."""
 
 
-class Board:
-    """Writes to ``OUT/tensorboard``, and hides what an earlier start wrote after step ``total``."""
-
-    def __init__(self, out: Path, total: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise TrainingError(
-                "TensorBoard is not installed; `pip install 'avsa360[tensorboard]'` brings it"
-            ) from None
-        folder = out / TENSORBOARD
-        check_own(folder)
-        self._writer: Any = SummaryWriter(str(folder), purge_step=total + 1)
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Add a line of the log to the curves."""
-        for name, value in line.items():
-            if name not in ("step", "epoch") and value is not None:
-                self._writer.add_scalar(name, value, line["step"])
-
-    def show(self, trainer: Trainer, batch: Batch, step: int) -> None:
-        """Add figures of a batch, as the networks see it now. Changes nothing of the run."""
-        device, config = trainer.world.device, trainer.config
-        batch = batch.to(device)
-        with torch.no_grad():
-            trainer.model.eval()
-            video = batch.video_input(config.clip.size)
-            audio = batch.audio_input(trainer.features, batch.matrices)
-            features = trainer.model.embed(video, audio)
-            embeddings = trainer.model.embeddings(*features, batch.directions, config.across_views)
-            trainer.model.train()
-        frames = batch.frames[:, :, batch.frames.shape[2] // 2].cpu().numpy()
-        self._writer.add_figure("views and sounds", _plot_views(frames, audio.cpu()), step)
-        embeddings = embeddings.unit()
-        similar = torch.einsum("bse,cte->bsct", embeddings.predicted_video, embeddings.video)
-        self._writer.add_figure("what sounds find", _plot_nearest(frames, similar.cpu()), step)
-
-    def close(self) -> None:
-        self._writer.close()
+def draw(trainer: Trainer, batch: Batch) -> dict[str, Any]:
+    """Figures of a batch, as the networks see it now, by name. Changes nothing of the run."""
+    device, config = trainer.world.device, trainer.config
+    batch = batch.to(device)
+    with torch.no_grad():
+        trainer.model.eval()
+        video = batch.video_input(config.clip.size)
+        audio = batch.audio_input(trainer.features, batch.matrices)
+        features = trainer.model.embed(video, audio)
+        embeddings = trainer.model.embeddings(*features, batch.directions, config.across_views)
+        trainer.model.train()
+    frames = batch.frames[:, :, batch.frames.shape[2] // 2].cpu().numpy()
+    embeddings = embeddings.unit()
+    similar = torch.einsum("bse,cte->bsct", embeddings.predicted_video, embeddings.video)
+    return {
+        "views and sounds": _plot_views(frames, audio.cpu()),
+        "what sounds find": _plot_nearest(frames, similar.cpu()),
+    }
 
 
 def _plot_views(frames: np.ndarray[Any, Any], audio: Tensor) -> Any:
