@@ -123,6 +123,41 @@ def test_a_damaged_clip_is_replaced_and_noted(tmp_path: Path) -> None:
     assert key in whole.unreadable.faults[2]
 
 
+def test_lightning_goes_on_in_the_middle_of_an_epoch(root: Path, tmp_path: Path) -> None:
+    """By its own protocol for loaders with a state, as the page says."""
+    import lightning
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    class Seen(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+            self.clips: list[list[int]] = []
+
+        def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+            self.clips.append(batch.index.tolist())
+            return self.weight.sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    def fit(*callbacks: Any, **options: Any) -> list[list[int]]:
+        quiet = {f"enable_{name}": False for name in ("progress_bar", "model_summary")}
+        trainer = lightning.Trainer(
+            max_steps=9, accelerator="cpu", logger=False, callbacks=[*callbacks], **quiet
+        )
+        module = Seen()
+        trainer.fit(module, loader(root), **options)
+        return module.clips
+
+    kept = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = fit(kept)
+    assert len(whole) == 9
+    for step in (2, 4, 6):  # an epoch has four steps
+        again = fit(kept, ckpt_path=tmp_path / f"step={step}.ckpt", weights_only=True)
+        assert again == whole[step:]
+
+
 def test_a_pass_ends_where_another_begins(root: Path) -> None:
     whole = loader(root)
     old = iter(whole)
