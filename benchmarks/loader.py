@@ -9,12 +9,12 @@ the audio on the CPU), or `tensors` (frames resized, augmented and normalised as
 round all readers run one after the other, on one thread; the table shows medians over the rounds.
 SHARDS may be sets of both audio layouts.
 
-The first other reader reads the same tars with webdataset, decodes the window of each view with
-PyAV and soundfile, and computes the same features from each view's own audio, or from the one
-audio turned to each view. The second is the code that the paper's authors published as
-AVSpatialAlignment, from the user's own checkout of it, on the recordings RAW that the shards were
-built from: see `published.py`. Then come the bytes that a sample costs, and the samples per second
-of wall-clock time with several loader processes.
+`ClipLoader` is our reader for other programs. The first reader of others reads the same tars with
+webdataset, decodes the window of each view with PyAV and soundfile, and computes the same features
+from each view's own audio, or from the one audio turned to each view. The second is the code that
+the paper's authors published as AVSpatialAlignment, from the user's own checkout of it, on the
+recordings RAW that the shards were built from: see `published.py`. Then come the bytes that a
+sample costs, and the samples per second of wall-clock time with several loader processes.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ import soundfile
 import torch
 import webdataset
 
+from avtrain import ClipLoader
 from avtrain.config import AugmentConfig, ClipConfig
 from avtrain.data.augment import prepare_video
 from avtrain.data.batch import Batch
@@ -53,16 +54,30 @@ AUDIO = FeatureConfig()
 BATCH = 10
 STAGES = ("frames and audio", "log-mels", "tensors")
 WINDOWS_S = 9.0
-Reader = Callable[[ShardSet, int, str], None]
+Reader = Callable[[ShardSet, int, str], int]
+"""Prepares at least a number of samples up to a stage, and returns how many they were: batches of
+sets with few sources hold fewer clips than asked for."""
 
 
-def ours(shards: ShardSet, samples: int, stage: str) -> None:
-    features = Features(AUDIO)
-    for batch in islice(batches(shards, 0), -(-samples // BATCH)):
+def ours(shards: ShardSet, samples: int, stage: str) -> int:
+    return _prepare(batches(shards, 0), samples, stage)
+
+
+def clip_loader(shards: ShardSet, samples: int, stage: str) -> int:
+    loader = ClipLoader(shards=shards, batch_size=BATCH, augment=AugmentConfig())
+    return _prepare(chain.from_iterable(repeat(loader)), samples, stage)
+
+
+def _prepare(source: Iterator[Batch], samples: int, stage: str) -> int:
+    features, done = Features(AUDIO), 0
+    while done < samples:
+        batch = next(source)
+        done += len(batch.index)
         if stage != STAGES[0]:
             batch.audio_input(features, batch.matrices)
         if stage == "tensors":
             batch.video_input(CLIP.size)
+    return done
 
 
 def batches(shards: ShardSet, workers: int) -> Iterator[Batch]:
@@ -71,7 +86,7 @@ def batches(shards: ShardSet, workers: int) -> Iterator[Batch]:
         yield batch
 
 
-def plain_webdataset(shards: ShardSet, samples: int, stage: str) -> None:
+def plain_webdataset(shards: ShardSet, samples: int, stage: str) -> int:
     features = Features(AUDIO)
     entries = shards.manifest.splits[shards.split]
     urls = [shards.root.path(entry.file) for entry in entries]
@@ -103,6 +118,7 @@ def plain_webdataset(shards: ShardSet, samples: int, stage: str) -> None:
             features(audio[:, 0], torch.from_numpy(np.stack(matrices)))
         else:  # each view's own audio: the features need not rotate it
             features(audio.flatten(0, 1), torch.eye(4).repeat(BATCH * CLIP.views, 1, 1, 1))
+    return samples
 
 
 def _audio(flac: bytes, start: float) -> np.ndarray:
@@ -131,8 +147,8 @@ def seconds(read: Reader, shards: ShardSet, samples: int) -> dict[str, float | N
     read(shards, BATCH, "tensors")  # the set-up at the first use does not count
     for stage in STAGES:
         start = time.process_time()
-        read(shards, samples, stage)
-        taken[stage] = (time.process_time() - start) / samples
+        done = read(shards, samples, stage)
+        taken[stage] = (time.process_time() - start) / done
     return taken
 
 
@@ -157,6 +173,7 @@ def table(
     for shards in sets:
         name = f"layout `{layout(shards)}`"
         readers[f"ours, {name}"] = partial(seconds, ours, shards, samples)
+        readers[f"ClipLoader, {name}"] = partial(seconds, clip_loader, shards, samples)
         readers[f"webdataset, PyAV, soundfile, {name}"] = partial(
             seconds, plain_webdataset, shards, samples
         )
@@ -196,12 +213,12 @@ def sizes(sets: list[ShardSet], samples: int) -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     for shards in sets:
         root = LocalFolder(Path(str(shards.root)))
-        ours(ShardSet(root, shards.split), samples, STAGES[0])
+        done = ours(ShardSet(root, shards.split), samples, STAGES[0])
         entries = shards.manifest.splits[shards.split]
         stored = sum(entry.bytes for entry in entries) / len(shards)
         yield (
-            f"| {layout(shards)} | {root.bytes_read / samples:,.0f} | "
-            f"{root.reads / samples:.1f} | {stored:,.0f} |"
+            f"| {layout(shards)} | {root.bytes_read / done:,.0f} | "
+            f"{root.reads / done:.1f} | {stored:,.0f} |"
         )
 
 
@@ -216,9 +233,10 @@ def growth(shards: ShardSet, samples: int, rounds: int, workers: list[int]) -> I
             for _ in range(2 * max(1, count)):  # until all workers are busy
                 next(stream)
             start = time.perf_counter()
-            for _ in range(-(-samples // BATCH)):
-                next(stream)
-            rates.append(samples / (time.perf_counter() - start))
+            done = 0
+            while done < samples:
+                done += len(next(stream).index)
+            rates.append(done / (time.perf_counter() - start))
         yield f"| {count or 'none: in the process itself'} | {statistics.median(rates):.0f} |"
 
 

@@ -208,7 +208,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         if len(info.views) < self.clip.views:
             raise TrainingError(
                 f"{info.key} has {len(info.views)} views, fewer than the {self.clip.views} that "
-                "are needed; set --views"
+                "are needed; ask for fewer views"
             )
         if info.audio.sample_rate != self.sound.sample_rate:
             raise TrainingError(
@@ -220,7 +220,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
             needed = ", ".join(AUDIO_CHANNELS[self.sound.audio])
             raise TrainingError(
                 f"{info.key} has the audio channels {has}, but {needed} are needed, which "
-                "ambisonics provide; set --audio, or build the set with --audio foa"
+                "ambisonics provide; ask for other audio, or build the set with --audio foa"
             )
         frame_step(info.key, info.video.fps, self.clip.fps)
         moments = self.clip.moments * (self.sound.duration_s + self.clip.margin_s)

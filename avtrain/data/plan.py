@@ -121,15 +121,14 @@ class Plan:
             raise TrainingError(
                 f"{shards.where} has {len(shards)} clips of "
                 f"{len(set(shards.sources))} sources, which leaves batches of one clip with "
-                "nothing to compare it with; add sources, or take fewer clips of the largest one "
-                "(--clips-per-source)"
+                "nothing to compare it with; add sources, or show a few clips of each alone"
                 + ", or lower the weight of the set with few sources"
                 * bool(self.weights)
             )
         if smallest < share.size:
             raise TrainingError(
                 f"batches of {smallest} clips cannot be split among {share.size} processes; start "
-                "fewer, or raise --batch-size"
+                "fewer, or take larger batches"
             )
 
     def spares(self, step: Step) -> NDArray[np.int64]:
