@@ -20,6 +20,7 @@ from avtrain.data.plan import Plan
 from avtrain.data.unreadable import Unreadable, read_faults
 from avtrain.errors import TrainingError
 from avtrain.evals.frozen import Networks
+from avtrain.networks.models import Embeddings
 from avtrain.runtime.torch_file import plain, read_torch
 from shards.files import atomic_file
 from shards.reader import ShardSet
@@ -199,3 +200,20 @@ class FrozenFeatures:
         if not ((index >= 0) & (index < count)).all():
             raise ValueError("a batch names clips that the set does not have")
         return FrozenBatch(index, directions, features)
+
+
+def embed(networks: Networks, batch: FrozenBatch) -> Embeddings:
+    """Embeddings of a batch, on the CPU."""
+    features = batch.features
+    found = networks.embeddings(features["video"], features["audio"], batch.directions)
+    parts = (found.predicted_audio, found.audio, found.predicted_video, found.video)
+    return Embeddings(*(part.cpu() for part in parts))
+
+
+def join(parts: list[tuple[Embeddings, Tensor]]) -> tuple[Embeddings, Tensor]:
+    """Embeddings in the order of the set's samples, and the samples (N,)."""
+    names = ("predicted_audio", "audio", "predicted_video", "video")
+    order = torch.cat([index for _, index in parts])
+    place = order.argsort()
+    joined = (torch.cat([getattr(part, name) for part, _ in parts])[place] for name in names)
+    return Embeddings(*joined), order[place]

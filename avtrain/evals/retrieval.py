@@ -24,7 +24,7 @@ from torch import Tensor
 from avtrain.data.plan import Plan
 from avtrain.evals.bootstrap import mean_metric, median_metric
 from avtrain.evals.evaluation import EvaluationOptions, open_evaluation
-from avtrain.evals.feature_store import BATCH_SIZE, FrozenBatch, FrozenFeatures, WindowOptions
+from avtrain.evals.feature_store import BATCH_SIZE, FrozenFeatures, WindowOptions, embed, join
 from avtrain.evals.frozen import Networks
 from avtrain.evals.results import Metric, Result
 from avtrain.evals.truth import views_with_source
@@ -82,7 +82,7 @@ def evaluate_retrieval(common: EvaluationOptions, options: RetrievalOptions) -> 
             for batch in batches:
                 parts.append((embed(networks, batch), batch.index))
                 bar.update(len(batch.index))
-        embeddings, index = _join(parts)
+        embeddings, index = join(parts)
         size, seed = min(gallery, len(index)), common.seed * 10_007 + window
         among = partial(ranks_in_gallery, clips=size, seed=seed)
         for place, rank in (("within", ranks_within), ("gallery", among)):
@@ -125,23 +125,6 @@ def _describe_predictions(networks: Networks) -> str:
     if networks.is_energy:
         return "none: the map of the energy against that of motion"
     return "across views" if networks.config.across_views else "plain embeddings"
-
-
-def embed(networks: Networks, batch: FrozenBatch) -> Embeddings:
-    """Embeddings of a batch, on the CPU."""
-    features = batch.features
-    found = networks.embeddings(features["video"], features["audio"], batch.directions)
-    parts = (found.predicted_audio, found.audio, found.predicted_video, found.video)
-    return Embeddings(*(part.cpu() for part in parts))
-
-
-def _join(parts: list[tuple[Embeddings, Tensor]]) -> tuple[Embeddings, Tensor]:
-    """Embeddings in the order of the set's samples, and the samples (N,)."""
-    names = ("predicted_audio", "audio", "predicted_video", "video")
-    order = torch.cat([index for _, index in parts])
-    place = order.argsort()
-    joined = (torch.cat([getattr(part, name) for part, _ in parts])[place] for name in names)
-    return Embeddings(*joined), order[place]
 
 
 def queries_and_candidates(found: Embeddings) -> tuple[tuple[Tensor, Tensor], ...]:

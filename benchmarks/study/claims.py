@@ -52,6 +52,7 @@ LOCALIZATION = Column("localization", "localization error, °", "localization", 
 ONE_SOURCE = Column(
     "one-source", "the same, one source, °", "localization", 3.0, "one source, mean error"
 )
+LOCATE = Column("locate", "best of 8 views, error, °", "locate", 3.0)
 AVSA_BOTH = Column("avsa-both", "AVSA-Bin, feature and prediction, %", "avsa-both", 2.0)
 RIGHT_VIEW = Column(
     "right-view",
@@ -74,6 +75,7 @@ COLUMNS = (
     RIGHT_VIEW,
     LOCALIZATION,
     ONE_SOURCE,
+    LOCATE,
     SELD,
     SELD_ALL,
     F20,
@@ -81,7 +83,7 @@ COLUMNS = (
     WITH_AUDIO,
     ACTIONS,
 )
-_SPATIAL = (AVSA_4, LOCALIZATION)
+_SPATIAL = (AVSA_4, LOCALIZATION, LOCATE)
 """Columns in which a claim is made unless it says otherwise."""
 TASKS = (*_SPATIAL, SELD, SEGMENTATION, ACTIONS)
 """Those of claims about two rows that are evaluated ``downstream``."""

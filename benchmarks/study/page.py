@@ -9,10 +9,10 @@ from avtrain.evals.tables import format_value, markdown
 from avtrain.report.lines import Line
 from benchmarks.study.claims import (
     ACTIONS,
-    AVSA_1,
     AVSA_4,
     HEADLINES,
     LOCALIZATION,
+    LOCATE,
     RIGHT_VIEW,
     SEGMENTATION,
     SELD,
@@ -30,7 +30,7 @@ from shards.files import atomic_file, write_atomic
 ALL_PAGE, FIGURE, CURVES = "results-all.md", "study-results.png", "study-curves.png"
 EARLIER_PAGE, EARLIER_ARCHIVE = "results-2026-11-22.md", "study-2026-11-22.zip"
 
-_SHOWN = (AVSA_4, AVSA_1, RIGHT_VIEW, LOCALIZATION, SELD, SEGMENTATION, ACTIONS)
+_SHOWN = (AVSA_4, RIGHT_VIEW, LOCATE, LOCALIZATION, SELD, SEGMENTATION, ACTIONS)
 """Columns of the table."""
 _DRAWN = tuple(dict.fromkeys((*TASKS, *(column for _, column in HEADLINES))))
 """Columns of the figure."""

@@ -134,6 +134,8 @@ EVALUATIONS = (
     Evaluation(
         "retrieval", "retrieval", ("--views", "4", "--windows", "2"), True, shares_features=True
     ),
+    # All views of a set: not those of the shared features.
+    Evaluation("locate", "locate", ("--views", "8", "--windows", "2"), True, cost_s=30.0),
     Evaluation("seld", "seld", ("--labels", "0.05"), cost_s=140.0),
     Evaluation("segmentation-none", "segmentation", ("--condition", "none", *_HEAD), cost_s=62.0),
     # Fine-tuned: on frozen features no network knew the hard actions, trained or not.

@@ -42,7 +42,7 @@ STEPS: dict[str, list[set[str]]] = {
         {"results"},
         {"bootstrap", "tables", "progress", "frozen", "truth"},
         {"feature_store", "evaluation"},
-        {"embed", "retrieval"}
+        {"embed", "locate", "retrieval"}
         | {"binary", "localization", "segmentation", "action", "probe", "seld"},
     ],
 }

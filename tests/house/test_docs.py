@@ -42,6 +42,7 @@ TINY = {
     "avtrain eval avsa": [*EVALUATE, "--windows", "1"],
     "avtrain eval avc": [*EVALUATE, "--windows", "1"],
     "avtrain eval retrieval": EVALUATE,
+    "avtrain eval locate": EVALUATE,
     "avtrain eval localization": EVALUATE,
     "avtrain eval probe": [*EVALUATE, "--windows", "1", "--rounds", "1"],
     "avtrain eval seld": [*EVALUATE, "--steps", "1"],

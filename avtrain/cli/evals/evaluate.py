@@ -1,5 +1,5 @@
 """The group ``avtrain eval``, and those of its commands that ask frozen features in windows: avc,
-avsa, retrieval and localization."""
+avsa, retrieval, locate and localization."""
 
 from __future__ import annotations
 
@@ -149,6 +149,36 @@ def retrieval(given: RetrievalArguments) -> None:
         )
         results = evaluate_with_baseline(
             given.evaluation(), given.baseline, lambda one: evaluate_retrieval(one, options)
+        )
+    print_results(results)
+
+
+@evaluate.command()
+@evaluation_options
+@window_options("Views per clip, one of which is found.")
+@options_as(WindowArguments)
+def locate(given: WindowArguments) -> None:
+    """Which view shows where the sound comes from?
+
+    With nothing trained: the view whose video and sound match best, by the networks' own
+    similarities, and its angle to the nearest source that sounds and can be seen. Beside it stand
+    the view that is loudest, the view that pictures alone suggest, and chance. DIR must say what
+    sounds where, as sets of STARSS and of the generated world do.
+
+    \b
+    Example:
+      avtrain eval locate shards/ --checkpoint runs/avsa-tiny/checkpoint.pt --out runs/avsa-tiny
+    """
+    with one_sentence():
+        from avtrain.evals.evaluation import evaluate_with_baseline
+        from avtrain.evals.feature_store import WindowOptions
+        from avtrain.evals.locate import evaluate_locate
+
+        options = WindowOptions(
+            views=given.views, windows=given.windows, keep_features=given.keep_features
+        )
+        results = evaluate_with_baseline(
+            given.evaluation(), given.baseline, lambda one: evaluate_locate(one, options)
         )
     print_results(results)
 

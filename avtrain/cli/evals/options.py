@@ -160,7 +160,7 @@ def window_options(views_help: str) -> Callable[[_Command], _Command]:
                 type=click.Path(path_type=Path, file_okay=False),
                 metavar="DIR",
                 help="Keep the features of the frozen networks in DIR, and read those that are "
-                "there: shared by avc, avsa, retrieval, localization and probe of the same "
+                "there: shared by avc, avsa, retrieval, locate, localization and probe of the same "
                 "networks, set and seed.",
             ),
         ]
