@@ -128,7 +128,8 @@ class BuildShardsOptions:
                 return None
             step = os.environ.get("SLURM_ARRAY_TASK_STEP", "1")
             first = int(slurm["ID"]) - int(slurm["MIN"])
-            index, count = first // (int(step) if step.isdecimal() else 1), int(slurm["COUNT"])
+            step_size = int(step) if step.isdecimal() and int(step) else 1
+            index, count = first // step_size, int(slurm["COUNT"])
         if index is None or count is None:
             raise UserError("--task-index and --task-count go together")
         if index >= count:
