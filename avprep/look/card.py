@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -10,12 +11,14 @@ from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddic
 import yaml
 
 from avprep.errors import UserError
-from avprep.look.info import describe_set, options_in_words, size_in_words
+from avprep.look.info import describe_set, size_in_words
 from avprep.look.preview import draw_preview
 from shards.errors import ShardError, printable
 from shards.files import write_atomic
 from shards.folders import LocalFolder, open_folder
+from shards.geometry import ACN_CHANNELS
 from shards.manifest import read_indices, read_manifest
+from shards.reader import ShardSet
 from shards.schema import LABEL_MAP_SUFFIX, Manifest, SampleInfo, ShardIndex
 
 CARD, PICTURE = "README.md", "card.png"
@@ -48,20 +51,38 @@ def write_card(location: Path | str, out: Path | None) -> str:
         if not isinstance(root, LocalFolder):
             raise UserError(f"{root} is no folder of this machine; say with --out where to write")
         out = root.root / CARD
-    if out.exists() or out.is_symlink():
-        raise UserError(f"{out} exists, and may hold what its owner wrote; move it away first")
+    picture = out.with_name(PICTURE) if out.name == CARD else out.with_suffix(".png")
+    for path in (out, picture):
+        if path.exists() or path.is_symlink():
+            raise UserError(f"{path} exists, and may hold what its owner wrote; move it away first")
     described, manifest = describe_set(location), read_manifest(root)
     if damaged := [one for split in described["splits"].values() for one in split["damaged"]]:
         raise ShardError(damaged[0])
     indices = read_indices(root, [e.index for split in manifest.splits.values() for e in split])
-    picture = out.with_name(PICTURE)
+    check_splits([*manifest.splits])
+    channels = ShardSet(root, next(iter(manifest.splits))).info(0).audio.channels
+    out.parent.mkdir(parents=True, exist_ok=True)
     draw_preview(location, None, picture, None, 0.0)
-    text = _front_matter(manifest, indices) + _text(Path(str(root)).name, described, indices)
+    is_foa = channels == ACN_CHANNELS
+    name = Path(str(root)).resolve().name if isinstance(root, LocalFolder) else str(root)
+    text = _front_matter(manifest, indices, is_foa) + _text(
+        name, picture.name, described, indices, is_foa
+    )
     write_atomic(out, text.encode())
     return f"{out}: {sum(split['clips'] for split in described['splits'].values())} clips"
 
 
-def _front_matter(manifest: Manifest, indices: list[ShardIndex]) -> str:
+def check_splits(splits: Sequence[str]) -> None:
+    """Raise UserError for names that `datasets` does not read."""
+    for split in splits:
+        same = [other for other in splits if split_name(other) == split_name(split)]
+        if len(same) > 1:
+            raise UserError(f"the splits {' and '.join(same)} have one name in `datasets`")
+        if split == "all":
+            raise UserError("a split of the name all means all splits in `datasets`")
+
+
+def _front_matter(manifest: Manifest, indices: list[ShardIndex], is_foa: bool) -> str:
     """The card's head, as YAML: files and counts of each split, and the columns of all."""
     clips = sum(len(index.samples) for index in indices)
     size = next((name for most, name in _SIZES if clips < most), "n>1M")
@@ -75,7 +96,7 @@ def _front_matter(manifest: Manifest, indices: list[ShardIndex]) -> str:
         for split, entries in manifest.splits.items()
     ]
     head = {
-        "tags": ["webdataset", "360-video", "ambisonics", "spatial-audio"],
+        "tags": ["webdataset", "360-video", *["ambisonics", "spatial-audio"] * is_foa],
         "size_categories": [size],
         "configs": [
             {"config_name": "default", "data_files": files, "default": True},
@@ -136,14 +157,20 @@ def _column(kind: Any) -> dict[str, Any]:
     return {"dtype": _DTYPES[kind]}
 
 
-def _text(name: str, described: dict[str, Any], indices: list[ShardIndex]) -> str:
+def _text(
+    name: str,
+    picture: str,
+    described: dict[str, Any],
+    indices: list[ShardIndex],
+    is_foa: bool,
+) -> str:
     splits = described["splits"]
     rows = [
-        f"| {split_name(split)} | {one['clips']} | {one['sources']} | {one['hours']:.2f} | "
+        f"| {split} | {one['clips']} | {one['sources']} | {one['hours']:.2f} | "
         f"{one['views']} | {one['shards']} | {size_in_words(one['bytes'])} |"
         for split, one in splits.items()
     ]
-    first = next(iter(splits))
+    first = "train" if "train" in splits else next(iter(splits))
     maps = sum(column["name"].endswith(LABEL_MAP_SUFFIX) for column in columns(indices))
     stored = any(
         suffix.endswith(LABEL_MAP_SUFFIX)
@@ -154,23 +181,24 @@ def _text(name: str, described: dict[str, Any], indices: list[ShardIndex]) -> st
     left_out = "" if maps or not stored else _LEFT_OUT
     return _PAGE.format(
         name=printable(name),
-        picture=PICTURE,
+        picture=picture,
+        sound=_FOA if is_foa else _BEAMS,
         rows="\n".join(rows),
         split=first,
         column=split_name(first),
         left_out=left_out,
-        options=printable(options_in_words(described["options"])),
     )
 
 
+_FOA = "its sound field as first-order\nambisonics, turned to each view or unrotated"
+_BEAMS = "the sound towards each\nview, without ambisonics"
 _LEFT_OUT = (
     "\nIts label maps are too many to be columns; `avsa360` reads them (`ShardSet.label_map`).\n"
 )
 _PAGE = """# {name}
 
-Clips of 360° video with spatial audio: perspective views of each clip, and its sound field as
-first-order ambisonics, or as it is heard in the direction of each view. Made by
-`avprep build-shards` of avsa360.
+Clips of 360° video with sound: perspective views of each clip, and {sound}.
+Made by `avprep build-shards` of avsa360; `manifest.json` holds the options.
 
 ![A clip: energy of its sound over the picture, its views and their sound]({picture})
 
@@ -216,6 +244,4 @@ clips = ShardSet("PATH", "{split}")
 Azimuth is positive to the left, elevation upwards, in degrees. Ambisonics are ambiX: W, Y, Z, X,
 SN3D, 16 bits; stored = `json.audio.gain` × original. Fields of view are angles between the outer
 edges of a crop.
-
-Built with: {options}.
 """

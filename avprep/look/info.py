@@ -191,14 +191,14 @@ def as_text(value: dict[str, Any]) -> list[str]:
         lines += [f"DAMAGED: {sentence}" for sentence in split["damaged"]]
     for source, splits in value["leaks"].items():
         lines.append(f"LEAK: {source} is in {' and '.join(splits)}")
-    lines.append(f"options: {options_in_words(value['options'])}")
-    lines.append(f"versions: {options_in_words(value['versions'])}")
+    lines.append(f"options: {_flat(value['options'])}")
+    lines.append(f"versions: {_flat(value['versions'])}")
     return lines
 
 
-def options_in_words(options: dict[str, Any]) -> str:
+def _flat(options: dict[str, Any]) -> str:
     return ", ".join(
-        f"({options_in_words(value)})" if isinstance(value, dict) else f"{name} {value}"
+        f"({_flat(value)})" if isinstance(value, dict) else f"{name} {value}"
         for name, value in options.items()
     )
 

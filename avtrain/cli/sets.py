@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_WEIGHTED = re.compile(r"(.+):(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})")
+_WEIGHTED = re.compile(r"(.+):([-+.\deEa-z]{1,20})")
 _HOST = re.compile(r"\w+://[^/:]*")
 
 
@@ -16,7 +16,10 @@ def parse_set(word: str) -> tuple[str, float | None]:
     found = _WEIGHTED.fullmatch(word)
     if found is None or _HOST.fullmatch(found[1]) or Path(word).exists():
         return word, None
-    return found[1], float(found[2])
+    try:
+        return found[1], float(found[2])
+    except ValueError:
+        return word, None
 
 
 def parse_sets(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[float, ...]]:
@@ -36,6 +39,9 @@ def parse_sets(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[float, ...]
     if len(weights) < len(found):
         lacking = next(root for root, weight in found if weight is None)
         raise TrainingError(f"{lacking} has no weight, but others have: write {lacking}:NUMBER")
-    if min(weights) <= 0:
-        raise TrainingError(f"{words[weights.index(min(weights))]}: leave out a set of weight 0")
+    for word, weight in zip(words, weights, strict=True):
+        if not 0 < weight < 1e9:
+            raise TrainingError(
+                f"{word}: a weight is a number above 0; leave out a set of weight 0"
+            )
     return roots, tuple(weight / sum(weights) for weight in weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, Literal
@@ -58,7 +58,7 @@ class ClipLoader:
 
     shards: Shards
     batch_size: int
-    weights: Sequence[float] = ()
+    weights: Sequence[float] | None = None
     views: int = 4
     frames: int = 8
     fps: float = 16.0
@@ -105,7 +105,7 @@ class ClipLoader:
     def _check_types(self) -> None:
         if not isinstance(self.shards, ShardSet | ShardSets):
             raise TrainingError(
-                f'shards must be a ShardSet, such as ShardSet("{self.shards}", "train")'
+                'shards must be a ShardSet, such as ShardSet("folder", "train"), or ShardSets'
             )
         for name, least in _LEAST.items():
             value = getattr(self, name)
@@ -114,12 +114,14 @@ class ClipLoader:
             if not isinstance(value, Integral) or value < least:
                 raise TrainingError(f"{name} must be a whole number from {least}, not {value!r}")
             setattr(self, name, int(value))
+        if not isinstance(self.augment, AugmentConfig):
+            raise TrainingError(f"augment must be an AugmentConfig, not {self.augment!r}")
         for name in ("fps", "audio_s"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not _LEAST_S <= value < 1e4:
                 raise TrainingError(f"{name} must be a number from {_LEAST_S}, not {value!r}")
             setattr(self, name, float(value))
-        if self.audio not in BEAMS:
+        if not isinstance(self.audio, str) or self.audio not in BEAMS:
             raise TrainingError(f"audio must be one of {', '.join(BEAMS)}, not {self.audio!r}")
 
     def __len__(self) -> int:
@@ -177,14 +179,18 @@ class ClipLoader:
 
     def _shares(self) -> tuple[float, ...]:
         """The weights, which add up to 1."""
-        weights, sets = tuple(self.weights), sets_in(self.shards)
-        if not weights:
+        if self.weights is None:
             return ()
-        for weight in weights:
-            if not isinstance(weight, int | float) or not 0 < weight < math.inf:
-                raise TrainingError(f"weights are numbers above 0, not {weight!r}")
-        if len(sets) < 2 or len(weights) != len(sets):
-            raise TrainingError(f"there are {len(weights)} weights, but {len(sets)} sets")
+        sets, weights = len(sets_in(self.shards)), list[float]()
+        with suppress(TypeError, ValueError):
+            weights = [math.nan if isinstance(one, str) else float(one) for one in self.weights]
+        if not weights or not all(0 < weight < 1e9 for weight in weights):
+            raise TrainingError(f"weights are numbers above 0, one for each set: {self.weights!r}")
+        if sets < 2 or len(weights) != sets:
+            raise TrainingError(
+                f"weights divide the clips of several sets: there are {len(weights)} weights, and "
+                f"{sets} set{'s' * (sets > 1)}"
+            )
         return tuple(weight / sum(weights) for weight in weights)
 
     def _share(self) -> Share:
@@ -195,6 +201,7 @@ class ClipLoader:
             raise TrainingError("rank and world_size go together")
         if rank is None or size is None:
             rank, size = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
-        if not 0 <= rank < size:
-            raise TrainingError(f"there is no rank {rank} of {size}")
+        whole = isinstance(rank, Integral) and isinstance(size, Integral)
+        if not whole or not 0 <= rank < size:
+            raise TrainingError(f"there is no rank {rank!r} of {size!r}")
         return Share(rank, size, replace=True)

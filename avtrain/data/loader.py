@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -174,14 +175,18 @@ def _end(batches: Iterator[Any], line: Lifeline) -> None:
         line.cut()
         _kill(batches)
 
+    # Where the interpreter ends, a thread that is started now never runs, and start() waits for it;
+    # workers end by their lifeline.
+    if not isinstance(batches, _MultiProcessingDataLoaderIter) or sys.is_finalizing():
+        line.cut()
+        return
     timer = threading.Timer(END_S, force)
     timer.daemon = True
     timer.start()
     try:
-        if isinstance(batches, _MultiProcessingDataLoaderIter):
-            # That workers are killed is meant here, and the error that ends the run is another.
-            with suppress(RuntimeError):
-                batches._shutdown_workers()
+        # That workers are killed is meant here, and the error that ends the run is another.
+        with suppress(RuntimeError):
+            batches._shutdown_workers()
     finally:
         timer.cancel()
         line.cut()

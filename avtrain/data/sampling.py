@@ -77,7 +77,10 @@ def pass_batches(
             for number, (one, count) in enumerate(zip(sets, counts, strict=True))
         ]
         last = int(source_id.max())
-        found = [one.most(count, last + 1) for one, count in zip(sets, counts, strict=True)]
+        found = [
+            one.most(count, last + 1, [seed, number])
+            for number, (one, count) in enumerate(zip(sets, counts, strict=True))
+        ]
         most = int(np.sum(found, axis=0).max())
     elif one_of_each:
         chosen = np.sort(_one_clip_per_source(source_id, [seed], pass_index))
@@ -106,23 +109,48 @@ class _SetClips:
 
     def take(self, count: int, seed: list[int], pass_index: int) -> NDArray[np.int64]:
         """``count`` clips: whole rounds, and the next part of a random order of one round, so that
-        after any number of passes no clip (or source) was shown two times more than another."""
+        after any number of passes no clip (of ``one_of_each``: no source) was shown two times more
+        than another."""
         whole, rest = divmod(count, self.size)
         rounds = [self._round([*seed, 0], pass_index * whole + number) for number in range(whole)]
         places = pass_index * rest + np.arange(rest)
-        order = np.random.default_rng([*seed, _ORDER]).permutation(self.size)
+        order = self._order(seed)
         for number in np.unique(places // self.size).tolist():
             those = order[places[places // self.size == number] % self.size]
             rounds.append(self._round([*seed, 1], number)[those])
         return np.concatenate(rounds)
 
-    def most(self, count: int, sources: int) -> NDArray[np.int64]:
+    def most(self, count: int, sources: int, seed: list[int]) -> NDArray[np.int64]:
         """The most clips of each of ``sources`` sources that `take` returns in any pass."""
         whole, rest = divmod(count, self.size)
         clips = np.bincount(self.source_id, minlength=sources)
         if self.one_of_each:
-            clips = np.minimum(clips, 1)
-        return whole * clips + np.minimum(clips, rest)
+            return np.minimum(clips, 1) * (whole + (rest > 0))
+        order = self.source_id[self._order(seed)]
+        # The clips of each source in any part of ``rest`` places that begins with one of them.
+        places = np.argsort(order, kind="stable")
+        starts = np.searchsorted(order[places], np.arange(sources + 1))
+        found = np.zeros(sources, dtype=np.int64)
+        for source in np.flatnonzero(clips).tolist():
+            own = places[starts[source] : starts[source + 1]]
+            twice = np.concatenate([own, own + self.size])
+            found[source] = (np.searchsorted(twice, own + rest) - np.arange(len(own))).max()
+        return whole * clips + found
+
+    def _order(self, seed: list[int]) -> NDArray[np.int64]:
+        """A random order of a round in which the clips of each source are evenly spread: any part
+        of it holds each source's share, so that few batches hold all clips of the part."""
+        rng = np.random.default_rng([*seed, _ORDER])
+        if self.one_of_each:
+            return rng.permutation(self.size)
+        shuffled = rng.permutation(self.size)
+        _, sources = np.unique(self.source_id[shuffled], return_inverse=True)
+        counts = np.bincount(sources)
+        by_source = np.argsort(sources, kind="stable")
+        rank = np.empty(self.size)
+        rank[by_source] = np.arange(self.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        place = (rank + rng.random(len(counts))[sources]) / counts[sources]
+        return shuffled[np.argsort(place, kind="stable")]
 
     def _round(self, seed: list[int], number: int) -> NDArray[np.int64]:
         if not self.one_of_each:

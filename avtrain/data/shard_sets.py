@@ -25,6 +25,10 @@ class ShardSets:
     """
 
     def __init__(self, sets: Sequence[ShardSet]) -> None:
+        if not isinstance(sets, Sequence) or not all(isinstance(one, ShardSet) for one in sets):
+            raise TrainingError('several sets are a list, such as [ShardSet("a"), ShardSet("b")]')
+        if not sets:
+            raise TrainingError("an empty list of sets has no clips: name at least one")
         self.sets = tuple(sets)
         self.split = self.sets[0].split
         for one in self.sets:

@@ -145,7 +145,14 @@ def _open_folder(run: Run, options: RunOptions) -> Iterator[tuple[RunLog, Report
         write_atomic(out / CONFIG, dump_json(run.config.to_dict(), indent=2))
         run.announce()
     with RunLog(out, run.total, run.last_total, world) as log:
-        reports = Reports(options.report_to if world.first else (), out, run.config, run.total)
+        try:
+            reports = Reports(options.report_to if world.first else (), out, run.config, run.total)
+        except TrainingError:
+            if not run.total:  # nothing was begun that a corrected command would have to resume
+                (out / CONFIG).unlink(missing_ok=True)
+                log.path.unlink(missing_ok=True)
+            raise
+        log.begin()
         try:
             yield log, reports
         except BaseException:

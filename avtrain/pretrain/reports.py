@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from shards.files import read_regular, write_atomic
 
 PROJECT = "avsa360"
 """Project (W&B) or experiment (MLflow) that runs are in, unless the environment names another."""
+_PACKAGES = {"alembic", "mlflow", "sqlalchemy", "tensorboard", "wandb"}
 _RUN_ID = re.compile(r"[0-9a-z]{8,40}")
 _FLUSH_S = 5.0
 _ENVIRONMENT = {
@@ -63,12 +65,17 @@ class Reports:
         for name in names:
             try:
                 self._writers[name] = WRITERS[name](out, config, total)
-            except ImportError as error:
+            except TrainingError:
                 self.close(failed=True)
-                raise TrainingError(
-                    f"{error.name} is not installed; `pip install 'avsa360[{name}]'` brings what "
-                    f"--report-to {name} needs"
-                ) from None
+                raise
+            except Exception as error:  # of any kind: it is what another program's settings cause
+                self.close(failed=True)
+                if isinstance(error, ImportError) and (error.name or "").split(".")[0] in _PACKAGES:
+                    raise TrainingError(
+                        f"{error.name} is not installed; `pip install 'avsa360[{name}]'` brings "
+                        f"what --report-to {name} needs"
+                    ) from None
+                raise TrainingError(f"{name} cannot begin: {_first_line(error)}") from None
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Add a line of the log to the curves."""
@@ -93,10 +100,17 @@ class Reports:
         for name, writer in [*self._writers.items()]:
             try:
                 call(writer)
+            except TrainingError:
+                self.close(failed=True)
+                raise
             except Exception as error:  # of any kind: hours of training do not end by a report
-                first = str(error).partition("\n")[0] or type(error).__name__
+                first = _first_line(error)
                 show(f"check: {name} gets no more reports, and the run goes on: {first}", err=True)
                 del self._writers[name]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _show(name: str, figure: Any, step: int, writer: Writer) -> None:
@@ -135,25 +149,22 @@ class _Wandb:
 
         check_own(out / WANDB)
         identity = _identity(out / WANDB / REPORTED_AS, total, lambda: secrets.token_hex(4))
-        offline = "WANDB_MODE" not in os.environ and not wandb.login(prompt=False)
+        offline = not os.environ.get("WANDB_MODE") and not wandb.login(prompt=False)
         if offline:
             show(
                 f"W&B knows no login: it writes to {out / WANDB} alone; `wandb sync` uploads that",
                 err=True,
             )
-        try:
-            self._run = wandb.init(
-                project=os.environ.get("WANDB_PROJECT", PROJECT),
-                name=os.environ.get("WANDB_NAME", out.resolve().name),
-                dir=out,
-                id=identity,
-                resume="allow",
-                config=config.to_dict(),
-                mode="offline" if offline else None,
-                settings=wandb.Settings(console="off", silent=True),
-            )
-        except (wandb.Error, OSError) as error:
-            raise TrainingError(f"W&B cannot begin: {str(error).partition(chr(10))[0]}") from None
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            name=os.environ.get("WANDB_NAME", out.resolve().name),
+            dir=out,
+            id=identity,
+            resume="allow",
+            config=config.to_dict(),
+            mode="offline" if offline else None,
+            settings=wandb.Settings(console="off", silent=True),
+        )
         # A resumed run reports some steps again, which W&B's own count would refuse.
         self._run.define_metric("*", step_metric="step")
         self._image = wandb.Image
@@ -173,41 +184,46 @@ class _Mlflow:
 
     def __init__(self, out: Path, config: Config, total: int) -> None:
         from mlflow.entities import Metric, Param
-        from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
         folder = (out / MLFLOW).resolve()
         check_own(out / MLFLOW)
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        artifacts = None if uri else (folder / "artifacts").as_uri()
-        if uri is None:
-            folder.mkdir(exist_ok=True)
-            uri = f"sqlite:///{folder / 'mlflow.db'}"
         self._metric, self._pending = Metric, list[Any]()
         self._flushed = time.monotonic()
-        try:
-            self._client = MlflowClient(tracking_uri=uri)
-            name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-            found = self._client.get_experiment_by_name(name)
-            experiment = (
-                self._client.create_experiment(name, artifacts)
-                if found is None
-                else found.experiment_id
-            )
-            self._run_id = _identity(
-                out / MLFLOW / REPORTED_AS,
-                total,
-                lambda: str(
-                    self._client.create_run(experiment, run_name=out.resolve().name).info.run_id
-                ),
-            )
-            params = [Param(key, str(value)) for key, value in config.flat().items()]
-            self._client.update_run(self._run_id, status="RUNNING")
-            self._client.log_batch(self._run_id, params=params)
-        except MlflowException as error:
+        uri, artifacts = os.environ.get("MLFLOW_TRACKING_URI"), None
+        if not uri:
+            if {"?", "%"} & set(str(folder)):
+                raise TrainingError(
+                    f"MLflow cannot write to {folder}, whose name has ? or %: rename a folder, or "
+                    "set MLFLOW_TRACKING_URI"
+                )
+            folder.mkdir(exist_ok=True)
+            uri, artifacts = f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri()
+        self._client = MlflowClient(tracking_uri=uri)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+        found = self._client.get_experiment_by_name(name)
+        experiment = (
+            self._client.create_experiment(name, artifacts)
+            if found is None
+            else found.experiment_id
+        )
+        self._run_id = _identity(
+            out / MLFLOW / REPORTED_AS,
+            total,
+            lambda: str(
+                self._client.create_run(experiment, run_name=out.resolve().name).info.run_id
+            ),
+        )
+        # A run that was moved, or is a stranger's, says where its figures go.
+        place = self._client.get_run(self._run_id).info.artifact_uri or ""
+        if artifacts is not None and not place.startswith(f"{artifacts}/"):
             raise TrainingError(
-                f"MLflow at {uri} cannot begin: {str(error).partition(chr(10))[0]}"
-            ) from None
+                f"{folder} was made in another place, where its figures would go; move it away, "
+                "and reports begin anew"
+            )
+        params = [Param(key, str(value)) for key, value in config.flat().items()]
+        self._client.update_run(self._run_id, status="RUNNING")
+        self._client.log_batch(self._run_id, params=params)
 
     def add(self, values: Mapping[str, float], step: int) -> None:
         now = time.time_ns() // 1_000_000
@@ -239,10 +255,11 @@ WRITERS: dict[str, Callable[[Path, Config, int], Writer]] = {
 
 def _identity(path: Path, total: int, make: Callable[[], str]) -> str:
     """The name by which a service knows the run: that of its earlier start, if it goes on."""
-    if total and path.exists():
-        found = read_regular(path, 100).decode(errors="replace").strip()
-        if _RUN_ID.fullmatch(found):
-            return found
+    if total:
+        with suppress(OSError):  # damage: the service gets a new run
+            found = read_regular(path, 100).decode(errors="replace").strip()
+            if _RUN_ID.fullmatch(found):
+                return found
     made = make()
     path.parent.mkdir(exist_ok=True)
     write_atomic(path, f"{made}\n".encode())

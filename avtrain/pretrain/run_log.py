@@ -60,6 +60,10 @@ class RunLog:
             _lock(self._file)
         return self
 
+    def begin(self) -> None:
+        """Start the clock: what came before is no part of the speed."""
+        self._began = time.monotonic()
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from avprep.cli.main import main
 from avprep.look import card as card_module
-from tests.support.media import contents
+from tests.support.media import FAST, build, contents, write_dot_recording
 from tests.support.tiny_set import change_members, damage, make_set
 
 READ = """
@@ -106,7 +106,9 @@ def _head(root: Path) -> dict[str, Any]:
 def test_the_card_names_files_counts_and_media(tmp_path: Path) -> None:
     root = make_set(tmp_path / "set", {"train": 3, "test": 2})
     assert avprep("card", root).exit_code == 0
+    assert 'ShardSet("PATH", "train")' in (root / "README.md").read_text()
     head = _head(root)
+    assert "ambisonics" in head["tags"]
     assert head["size_categories"] == ["n<1K"]
     assert [one["config_name"] for one in head["configs"]] == ["default", "bytes"]
     assert head["configs"][0]["data_files"][1] == {"split": "test", "path": "test/*.tar"}
@@ -150,12 +152,42 @@ def test_nothing_is_written_over_and_damage_is_named(tmp_path: Path) -> None:
     elsewhere = tmp_path / "cards" / "set.md"
     elsewhere.parent.mkdir()
     assert avprep("card", root, "--out", elsewhere).exit_code == 0
-    assert {path.name for path in elsewhere.parent.iterdir()} == {"set.md", "card.png"}
+    assert {path.name for path in elsewhere.parent.iterdir()} == {"set.md", "set.png"}
+    (root / "README.md").unlink()
+    (root / "card.png").write_text("mine")
+    assert "card.png exists" in avprep("card", root).stderr
+    assert (root / "card.png").read_text() == "mine"
     assert "no folder of this machine" in avprep("card", "http://127.0.0.1:9/set").stderr
     damage(root, 0)
     broken = avprep("card", root, "--out", tmp_path / "other.md")
     assert (broken.exit_code, broken.stderr.count("\n")) == (2, 1)
     assert not (tmp_path / "other.md").exists()
+
+
+def test_splits_that_datasets_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
+    for splits, sentence in (
+        ({"train-a": 2, "train_a": 2}, "train-a and train_a have one name"),
+        ({"all": 2}, "means all splits"),
+    ):
+        root = make_set(tmp_path / next(iter(splits)), splits)
+        refused = avprep("card", root)
+        assert refused.exit_code == 2
+        assert sentence in refused.stderr
+        assert not (root / "card.png").exists()
+
+
+def test_a_set_of_beams_is_not_called_ambisonic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    write_dot_recording(raw, "a", 40.0, 15.0, seconds=2.0)
+    assert build(raw, "--out", tmp_path / "set", *FAST, "--audio", "mono").exit_code == 0
+    monkeypatch.chdir(tmp_path / "set")
+    assert avprep("card", ".").exit_code == 0
+    assert "ambisonics" not in _head(tmp_path / "set")["tags"]
+    page = (tmp_path / "set/README.md").read_text()
+    assert "# set\n" in page
+    assert "without ambisonics" in page
 
 
 def test_label_maps_of_many_moments_are_left_out_and_that_is_said(

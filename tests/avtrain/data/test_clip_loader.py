@@ -187,6 +187,9 @@ def test_a_pass_ends_where_another_begins(root: Path) -> None:
         ({"fps": 5.0}, "frames per second"),
         ({"rank": 1}, "rank and world_size go together"),
         ({"rank": 2, "world_size": 2}, "there is no rank 2 of 2"),
+        ({"rank": "0", "world_size": 2}, "there is no rank '0' of 2"),
+        ({"augment": True}, "augment must be an AugmentConfig"),
+        ({"audio": ["foa"]}, "audio must be one of foa"),
         ({"batch_size": 3, "rank": 0, "world_size": 4}, "cannot be split among 4"),
     ],
 )
@@ -221,6 +224,20 @@ def test_the_names_of_the_packages_bring_nothing_until_they_are_used() -> None:
     for module in (sys.modules["avtrain"], sys.modules["shards"]):
         with pytest.raises(AttributeError, match="nothing"):
             module.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("end", ["", "raise KeyError(1)"])
+def test_a_program_that_holds_a_pass_ends(root: Path, workers: int, end: str) -> None:
+    """The interpreter closes it when no thread can be started any more."""
+    code = (
+        "from avtrain import ClipLoader\nfrom shards import ShardSet\n"
+        f"loader = ClipLoader(shards=ShardSet({str(root)!r}), batch_size=6, views=2, frames=4, "
+        f"fps=8.0, workers={workers})\nheld = iter(loader)\nnext(held)\n{end}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=120, capture_output=True, text=True)
+    assert done.returncode == bool(end), done.stderr
+    assert not end or done.stderr.strip().endswith("KeyError: 1")
 
 
 def _run(code: str, folder: Path) -> None:

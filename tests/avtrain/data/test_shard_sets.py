@@ -187,15 +187,24 @@ def test_sets_that_do_not_go_together_are_refused(roots: tuple[Path, Path], tmp_
         ShardSets([first, second, ShardSet(roots[0])])
     with pytest.raises(TrainingError, match="another split than 'train'"):
         ShardSets([second, ShardSet(roots[0], "test")])
+    for wrong in ([], ["a", "b"], first):
+        with pytest.raises(TrainingError):
+            ShardSets(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="or ShardSets"):
+        ClipLoader(shards=[first, second], batch_size=4)  # type: ignore[arg-type]
+    several: Any = "numbers above 0, one for each set"
     for weights, sentence in (
-        ((1, 2, 3), "there are 3 weights, but 2 sets"),
-        ((1, 0), "weights are numbers above 0, not 0"),
-        ((1, float("nan")), "above 0, not nan"),
-        (("1", 2), "above 0, not '1'"),
+        ((1, 2, 3), "there are 3 weights, and 2 sets"),
+        ((1, 0), several),
+        ((1, float("nan")), several),
+        ((1e308, 1e308), several),
+        (("1", 2), several),
+        ((), several),
+        (0.7, several),
     ):
         with pytest.raises(TrainingError, match=sentence):
             ClipLoader(shards=ShardSets([first, second]), batch_size=4, weights=weights, **CLIP)
-    with pytest.raises(TrainingError, match="there are 1 weights, but 1 sets"):
+    with pytest.raises(TrainingError, match="there are 1 weights, and 1 set"):
         ClipLoader(shards=first, batch_size=4, weights=[1.0], **CLIP)
     # A set of few sources cannot be shown more often: no batch would hold enough of them.
     few = make_set(tmp_path / "few", {"train": 1}, clips_per_source=8, seed=5)
@@ -203,6 +212,34 @@ def test_sets_that_do_not_go_together_are_refused(roots: tuple[Path, Path], tmp_
     assert plan.steps_per_epoch >= 14  # 17 clips, 14 of one source
     with pytest.raises(TrainingError, match="leaves batches of one clip"):
         plan.check_batches()
+
+
+def test_weights_are_the_same_whatever_numbers_they_are(roots: tuple[Path, Path]) -> None:
+    sets = ShardSets([ShardSet(root) for root in roots])
+    plain = ClipLoader(shards=sets, batch_size=4, weights=(0.5, 1.5), **CLIP)
+    for weights in (np.array([0.5, 1.5]), np.array([1, 3], np.float32), torch.tensor([0.5, 1.5])):
+        again = ClipLoader(shards=sets, batch_size=4, weights=weights, **CLIP)  # type: ignore[arg-type]
+        again.load_state_dict(plain.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "weights"),
+    [((1000, 10), (20, 600), (0.9, 0.1)), ((100, 10), (60, 200), (0.5, 0.5))],
+)
+def test_a_part_of_a_large_set_holds_a_share_of_each_source(
+    first: tuple[int, int], second: tuple[int, int], weights: tuple[float, float]
+) -> None:
+    """As many steps as the batch size or the largest source asks for, and hardly one more: a
+    random part of a set would hold far more clips of one source than of another."""
+    sources = [f"a{n % first[0]}" for n in range(first[0] * first[1])]
+    sources += [f"b{n % second[0]}" for n in range(second[0] * second[1])]
+    sizes = (first[0] * first[1], second[0] * second[1])
+    shards = np.arange(len(sources)) // 100
+    batches = pass_batches(sources, shards, 0, 3, 112, mix=Mix(sizes, weights))
+    shown = np.concatenate(batches)
+    largest = max(Counter(sources[clip] for clip in shown).values())
+    least = max(-(-len(shown) // 112), largest)
+    assert len(batches) <= least + 2
 
 
 def test_words_with_and_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +256,9 @@ def test_words_with_and_without_weights(tmp_path: Path, monkeypatch: pytest.Monk
         ("a:1", "b"): None,
         ("a:1",): None,
         ("a:0", "b:1"): None,
+        ("a:-1", "b:1"): None,
+        ("a:nan", "b:1"): None,
+        ("a:1e-1", "b:0.9"): (("a", "b"), (0.1, 0.9)),
     }.items():
         if expected is None:
             with pytest.raises(TrainingError):

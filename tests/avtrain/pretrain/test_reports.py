@@ -169,8 +169,40 @@ def test_a_server_that_does_not_answer_is_named_before_the_first_step(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     output = refused(*command(root, tmp_path / "run", "--report-to", "mlflow"))
-    assert "MLflow at http://127.0.0.1:9 cannot begin" in output
-    assert not (tmp_path / "run/checkpoint.pt").exists()
+    assert "mlflow cannot begin" in output
+    assert "127.0.0.1" in output
+    # The corrected command is no second run.
+    done = avtrain(*command(root, tmp_path / "run", "--steps", 1))
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("WANDB_MODE", "bogus"), ("WANDB_API_KEY", "junk"), ("WANDB_PROJECT", "a/b#?%")],
+)
+def test_what_the_environment_says_wrongly_is_one_sentence(
+    setting: str, value: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(setting, value)
+    assert "wandb cannot begin" in refused(
+        *command(root, tmp_path / "run", "--report-to", "wandb", "--steps", 1)
+    )
+
+
+def test_reports_stay_in_the_folder_of_the_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("per%cent", "qu?est"):
+        output = refused(*command(root, tmp_path / name, "--report-to", "mlflow", "--steps", 1))
+        assert "whose name has ? or %" in output
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    reported = ("--report-to", "mlflow", "--resume")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert avtrain(*command(root, run, "--steps", 1, *reported)).exit_code == 0
+    run.rename(moved)
+    output = refused(*command(root, moved, "--steps", 2, *reported))
+    assert "was made in another place" in output
+    assert not run.exists()
 
 
 def test_other_names_are_refused(root: Path, tmp_path: Path) -> None:
