@@ -51,6 +51,8 @@ def write_card(location: Path | str, out: Path | None) -> str:
         if not isinstance(root, LocalFolder):
             raise UserError(f"{root} is no folder of this machine; say with --out where to write")
         out = root.root / CARD
+    if out.suffix.lower() == ".png":
+        raise UserError(f"{out} would be the name of its picture: write the card to a file .md")
     picture = out.with_name(PICTURE) if out.name == CARD else out.with_suffix(".png")
     for path in (out, picture):
         if path.exists() or path.is_symlink():

@@ -60,9 +60,9 @@ class Reports:
 
     def __init__(self, names: Sequence[str], out: Path, config: Config, total: int) -> None:
         self._writers: dict[str, Writer] = {}
-        for setting, value in _ENVIRONMENT.items():
-            os.environ.setdefault(setting, value)
         for name in names:
+            for setting, value in _ENVIRONMENT.items():
+                os.environ.setdefault(setting, value)
             try:
                 self._writers[name] = WRITERS[name](out, config, total)
             except TrainingError:
@@ -100,9 +100,6 @@ class Reports:
         for name, writer in [*self._writers.items()]:
             try:
                 call(writer)
-            except TrainingError:
-                self.close(failed=True)
-                raise
             except Exception as error:  # of any kind: hours of training do not end by a report
                 first = _first_line(error)
                 show(f"check: {name} gets no more reports, and the run goes on: {first}", err=True)

@@ -153,6 +153,7 @@ def test_nothing_is_written_over_and_damage_is_named(tmp_path: Path) -> None:
     elsewhere.parent.mkdir()
     assert avprep("card", root, "--out", elsewhere).exit_code == 0
     assert {path.name for path in elsewhere.parent.iterdir()} == {"set.md", "set.png"}
+    assert "name of its picture" in avprep("card", root, "--out", tmp_path / "x.png").stderr
     (root / "README.md").unlink()
     (root / "card.png").write_text("mine")
     assert "card.png exists" in avprep("card", root).stderr
