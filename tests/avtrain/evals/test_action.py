@@ -256,7 +256,7 @@ SETTINGS_BEFORE = (
 def test_a_state_of_the_version_before_is_continued(root: Path, tmp_path: Path) -> None:
     videos = LabelledSet(root)
     (fold,) = videos.folds((1,), "train", "test")
-    settings = SETTINGS_BEFORE.replace("SET", videos.sha256)
+    settings = SETTINGS_BEFORE.replace("SET", videos.manifest.sha256)
     settings = settings.replace("TRAIN", str(fold.train.tolist()))
     state = {
         "settings": settings.replace("TEST", str(fold.test.tolist())),
