@@ -79,21 +79,23 @@ class Plan:
         return pass_batches(sources, shard_index, self.seed, pass_index, batch_size, each, mix)
 
     @cached_property
+    def first_pass(self) -> list[NDArray[np.int64]]:
+        """The batches of pass 0. All passes have equally many, of the same sizes."""
+        return self.batches_of_pass(0)
+
+    @property
     def _steps_per_pass(self) -> int:
-        """Equal for all passes."""
-        return len(self.batches_of_pass(0))
+        return len(self.first_pass)
 
     @property
     def clips_per_epoch(self) -> int:
-        return self.passes_per_epoch * sum(map(len, self.batches_of_pass(0)))
+        return self.passes_per_epoch * sum(map(len, self.first_pass))
 
-    def shown_per_epoch(self) -> list[int]:
-        """How many clips of each set the first epoch shows."""
-        sizes = [len(one) for one in sets_in(self.shards)]
-        passes = range(self.passes_per_epoch)
-        shown = np.concatenate([step for number in passes for step in self.batches_of_pass(number)])
-        found = np.searchsorted(np.cumsum(sizes), shown, side="right")
-        return [int(count) for count in np.bincount(found, minlength=len(sizes))]
+    def shown_per_pass(self) -> list[int]:
+        """How many clips of each set the first pass shows."""
+        ends = np.cumsum([len(one) for one in sets_in(self.shards)])
+        found = np.searchsorted(ends, np.concatenate(self.first_pass), side="right")
+        return [int(count) for count in np.bincount(found, minlength=len(ends))]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -115,7 +117,7 @@ class Plan:
     def check_batches(self, share: Share = ALL) -> None:
         """Raise TrainingError unless every micro-batch has clips of at least two sources, and every
         rank gets a clip of each."""
-        smallest = min(len(part) for part in self.batches_of_pass(0)) // share.micro_batches
+        smallest = min(len(part) for part in self.first_pass) // share.micro_batches
         if smallest < 2:
             shards = self.shards
             raise TrainingError(

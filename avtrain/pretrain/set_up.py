@@ -97,11 +97,11 @@ class Run:
     def remarks(self) -> list[str]:
         """A line for each of several sets: how much of what an epoch shows is of it. And one where
         batches are smaller than asked for."""
-        shown, batches = self.plan.shown_per_epoch(), self.plan.batches_of_pass(0)
+        shown, batches = self.plan.shown_per_pass(), self.plan.first_pass
         wanted, fewest = self.config.batch_size, min(map(len, batches))
         lines = [
             f"{clips / sum(shown):.1%} of the clips of an epoch are of {one.root}, which shows its "
-            f"{len(one)} clips {clips / len(one):.2f} times"
+            f"{len(one)} clips {clips * self.plan.passes_per_epoch / len(one):.2f} times"
             for one, clips in zip(sets_in(self.shards), shown, strict=True)
             if len(shown) > 1
         ]
