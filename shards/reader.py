@@ -17,7 +17,7 @@ from shards.flac import FlacDecoder
 from shards.folders import Folder, open_folder
 from shards.geometry import ACN_CHANNELS, view_foa_matrix
 from shards.manifest import MemberRanges, read_index, read_manifest
-from shards.schema import SAMPLE_BYTES, SampleInfo, VideoInfo, label_map_suffix
+from shards.schema import PANORAMA, SAMPLE_BYTES, SampleInfo, VideoInfo, label_map_suffix
 from shards.video import CropDecoder, access_units, decode_grey_png
 
 CACHE_BYTES = 200 * 10**9
@@ -132,23 +132,43 @@ class ShardSet:
         read = partial(self._frames, sample, view, start, count, step, out)
         return self._read_again_if_damaged(sample, read)
 
+    def panorama(
+        self,
+        sample: int,
+        start: int,
+        count: int,
+        step: int = 1,
+        out: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Like `frames`, of the whole sphere, equirectangular: azimuth 0 is in the middle.
+
+        Raises ShardError where the set was built without ``--panorama``.
+        """
+        read = partial(self._frames, sample, None, start, count, step, out)
+        return self._read_again_if_damaged(sample, read)
+
     def _frames(
         self,
         sample: int,
-        view: int,
+        view: int | None,
         start: int,
         count: int,
         step: int,
         out: NDArray[np.uint8] | None,
     ) -> NDArray[np.uint8]:
-        info, member = self.info(sample), f"view{view:02d}.mp4"
-        video, end = info.video, start + (count - 1) * step + 1
+        info = self.info(sample)
+        number, member, video = 0, PANORAMA, info.panorama
+        if view is not None:
+            number, member, video = view, f"view{view:02d}.mp4", info.video
+        if video is None:
+            raise self._fault(sample, member, "there is none; build the set with --panorama")
+        end = start + (count - 1) * step + 1
         if start < 0 or min(count, step) < 1:
             raise ValueError(f"frames {start} to {end} are no window")
-        if end > video.frames or not 0 <= view < len(info.views):
+        if end > video.frames or not 0 <= number < len(video.gops):
             problem = f"frames {start} to {end} are not within the clip's {video.frames}"
             raise self._fault(sample, member, f"{problem}, of {len(info.views)} views")
-        gops = video.gops[view]
+        gops = video.gops[number]
         first, last = start // video.gop_frames, (end - 1) // video.gop_frames
         most_bytes = (last + 1 - first) * video.gop_frames * _most_frame_bytes(video)
         if gops[last + 1] - gops[first] > most_bytes:

@@ -17,6 +17,8 @@ FORMAT_VERSION = 1
 FORMAT_MINOR_VERSION = 1
 """Sets of a higher minor version hold more, and are read all the same."""
 LABEL_MAP_SUFFIX = ".seg.png"
+PANORAMA = "panorama.mp4"
+"""Suffix of the member that shows the whole sphere."""
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 SPLIT_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
@@ -171,6 +173,9 @@ class SampleInfo:
         Times in the clip that have label maps, ``view00.t000.seg.png`` and so on.
     reverberation_rt60_s
         Time in which the room's reverberation falls by 60 dB, where the labels state it.
+    panorama
+        The video of the whole sphere, equirectangular, if it is stored; its frames are those of
+        the crops.
     """
 
     key: _Key
@@ -190,10 +195,16 @@ class SampleInfo:
     folds: tuple[_Text, ...] | None = None
     map_times_s: tuple[_Seconds, ...] | None = None
     reverberation_rt60_s: Annotated[float, Meta(ge=0, le=1000)] | None = None
+    panorama: VideoInfo | None = None
 
     def __post_init__(self) -> None:
         if len(self.video.gops) != len(self.views):
             raise ValueError(f"{len(self.views)} views, but {len(self.video.gops)} crops")
+        if self.panorama is not None:
+            if len(self.panorama.gops) != 1:
+                raise ValueError(f"{len(self.panorama.gops)} files of one panorama")
+            if (self.panorama.fps, self.panorama.frames) != (self.video.fps, self.video.frames):
+                raise ValueError("the panorama has other frames than the crops")
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
@@ -205,6 +216,7 @@ class SampleInfo:
             "folds",
             "map_times_s",
             "reverberation_rt60_s",
+            "panorama",
         ):
             if value[name] is None:
                 del value[name]

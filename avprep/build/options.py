@@ -36,6 +36,10 @@ class BuildOptions:
                 f"--drop-silent, --drop-static and --drop-mono are for 360° recordings; {layout} "
                 "holds ordinary videos: leave them out"
             )
+        if self.clip.panorama is not None:
+            raise UserError(
+                f"--panorama is for 360° recordings; {layout} holds ordinary videos: leave it out"
+            )
         centre = FixedViews((View(0.0, 0.0, FLAT_FOV_DEG, FLAT_FOV_DEG),))
         clip = replace(self.clip, views=centre, audio="mono", audio_layout="rotated")
         return replace(self, layout=layout, clip=clip)
@@ -47,6 +51,8 @@ class BuildOptions:
         """
         clip = asdict(self.clip)
         del clip["timeout_s"]
+        if self.clip.panorama is None:  # as in sets that were built before there were panoramas
+            del clip["panorama"]
         return {
             "clip": clip,
             "wanted": self.format_overrides.record(),
@@ -60,7 +66,8 @@ class BuildOptions:
         views = len(self.clip.views.draw("", 0))
         channels = {"foa": 4, "mono": 1, "stereo": 2}[self.clip.audio]
         channels *= views if self.clip.audio_layout == "rotated" else 1
-        video = views * self.clip.size**2 * self.clip.fps * 0.04
+        width, height = self.clip.panorama or (0, 0)
+        video = (views * self.clip.size**2 + width * height) * self.clip.fps * 0.04
         audio = channels * self.clip.sample_rate * 2 * 0.72
         return round(self.clip_duration_s * (video + audio))
 

@@ -51,6 +51,7 @@ class BuildShardsOptions:
     shard_size: int
     seed: int
     clip_timeout: float
+    panorama: tuple[int, int] | None
     append: bool
     task_index: int | None
     task_count: int | None
@@ -92,6 +93,7 @@ class BuildShardsOptions:
             timeout_s=self.clip_timeout,
             audio=self.audio,
             cleaning=Cleaning(self.drop_silent, self.drop_static, self.drop_mono),
+            panorama=self.panorama,
         )
         overrides = FormatOverrides(
             *(self.projection, self.stereo, self.fisheye_fov, self.foa_convention),

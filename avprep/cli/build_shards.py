@@ -55,6 +55,23 @@ def _parse_size(_: click.Context, __: click.Parameter, value: str) -> int:
     return int(size)
 
 
+def _parse_panorama(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    """Parse WIDTHxHEIGHT, in pixels."""
+    from shards.schema import MAX_SIZE
+
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", value, re.ASCII)
+    sides = [int(side) for side in match.groups()] if match else []
+    if not sides or any(side % 2 or not 16 <= side <= MAX_SIZE for side in sides):
+        raise click.BadParameter(
+            f"{value!r} is not WIDTHxHEIGHT, such as 512x256, in even numbers of 16 to {MAX_SIZE}"
+        )
+    return sides[0], sides[1]
+
+
 @click.command("build-shards", epilog="Example: avprep build-shards /raw --out shards/")
 @click.argument("raw", type=_PATH)
 @click.option(
@@ -102,6 +119,12 @@ def _parse_size(_: click.Context, __: click.Parameter, value: str) -> int:
 )
 @click.option(
     "--size", type=click.IntRange(16, 2048), default=112, help="Height and width of crops, pixels."
+)
+@click.option(
+    "--panorama",
+    callback=_parse_panorama,
+    metavar="WxH",
+    help="Also store the whole sphere as an equirectangular video of this size, e.g. 512x256.",
 )
 @click.option("--fps", type=Number(0.1, 240), default=16.0, help="Frames per second.")
 @click.option("--clip-duration", type=Number(1, 600), default=10.0, help="Clip length, seconds.")

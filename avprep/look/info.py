@@ -17,7 +17,7 @@ from shards.errors import ShardError
 from shards.folders import Folder, open_folder
 from shards.manifest import read_index, read_indices, read_manifest
 from shards.reader import ShardSet
-from shards.schema import Manifest, ShardIndex
+from shards.schema import PANORAMA, Manifest, ShardIndex
 
 _MAX_SAMPLES_READ = 500
 _MAX_BYTES_READ = 64_000_000
@@ -139,6 +139,8 @@ def _read_records(reader: ShardSet) -> tuple[list[_Record], list[str]]:
 
 
 def _part_name(suffix: str) -> str:
+    if suffix == PANORAMA:
+        return "panoramas"
     kind = suffix.rpartition(".")[2]
     return {"mp4": "video", "flac": "sound", "png": "maps", "json": "json"}.get(kind, "other")
 

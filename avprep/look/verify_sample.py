@@ -19,7 +19,14 @@ from avprep.look.crop_tables import read_crop_tables
 from shards.errors import ShardError
 from shards.files import parse_json
 from shards.flac import FlacDecoder
-from shards.schema import SAMPLE_BYTES, SampleIndex, SampleInfo, label_map_suffix
+from shards.schema import (
+    PANORAMA,
+    SAMPLE_BYTES,
+    SampleIndex,
+    SampleInfo,
+    VideoInfo,
+    label_map_suffix,
+)
 from shards.video import access_units, decode_grey_png, open_h264_decoder
 
 _MEMBER_LIMIT_BYTES = 1_000_000_000
@@ -97,18 +104,19 @@ def _checks(info: SampleInfo, decoder: FlacDecoder) -> Iterator[tuple[str, _Chec
     """The members that a sample's JSON speaks of, with functions that check their contents."""
     audio, label_map = partial(_audio_problem, info, decoder), partial(_label_map_problem, info)
     for view in range(len(info.views)):
-        yield f"view{view:02d}.mp4", partial(video_problem, info, view)
+        yield f"view{view:02d}.mp4", partial(video_problem, info.video, view)
         if info.audio.channels and info.audio.layout == "rotated":
             yield f"view{view:02d}.flac", audio
         for number in range(len(info.map_times_s or ())):
             yield label_map_suffix(view, number), label_map
     if info.audio.channels and info.audio.layout == "source":
         yield "flac", audio
+    if info.panorama is not None:
+        yield PANORAMA, partial(video_problem, info.panorama, 0)
 
 
-def video_problem(info: SampleInfo, view: int, mp4: bytes) -> str:
-    """The first problem of a crop; empty if it has none."""
-    video = info.video
+def video_problem(video: VideoInfo, view: int, mp4: bytes) -> str:
+    """The first problem of a crop, or of a panorama; empty if it has none."""
     try:
         tables = read_crop_tables(mp4, video.frames)
     except ShardError as error:
@@ -123,12 +131,11 @@ def video_problem(info: SampleInfo, view: int, mp4: bytes) -> str:
     if deviation_s > _TIME_TOLERANCE_S:
         return f"its frames are up to {deviation_s:.3f} s off"
     ranges = zip(begins.tolist(), ends.tolist(), strict=True)
-    return _frames_problem((mp4[begin:end] for begin, end in ranges), info)
+    return _frames_problem((mp4[begin:end] for begin, end in ranges), video)
 
 
-def _frames_problem(packets: Iterator[bytes], info: SampleInfo) -> str:
+def _frames_problem(packets: Iterator[bytes], video: VideoInfo) -> str:
     """The first problem of coded frames; empty if all of them are decoded."""
-    video = info.video
     # Damage is not to be concealed.
     codec = open_h264_decoder(video.avcc, video.height, video.width, err_detect="explode")
     count = 0

@@ -39,18 +39,19 @@ _X264 = {
 
 
 class CropEncoder:
-    """Encodes planar YUV 4:2:0 crops (views, 3/2·size, size) into one mp4 in memory per view.
+    """Encodes planar YUV 4:2:0 crops (views, 3/2·height, width) into one mp4 in memory per view.
 
     A single encoder takes one GOP of each view in turn. This is possible since GOPs are closed, and
     saves opening an encoder per view, which costs a sixth of the encoding time. ``colorspace`` is
     the source's YCbCr matrix (ITU-T H.273), written to the file since the planes are not
-    converted; ``transfer`` and ``primaries`` likewise (2: unknown).
+    converted; ``transfer`` and ``primaries`` likewise (2: unknown). ``size`` is (height, width), or
+    one number for both.
     """
 
     def __init__(
         self,
         views: int,
-        size: int,
+        size: int | tuple[int, int],
         fps: Fraction,
         colorspace: int,
         transfer: int = 2,
@@ -66,7 +67,7 @@ class CropEncoder:
         if not isinstance(stream, VideoStream):
             raise TypeError("libx264 made no video stream")
         context: VideoCodecContext = stream.codec_context
-        context.width = context.height = size
+        context.height, context.width = (size, size) if isinstance(size, int) else size
         context.pix_fmt = "yuv420p"
         context.time_base = self._time_base
         context.colorspace = colorspace

@@ -76,10 +76,12 @@ class ToneMap:
         self._gain = gain.astype(np.float32)
 
     def __call__(self, crops: NDArray[np.uint8 | np.uint16]) -> NDArray[np.uint8]:
-        """10-bit crops (views, 3/2·size, size), planar YUV 4:2:0 in BT.2020, as 8-bit BT.709."""
-        views, _, size = crops.shape
-        luma = crops[:, :size].astype(np.float32)
-        colour = crops[:, size:].reshape(views, 2, size // 2, size // 2).astype(np.float32)
+        """10-bit crops (views, 3/2·height, width), planar YUV 4:2:0 in BT.2020, as 8-bit BT.709."""
+        views, rows, width = crops.shape
+        height = rows * 2 // 3
+        halves = views, 2, height // 2, width // 2
+        luma = crops[:, :height].astype(np.float32)
+        colour = crops[:, height:].reshape(halves).astype(np.float32)
         y = (luma - 64) / 876
         cb, cr = (_doubled((colour[:, plane] - 512) / 896) for plane in (0, 1))
         red = y + 2 * (1 - _KR) * cr
@@ -98,8 +100,8 @@ class ToneMap:
         display = np.clip(shown, 0, 1) ** np.float32(1 / _GAMMA)
         y = np.tensordot(_LUMA_709, display, 1)
         mapped = np.empty(crops.shape, dtype=np.uint8)
-        mapped[:, :size] = np.rint(16 + 219 * y)
-        planes = mapped[:, size:].reshape(views, 2, size // 2, size // 2)
+        mapped[:, :height] = np.rint(16 + 219 * y)
+        planes = mapped[:, height:].reshape(halves)
         for plane, channel, weight in ((0, 2, _LUMA_709[2]), (1, 0, _LUMA_709[0])):
             difference = (display[channel] - y) / (2 * (1 - weight))
             planes[:, plane] = np.rint(128 + 224 * _halved(difference))

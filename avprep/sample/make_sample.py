@@ -22,7 +22,7 @@ from avprep.sample.label_maps import crop_label_maps
 from avprep.sample.options import ClipOptions
 from avprep.sample.thresholds import MotionMeter, check_thresholds
 from avprep.sphere.viewpoints import RandomViews
-from shards.schema import SampleInfo
+from shards.schema import PANORAMA, SampleInfo
 
 MISSING_TOLERANCE_S = 0.5
 """If more than this is missing of what the file promises, the file is damaged."""
@@ -89,6 +89,8 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
         )
 
     members = {f"view{number:02d}.mp4": file for number, file in enumerate(video.files)}
+    if video.panorama is not None:
+        members[PANORAMA] = video.panorama
     info = SampleInfo(
         key=clip.key,
         source=clip.source,
@@ -113,6 +115,7 @@ def make_sample(clip: Clip, options: ClipOptions) -> tuple[SampleInfo, dict[str,
         folds=clip.folds,
         map_times_s=map_times_s,
         reverberation_rt60_s=rt60_s,
+        panorama=video.panorama_info(options),
     )
     return info, members | audio.members | maps
 

@@ -31,6 +31,7 @@ class ClipOptions:
     ``audio``: foa (ambisonics), mono (a beam towards the view) or stereo (a pair of ears).
     ``audio_layout``: rotated (one track per view) or source (one unrotated track per clip). The
     names and their order go into the digests of existing sets: never change them.
+    ``panorama``: width and height of a video of the whole sphere; None: there is none.
     """
 
     views: RandomViews | FixedViews
@@ -42,3 +43,4 @@ class ClipOptions:
     timeout_s: float
     audio: str = "foa"
     cleaning: Cleaning = Cleaning()
+    panorama: tuple[int, int] | None = None

@@ -1,4 +1,4 @@
-"""Rectilinear (gnomonic) crops of 360° video, exact and free of aliasing.
+"""Rectilinear (gnomonic) crops and panoramas of 360° video, exact and free of aliasing.
 
 All positions are *edge coordinates* of a frame: (0, 0) is its upper left corner, and the centre of
 the pixel in column u and row v is (u + 1/2, v + 1/2). Frames are planar YUV 4:2:0 with left-sited
@@ -71,12 +71,20 @@ def equirectangular_directions(height: int, width: int) -> Points:
     return unit_vector(azimuth[None, :], elevation[:, None])
 
 
+def _directions(view: View | None, x: Points, y: Points) -> Points:
+    """`view_directions`; without a view, those of an equirectangular image of the whole sphere."""
+    if view is not None:
+        return view_directions(view, x, y)
+    azimuth, elevation = np.broadcast_arrays(180.0 * (1.0 - 2.0 * x), 90.0 * (1.0 - 2.0 * y))
+    return unit_vector(azimuth, elevation)
+
+
 @dataclass(frozen=True)
 class _Sampling:
     """How a view is sampled: the pyramid level, the samples per pixel (down, across), and their
     columns and rows in the luma plane and in a chroma plane, in pixels.
 
-    ``hidden`` (size, size) marks pixels that the source does not show; None if it shows all.
+    ``hidden`` (height, width) marks pixels that the source does not show; None if it shows all.
     """
 
     level: int
@@ -89,6 +97,9 @@ class _Sampling:
 class Cropper:
     """Cuts fixed views of fixed size from YUV 4:2:0 frames of fixed size.
 
+    A view of None is the whole sphere as an equirectangular image. ``size`` is (height, width) of
+    all crops, or one number for both.
+
     An equirectangular source covers 360°×180° whatever its aspect ratio. A crop that is coarser
     than the source is sampled from a 2×2-averaged pyramid, with several samples per output pixel.
     Pixels that the source does not show are black.
@@ -98,14 +109,14 @@ class Cropper:
         self,
         source_height: int,
         source_width: int,
-        views: tuple[View, ...],
-        size: int,
+        views: Sequence[View | None],
+        size: int | tuple[int, int],
         sphere: Sphere | None = None,
     ) -> None:
-        if source_height % 2 or source_width % 2 or size % 2:
-            raise ValueError("YUV 4:2:0 needs even frame and crop sizes")
         self._source = (source_height, source_width)
-        self._size = size
+        self._size = (size, size) if isinstance(size, int) else size
+        if any(number % 2 for number in (*self._source, *self._size)):
+            raise ValueError("YUV 4:2:0 needs even frame and crop sizes")
         self._sphere = Sphere() if sphere is None else sphere
         self._hidden: dict[int, NDArray[np.bool_]] = {}
         self._views = len(views)
@@ -115,7 +126,7 @@ class Cropper:
             sampling = self._sampling(view)
             if sampling.hidden is not None:
                 self._hidden[number] = sampling.hidden
-            height = size * sampling.samples[0]
+            height = self._size[0] * sampling.samples[0]
             part = number // max(1, _MAX_MAP_ROWS // height)
             group = groups.setdefault((sampling.level, sampling.samples, part), {})
             group[number] = sampling
@@ -133,17 +144,18 @@ class Cropper:
         ]
 
     def crop(self, planes: Sequence[Plane]) -> Plane:
-        """Crops (views, 3/2·size, size), planar YUV 4:2:0, from a frame's planes Y (height, width),
-        U and V (height/2, width/2)."""
+        """Crops (views, 3/2·height, width), planar YUV 4:2:0, from a frame's planes: Y, and U and V
+        of half its height and width."""
         return np.asarray(self.crop_frames([planes])[0])
 
     def crop_frames(self, frames: Sequence[Sequence[Plane]]) -> Plane:
-        """Crops (frames, views, 3/2·size, size) of several frames, as `crop` returns for one; it is
-        fastest with `FRAMES_AT_ONCE`."""
-        size, level = self._size, 0
+        """Crops (frames, views, 3/2·height, width) of several frames, as `crop` returns for one; it
+        is fastest with `FRAMES_AT_ONCE`."""
+        (height, width), level = self._size, 0
         depth = frames[0][0].dtype
-        crops = np.empty((len(frames), self._views, size * 3 // 2, size), dtype=depth)
-        chroma_crops = crops[:, :, size:].reshape(len(frames), self._views, 2, size // 2, size // 2)
+        halves = height // 2, width // 2
+        crops = np.empty((len(frames), self._views, height + halves[0], width), dtype=depth)
+        chroma_crops = crops[:, :, height:].reshape(len(frames), self._views, 2, *halves)
         scale = 1 if depth == np.uint8 else 4
         # Three stacks, of the Y, U and V planes of all frames.
         planes: list[_Stack] = [_Stack(list(same)) for same in zip(*frames, strict=True)]
@@ -151,17 +163,17 @@ class Cropper:
             while level < sampling.level:
                 planes, level = [stack.halved() for stack in planes], level + 1
             for number, luma in enumerate(planes[0].sample(sampling.luma, sampling.samples)):
-                crops[number, views, :size] = luma.reshape(-1, size, size)
+                crops[number, views, :height] = luma.reshape(-1, height, width)
             for part, stack in enumerate(planes[1:]):
                 for number, chroma in enumerate(stack.sample(sampling.chroma, sampling.samples)):
-                    chroma_crops[number, views, part] = chroma.reshape(-1, size // 2, size // 2)
+                    chroma_crops[number, views, part] = chroma.reshape(-1, *halves)
         for view, hidden in self._hidden.items():
-            crops[:, view, :size][:, hidden] = _BLACK * scale
+            crops[:, view, :height][:, hidden] = _BLACK * scale
             chroma_crops[:, view][..., hidden[::2, ::2]] = _NEUTRAL_CHROMA * scale
         return crops
 
-    def _sampling(self, view: View) -> _Sampling:
-        size = self._size
+    def _sampling(self, view: View | None) -> _Sampling:
+        rows, columns = self._size
         steps = self._steps(view)
         height, width = self._source
         level = 0
@@ -176,10 +188,9 @@ class Cropper:
         edge = np.array([full_width, full_height], dtype=np.float64)
         # From edge coordinates to pixel indices of the plane at its pyramid level. Averaging 2×2
         # keeps luma centred; left-sited chroma keeps its offset of half a *full-size* pixel.
-        luma = self._positions(view, _centres(size * across), _centres(size * down).T)
+        luma = self._positions(view, _centres(columns * across), _centres(rows * down).T)
         luma_map = _map(luma.xy * edge / scale - 0.5, luma.box, height, width, self._sphere.wraps)
-        half = size // 2
-        x, y = _centres(half * across) - 0.5 / size, _centres(half * down).T
+        x, y = _centres(columns // 2 * across) - 0.5 / columns, _centres(rows // 2 * down).T
         chroma = self._positions(view, x, y)
         chroma_map = _map(
             (chroma.xy * edge + np.array([0.5, 0.0])) / (2 * scale) - 0.5,
@@ -190,14 +201,14 @@ class Cropper:
         )
         hidden = None
         if not luma.visible.all():
-            blocks = luma.visible.reshape(size, down, size, across)
+            blocks = luma.visible.reshape(rows, down, columns, across)
             hidden = np.logical_not(blocks.all(axis=(1, 3)))
         return _Sampling(level, (down, across), luma_map, chroma_map, hidden)
 
-    def _positions(self, view: View, x: Points, y: Points) -> FramePositions:
-        return self._sphere.positions(view_directions(view, x, y), *self._source)
+    def _positions(self, view: View | None, x: Points, y: Points) -> FramePositions:
+        return self._sphere.positions(_directions(view, x, y), *self._source)
 
-    def _steps(self, view: View) -> tuple[Points, Points]:
+    def _steps(self, view: View | None) -> tuple[Points, Points]:
         """Spacing of neighbouring output pixels (down, across), as arcs in units of the source's
         finest pixels.
 
@@ -206,11 +217,10 @@ class Cropper:
         be sampled.
         """
         # A grid of pixels, from the first to the last but one, represents all of them.
-        pixels = np.linspace(0, self._size - 2, _GRID_POINTS).round()
-        pixel, neighbour = (pixels + 0.5) / self._size, (pixels + 1.5) / self._size
-        corner = view_directions(view, pixel[None, :], pixel[:, None])
-        below = view_directions(view, pixel[None, :], neighbour[:, None])
-        beside = view_directions(view, neighbour[None, :], pixel[:, None])
+        (y, next_y), (x, next_x) = map(_neighbours, self._size)
+        corner = _directions(view, x, y.T)
+        below = _directions(view, x, next_y.T)
+        beside = _directions(view, next_x, y.T)
         density = self._sphere.density(*self._source)
         down, across = (
             density * np.linalg.norm(other - corner, axis=-1) for other in (below, beside)
@@ -221,6 +231,12 @@ class Cropper:
 def _samples(step: float) -> int:
     """Number of samples in one direction for an output pixel that spans ``step`` pixels."""
     return 1 if step <= _SINGLE_STEP else max(2, math.ceil(step / _SAMPLING_STEP))
+
+
+def _neighbours(count: int) -> tuple[Points, Points]:
+    """The centres (1, points) of some of ``count`` equal parts of [0, 1], and of the next parts."""
+    parts = np.linspace(0, count - 2, _GRID_POINTS).round()[None, :]
+    return (parts + 0.5) / count, (parts + 1.5) / count
 
 
 def _centres(count: int) -> Points:

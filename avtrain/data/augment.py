@@ -19,22 +19,26 @@ LUMA = (0.299, 0.587, 0.114)
 """Grey of (R, G, B), ITU-R BT.601."""
 
 
-def prepare_video(frames: Tensor, size: int, jitter: Tensor, mirror: Tensor) -> Tensor:
+def prepare_video(
+    frames: Tensor, size: int | tuple[int, int], jitter: Tensor, mirror: Tensor
+) -> Tensor:
     """Frames as stored to network input: resized, jittered, mirrored, normalised.
 
     ``frames`` uint8 (B, V, T, height, width, 3); ``jitter`` (B, 4) as in ``colour_jitter``;
-    ``mirror`` bool (B,), for all views of a clip. Returns float (B, V, 3, T, size, size), laid out
-    in memory as (..., T, size, size, 3): the fastest order for 3-D convolutions on CPUs.
+    ``mirror`` bool (B,), for all views of a clip; ``size`` is (height, width), or one number for
+    both. Returns float (B, V, 3, T, height, width), laid out in memory as (..., T, height, width,
+    3): the fastest order for 3-D convolutions on CPUs.
     """
+    height, width = (size, size) if isinstance(size, int) else size
     clips, views, count = frames.shape[:3]
     video = frames.flatten(0, 2).permute(0, 3, 1, 2)
-    if video.shape[-2:] != (size, size):
-        video = _resized(video, size)
+    if video.shape[-2:] != (height, width):
+        video = _resized(video, (height, width))
     video = video.permute(0, 2, 3, 1).reshape(clips, -1, 3).float() / 255.0
     video = colour_jitter(video, jitter)
     mean, std = video.new_tensor(IMAGENET_MEAN), video.new_tensor(IMAGENET_STD)
     video = video.sub_(mean).div_(std)
-    video = video.view(clips, views, count, size, size, 3)
+    video = video.view(clips, views, count, height, width, 3)
     video = torch.where(mirror.view(-1, 1, 1, 1, 1, 1), video.flip(-2), video)
     return video.permute(0, 1, 5, 2, 3, 4)
 
@@ -68,17 +72,17 @@ def crop_and_resize(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
     for clip, (top, left, height, width) in zip(frames, boxes.tolist(), strict=True):
         part = clip[:, :, top : top + height, left : left + width].flatten(0, 1)
         part = part.permute(0, 3, 1, 2)
-        part = _resized(part, size)
+        part = _resized(part, (size, size))
         part = part.round().clamp(0, 255).byte() if part.is_floating_point() else part
         parts.append(part.permute(0, 2, 3, 1).view(*clip.shape[:2], size, size, 3))
     return torch.stack(parts)
 
 
-def _resized(video: Tensor, size: int) -> Tensor:
-    """uint8 (N, 3, height, width) to (N, 3, size, size). On CPUs uint8 is resized several times
-    faster than float, and stays uint8; elsewhere only float is supported."""
+def _resized(video: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (N, 3, height, width) to (N, 3, *size). On CPUs uint8 is resized several times faster
+    than float, and stays uint8; elsewhere only float is supported."""
     video = video if video.device.type == "cpu" else video.float()
-    return F.interpolate(video, (size, size), mode="bilinear", antialias=True)
+    return F.interpolate(video, size, mode="bilinear", antialias=True)
 
 
 def colour_jitter(pixels: Tensor, jitter: Tensor) -> Tensor:

@@ -44,6 +44,12 @@ class Batch:
     ``directions``."""
     faults: tuple[tuple[int, str], ...] = ()
     """Numbers of clips that could not be read, and why; other clips replaced them."""
+    panorama: Tensor | None = None
+    """uint8 (B, M, T, height, width, 3) RGB, equirectangular, at the times of ``frames``; only
+    where it is asked for."""
+    field: Tensor | None = None
+    """float32 (B, M, 4, stored): from the stored audio to the recording's own sound field, which
+    goes with ``panorama``; only of ambisonics."""
 
     def pin_memory(self) -> Batch:
         return self._each(lambda tensor: tensor.pin_memory())
@@ -60,6 +66,25 @@ class Batch:
         """Network input (B, S, 3, T, size, size)."""
         return prepare_video(self.frames, size, self.jitter, self.mirror)
 
+    def panorama_input(self) -> Tensor:
+        """Network input (B, M, 3, T, height, width): the whole sphere, changed as the views are.
+        Raises TrainingError where it was not asked for."""
+        if self.panorama is None:
+            raise TrainingError("this batch has no panoramas: ask for them with panorama=True")
+        height, width = self.panorama.shape[3:5]
+        return prepare_video(self.panorama, (height, width), self.jitter, self.mirror)
+
+    def field_audio(self) -> Tensor:
+        """Sound of the whole sphere, float32 (B, M, 4, samples): ambisonics whose X points to the
+        middle of the panorama. Raises TrainingError where there is none."""
+        if self.field is None:
+            raise TrainingError(
+                "this batch has no sound field: it needs panorama=True and ambisonics (audio='foa')"
+            )
+        audio = self.audio * self.volume[:, None, None, None]
+        with torch.autocast(audio.device.type, enabled=False):
+            return self.field @ audio
+
     def view_audio(self) -> Tensor:
         """Sound of every view, float32 (B, S, channels, samples): ambisonics turned so that X
         points where the view looks, or beams; as loud as the draw says."""
@@ -75,11 +100,13 @@ class Batch:
 
 
 def collate(clips: list[dict[str, NDArray[np.generic]]]) -> Batch:
-    """Join clips as read to a batch. Raises TrainingError where their crops differ in size."""
-    sizes = {clip["frames"].shape for clip in clips}
-    if len(sizes) > 1:
-        raise TrainingError(f"the clips' crops differ in size: {sorted(sizes)}")
-    names = [field.name for field in fields(Batch) if field.name != "faults"]
+    """Join clips as read to a batch. Raises TrainingError where their crops or panoramas differ in
+    size."""
+    for name, what in (("frames", "crops"), ("panorama", "panoramas")):
+        sizes = {clip[name].shape for clip in clips if name in clip}
+        if len(sizes) > 1:
+            raise TrainingError(f"the clips' {what} differ in size: {sorted(sizes)}")
+    names = [one.name for one in fields(Batch) if one.name != "faults" and one.name in clips[0]]
     arrays = {name: np.stack([clip[name] for clip in clips]) for name in names}
     faults = tuple(
         (int(index), str(fault))

@@ -42,11 +42,12 @@ class ClipLoader:
     ``batch_size`` is the number of clips of a step on all ranks together: at least 2, and one for
     each rank. All ranks have the same number of steps. A clip holds ``views`` views, drawn without
     repetition, each of ``frames`` frames at ``fps`` within ``audio_s`` seconds of sound in the
-    format ``audio``. ``augment`` changes colours, loudness, and left and right (by default
-    nothing). ``clips_per_source``: an epoch shows that many clips of every source instead of all
-    clips. ``weights``: of several sets (`ShardSets`), each one's share of the clips that an epoch
-    shows; it shows as many as without. ``rank`` and ``world_size`` are by default those of
-    `torch.distributed`, if it is initialised.
+    format ``audio``. With ``panorama`` batches also hold the whole sphere and its sound field
+    (`Batch.panorama_input`, `Batch.field_audio`). ``augment`` changes colours, loudness, and left
+    and right (by default nothing). ``clips_per_source``: an epoch shows that many clips of every
+    source instead of all clips. ``weights``: of several sets (`ShardSets`), each one's share of the
+    clips that an epoch shows; it shows as many as without. ``rank`` and ``world_size`` are by
+    default those of `torch.distributed`, if it is initialised.
 
     A clip that cannot be read is noted in ``unreadable`` and replaced by one of another source, or,
     in sets of few sources, by another of its own. A rank that meets more than 10 of them, or more
@@ -64,6 +65,7 @@ class ClipLoader:
     fps: float = 16.0
     audio_s: float = 1.0
     audio: Literal["foa", "omni", "mono", "stereo"] = "foa"
+    panorama: bool = False
     augment: AugmentConfig = NO_AUGMENTATION
     clips_per_source: int | None = None
     seed: int = 0
@@ -83,7 +85,9 @@ class ClipLoader:
         rate = first_info(self.shards).audio.sample_rate
         clip = ClipConfig(views=self.views, frames=self.frames, fps=self.fps)
         sound = FeatureConfig(sample_rate=rate, duration_s=self.audio_s, audio=self.audio)
-        self._clips = Clips(self.shards, clip, sound, self.augment, self.seed)
+        self._clips = Clips(
+            self.shards, clip, sound, self.augment, self.seed, panorama=self.panorama
+        )
         self._plan = Plan(
             self.shards, self.seed, self.batch_size, self.clips_per_source, self._shares()
         )

@@ -34,8 +34,8 @@ FIRST_CLIPS = 10
 class Clips(Dataset[dict[str, NDArray[np.generic]]]):
     """Samples by (pass, clip). With ``windows`` = W the pass is the number of one of W fixed
     windows, evenly spread over the clip; otherwise windows are random. ``shuffled``: the views of a
-    clip exchange their audio (`Draw.with_shuffled_audio`). ``first`` is the record of the set's
-    first readable clip."""
+    clip exchange their audio (`Draw.with_shuffled_audio`). ``panorama``: the whole sphere is read
+    beside the views. ``first`` is the record of the set's first readable clip."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         seed: int,
         windows: int | None = None,
         shuffled: bool = False,
+        panorama: bool = False,
     ) -> None:
         self.shards = shards
         self.clip = clip
@@ -54,11 +55,12 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         self.seed = seed
         self.windows = windows
         self.shuffled = shuffled
+        self.panorama = panorama
         firsts = [first_info(one) for one in sets_in(shards)]
         self.first = firsts[0]
         for info in firsts:
             self._check(info)
-        _check_alike(firsts, shards)
+        _check_alike(firsts, shards, panorama)
 
     def draw(self, pass_index: int, index: int) -> Draw:
         """Raises TrainingError where the clip does not suit the settings."""
@@ -101,7 +103,8 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
     def read(self, index: int, draw: Draw) -> dict[str, NDArray[np.generic]]:
         """The fields of a batch for one clip as drawn."""
         starts_s, audio, matrices, misaligned = self.read_audio(index, draw)
-        return {
+        sphere = self._read_sphere(index, draw, starts_s, matrices) if self.panorama else {}
+        return sphere | {
             "index": np.array(index),
             "frames": self._read_frames(index, draw, starts_s),
             "audio": audio,
@@ -191,6 +194,28 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
             self.shards.frames(index, view, first, count, step, out)
         return frames
 
+    def _read_sphere(
+        self, index: int, draw: Draw, starts_s: list[float], matrices: NDArray[np.float32]
+    ) -> dict[str, NDArray[np.generic]]:
+        """``panorama`` and, of ambisonics, ``field`` of ``Batch``."""
+        info = self.shards.info(index)
+        video = info.panorama
+        assert video is not None  # `_check`
+        step = frame_step(info.key, video.fps, self.clip.fps)
+        shape = (len(starts_s), self.clip.frames, video.height, video.width, 3)
+        panorama = np.empty(shape, np.uint8)
+        for out, start_s in zip(panorama, starts_s, strict=True):
+            first = self._first_frame(video, draw, start_s, step)
+            self.shards.panorama(index, first, self.clip.frames, step, out)
+        if info.audio.channels != ACN_CHANNELS or self.sound.audio != "foa":
+            return {"panorama": panorama}
+        # Back from the first view: what `_rotations` does, without its rotation to the view.
+        view = info.views[draw.views[0]]
+        to_view = view_foa_matrix(view.azimuth_deg, view.elevation_deg)
+        if draw.mirror:
+            to_view = MIRROR @ to_view @ MIRROR
+        return {"panorama": panorama, "field": (to_view.T @ matrices[:, 0]).astype(np.float32)}
+
     def _first_frame(self, video: VideoInfo, draw: Draw, audio_s: float, step: int) -> int:
         """First stored frame to read, within the audio that begins at ``audio_s``. Where the draw
         gives a middle, frame T // 2 is at it."""
@@ -223,6 +248,8 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
                 "ambisonics provide; ask for other audio, or build the set with --audio foa"
             )
         frame_step(info.key, info.video.fps, self.clip.fps)
+        if self.panorama and info.panorama is None:
+            raise TrainingError(f"{info.key} has no panorama; build the set with --panorama")
         moments = self.clip.moments * (self.sound.duration_s + self.clip.margin_s)
         longest = max(moments - self.clip.margin_s, self.clip.frames / self.clip.fps)
         if _duration_s(info) < longest - 1e-6:
@@ -247,11 +274,12 @@ def first_info(shards: Shards) -> SampleInfo:
     raise fault
 
 
-def _check_alike(firsts: Sequence[SampleInfo], shards: Shards) -> None:
+def _check_alike(firsts: Sequence[SampleInfo], shards: Shards, panorama: bool) -> None:
     """Clips of several sets become one batch. ``firsts``: a record of each set."""
     for name, option, found in (
-        ("crops of", "--size", [f"{one.video.width}x{one.video.height}" for one in firsts]),
+        ("crops of", "--size", [_size(one.video) for one in firsts]),
         ("audio channels", "--audio", [" ".join(one.audio.channels) for one in firsts]),
+        ("panoramas of", "--panorama", [_size(one.panorama) if panorama else "" for one in firsts]),
     ):
         for one, here in zip(sets_in(shards), found, strict=True):
             if here != found[0]:
@@ -259,6 +287,10 @@ def _check_alike(firsts: Sequence[SampleInfo], shards: Shards) -> None:
                     f"{one.root} has {name} {here}, but {sets_in(shards)[0].root} has {found[0]}: "
                     f"build both with the same {option}"
                 )
+
+
+def _size(video: VideoInfo | None) -> str:
+    return "" if video is None else f"{video.width}x{video.height}"
 
 
 def frame_step(key: str, stored_fps: float, wanted_fps: float) -> int:

@@ -90,6 +90,17 @@ class ShardSets:
         one, number = self._find(sample)
         return one.frames(number, view, start, count, step, out)
 
+    def panorama(
+        self,
+        sample: int,
+        start: int,
+        count: int,
+        step: int = 1,
+        out: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
+        one, number = self._find(sample)
+        return one.panorama(number, start, count, step, out)
+
     def foa(
         self, sample: int, start: int, count: int, view: int = 0
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

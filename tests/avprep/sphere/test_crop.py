@@ -142,3 +142,30 @@ def test_no_aliasing_at_4k(hfov: float) -> None:
     reference = samples.reshape(CROP, 8, CROP, 8).mean(axis=(1, 3))
     psnr = 10 * np.log10(255**2 / np.mean((crop - reference) ** 2))
     assert psnr > 45
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+@pytest.mark.parametrize(("azimuth", "elevation"), [*DIRECTIONS, (0, 0), (90, -45)])
+def test_a_dot_appears_in_a_panorama_where_its_angles_say(
+    size: tuple[int, int], azimuth: float, elevation: float
+) -> None:
+    height, width = 128, 256
+    frame = grey_frame(dot_plane(*size, azimuth, elevation, 3.0))
+    panorama = Cropper(*size, (None,), (height, width)).crop(planes_of(frame))[0]
+    # Turned so that the dot is far from the seam, by whole pixels.
+    turn = round(azimuth / 360 * width)
+    x, y = centroid(np.roll(panorama[:height], turn, axis=1))
+    expected_x = width * (180 - azimuth) / 360 + turn
+    assert abs(x - expected_x) * np.cos(np.radians(elevation)) < 0.25
+    if abs(elevation) < 50:  # the image of a round dot near a pole reaches over it
+        assert abs(y - height * (90 - elevation) / 180) < 0.25
+    assert np.all(panorama[height:] == 128)
+
+
+def test_a_panorama_of_a_4k_frame_has_no_aliasing() -> None:
+    """At least 40 dB against the mean of the pixels that each of its pixels covers."""
+    luma = texture(1920, 3840)
+    panorama = Cropper(1920, 3840, (None,), (240, 480)).crop(planes_of(grey_frame(luma)))[0][:240]
+    means = luma.reshape(240, 8, 480, 8).mean(axis=(1, 3))
+    error = panorama.astype(np.float64) - means
+    assert 10 * np.log10(255**2 / np.mean(error**2)) > 40
