@@ -58,10 +58,9 @@ $(DEMO)/.training: FORCE $(DEMO)/.clips
 
 FORCE:
 
-demo: $(DEMO)/avsa/avsa-bin.result.json $(DEMO)/avsa/locate.result.json $(DEMO)/clip.png
+demo: $(DEMO)/avsa/avsa-bin.result.json $(DEMO)/clip.png
 	@echo
-	@echo "Places never seen in training: does a sound belong to a view (AVSA-Bin, frozen features), and"
-	@echo "which view shows where it sounds (locate, by the match of picture and sound alone)?"
+	@echo "Spatial alignment on places never seen in training (AVSA-Bin, frozen features):"
 	@$(BIN)/avtrain report $(DEMO)/avsa
 	@echo "Pictures: $(DEMO)/clip.png (a clip of the set), $(DEMO)/avsa/curves.png (the training)"
 
@@ -83,10 +82,6 @@ $(DEMO)/avsa/.trained: $(DEMO)/shards/manifest.json $(DEMO)/.training
 
 $(DEMO)/avsa/avsa-bin.result.json: $(DEMO)/avsa/.trained
 	$(BIN)/avtrain eval avsa $(DEMO)/shards --checkpoint $(DEMO)/avsa/checkpoint.pt \
-		--out $(DEMO)/avsa
-
-$(DEMO)/avsa/locate.result.json: $(DEMO)/avsa/.trained
-	$(BIN)/avtrain eval locate $(DEMO)/shards --checkpoint $(DEMO)/avsa/checkpoint.pt \
 		--out $(DEMO)/avsa
 
 # Finished jobs are kept: the same command goes on. SEEDS, STEPS and CLIPS decide what is made; JOBS

@@ -179,6 +179,26 @@ def write_manifest(root: Folder, manifest: Manifest) -> None:
     root.write(MANIFEST_NAME, content + f',\n "checksum": "{checksum}"'.encode() + _END)
 
 
+def find_sample(root: Folder, manifest: Manifest, key: str | None) -> tuple[str, int]:
+    """The split of the sample with a key and its number in it; without a key, the set's first one.
+
+    ``manifest`` is that of the set in ``root``. Raises ShardError if there is none.
+    """
+    first = ""
+    for split, entries in manifest.splits.items():
+        number = 0
+        for entry in entries:
+            if entry.keys and key is None:
+                return split, 0
+            if key in entry.keys:
+                return split, number + entry.keys.index(key)
+            first = first or next(iter(entry.keys), "")
+            number += len(entry.keys)
+    if not first:
+        raise ShardError(f"{root} has no samples")
+    raise ShardError(f"{root} has no sample {key!r}; its keys are like {first!r}")
+
+
 def shard_names(split: str, number: int) -> tuple[str, str]:
     """Paths of a shard and of its index, relative to the set's folder."""
     stem = f"{split}/{split}-{number:06d}"

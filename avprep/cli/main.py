@@ -10,6 +10,7 @@ from avprep.cli.build_shards import build_shards, merge
 from avprep.cli.coverage import coverage
 from avprep.cli.demo import demo
 from avprep.cli.look import card, info, inspect, preview, verify
+from avprep.cli.view import view
 from avprep.errors import UserError
 from shards import __version__
 from shards.errors import ShardError, guard_terminal, printable, show
@@ -61,7 +62,7 @@ def main() -> None:
     """Turn 360° video with spatial audio into shards for self-supervised training."""
 
 
-for command in (demo, build_shards, merge, inspect, coverage, info, verify, preview, card):
+for command in (demo, build_shards, merge, inspect, coverage, info, verify, preview, view, card):
     main.add_command(command)
 for command in (main, *main.commands.values()):
     click.version_option(__version__, prog_name="avprep")(command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -22,13 +21,15 @@ from avprep.errors import ClipError, UserError
 from avprep.foa.energy_map import energy_map, loudest_direction
 from avprep.formats.decide import VideoFormat
 from avprep.media.probe import check_tracks, open_media, probe
-from avprep.sphere.crop import equirectangular_directions, view_directions, view_position
+from avprep.sphere.crop import equirectangular_directions, view_directions
 from avprep.sphere.eyes import left_eye
+from avprep.sphere.mosaic import Mosaic
 from avprep.sphere.projections import Projection, Sphere
 from shards.errors import ShardError, drawable
 from shards.files import dump_json, parse_json, write_atomic
-from shards.folders import Folder, open_folder
+from shards.folders import open_folder
 from shards.geometry import ACN_CHANNELS, direction_deg, rotate_foa, view_foa_matrix
+from shards.manifest import find_sample, read_manifest
 from shards.reader import ShardSet
 from shards.schema import SampleInfo, View
 
@@ -74,7 +75,9 @@ def draw_preview(
     the outlines of its label map if there is one, and the spectrogram of its audio. Returns a
     sentence that describes the drawing. Raises UserError or ShardError.
     """
-    shards, sample = _find_sample(open_folder(location), key)
+    root = open_folder(location)
+    split, sample = find_sample(root, read_manifest(root), key)
+    shards = ShardSet(root, split)
     info = shards.info(sample)
     if not at_s < info.duration_s:
         raise UserError(
@@ -83,7 +86,8 @@ def draw_preview(
     views = info.views[:_MAX_VIEWS]
     frame = min(int(at_s * info.video.fps), info.video.frames - 1)
     crops = [_smaller(shards.frames(sample, view, frame, 1)[0]) for view in range(len(views))]
-    spheres = {f"{info.key}, views": _from_crops(views, crops)}
+    mosaic = Mosaic(views, crops[0].shape[:2] if crops else (1, 1), _MAP_HEIGHT)
+    spheres = {f"{info.key}, views": mosaic.paint(crops)}
     if raw is not None:
         spheres = {f"{info.key}": _from_file(raw, info, at_s), **spheres}
     samples = min(info.audio.samples, _MAX_SAMPLES // max(1, len(views)))
@@ -147,39 +151,6 @@ def _smaller(image: Image) -> Image:
     """Every n-th pixel of an image that is larger than it will be drawn."""
     step = -(-max(image.shape[:2]) // _MAX_SIDE)
     return image[::step, ::step]
-
-
-def _find_sample(root: Folder, key: str | None) -> tuple[ShardSet, int]:
-    """The split and number of the sample with a key; without one, the first sample of the set."""
-    first = ShardSet(root, next(iter(_splits(root))))
-    if key is None:
-        return first, 0
-    for split in _splits(root):
-        shards = ShardSet(root, split)
-        if key in shards.keys:
-            return shards, shards.keys.index(key)
-    raise UserError(f"{root} has no sample {key!r}; its keys are like {first.keys[0]!r}")
-
-
-def _splits(root: Folder) -> Iterable[str]:
-    from shards.manifest import read_manifest
-
-    splits = read_manifest(root).splits
-    if not splits:
-        raise ShardError(f"{root} has no samples")
-    return splits
-
-
-def _from_crops(views: tuple[View, ...], crops: list[Image]) -> Image:
-    """The crops mapped back to an equirectangular image; grey outside all views."""
-    directions = equirectangular_directions(_MAP_HEIGHT, 2 * _MAP_HEIGHT)
-    sphere = np.full((*directions.shape[:2], 3), 60, dtype=np.uint8)
-    for view, crop in zip(views, crops, strict=True):
-        position = view_position(view, directions)
-        inside = np.all((position > 0) & (position < 1), axis=-1)
-        column, row = (position[inside] * (crop.shape[1], crop.shape[0])).astype(int).T
-        sphere[inside] = crop[row, column]
-    return sphere
 
 
 def _from_file(raw: Path, info: SampleInfo, at_s: float) -> Image:

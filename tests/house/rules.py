@@ -26,7 +26,7 @@ STEPS: dict[str, list[set[str]]] = {
         {"recordings"},
         {"sample", "world"},
         {"build"},
-        {"look"},
+        {"look", "view"},
         {"cli"},
     ],
     "avtrain": [

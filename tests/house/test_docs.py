@@ -38,6 +38,7 @@ TINY = {
     "avprep inspect": ["--workers", "1"],
     "avprep coverage": ["--workers", "1"],
     "avprep verify": ["--workers", "1"],
+    "avprep view": ["--html", "page.html"],  # it would serve the page until Ctrl-C
     "avtrain pretrain": PRETRAIN,
     "avtrain eval avsa": [*EVALUATE, "--windows", "1"],
     "avtrain eval avc": [*EVALUATE, "--windows", "1"],

@@ -26,7 +26,7 @@ MAY_BE_ZERO = {
     "num-workers",
 }
 MAY_BE_ZERO |= {"min-separation", "drop-silent", "drop-static", "drop-mono", "at", "margin"}
-MAY_BE_ZERO |= {"dropout", "max-faults", "folds"}
+MAY_BE_ZERO |= {"dropout", "max-faults", "folds", "start"}
 TEXT = click.Path | click.Choice | Names
 
 

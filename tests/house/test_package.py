@@ -127,7 +127,9 @@ def test_wheel_holds_every_module_and_no_data(built: Path) -> None:
         for path in (source / package).rglob("*.py")
     }
     assert "avtrain/evals/action/__init__.py" in expected
-    assert there == expected | {f"{package}/py.typed" for package in PACKAGES}
+    page = {path.relative_to(source).as_posix() for path in (source / "avprep/view/page").iterdir()}
+    assert "avprep/view/page/index.html" in page
+    assert there == expected | page | {f"{package}/py.typed" for package in PACKAGES}
 
 
 def test_source_archive_holds_tests_documentation_and_what_they_run_with(built: Path) -> None:

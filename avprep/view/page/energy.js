@@ -1,0 +1,64 @@
+"use strict";
+// Where sound comes from: the power of a first-order beam in every direction.
+//
+// The beam is the hypercardioid, which of all first-order beams takes up least of a diffuse field:
+// (W + 3 d·(X, Y, Z)) / 4 for a direction d and SN3D weights. Its power is wᵀ C w, with C the
+// covariance (4×4) of the channels over a tenth of a second. It is broad: 6 dB below its peak at
+// 70° from a single source, and again in the opposite direction. `avprep preview` draws another
+// map, of the directions of intensity (DirAC), which is far sharper for single sources.
+
+const BLOCK_SECONDS = 0.1;
+const SILENCE = 1e-9; // mean square of W, about -90 dB
+
+/** Covariances (4×4) of the channels W, Y, Z, X of an AudioBuffer, one for each tenth of a second. */
+function covariances(buffer) {
+  const length = Math.round(BLOCK_SECONDS * buffer.sampleRate);
+  const channels = [0, 1, 2, 3].map((channel) => buffer.getChannelData(channel));
+  const blocks = [];
+  for (let start = 0; start < buffer.length; start += length) {
+    const end = Math.min(start + length, buffer.length);
+    const block = identity(4);
+    for (let i = 0; i < 4; i++) {
+      for (let j = 0; j <= i; j++) {
+        let sum = 0;
+        for (let n = start; n < end; n++) sum += channels[i][n] * channels[j][n];
+        block[i][j] = block[j][i] = sum / (end - start);
+      }
+    }
+    blocks.push(block);
+  }
+  return blocks;
+}
+
+function beamWeights([x, y, z]) {
+  return [1, 3 * y, 3 * z, 3 * x].map((weight) => weight / 4);
+}
+
+function beamPower(covariance, vector) {
+  const weights = beamWeights(vector);
+  return transformed(covariance, weights).reduce((sum, value, i) => sum + value * weights[i], 0);
+}
+
+/** The direction of most power and that power; null for silence. */
+function loudest(covariance) {
+  if (covariance[0][0] < SILENCE) return null;
+  let best = { azimuth: 0, elevation: 0, power: -1 };
+  const consider = (azimuth, elevation) => {
+    const power = beamPower(covariance, unitVector(azimuth, elevation));
+    if (power > best.power) best = { azimuth, elevation, power };
+  };
+  for (let elevation = -80; elevation <= 80; elevation += 10) {
+    for (let azimuth = -180; azimuth < 180; azimuth += 10) consider(azimuth, elevation);
+  }
+  for (const step of [5, 2.5, 1.2, 0.6, 0.3, 0.1]) {
+    for (let power = -1; power < best.power;) {
+      power = best.power;
+      const { azimuth, elevation } = best;
+      for (const [a, e] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+        const wide = step / Math.max(0.1, Math.cos(elevation * DEGREE)); // degrees shrink at poles
+        consider(azimuth + a * wide, Math.max(-90, Math.min(90, elevation + e * step)));
+      }
+    }
+  }
+  return { ...directionOf(unitVector(best.azimuth, best.elevation)), power: best.power };
+}

@@ -1,0 +1,357 @@
+"use strict";
+// Puts the parts together: reads the data, loads the files, and draws whenever something changed.
+
+const DATA = JSON.parse(byId("sample").textContent);
+const DEGREES_PER_KEY = 5;
+const NARROWEST = 25, WIDEST = 130; // degrees across
+const CLICK_PIXELS = 5;
+const LATE_SECONDS = 0.2; // a video that is so far off jumps; one that is less off runs faster
+
+const camera = new Camera();
+const player = new Player(DATA.duration);
+const panorama = byId("panorama");
+const overlay = new Overlay(byId("marks"), DATA.views);
+const viewPanel = new ViewPanel(DATA.crop);
+const state = {
+  sphere: null, // null where the browser cannot draw it
+  field: null, // the AudioBuffer of the field
+  blocks: [], // its covariances
+  energy: [], // per block, { covariance, loudest }, as far as computed for the chosen convention
+  choice: 0, // of DATA.conventions.choices
+  open: null, // number of the opened view
+  events: [], // those that sound now
+  stale: true, // the picture has to be drawn again
+};
+
+// Files come as data: addresses or from the server; blobs make one of both.
+
+async function fetchFile(name) {
+  const answer = await fetch(DATA.files[name]);
+  if (!answer.ok) throw new Error(`${name} cannot be loaded (${answer.status})`);
+  return answer;
+}
+
+const addresses = new Map(), sounds = new Map();
+
+async function videoAddress(name) {
+  if (!addresses.has(name)) {
+    const blob = await (await fetchFile(name)).blob();
+    addresses.set(name, URL.createObjectURL(new Blob([blob], { type: "video/mp4" })));
+  }
+  return addresses.get(name);
+}
+
+async function soundBuffer(name) {
+  if (!sounds.has(name)) {
+    const content = await (await fetchFile(name)).arrayBuffer();
+    sounds.set(name, await player.context.decodeAudioData(content));
+  }
+  return sounds.get(name);
+}
+
+// Sound.
+
+/** From the stored channels of a sound to the field, as the chosen convention reads it. */
+function fieldMatrix(sound) {
+  return product(DATA.conventions.choices[state.choice].matrix, sound.matrix);
+}
+
+/** The sound that belongs to what is shown, and the rotation that brings its front to the front:
+ * the opened view's, or the field as the head is turned. */
+function currentSound() {
+  const view = state.open === null ? null : DATA.views[state.open];
+  if (view !== null && view.sound !== null && byId("view-sound").checked) {
+    return { sound: view.sound, rotation: viewRotation(view.azimuth, view.elevation) };
+  }
+  if (DATA.field !== null) return { sound: DATA.field, rotation: camera.rotation };
+  return { sound: DATA.views.length ? DATA.views[0].sound : null, rotation: null };
+}
+
+/** From the stored channels to the field as the head hears it; null for what is no field. */
+function headMatrix() {
+  const { sound, rotation } = currentSound();
+  if (sound === null || sound.matrix === null) return null;
+  return product(foaMatrix(rotation), fieldMatrix(sound));
+}
+
+function turnHead() {
+  const matrix = headMatrix();
+  if (matrix !== null) player.binaural.turn(matrix);
+}
+
+async function chooseSound() {
+  const { sound } = currentSound();
+  const buffer = sound === null ? null : await soundBuffer(sound.file);
+  if (sound !== currentSound().sound) return; // another one was chosen meanwhile
+  turnHead();
+  if (buffer !== player.buffer) player.setSound(buffer);
+}
+
+/** Covariance and loudest direction at a time; null for silence and without a field. */
+function energyAt(time) {
+  const number = Math.min(Math.floor(time / BLOCK_SECONDS), state.blocks.length - 1);
+  if (number < 0) return null;
+  if (state.energy[number] === undefined) {
+    const matrix = fieldMatrix(DATA.field);
+    const covariance = product(matrix, state.blocks[number], transposed(matrix));
+    state.energy[number] = { covariance, loudest: loudest(covariance) };
+  }
+  const { covariance, loudest: direction } = state.energy[number];
+  return direction === null ? null : { covariance, ...direction };
+}
+
+// What the user does.
+
+function lookAt(azimuth, elevation) {
+  camera.lookAt(azimuth, elevation);
+  turnHead();
+  state.stale = true;
+}
+
+function zoom(factor) {
+  camera.fov = Math.max(NARROWEST, Math.min(WIDEST, camera.fov * factor));
+  state.stale = true;
+}
+
+function chooseConvention(number) {
+  state.choice = number;
+  state.energy = [];
+  turnHead();
+  state.stale = true;
+}
+
+async function openView(number) {
+  const view = DATA.views[number];
+  state.open = number;
+  lookAt(view.azimuth, view.elevation);
+  try {
+    const [address, ...contents] = await Promise.all([
+      videoAddress(view.video),
+      ...view.maps.map(async (map) => (await fetchFile(map.file)).arrayBuffer()),
+    ]);
+    if (state.open !== number) return;
+    viewPanel.open(number, view, address, view.maps.map(
+      (map, i) => ({ time: map.time, classes: new Uint8Array(contents[i]) })));
+    await chooseSound();
+  } catch (error) {
+    complain(`View ${number}: ${error.message}`);
+  }
+}
+
+function closeView() {
+  state.open = null;
+  viewPanel.close();
+  state.stale = true;
+  return chooseSound();
+}
+
+/** The number of the view that shows a direction nearest to its middle; null if none does. */
+function viewAt(vector) {
+  const length = Math.hypot(...vector);
+  const nearness = DATA.views.map((view) => {
+    const middle = unitVector(view.azimuth, view.elevation);
+    return isInView(view, vector) ? transformed([middle], vector)[0] / length : -2;
+  });
+  const best = Math.max(-2, ...nearness);
+  return best === -2 ? null : nearness.indexOf(best);
+}
+
+async function togglePlay() {
+  if (player.playing) player.pause();
+  else await player.play();
+  if (player.silent) complain("The browser gives no sound here; the picture plays without it.");
+  byId("play").textContent = player.playing ? "Pause" : "Play";
+  state.stale = true;
+}
+
+function seek(time) {
+  player.seek(time);
+  state.stale = true;
+}
+
+// Time: everything follows the player.
+
+/** Events of each step of their clock, by its number. */
+const eventsByStep = new Map();
+for (const event of DATA.events) {
+  const step = Math.round(event.time / DATA.eventStep);
+  if (!eventsByStep.has(step)) eventsByStep.set(step, []);
+  eventsByStep.get(step).push(event);
+}
+
+function eventsAt(time) {
+  return eventsByStep.get(Math.floor(time / DATA.eventStep + 1e-6)) || [];
+}
+
+function follow(video, time) {
+  if (!video.src || video.readyState === 0) return;
+  const frame = 0.5 / DATA.fps; // the middle of a frame is never between two
+  const late = time + frame - video.currentTime;
+  if (player.playing) {
+    if (Math.abs(late) > LATE_SECONDS && !video.seeking) video.currentTime = time + frame;
+    video.playbackRate = 1 + Math.max(-0.2, Math.min(0.2, late));
+    if (video.paused) video.play().catch(() => {});
+  } else {
+    if (!video.paused) video.pause();
+    // Not at 0 either: a video that never moved has no frame yet that could be drawn.
+    if (Math.abs(late) > 0.9 * frame && !video.seeking) video.currentTime = time + frame;
+  }
+}
+
+function resize() {
+  const box = byId("stage").getBoundingClientRect(), scale = window.devicePixelRatio || 1;
+  for (const canvas of [byId("sphere"), byId("marks")]) {
+    const [width, height] = [Math.round(box.width * scale), Math.round(box.height * scale)];
+    if (canvas.width !== width || canvas.height !== height) {
+      [canvas.width, canvas.height] = [width, height];
+      state.stale = true;
+    }
+  }
+  camera.aspect = box.width / Math.max(1, box.height);
+}
+
+function draw() {
+  const time = player.now();
+  const energy = energyAt(time);
+  const isShown = byId("energy").checked;
+  if (state.sphere !== null) {
+    if (panorama.readyState >= 2) state.sphere.load(panorama);
+    state.sphere.draw(camera, isShown ? energy : null);
+  }
+  const events = eventsAt(time);
+  if (events !== state.events) showEvents(events, lookAt);
+  state.events = events;
+  overlay.draw(camera, {
+    views: byId("outlines").checked, open: state.open, events, loudest: isShown ? energy : null,
+  });
+  viewPanel.showLabels(time);
+  const [azimuth, elevation] = [camera.azimuth, camera.elevation].map((v) => v.toFixed(0));
+  byId("direction").textContent = `azimuth ${azimuth}°, elevation ${elevation}°`;
+  byId("loudest").textContent = energy === null ? "silence" : "loudest at azimuth "
+    + `${energy.azimuth.toFixed(0)}°, elevation ${energy.elevation.toFixed(0)}°`;
+  byId("time").textContent = `${time.toFixed(1)} / ${DATA.duration.toFixed(1)} s`;
+  byId("seek").value = `${time}`;
+}
+
+function everyFrame() {
+  if (player.playing && player.now() >= DATA.duration) player.seek(0);
+  const time = Math.min(player.now(), DATA.duration);
+  follow(panorama, time);
+  follow(viewPanel.video, time);
+  resize();
+  if (player.playing || state.stale) {
+    state.stale = false;
+    draw();
+  }
+  requestAnimationFrame(everyFrame);
+}
+
+// Start.
+
+function listen() {
+  const stage = byId("marks"), pointers = new Map();
+  let moved = 0, spread = 0;
+  const spreadOf = () => {
+    const [a, b] = [...pointers.values()];
+    return Math.hypot(a.x - b.x, a.y - b.y);
+  };
+  stage.addEventListener("pointerdown", (event) => {
+    stage.setPointerCapture(event.pointerId);
+    pointers.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
+    moved = 0;
+    if (pointers.size === 2) spread = spreadOf();
+  });
+  stage.addEventListener("pointermove", (event) => {
+    const last = pointers.get(event.pointerId);
+    if (last === undefined) return;
+    const [x, y] = [event.offsetX, event.offsetY];
+    moved += Math.hypot(x - last.x, y - last.y);
+    pointers.set(event.pointerId, { x, y });
+    if (pointers.size === 2) {
+      zoom(spread / Math.max(1, spreadOf()));
+      spread = spreadOf();
+    } else if (moved > CLICK_PIXELS) {
+      // The picture is dragged along: to the right, one looks further to the left.
+      const perPixel = camera.fov / Math.max(stage.clientWidth, stage.clientHeight);
+      lookAt(camera.azimuth + (x - last.x) * perPixel, camera.elevation + (y - last.y) * perPixel);
+    }
+  });
+  for (const name of ["pointerup", "pointercancel"]) {
+    stage.addEventListener(name, (event) => {
+      const isClick = pointers.delete(event.pointerId) && moved <= CLICK_PIXELS;
+      if (name === "pointercancel" || !isClick || !byId("outlines").checked) return;
+      const place = [event.offsetX / stage.clientWidth, event.offsetY / stage.clientHeight];
+      const number = viewAt(camera.ray(...place));
+      if (number !== null) openView(number);
+    });
+  }
+  stage.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    zoom(Math.exp(Math.max(-100, Math.min(100, event.deltaY)) / 500));
+  }, { passive: false });
+  const turns = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, select") !== null) return; // which use the same keys
+    const turn = turns[event.key];
+    if (turn !== undefined) {
+      const [left, up] = turn.map((way) => way * DEGREES_PER_KEY);
+      lookAt(camera.azimuth + left, camera.elevation + up);
+    } else if (event.key === " " && event.target.closest("button") === null) {
+      togglePlay();
+    } else if (event.key === "+" || event.key === "-") {
+      zoom(event.key === "+" ? 1 / 1.1 : 1.1);
+    } else {
+      return;
+    }
+    event.preventDefault();
+  });
+  byId("play").addEventListener("click", togglePlay);
+  byId("seek").addEventListener("input", (event) => seek(Number(event.target.value)));
+  byId("volume").addEventListener("input", (event) => {
+    player.volume.gain.value = Number(event.target.value);
+  });
+  byId("convention").addEventListener("change", (event) => {
+    chooseConvention(Number(event.target.value));
+  });
+  byId("view-close").addEventListener("click", closeView);
+  byId("view-sound").addEventListener("change", chooseSound);
+  for (const id of ["energy", "outlines", "labels-on"]) {
+    byId(id).addEventListener("change", () => { state.stale = true; });
+  }
+  for (const name of ["loadeddata", "seeked"]) {
+    panorama.addEventListener(name, () => { state.stale = true; });
+  }
+  for (const [video, what] of [[panorama, "the panorama"], [viewPanel.video, "a crop"]]) {
+    video.addEventListener("error", () => {
+      if (video.src) complain(`The browser cannot decode ${what}.`);
+    });
+  }
+}
+
+async function start() {
+  fillPanel(DATA, { openView });
+  byId("seek").max = `${DATA.duration}`;
+  byId("play").disabled = false;
+  listen();
+  resize();
+  try {
+    state.sphere = new SphereView(byId("sphere"));
+  } catch (error) {
+    complain(error.message);
+  }
+  requestAnimationFrame(everyFrame);
+  const pictures = videoAddress(DATA.panorama).then((address) => new Promise((resolve) => {
+    for (const name of ["seeked", "error"]) panorama.addEventListener(name, resolve, { once: true });
+    panorama.src = address;
+  }));
+  const sound = chooseSound().then(async () => {
+    if (DATA.field !== null) state.blocks = covariances(await soundBuffer(DATA.field.file));
+  });
+  for (const done of await Promise.allSettled([pictures, sound])) {
+    if (done.status === "rejected") complain(`Something cannot be loaded: ${done.reason.message}`);
+  }
+  state.stale = true;
+}
+
+const ready = start();
