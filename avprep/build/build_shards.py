@@ -163,6 +163,7 @@ def _find_clips(raw: Path, options: BuildOptions, lists: ListFiles, pool: Worker
             options.clip_duration_s,
             options.format_overrides,
             pool.map,
+            options.part_s,
         )
     except OSError as error:
         raise UserError(f"{error.filename or raw} cannot be read: {error.strerror}") from None

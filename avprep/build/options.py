@@ -15,13 +15,15 @@ from shards.schema import View
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Options of ``avprep build-shards`` that decide what the set holds."""
+    """Options of ``avprep build-shards`` that decide what the set holds. ``part_s``: the seconds of
+    each file between which clips are cut; None for all of it."""
 
     clip: ClipOptions
     format_overrides: FormatOverrides
     layout: str
     clip_duration_s: float
     shard_bytes: int
+    part_s: tuple[float, float] | None = None
 
     def for_layout(self, layout: str) -> BuildOptions:
         """These options adapted to the layout that was found.
@@ -53,13 +55,14 @@ class BuildOptions:
         del clip["timeout_s"]
         if self.clip.panorama is None:  # as in sets that were built before there were panoramas
             del clip["panorama"]
-        return {
+        record = {
             "clip": clip,
             "wanted": self.format_overrides.record(),
             "layout": self.layout,
             "clip_duration_s": self.clip_duration_s,
             "shard_bytes": self.shard_bytes,
         }
+        return record if self.part_s is None else record | {"part_s": list(self.part_s)}
 
     def clip_bytes(self) -> int:
         """Approximate size of a clip in a shard (measured on real 112² views and ambisonics)."""

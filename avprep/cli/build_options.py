@@ -35,6 +35,7 @@ class BuildShardsOptions:
     size: int
     fps: float
     clip_duration: float
+    part: tuple[float, float] | None
     sample_rate: int
     audio: str
     audio_layout: str
@@ -99,7 +100,9 @@ class BuildShardsOptions:
             *(self.projection, self.stereo, self.fisheye_fov, self.foa_convention),
             *(self.video_track, self.audio_track),
         )
-        return BuildOptions(clip, overrides, self.layout, self.clip_duration, self.shard_size)
+        return BuildOptions(
+            clip, overrides, self.layout, self.clip_duration, self.shard_size, self.part
+        )
 
     def _viewpoints(self) -> RandomViews | FixedViews:
         from avprep.sphere.viewpoints import RandomViews, grid_views, read_views

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # importing the build takes a while, which --help should not
 
 _PATH = click.Path(path_type=Path)
 _LARGEST_SHARD = 1e12
+_LATEST_S = 1e6
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -44,6 +45,23 @@ def _parse_angles(_: click.Context, __: click.Parameter, value: str) -> tuple[fl
             f"{value!r} is not an angle or MIN:MAX of at most {MAX_FOV_DEG:g} degrees"
         )
     return numbers[0], numbers[1]
+
+
+def _parse_part(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> tuple[float, float] | None:
+    """Parse START:END, in seconds."""
+    if value is None:
+        return None
+    try:
+        start_s, end_s = (float(part) for part in value.split(":"))
+    except ValueError:
+        start_s = end_s = -1.0
+    if not 0 <= start_s < end_s <= _LATEST_S:
+        raise click.BadParameter(
+            f"{value!r} is not START:END, two times of at most {_LATEST_S:,.0f} s"
+        )
+    return start_s, end_s
 
 
 def _parse_size(_: click.Context, __: click.Parameter, value: str) -> int:
@@ -128,6 +146,12 @@ def _parse_panorama(
 )
 @click.option("--fps", type=Number(0.1, 240), default=16.0, help="Frames per second.")
 @click.option("--clip-duration", type=Number(1, 600), default=10.0, help="Clip length, seconds.")
+@click.option(
+    "--part",
+    callback=_parse_part,
+    metavar="START:END",
+    help="Use only these seconds of each recording's file.",
+)
 @click.option("--sample-rate", type=click.IntRange(8000, 192000), default=24000, help="Hz.")
 @click.option(
     "--audio",

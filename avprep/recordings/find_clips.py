@@ -83,8 +83,10 @@ def find_clips(
     clip_s: float,
     overrides: FormatOverrides,
     map_files: _MapFiles,
+    part_s: tuple[float, float] | None = None,
 ) -> FoundClips:
-    """The clips of all recordings in ``raw``; files are examined with ``map_files``.
+    """The clips of all recordings in ``raw``; files are examined with ``map_files``. ``part_s``:
+    begin and end of the part of each file that is used.
 
     Raises UserError if there are none, or if lists or names contradict each other.
     """
@@ -98,6 +100,8 @@ def find_clips(
     examined, replaced = _without_replaced(list(zip(recordings, results, strict=True)))
     failures += replaced
     for recording, result in examined:
+        if part_s is not None and isinstance(result, Examined):
+            result = _only_part(recording, result, *part_s)
         if isinstance(result, str):
             names = (recording.video.name, recording.audio.name)
             is_named = any(name in result for name in names)
@@ -207,6 +211,28 @@ def examine(recording: Recording, overrides: FormatOverrides) -> Examined | str:
         return Examined(timeline.begin_s, end_s, video_format, audio_format, doubts, media)
     except ClipError as error:
         return one_sentence(error)
+
+
+def _only_part(
+    recording: Recording, examined: Examined, begin_s: float, end_s: float
+) -> Examined | str:
+    """``examined`` without what lies outside of a part of its file; a sentence if nothing is
+    left."""
+    if begin_s >= examined.end_s or end_s <= examined.begin_s:
+        return (
+            f"{recording.file} has picture and sound from {examined.begin_s:.1f} s to "
+            f"{examined.end_s:.1f} s, and none in the part from {begin_s:g} s to {end_s:g} s; name "
+            "another part"
+        )
+    doubt: tuple[str, ...] = ()
+    if end_s < examined.end_s - 0.05 or begin_s > examined.begin_s + 0.05:
+        doubt = (f"of its {examined.end_s:.1f} s, only {begin_s:g} s to {end_s:g} s are used",)
+    return replace(
+        examined,
+        begin_s=max(begin_s, examined.begin_s),
+        end_s=min(end_s, examined.end_s),
+        doubts=(*examined.doubts, *doubt),
+    )
 
 
 def _without_replaced(

@@ -16,6 +16,7 @@ from avtrain.cli.evals.segmentation import segmentation
 from avtrain.cli.evals.seld import seld
 from avtrain.cli.export import export
 from avtrain.cli.import_checkpoint import import_checkpoint
+from avtrain.cli.locate import locate
 from avtrain.cli.pretrain import pretrain
 from avtrain.cli.report import report
 from shards import __version__
@@ -62,6 +63,7 @@ main.add_command(pretrain)
 main.add_command(evaluate)
 main.add_command(report)
 main.add_command(embed)
+main.add_command(locate)
 main.add_command(export)
 main.add_command(import_checkpoint)
 for command in (main, *main.commands.values(), *evaluate.commands.values()):

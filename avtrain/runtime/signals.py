@@ -54,6 +54,27 @@ class StopRequest:
         self.name = signal.Signals(number).name
 
 
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Context that `SIGNALS` and a closed terminal end as an exception does, so that what is open
+    is closed and temporary files are deleted."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)  # another one must not interrupt the cleaning
+        raise SystemExit(128 + number)
+
+    before: dict[int, object] = {}
+    if _may_set_handlers():
+        for name in (*SIGNALS, signal.SIGHUP):
+            before[name] = signal.signal(name, end)
+    try:
+        yield
+    finally:
+        for key, handler in before.items():
+            signal.signal(key, handler)  # type: ignore[arg-type]
+
+
 def ignore_signals() -> None:
     """Ignore `SIGNALS` from now on: this process ends by itself, or with its parent."""
     if _may_set_handlers():

@@ -35,6 +35,7 @@ STEPS: dict[str, list[set[str]]] = {
         {"config"},
         {"checkpoint", "data", "options", "own_networks"},
         {"encoder", "published", "pretrain", "evals"},
+        {"locate"},
         {"export", "report"},
         {"cli"},
     ],

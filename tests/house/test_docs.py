@@ -48,6 +48,7 @@ TINY = {
     "avtrain eval probe": [*EVALUATE, "--windows", "1", "--rounds", "1"],
     "avtrain eval seld": [*EVALUATE, "--steps", "1"],
     "avtrain eval segmentation": [*EVALUATE, "--epochs", "1", "--maps", "1"],
+    "avtrain locate": ["--duration", "1.5"],
     "avtrain eval action": [*EVALUATE, "--probe", "--folds", "1", "--windows", "1"],
 }
 """Options that make a command fast: appended, they overrule those of the page."""

@@ -98,5 +98,6 @@ def test_text_that_is_no_number_has_no_default_that_is_one() -> None:
     for _, names, _, option in OPTIONS:
         if not is_number(option):
             assert option.name in {"out", "split", "train_split", "test_split", "scheduler"} | {
-                *("checkpoint", "viewpoints", "test_dir", "video_network", "audio_network")
+                *("checkpoint", "viewpoints", "test_dir", "video_network", "audio_network"),
+                *("projection", "stereo", "foa_convention"),  # avprep checks them
             }, names

@@ -11,8 +11,9 @@ from avprep.cli.build_shards import build_shards
 
 EVERY_OPTION = (
     "--splits lists --segments segments.txt --views 3 --hfov 30:60 --fps 12.5 --video-track 0 "
-    "--audio-track 2 --drop-silent -60 --drop-static 0.5 --drop-mono 0.01 "
-    "--workers 2 --shard-size 1GB --append --task-index 0 --task-count 2 --scheduler tcp://host:1"
+    "--audio-track 2 --drop-silent -60 --drop-static 0.5 --drop-mono 0.01 --part 3:4.5 "
+    "--panorama 64x32 --workers 2 --shard-size 1GB --append --task-index 0 --task-count 2 "
+    "--scheduler tcp://host:1"
 )
 
 
@@ -30,11 +31,13 @@ def test_the_command_line_gives_the_fields_and_types_of_the_dataclass(given: str
     values, types = parsed(*given.split()), get_type_hints(BuildShardsOptions)
     assert values.keys() == types.keys()
     for name, value in values.items():
-        if get_origin(types[name]) is tuple:
-            assert [type(part) for part in value] == list(get_args(types[name]))
+        kinds = (types[name], *get_args(types[name]))  # a type, or those of a union
+        if pairs := [get_args(kind) for kind in kinds if get_origin(kind) is tuple]:
+            assert value is None or tuple(type(part) for part in value) in pairs, name
+            assert value is not None or type(None) in kinds, name
         else:
             assert isinstance(value, types[name]), name
-            assert value is not None or not given, name
+        assert value is not None or not given, name
 
 
 @pytest.mark.parametrize(("given", "fps"), [("12.5", 12.5), ("16", 16)])
