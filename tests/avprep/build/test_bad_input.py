@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -199,26 +200,52 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
-def test_a_bad_recording_is_reported_and_the_others_are_built(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    raw, out = tmp_path / "raw", tmp_path / "set"
+@dataclass(frozen=True)
+class Built:
+    """What one build made of the recordings of all cases, each named as its case, and a good one.
+    ``expected`` is a part of each reason."""
+
+    raw: Path
+    out: Path
+    result: Result
+    expected: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def all_bad(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("set") / "set"
     write_dot_recording(raw, "good")
-    expected = make(raw)
-    result = build(raw, "--out", out, "--workers", 1)
+    expected = {}
+    for make in CASES:
+        name, alone = make.__name__, tmp_path_factory.mktemp("case")
+        expected[name] = make(alone).replace("bad.", f"{name}.")
+        for file in alone.iterdir():
+            assert file.stem == "bad"
+            file.rename(raw / f"{name}{file.suffix}")
+    return Built(raw, out, build(raw, "--out", out, "--workers", 1), expected)
+
+
+def test_bad_recordings_are_reported_and_the_others_are_built(all_bad: Built) -> None:
+    out, result = all_bad.out, all_bad.result
     assert result.exit_code == 1, result.output
     assert "Traceback" not in result.output
     lines = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
-    assert len(lines) == 1
-    assert set(lines[0]) == {"source", "stage", "reason"}
-    assert lines[0]["source"] == "bad"
-    assert expected in lines[0]["reason"]
-    assert "bad." in lines[0]["reason"]
-    assert expected in result.output
+    assert sorted(line["source"] for line in lines) == sorted(all_bad.expected)
     assert ShardSet(out).keys == ["good-0"]
     assert not list(out.rglob("*.partial"))
-    again = build(raw, "--out", out)
+    again = build(all_bad.raw, "--out", out)
     assert again.exit_code == 1, "the same command reports the same"
     assert "failures.jsonl" in again.output
+
+
+@pytest.mark.parametrize("name", [make.__name__ for make in CASES])
+def test_the_reason_names_the_file_and_what_is_wrong(name: str, all_bad: Built) -> None:
+    lines = map(json.loads, (all_bad.out / "failures.jsonl").read_text().splitlines())
+    (line,) = (line for line in lines if line["source"] == name)
+    assert set(line) == {"source", "stage", "reason"}
+    assert all_bad.expected[name] in line["reason"]
+    assert f"{name}." in line["reason"]
+    assert line["reason"] in all_bad.result.output
 
 
 def test_of_recordings_with_the_same_id_the_first_is_built(tmp_path: Path) -> None:
