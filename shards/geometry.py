@@ -32,15 +32,10 @@ AUDIO_CHANNELS = {"foa": ACN_CHANNELS, "omni": ("W",), "mono": ("M",), "stereo":
 
 def unit_vector(azimuth_deg: ArrayLike, elevation_deg: ArrayLike) -> NDArray[np.float64]:
     """Unit vectors (..., 3) in (x, y, z) for directions in degrees; the inputs broadcast."""
-    azimuth, elevation = np.broadcast_arrays(np.radians(azimuth_deg), np.radians(elevation_deg))
-    return np.stack(
-        [
-            np.cos(elevation) * np.cos(azimuth),
-            np.cos(elevation) * np.sin(azimuth),
-            np.sin(elevation),
-        ],
-        axis=-1,
-    )
+    azimuth, elevation = np.radians(azimuth_deg), np.radians(elevation_deg)
+    level = np.cos(elevation)  # before the inputs broadcast: a grid has few rows and columns
+    x, y = level * np.cos(azimuth), level * np.sin(azimuth)
+    return np.stack([x, y, np.broadcast_to(np.sin(elevation), np.shape(x))], axis=-1)
 
 
 def direction_deg(vector: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

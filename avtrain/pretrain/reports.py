@@ -8,11 +8,12 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from avtrain.config import Config
 from avtrain.data.batch import Batch
@@ -29,6 +30,7 @@ PROJECT = "avsa360"
 _PACKAGES = {"alembic", "mlflow", "sqlalchemy", "tensorboard", "wandb"}
 _RUN_ID = re.compile(r"[0-9a-z]{8,40}")
 _FLUSH_S = 5.0
+Pixels = NDArray[np.uint8]
 _ENVIRONMENT = {
     # A training does not wait for minutes for a server that does not answer.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -46,7 +48,7 @@ class Writer(Protocol):
 
     def add(self, values: Mapping[str, float], step: int) -> None: ...
 
-    def show(self, name: str, figure: Any, step: int) -> None: ...
+    def show(self, name: str, pixels: Pixels, step: int) -> None: ...
 
     def close(self, failed: bool) -> None: ...
 
@@ -90,7 +92,8 @@ class Reports:
         """Add figures of a batch. Changes nothing of the run."""
         figures = draw(trainer, batch) if self._writers else {}
         for name, figure in figures.items():
-            self._each(partial(_show, name, figure, step))
+            pixels = cache(partial(_pixels, figure))  # once for all writers, inside of `_each`
+            self._each(partial(_show, name, pixels, step))
 
     def close(self, failed: bool) -> None:
         self._each(lambda writer: writer.close(failed))
@@ -110,8 +113,8 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _show(name: str, figure: Any, step: int, writer: Writer) -> None:
-    writer.show(name, figure, step)
+def _show(name: str, pixels: Callable[[], Pixels], step: int, writer: Writer) -> None:
+    writer.show(name, pixels(), step)
 
 
 class _TensorBoard:
@@ -131,8 +134,8 @@ class _TensorBoard:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
-    def show(self, name: str, figure: Any, step: int) -> None:
-        self._writer.add_figure(name, figure, step)
+    def show(self, name: str, pixels: Pixels, step: int) -> None:
+        self._writer.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self, failed: bool) -> None:
         self._writer.close()
@@ -169,8 +172,8 @@ class _Wandb:
     def add(self, values: Mapping[str, float], step: int) -> None:
         self._run.log({**values, "step": step})
 
-    def show(self, name: str, figure: Any, step: int) -> None:
-        self._run.log({name: self._image(_pixels(figure)), "step": step})
+    def show(self, name: str, pixels: Pixels, step: int) -> None:
+        self._run.log({name: self._image(pixels), "step": step})
 
     def close(self, failed: bool) -> None:
         self._run.finish(exit_code=int(failed))
@@ -228,9 +231,9 @@ class _Mlflow:
         if time.monotonic() - self._flushed > _FLUSH_S or len(self._pending) > 900:
             self._flush()
 
-    def show(self, name: str, figure: Any, step: int) -> None:
+    def show(self, name: str, pixels: Pixels, step: int) -> None:
         self._flush()
-        self._client.log_figure(self._run_id, figure, f"{name}/step-{step:08d}.png")
+        self._client.log_image(self._run_id, pixels, f"{name}/step-{step:08d}.png")
 
     def close(self, failed: bool) -> None:
         self._flush()
@@ -263,7 +266,8 @@ def _identity(path: Path, total: int, make: Callable[[], str]) -> str:
     return made
 
 
-def _pixels(figure: Any) -> np.ndarray[Any, Any]:
+def _pixels(figure: Any) -> Pixels:
+    """The drawn figure, RGB (height, width, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas: Any = FigureCanvasAgg(figure)

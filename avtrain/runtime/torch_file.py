@@ -7,6 +7,7 @@ end of a record that is shorter than the tensor in it.
 
 from __future__ import annotations
 
+import io
 import os
 import pickletools
 import zipfile
@@ -125,7 +126,9 @@ def _check_zip(file: BinaryIO) -> None:
         for record in records:
             if record.filename.lower().endswith(".pkl"):
                 with archive.open(record) as content:
-                    _check_pickle(content, size)
+                    # Into memory first, since its check reads a byte at a time.
+                    read = content.read(_longest_pickle(size) + 2)
+                _check_pickle(io.BytesIO(read), size)
 
 
 def _check_pickles(file: BinaryIO) -> None:
@@ -140,13 +143,18 @@ def _check_pickle(file: IO[bytes], size: int) -> None:
 
     Among what `weights_only` allows are functions that take any amount of memory.
     """
+    most = _longest_pickle(size)
     for code, argument, place in pickletools.genops(file):
         if code.name in _FOREIGN:
             raise ValueError("it holds objects")
         if code.name == "GLOBAL" and argument not in _GLOBALS:
             raise ForeignObjectError(str(argument).replace(" ", ".")[:80])
-        if (place or 0) > _LARGEST_PICKLE + size * _SHARE_OF_PICKLE:
+        if (place or 0) > most:
             raise ValueError("it has too many values")
+
+
+def _longest_pickle(size: int) -> int:
+    return round(_LARGEST_PICKLE + size * _SHARE_OF_PICKLE)
 
 
 def _size(file: IO[bytes]) -> int:
