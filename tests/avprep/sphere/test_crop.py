@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import product
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from avprep.sphere.crop import (
     Cropper,
@@ -30,30 +34,38 @@ def pixel_deg(view: View) -> float:
     return float(np.degrees(2 * np.tan(np.radians(view.hfov_deg) / 2) / CROP))
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("azimuth", "elevation"), DIRECTIONS)
-def test_a_dot_in_the_views_direction_appears_at_the_centre(
-    size: tuple[int, int], azimuth: float, elevation: float
-) -> None:
-    frame = grey_frame(dot_plane(*size, azimuth, elevation, SIGMA_DEG[size[0]]))
+@dataclass(frozen=True)
+class Dot:
+    """A frame of this size with a dot in this direction. Not to be changed."""
+
+    size: tuple[int, int]
+    azimuth: float
+    elevation: float
+    frame: NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module", params=product(SIZES, DIRECTIONS), ids=str)
+def dot(request: pytest.FixtureRequest) -> Dot:
+    size, direction = request.param
+    frame = grey_frame(dot_plane(*size, *direction, SIGMA_DEG[size[0]]))
+    return Dot(size, *direction, frame)
+
+
+def test_a_dot_in_the_views_direction_appears_at_the_centre(dot: Dot) -> None:
     for hfov in (40.0, 80.0):
-        view = View(azimuth, elevation, hfov, hfov)
-        crop = Cropper(*size, (view,), CROP).crop(planes_of(frame))[0][:CROP]
+        view = View(dot.azimuth, dot.elevation, hfov, hfov)
+        crop = Cropper(*dot.size, (view,), CROP).crop(planes_of(dot.frame))[0][:CROP]
         x, y = centroid(crop)
         off = np.hypot(x - CROP / 2, y - CROP / 2) * pixel_deg(view)
         assert off < max(0.1, pixel_deg(view) / 4)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("azimuth", "elevation"), DIRECTIONS)
-def test_other_dots_appear_where_the_gnomonic_formula_puts_them(
-    size: tuple[int, int], azimuth: float, elevation: float
-) -> None:
-    frame = grey_frame(dot_plane(*size, azimuth, elevation, SIGMA_DEG[size[0]]))
+def test_other_dots_appear_where_the_gnomonic_formula_puts_them(dot: Dot) -> None:
+    azimuth, elevation = dot.azimuth, dot.elevation
     for away in ((9, 4), (-11, -6)):
         camera = np.clip(elevation + away[1], -89, 89)
         view = View((azimuth + away[0] + 180) % 360 - 180, float(camera), 60.0, 48.0)
-        crop = Cropper(*size, (view,), CROP).crop(planes_of(frame))[0][:CROP]
+        crop = Cropper(*dot.size, (view,), CROP).crop(planes_of(dot.frame))[0][:CROP]
         x, y = centroid(crop)
         expected_x, expected_y = gnomonic(view, azimuth, elevation)
         # The formula gives the dot's centre. Off the axis, the image of a round dot is stretched
@@ -116,8 +128,10 @@ def test_aspect_is_measured_in_the_image_plane() -> None:
     assert ratio == pytest.approx(4 / 3)
 
 
-def texture(height: int, width: int) -> np.ndarray:
-    """Random texture with the spectrum of photographs, over the whole frame."""
+@pytest.fixture(scope="module")
+def photograph() -> NDArray[np.uint8]:
+    """A frame of 4K of random texture with the spectrum of photographs. Not to be changed."""
+    height, width = 1920, 3840
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width) * width)
     frequency[0, 0] = 1
@@ -127,10 +141,10 @@ def texture(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("hfov", [60.0, 75.0, 90.0])
-def test_no_aliasing_at_4k(hfov: float) -> None:
+def test_no_aliasing_at_4k(hfov: float, photograph: NDArray[np.uint8]) -> None:
     """At least 45 dB against a view sampled eight times as finely (direct sampling: 34)."""
-    height, width = 1920, 3840
-    luma = texture(height, width)
+    luma = photograph
+    height, width = luma.shape
     view = View(37.0, 20.0, hfov, hfov)
     crop = Cropper(height, width, (view,), CROP).crop(planes_of(grey_frame(luma)))[0][:CROP]
     fine = (np.arange(8 * CROP) + 0.5) / (8 * CROP)
@@ -162,9 +176,9 @@ def test_a_dot_appears_in_a_panorama_where_its_angles_say(
     assert np.all(panorama[height:] == 128)
 
 
-def test_a_panorama_of_a_4k_frame_has_no_aliasing() -> None:
+def test_a_panorama_of_a_4k_frame_has_no_aliasing(photograph: NDArray[np.uint8]) -> None:
     """At least 40 dB against the mean of the pixels that each of its pixels covers."""
-    luma = texture(1920, 3840)
+    luma = photograph
     panorama = Cropper(1920, 3840, (None,), (240, 480)).crop(planes_of(grey_frame(luma)))[0][:240]
     means = luma.reshape(240, 8, 480, 8).mean(axis=(1, 3))
     error = panorama.astype(np.float64) - means
