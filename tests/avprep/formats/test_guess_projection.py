@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -32,14 +34,17 @@ HEIGHT, WIDTH = 480, 960
 NOTE = {"requested_formats": [{"format_note": "2160s, mesh"}, {"format_note": "ambisonic"}]}
 
 
-def place(seed: int = 0) -> Image:
-    """The luma of a place with things everywhere, edges and little grain."""
-    rng, directions = np.random.default_rng(seed), equirectangular_directions(HEIGHT, WIDTH)
+@cache
+def place() -> Image:
+    """The luma of a place with things everywhere, edges and little grain. Not to be changed."""
+    rng, directions = np.random.default_rng(0), equirectangular_directions(HEIGHT, WIDTH)
     luma = 110 + 40 * np.sin(np.arctan2(directions[..., 2], directions[..., 0]))
     for _ in range(1200):
         along = directions @ unit_vector(rng.uniform(-180, 180), rng.uniform(-90, 90))
         luma[along > np.cos(np.radians(rng.uniform(1, 6)))] = rng.uniform(20, 230)
-    return np.asarray(cv2.GaussianBlur(luma, (3, 3), 0)).astype(np.uint8)
+    made = np.asarray(cv2.GaussianBlur(luma, (3, 3), 0)).astype(np.uint8)
+    made.flags.writeable = False
+    return made
 
 
 def other_eye(luma: Image) -> Image:
@@ -73,28 +78,32 @@ def guess(luma: Image, stereo: str | None = None) -> ProjectionGuess:
     return found
 
 
-LUMA = place()
 CUBES = {"eac": (540, 960), "c3x2": (640, 960), "c6x1": (240, 1440)}
-NONE = {
-    "a dual fisheye": in_circles(v360(LUMA, "dfisheye:h_fov=190:v_fov=190", (480, 960)), 2),
-    "one that fills its frame": v360(LUMA, "dfisheye:h_fov=200:v_fov=200", (480, 960)),
-    "a fisheye": in_circles(v360(LUMA, "fisheye:h_fov=200:v_fov=200", (480, 480)), 1),
-    "a flat picture": v360(LUMA, "flat:h_fov=90:v_fov=59", (540, 960)),
-    "a row of a cubemap": v360(LUMA, "eac", (640, 960))[:320],
-    "YouTube's cubemap for two eyes": np.rot90(pair(v360(LUMA, "eac", (320, 640)), axis=0)),
+NONE: dict[str, Callable[[], Image]] = {
+    "a dual fisheye": lambda: in_circles(
+        v360(place(), "dfisheye:h_fov=190:v_fov=190", (480, 960)), 2
+    ),
+    "one that fills its frame": lambda: v360(place(), "dfisheye:h_fov=200:v_fov=200", (480, 960)),
+    "a fisheye": lambda: in_circles(v360(place(), "fisheye:h_fov=200:v_fov=200", (480, 480)), 1),
+    "a flat picture": lambda: v360(place(), "flat:h_fov=90:v_fov=59", (540, 960)),
+    "a row of a cubemap": lambda: v360(place(), "eac", (640, 960))[:320],
+    "YouTube's cubemap for two eyes": lambda: np.rot90(
+        pair(v360(place(), "eac", (320, 640)), axis=0)
+    ),
 }
+"""What makes each: not before its test, since every worker of pytest-xdist imports all tests."""
 
 
 @pytest.mark.parametrize("stretched", [False, True])
 def test_an_equirectangular_picture_is_recognised(stretched: bool) -> None:
-    luma = cv2.resize(LUMA, (640, 360)) if stretched else LUMA
+    luma = cv2.resize(place(), (640, 360)) if stretched else place()
     found = guess(np.asarray(luma))
     assert (found.projection, found.stereo, found.sure) == ("equirect", "mono", True)
 
 
 @pytest.mark.parametrize("name", CUBES)
 def test_a_cubemap_is_recognised(name: str) -> None:
-    found = guess(v360(LUMA, name, CUBES[name]))
+    found = guess(v360(place(), name, CUBES[name]))
     assert (found.projection, found.stereo) == (
         name.replace("c3", "cube3").replace("c6", "cube6"),
         "mono",
@@ -104,7 +113,7 @@ def test_a_cubemap_is_recognised(name: str) -> None:
 
 @pytest.mark.parametrize("name", NONE)
 def test_what_shows_no_known_projection_is_told(name: str) -> None:
-    found = guess(np.ascontiguousarray(NONE[name]))
+    found = guess(np.ascontiguousarray(NONE[name]()))
     assert found.projection is None, found
     assert found.remedy
 
@@ -112,7 +121,7 @@ def test_what_shows_no_known_projection_is_told(name: str) -> None:
 def test_lenses_that_lie_on_their_sides_are_told() -> None:
     """As in the frames of Ricoh's Theta and Samsung's Gear 360."""
     lenses = [
-        v360(LUMA, f"fisheye:h_fov=190:v_fov=190:yaw={yaw}:roll={roll}", (440, 440))
+        v360(place(), f"fisheye:h_fov=190:v_fov=190:yaw={yaw}:roll={roll}", (440, 440))
         for yaw, roll in ((0, 90), (180, -90))
     ]
     frame = np.full((HEIGHT, WIDTH), 16, np.uint8)
@@ -127,23 +136,23 @@ def test_lenses_that_lie_on_their_sides_are_told() -> None:
 def test_black_bars_are_no_borders(bars: str) -> None:
     frame = np.full((540, 960), 16, np.uint8)
     if bars == "above and below":
-        frame[70:470] = v360(LUMA, "flat:h_fov=90:v_fov=45", (400, 960))
+        frame[70:470] = v360(place(), "flat:h_fov=90:v_fov=45", (400, 960))
     else:
-        frame[:, 120:840] = v360(LUMA, "flat:h_fov=90:v_fov=74", (540, 720))
+        frame[:, 120:840] = v360(place(), "flat:h_fov=90:v_fov=74", (540, 720))
     assert not guess(frame).sure
 
 
 @pytest.mark.parametrize(("axis", "stereo"), [(0, "top-bottom"), (1, "left-right")])
 def test_two_eyes_that_only_pixels_suggest_are_never_sure(axis: int, stereo: str) -> None:
-    found = guess(pair(LUMA, axis))
+    found = guess(pair(place(), axis))
     assert (found.projection, found.stereo, found.sure) == ("equirect", stereo, False)
     assert stereo in found.reason
-    assert guess(pair(LUMA, axis), stereo).sure  # the container says so
+    assert guess(pair(place(), axis), stereo).sure  # the container says so
 
 
 @pytest.mark.parametrize(("axis", "stereo"), [(0, "top-bottom"), (1, "left-right")])
 def test_half_spheres_of_two_eyes_are_told(axis: int, stereo: str) -> None:
-    halves = [eye[:, 240:720] for eye in (LUMA, np.roll(LUMA, 3, axis=1))]
+    halves = [eye[:, 240:720] for eye in (place(), np.roll(place(), 3, axis=1))]
     found = guess(np.concatenate(halves, axis=axis))
     assert (found.projection, found.stereo, found.sure) == ("half-equirect", stereo, False)
 
@@ -227,18 +236,18 @@ HALF = equi(left=0.25, right=0.25)
 @pytest.mark.parametrize(
     ("luma", "tag"),
     [
-        (LUMA, equi()),
-        (cv2.resize(LUMA, (640, 360)), equi()),
-        (scene_frame()[:HEIGHT], equi()),
-        (LUMA[:, 240:720], HALF),
-        (np.full((HEIGHT, WIDTH), 90, np.uint8), equi()),
+        (place, equi()),
+        (lambda: cv2.resize(place(), (640, 360)), equi()),
+        (lambda: scene_frame()[:HEIGHT], equi()),
+        (lambda: place()[:, 240:720], HALF),
+        (lambda: np.full((HEIGHT, WIDTH), 90, np.uint8), equi()),
     ],
     ids=["whole", "stretched", "grain", "half", "uniform"],
 )
 def test_what_the_container_says_rightly_raises_no_doubt(
-    luma: Image, tag: bytes, tmp_path: Path
+    luma: Callable[[], Image], tag: bytes, tmp_path: Path
 ) -> None:
-    found, doubts = decide(written(tmp_path, luma, tag=tag))
+    found, doubts = decide(written(tmp_path, luma(), tag=tag))
     assert found.sphere.projection == "equirect"
     assert found.sure
     assert doubts == ()
@@ -247,19 +256,19 @@ def test_what_the_container_says_rightly_raises_no_doubt(
 @pytest.mark.parametrize(
     ("luma", "tag", "seen"),
     [
-        (v360(LUMA, "eac", (540, 960)), equi(), "go on across the borders of eac"),
-        (pair(LUMA, 0), equi(), "two eyes (top-bottom)"),
+        (lambda: v360(place(), "eac", (540, 960)), equi(), "go on across the borders of eac"),
+        (lambda: pair(place(), 0), equi(), "two eyes (top-bottom)"),
         (NONE["a dual fisheye"], equi(), "circles of two lenses"),
         (NONE["a flat picture"], equi(), "borders of no projection"),
-        (LUMA[:, 240:720], equi(), "does not go on from side to side"),
-        (LUMA, HALF, "go on across the borders of equirect"),
+        (lambda: place()[:, 240:720], equi(), "does not go on from side to side"),
+        (place, HALF, "go on across the borders of equirect"),
     ],
     ids=["cubemap", "two eyes", "lenses", "flat", "half", "whole"],
 )
 def test_what_pixels_say_against_the_container_is_said(
-    luma: Image, tag: bytes, seen: str, tmp_path: Path
+    luma: Callable[[], Image], tag: bytes, seen: str, tmp_path: Path
 ) -> None:
-    path = written(tmp_path, luma, tag=tag)
+    path = written(tmp_path, luma(), tag=tag)
     found, doubts = decide(path)
     assert found.reason == "its container says equirect"
     assert len(doubts) == 1
@@ -270,38 +279,38 @@ def test_what_pixels_say_against_the_container_is_said(
 
 
 def test_what_the_note_says_against_the_container_is_said(tmp_path: Path) -> None:
-    found, doubts = decide(written(tmp_path, LUMA, "1080s, mesh", equi()))
+    found, doubts = decide(written(tmp_path, place(), "1080s, mesh", equi()))
     assert found.sphere.projection == "equirect"
     assert [doubt for doubt in doubts if "but its .info.json says mesh" in doubt]
 
 
 def test_what_pixels_say_against_the_note_is_said(tmp_path: Path) -> None:
-    found, doubts = decide(written(tmp_path, v360(LUMA, "eac", (540, 960)), "1080s, equi"))
+    found, doubts = decide(written(tmp_path, v360(place(), "eac", (540, 960)), "1080s, equi"))
     assert found.reason == "its .info.json says so"
     assert [doubt for doubt in doubts if "borders of eac" in doubt]
-    found, doubts = decide(written(tmp_path, LUMA, "1080s, equi"))
+    found, doubts = decide(written(tmp_path, place(), "1080s, equi"))
     assert (found.sphere.projection, doubts) == ("equirect", ())
 
 
 def test_a_mesh_is_what_its_pixels_show(tmp_path: Path) -> None:
-    found, doubts = decide(written(tmp_path, v360(LUMA, "eac", (540, 960)), "1080s, mesh"))
+    found, doubts = decide(written(tmp_path, v360(place(), "eac", (540, 960)), "1080s, mesh"))
     assert (found.sphere.projection, found.reason) == ("eac", "its .info.json says so")
     assert doubts == ()
-    halves = pair(LUMA[:, 240:720])
+    halves = pair(place()[:, 240:720])
     found, doubts = decide(written(tmp_path, halves, "1080s, mesh"))
     assert (found.sphere.bounds, found.stereo) == ((0.25, 0.0, 0.25, 0.0), "left-right")
     assert "half-equirect, left-right: its .info.json says mesh" in doubts[0]
     with pytest.raises(ClipError, match="in_trans=1"):
-        decide(written(tmp_path, NONE["YouTube's cubemap for two eyes"], "1080s, mesh"))
+        decide(written(tmp_path, NONE["YouTube's cubemap for two eyes"](), "1080s, mesh"))
     with pytest.raises(ClipError, match="--projection"):
-        decide(written(tmp_path, NONE["a flat picture"], "1080s, mesh"))
+        decide(written(tmp_path, NONE["a flat picture"](), "1080s, mesh"))
     found, doubts = decide(written(tmp_path, np.full((540, 960), 90, np.uint8), "mesh"))
     assert found.sphere.projection == "eac"
     assert "--projection half-equirect" in doubts[0]
 
 
 def test_a_mesh_in_the_container_is_what_its_pixels_show(tmp_path: Path) -> None:
-    luma = v360(LUMA, "eac", (540, 960))
+    luma = v360(place(), "eac", (540, 960))
     found, doubts = decide(written(tmp_path, luma, tag=box(b"mshp", b"content")))
     assert (found.sphere.projection, doubts) == ("eac", ())
     assert found.reason == "its container says mesh"

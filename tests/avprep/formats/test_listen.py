@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -96,27 +97,29 @@ def speakers(overlap: bool) -> Audio:
     return np.stack(waves).astype(np.float32)
 
 
-FIELDS = {
-    "level": encode_foa(noise(2.0), unit_vector(40, 0)),
-    "diagonal": encode_foa(noise(2.0), unit_vector(45, 35.26)),
-    "sources": sources(),
-    "diffuse": diffuse(),
-    "room": room(),
-    "microphone": microphone(sources()),
-    "microphone in a room": microphone(room()),
-    "mostly one direction": encode_foa(noise(3.0), unit_vector(25, 5)) + 0.1 * diffuse(),
-    "quiet": np.float32(10 ** (-45 / 20)) * sources(),
+FIELDS: dict[str, Callable[[], Audio]] = {
+    "level": lambda: encode_foa(noise(2.0), unit_vector(40, 0)),
+    "diagonal": lambda: encode_foa(noise(2.0), unit_vector(45, 35.26)),
+    "sources": sources,
+    "diffuse": diffuse,
+    "room": room,
+    "microphone": lambda: microphone(sources()),
+    "microphone in a room": lambda: microphone(room()),
+    "mostly one direction": lambda: encode_foa(noise(3.0), unit_vector(25, 5)) + 0.1 * diffuse(),
+    "quiet": lambda: np.float32(10 ** (-45 / 20)) * sources(),
 }
+"""What makes each: not before its test, since every worker of pytest-xdist imports all tests."""
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_fields_read_as_what_they_are_are_not_accused(name: str) -> None:
+    field = FIELDS[name]()
     for audio_format in (AMBIX, FUMA, N3D):
-        raw = np.asarray(to_convention(audio_format.convention, FIELDS[name]), dtype=np.float32)
+        raw = np.asarray(to_convention(audio_format.convention, field), dtype=np.float32)
         if name == "diagonal" and audio_format is N3D:
             continue  # there W, Y, Z and X are equal, as mono in four channels is
         assert hear(raw, audio_format).contradiction is None
-    w, y, z, x = FIELDS[name]
+    w, y, z, x = field
     zero = np.zeros_like(w)
     youtube = AudioFormat("youtube", None, "six channels")
     assert hear(np.stack([x, y, w, zero, z, zero]), youtube).contradiction is None
@@ -141,7 +144,7 @@ def test_fields_read_as_what_they_are_are_not_accused(name: str) -> None:
             "SN3D, W in channel 3 of W, Y, Z, X, its second one",
         ),
         (capsules(sources()), AMBIX, "alike, as those of a raw microphone"),
-        (capsules(room()), AMBIX, "alike, as those of a raw microphone"),
+        (lambda: capsules(room()), AMBIX, "alike, as those of a raw microphone"),
         (np.repeat(sources()[:1], 4, axis=0), AMBIX, "all four channels hold the same signal"),
         (sources()[:1] * np.eye(4, 1, dtype=np.float32), AMBIX, "only its W sounds: it is mono"),
         (
@@ -162,9 +165,10 @@ def test_fields_read_as_what_they_are_are_not_accused(name: str) -> None:
     ],
 )
 def test_what_speaks_against_a_reading_is_heard(
-    raw: Audio, audio_format: AudioFormat, sentence: str
+    raw: Audio | Callable[[], Audio], audio_format: AudioFormat, sentence: str
 ) -> None:
-    heard = hear(np.asarray(raw, dtype=np.float32), audio_format)
+    sound = raw() if callable(raw) else raw
+    heard = hear(np.asarray(sound, dtype=np.float32), audio_format)
     assert heard.contradiction is not None
     assert sentence in heard.contradiction
     assert heard.confidence <= 0.1

@@ -1,4 +1,8 @@
-"""`--report-to` writes curves and figures, and does not change the run."""
+"""`--report-to` writes curves and figures, and does not change the run.
+
+The packages that read them are imported in the tests: they are slow, and every worker of
+pytest-xdist imports all modules of tests.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-from mlflow.tracking import MlflowClient
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.proto.wandb_internal_pb2 import Record
 
 from avtrain.checkpoint import Checkpoint
 from avtrain.pretrain import reports
@@ -50,6 +51,8 @@ def in_two_parts(root: Path, out: Path, *more: object) -> None:
 
 def test_all_three_get_curves_and_figures_of_the_same_run(root: Path, tmp_path: Path) -> None:
     """A resumed run goes on in the same place; nothing of the training changes."""
+    from mlflow.tracking import MlflowClient
+
     plain, seen = tmp_path / "plain", tmp_path / "seen"
     in_two_parts(root, plain)
     # A loader worker too: it is forked while what reports is running.
@@ -58,8 +61,7 @@ def test_all_three_get_curves_and_figures_of_the_same_run(root: Path, tmp_path: 
         assert torch.equal(value, Checkpoint.load(seen / "checkpoint.pt").model[name]), name
     losses = [json.loads(line)["loss"] for line in (seen / "log.jsonl").read_text().splitlines()]
 
-    board = EventAccumulator(str(seen / "tensorboard"))
-    board.Reload()
+    board = read_board(seen / "tensorboard")
     assert set(board.Tags()["scalars"]) >= SCALARS
     assert [event.step for event in board.Scalars("loss")] == [1, 2, 3, 4, 5]
     for name in FIGURES:
@@ -102,8 +104,18 @@ def test_all_three_get_curves_and_figures_of_the_same_run(root: Path, tmp_path: 
         ).stat().st_size > 5000
 
 
-def wandb_records(path: Path) -> Iterator[Record]:
+def read_board(folder: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(folder))
+    board.Reload()
+    return board
+
+
+def wandb_records(path: Path) -> Iterator[Any]:
     """Records of a run's file: LevelDB's log format, after a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
     content, at, record = path.read_bytes(), 7, b""
     while at + 7 <= len(content):
         left = 32768 - at % 32768
@@ -122,8 +134,7 @@ def test_moments_are_drawn_too(root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     more = ("--task", "avts", "--report-to", "tensorboard", "--steps", 2)
     assert avtrain(*command(root, run, *more)).exit_code == 0
-    board = EventAccumulator(str(run / "tensorboard"))
-    board.Reload()
+    board = read_board(run / "tensorboard")
     assert [event.step for event in board.Images(FIGURES[0])] == [2]
 
 
@@ -147,8 +158,7 @@ def test_a_run_outlives_what_it_reports_to(
     sentence = "check: mlflow gets no more reports, and the run goes on: the server is gone\n"
     assert done.stderr.count("check:") == 1
     assert sentence in done.stderr
-    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
-    board.Reload()
+    board = read_board(tmp_path / "run" / "tensorboard")
     assert len(board.Scalars("loss")) == 3
 
 
