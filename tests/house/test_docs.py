@@ -142,6 +142,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_run(name: str, workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace.root)
+    monkeypatch.setattr("avtrain.evals.probe.model._MOST_STEPS", 25)  # there is no option for it
     blocks = blocks_of((ROOT / name).read_text())
     if name == MODULE_PAGE:
         code = next(block.text for block in blocks if block.language == "python")

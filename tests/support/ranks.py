@@ -13,7 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _FORKED = multiprocessing.get_context("forkserver")
-_FORKED.set_forkserver_preload(["torch._dynamo", "avtrain.pretrain.loop", "avtrain.cli.main"])
+_PRELOADED = ["torch._dynamo", "matplotlib.backends.backend_agg"]
+_FORKED.set_forkserver_preload([*_PRELOADED, "avtrain.pretrain.loop", "avtrain.cli.main"])
 
 
 @dataclass(frozen=True)
