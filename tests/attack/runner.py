@@ -90,7 +90,9 @@ def import_commands() -> None:
     import avprep.cli.main
     import avprep.look.info
     import avprep.look.preview
-    import avprep.look.verify  # noqa: F401
+    import avprep.look.verify
+    import avprep.view.content
+    import avprep.view.page  # noqa: F401
     import avtrain.cli.main
     import avtrain.evals.embed
     import avtrain.evals.retrieval

@@ -3,12 +3,37 @@
 //
 // The beam is the hypercardioid, which of all first-order beams takes up least of a diffuse field:
 // (W + 3 d·(X, Y, Z)) / 4 for a direction d and SN3D weights. Its power is wᵀ C w, with C the
-// covariance (4×4) of the channels over a tenth of a second. It is broad: 6 dB below its peak at
-// 70° from a single source, and again in the opposite direction. `avprep preview` draws another
-// map, of the directions of intensity (DirAC), which is far sharper for single sources.
+// covariance (4×4) of the channels over a tenth of a second, A-weighted as hearing is: otherwise a
+// bass drum would outweigh all voices. It is broad: 6 dB below its peak at 70° from a single source,
+// and again in the opposite direction. `avprep preview` draws another map, of the directions of
+// intensity (DirAC), which is far sharper for single sources.
 
 const BLOCK_SECONDS = 0.1;
 const SILENCE = 1e-9; // mean square of W, about -90 dB
+
+/**
+ * The channels of an AudioBuffer with A-weighting (IEC 61672-1, annex E), but for a constant factor:
+ * two poles at 20.6 Hz, one at 107.7 and one at 737.9 Hz with four zeros at 0, and two poles at
+ * 12,194 Hz. Poles at a and b are one filter at √(ab) with the quality √(ab) / (a + b).
+ */
+async function weighted(buffer) {
+  const { numberOfChannels, length, sampleRate } = buffer;
+  const context = new OfflineAudioContext(numberOfChannels, length, sampleRate);
+  const source = new AudioBufferSourceNode(context, { buffer });
+  let last = source;
+  for (const [type, a, b] of [["highpass", 20.6, 20.6], ["highpass", 107.7, 737.9],
+    ["lowpass", 12194, 12194]]) {
+    const quality = Math.sqrt(a * b) / (a + b);
+    const filter = new BiquadFilterNode(context, {
+      type, frequency: Math.sqrt(a * b), Q: 20 * Math.log10(quality), // Web Audio wants decibels
+    });
+    last.connect(filter);
+    last = filter;
+  }
+  last.connect(context.destination);
+  source.start();
+  return context.startRendering();
+}
 
 /** Covariances (4×4) of the channels W, Y, Z, X of an AudioBuffer, one for each tenth of a second. */
 function covariances(buffer) {

@@ -346,7 +346,8 @@ async function start() {
     panorama.src = address;
   }));
   const sound = chooseSound().then(async () => {
-    if (DATA.field !== null) state.blocks = covariances(await soundBuffer(DATA.field.file));
+    if (DATA.field === null) return;
+    state.blocks = covariances(await weighted(await soundBuffer(DATA.field.file)));
   });
   for (const done of await Promise.allSettled([pictures, sound])) {
     if (done.status === "rejected") complain(`Something cannot be loaded: ${done.reason.message}`);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,14 @@ POWERS = """async () => {
   return [0, 1].map((ear) => heard.getChannelData(ear).reduce((sum, x) => sum + x * x, 0));
 }"""
 """The power in the left and in the right ear, through the graph and the matrix of the page."""
+
+
+IMPULSE = """async () => {
+  const buffer = new AudioBuffer({ numberOfChannels: 4, length: 16384, sampleRate: 48000 });
+  buffer.getChannelData(3)[0] = 1;
+  return [...(await weighted(buffer)).getChannelData(3)];
+}"""
+"""The response of the energy's weighting, to be taken at 100, 315, 1000 and 3150 Hz."""
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +186,11 @@ def test_a_recording_is_seen_and_heard_where_it_is(browser: Browser, tmp_path: P
         page.evaluate("byId('energy').checked = false")
         assert look(page, 100, 20) == beside
 
+        # A-weighted (IEC 61672-1, table 3), without which a bass drum outweighs all voices.
+        response = np.abs(np.fft.rfft(page.evaluate(IMPULSE)))[[34, 107, 341, 1075]]
+        decibels = 20 * np.log10(response / response[2])
+        assert np.abs(decibels - [-19.1, -6.6, 0, 1.2]).max() < 0.5
+
         # It plays, the picture with the sound, and stops.
         page.keyboard.press(" ")
         until(page, "player.playing && player.now() > 0.2 && panorama.currentTime > 0.1")
@@ -227,17 +240,26 @@ def test_views_events_and_label_maps_are_where_the_set_says(
         assert np.argmax(ball) == kind
         assert min(ball) < 60
 
-        # The outline of each view goes through its corners, and its number is in its middle.
+        # The outline of each view goes through its corners, and its middle part is free.
+        page.evaluate("zoom(130 / camera.fov)")
         for view in info.views[:2]:
-            look(page, view.azimuth_deg + 8, view.elevation_deg - 6)
+            look(page, view.azimuth_deg + 5, view.elevation_deg - 1)
             camera = camera_view(page)
             for x, y in ((0, 0), (1, 0), (0.5, 1)):
-                corner = view_directions(view, np.array(x), np.array(y))
-                azimuth, elevation = map(float, direction_deg(corner))
-                place = gnomonic(camera, azimuth, elevation)
-                if min(place) > 0.02 and max(place) < 0.98:
-                    assert page.evaluate(WHITE_NEAR, place), (view, x, y)
-            assert not page.evaluate(WHITE_NEAR, gnomonic(camera, *off_middle(view)))
+                place = gnomonic(camera, *direction_in(view, x, y))
+                assert 0.005 < min(place) < max(place) < 0.995
+                assert page.evaluate(DRAWN_NEAR, place), (view, x, y)
+            assert not page.evaluate(DRAWN_NEAR, gnomonic(camera, *direction_in(view, 0.8, 0.7)))
+        for view in (View(30, 20, 70, 40), View(-140, -35, 30, 100)):
+            shown = dict(zip(("azimuth", "elevation", "hfov", "vfov"), astuple(view), strict=True))
+            ray = page.evaluate("view => viewRay(view, 0.1, 0.8)", shown)
+            assert away_deg(page.evaluate("directionOf", ray), *direction_in(view, 0.1, 0.8)) < 1e-6
+            inside = [
+                page.evaluate("([view, v]) => isInView(view, v)", [shown, ray_of(view, x, y)])
+                for x, y in ((0.01, 0.99), (0.99, 0.01), (-0.01, 0.5), (0.5, 1.01))
+            ]
+            assert inside == [True, True, False, False]
+        page.evaluate("zoom(90 / camera.fov)")
 
         # The event is listed, and a click looks there.
         button = page.get_by_role("button", name=f"class {kind}, source 0")
@@ -271,7 +293,7 @@ def test_views_events_and_label_maps_are_where_the_set_says(
         assert np.array_equal(opaque.reshape(48, 48), expected)
 
 
-WHITE_NEAR = """([x, y]) => {
+DRAWN_NEAR = """([x, y]) => {
   draw();
   const column = Math.round(x * overlay.canvas.width), row = Math.round(y * overlay.canvas.height);
   const data = overlay.pen.getImageData(column - 2, row - 2, 5, 5).data;
@@ -280,10 +302,13 @@ WHITE_NEAR = """([x, y]) => {
 """Whether something is drawn within two pixels of a place."""
 
 
-def off_middle(view: View) -> tuple[float, float]:
-    """A direction in a view at which nothing is drawn."""
-    direction = view_directions(view, np.array(0.8), np.array(0.7))
-    azimuth, elevation = map(float, direction_deg(direction))
+def ray_of(view: View, x: float, y: float) -> list[float]:
+    """What a view shows at a place."""
+    return [float(one) for one in view_directions(view, np.array(x), np.array(y))]
+
+
+def direction_in(view: View, x: float, y: float) -> tuple[float, float]:
+    azimuth, elevation = map(float, direction_deg(ray_of(view, x, y)))
     return azimuth, elevation
 
 
@@ -322,8 +347,8 @@ def test_names_are_text_and_nothing_of_another_host_is_loaded(
             text = f"<img src={there} onerror=ran=1><a href=javascript:ran=1 id=bad>x</a>"
             page.evaluate("text => document.body.insertAdjacentHTML('beforeend', text)", text)
             page.evaluate("document.getElementById('bad').click()")
-            loaded = f"fetch('{there}').then(() => 'loaded', (error) => error.name)"
-            assert page.evaluate(loaded) == "TypeError"
+            fetched = f"fetch('{there}', {{ signal: AbortSignal.timeout(3000) }})"
+            assert page.evaluate(f"{fetched}.then(() => '', (error) => error.name)") == "TypeError"
             assert page.evaluate("typeof ran") == "undefined"
             stranger.setblocking(False)
             with pytest.raises(BlockingIOError):
