@@ -63,7 +63,7 @@ def describe_sample(shards: ShardSet, sample: int, origin: Origin) -> Content:
         raise ShardError(f"{info.key} has {total / 1e9:.1f} GB, more than a page can hold")
     _check(shards, sample)
     files = {suffix: shards.member(sample, suffix) for suffix in suffixes}
-    notes = [*origin.notes, *_sound_notes(info)]
+    notes = [*origin.notes, *_audio_notes(info)]
     if PANORAMA not in files:
         files[PANORAMA] = panorama_from_crops(shards, sample)
         notes.append(
@@ -81,7 +81,7 @@ def describe_sample(shards: ShardSet, sample: int, origin: Origin) -> Content:
         "fps": info.video.fps,
         "panorama": PANORAMA,
         "crop": {"width": info.video.width, "height": info.video.height},
-        "field": _sound(info, 0) if is_field else None,
+        "field": _audio(info, 0) if is_field else None,
         "views": [_view(info, number, maps[number]) for number in range(len(info.views))],
         "events": [_event(event) for event in info.events or ()],
         "eventStep": info.event_step_s or _EVENT_STEP_S,
@@ -120,16 +120,16 @@ def _check(shards: ShardSet, sample: int) -> None:
 
 def _facts(info: SampleInfo, shards: ShardSet) -> list[tuple[str, str]]:
     video, audio, read = info.video, info.audio, info.source_format or {}
-    sound = "none"
+    stored = "none"
     if audio.channels:
-        sound = f"{', '.join(audio.channels)}, {audio.sample_rate} Hz, {audio.layout}"
+        stored = f"{', '.join(audio.channels)}, {audio.sample_rate} Hz, {audio.layout}"
     facts = [
         ("source", info.source),
         ("file", info.file or "not stated"),
         ("from", f"{info.start_s:g} s on, {info.duration_s:g} s"),
         ("split", shards.split),
         ("crops", f"{len(info.views)} of {video.width}×{video.height}, {video.fps:g} fps"),
-        ("audio", sound),
+        ("audio", stored),
         ("read as", f"{read.get('projection', '?')}, {read.get('foa_convention', '?')}"),
     ]
     if info.label is not None:
@@ -137,7 +137,7 @@ def _facts(info: SampleInfo, shards: ShardSet) -> list[tuple[str, str]]:
     return facts
 
 
-def _sound_notes(info: SampleInfo) -> Iterator[str]:
+def _audio_notes(info: SampleInfo) -> Iterator[str]:
     channels = info.audio.channels
     if not channels:
         yield "The sample has no audio."
@@ -153,7 +153,7 @@ def _view(info: SampleInfo, number: int, maps: list[tuple[float, str, bytes]]) -
     return {
         **_directions(info.views[number]),
         "video": f"view{number:02d}.mp4",
-        "sound": _sound(info, number),
+        "audio": _audio(info, number),
         "maps": [{"time": time_s, "file": name} for time_s, name, _ in maps],
     }
 
@@ -167,7 +167,7 @@ def _directions(view: View) -> dict[str, float]:
     }
 
 
-def _sound(info: SampleInfo, view: int) -> dict[str, Any] | None:
+def _audio(info: SampleInfo, view: int) -> dict[str, Any] | None:
     """A view's stored audio, and the matrix from its channels to the recording's field (None: it is
     no field)."""
     if not info.audio.channels:

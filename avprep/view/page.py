@@ -16,7 +16,7 @@ from importlib import resources
 from avprep.errors import UserError
 from avprep.view.content import Content
 
-_SCRIPTS = ("geometry", "sound", "energy", "sphere", "overlay", "panel", "main")
+_SCRIPTS = ("geometry", "audio", "energy", "sphere", "overlay", "panel", "main")
 """In this order: each uses what those before it define."""
 _MOST_BYTES = 100_000_000
 _MARK = re.compile("@@([A-Z]+)@@")

@@ -24,11 +24,11 @@ from shards.writer import open_shard
 
 @dataclass(frozen=True)
 class Excerpt:
-    """The part of a video file to show; ``sound`` is the file that holds its audio (None: it is
+    """The part of a video file to show; ``audio`` is the file that holds its audio (None: it is
     searched for as a build does)."""
 
     video: Path
-    sound: Path | None
+    audio: Path | None
     start_s: float
     duration_s: float
 
@@ -40,7 +40,7 @@ def build_one_sample(folder: Path, excerpt: Excerpt, options: BuildOptions) -> O
     """
     video = excerpt.video
     name = os.fsencode(video.name).decode(errors="replace")
-    audio = excerpt.sound or _audio_of(video)
+    audio = excerpt.audio or _audio_of(video)
     # Generated worlds have the layout of YT-360, and the truth of each clip beside its video.
     truth = video.parent.parent / "truth" / f"{video.stem}.json"
     recording = Recording(
@@ -66,11 +66,14 @@ def build_one_sample(folder: Path, excerpt: Excerpt, options: BuildOptions) -> O
     entry = manifest_entry(read_index(root, index), index)
     write_manifest(root, Manifest({}, {}, {DEFAULT_SPLIT: (entry,)}, plan=""))
     facts = [
-        ("picture", f"{examined.video_format.sphere.projection}: {examined.video_format.reason}"),
-        ("sound", f"{examined.audio_format.convention}: {examined.audio_format.reason}"),
+        (
+            "picture read as",
+            f"{examined.video_format.sphere.projection}: {examined.video_format.reason}",
+        ),
+        ("audio read as", f"{examined.audio_format.convention}: {examined.audio_format.reason}"),
     ]
     if audio != video:
-        facts.append(("sound from", os.fsencode(audio.name).decode(errors="replace")))
+        facts.append(("audio from", os.fsencode(audio.name).decode(errors="replace")))
     return Origin(tuple(facts), examined.doubts, examined.audio_format.channels)
 
 

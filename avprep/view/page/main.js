@@ -31,7 +31,7 @@ async function fetchFile(name) {
   return answer;
 }
 
-const addresses = new Map(), sounds = new Map();
+const addresses = new Map(), buffers = new Map();
 
 async function videoAddress(name) {
   if (!addresses.has(name)) {
@@ -41,37 +41,37 @@ async function videoAddress(name) {
   return addresses.get(name);
 }
 
-async function soundBuffer(name) {
-  if (!sounds.has(name)) {
+async function loadAudio(name) {
+  if (!buffers.has(name)) {
     const content = await (await fetchFile(name)).arrayBuffer();
-    sounds.set(name, await player.context.decodeAudioData(content));
+    buffers.set(name, await player.context.decodeAudioData(content));
   }
-  return sounds.get(name);
+  return buffers.get(name);
 }
 
 // Sound.
 
-/** From the stored channels of a sound to the field, as the chosen convention reads it. */
-function fieldMatrix(sound) {
-  return product(DATA.conventions.choices[state.choice].matrix, sound.matrix);
+/** From stored channels to the field, as the chosen convention reads it. */
+function fieldMatrix(audio) {
+  return product(DATA.conventions.choices[state.choice].matrix, audio.matrix);
 }
 
-/** The sound that belongs to what is shown, and the rotation that brings its front to the front:
+/** The audio that belongs to what is shown, and the rotation that brings its front to the front:
  * the opened view's, or the field as the head is turned. */
-function currentSound() {
+function currentAudio() {
   const view = state.open === null ? null : DATA.views[state.open];
-  if (view !== null && view.sound !== null && byId("view-sound").checked) {
-    return { sound: view.sound, rotation: viewRotation(view.azimuth, view.elevation) };
+  if (view !== null && view.audio !== null && byId("view-audio").checked) {
+    return { audio: view.audio, rotation: viewRotation(view.azimuth, view.elevation) };
   }
-  if (DATA.field !== null) return { sound: DATA.field, rotation: camera.rotation };
-  return { sound: DATA.views.length ? DATA.views[0].sound : null, rotation: null };
+  if (DATA.field !== null) return { audio: DATA.field, rotation: camera.rotation };
+  return { audio: DATA.views.length ? DATA.views[0].audio : null, rotation: null };
 }
 
 /** From the stored channels to the field as the head hears it; null for what is no field. */
 function headMatrix() {
-  const { sound, rotation } = currentSound();
-  if (sound === null || sound.matrix === null) return null;
-  return product(foaMatrix(rotation), fieldMatrix(sound));
+  const { audio, rotation } = currentAudio();
+  if (audio === null || audio.matrix === null) return null;
+  return product(foaMatrix(rotation), fieldMatrix(audio));
 }
 
 function turnHead() {
@@ -79,12 +79,12 @@ function turnHead() {
   if (matrix !== null) player.binaural.turn(matrix);
 }
 
-async function chooseSound() {
-  const { sound } = currentSound();
-  const buffer = sound === null ? null : await soundBuffer(sound.file);
-  if (sound !== currentSound().sound) return; // another one was chosen meanwhile
+async function chooseAudio() {
+  const { audio } = currentAudio();
+  const buffer = audio === null ? null : await loadAudio(audio.file);
+  if (audio !== currentAudio().audio) return; // another one was chosen meanwhile
   turnHead();
-  if (buffer !== player.buffer) player.setSound(buffer);
+  if (buffer !== player.buffer) player.setAudio(buffer);
 }
 
 /** Covariance and loudest direction at a time; null for silence and without a field. */
@@ -132,7 +132,7 @@ async function openView(number) {
     if (state.open !== number) return;
     viewPanel.open(number, view, address, view.maps.map(
       (map, i) => ({ time: map.time, classes: new Uint8Array(contents[i]) })));
-    await chooseSound();
+    await chooseAudio();
   } catch (error) {
     complain(`View ${number}: ${error.message}`);
   }
@@ -142,7 +142,7 @@ function closeView() {
   state.open = null;
   viewPanel.close();
   state.stale = true;
-  return chooseSound();
+  return chooseAudio();
 }
 
 /** The number of the view that shows a direction nearest to its middle; null if none does. */
@@ -227,6 +227,7 @@ function draw() {
   viewPanel.showLabels(time);
   const [azimuth, elevation] = [camera.azimuth, camera.elevation].map((v) => v.toFixed(0));
   byId("direction").textContent = `azimuth ${azimuth}°, elevation ${elevation}°`;
+  byId("loudest").hidden = DATA.field === null;
   byId("loudest").textContent = energy === null ? "silence" : "loudest at azimuth "
     + `${energy.azimuth.toFixed(0)}°, elevation ${energy.elevation.toFixed(0)}°`;
   byId("time").textContent = `${time.toFixed(1)} / ${DATA.duration.toFixed(1)} s`;
@@ -315,7 +316,7 @@ function listen() {
     chooseConvention(Number(event.target.value));
   });
   byId("view-close").addEventListener("click", closeView);
-  byId("view-sound").addEventListener("change", chooseSound);
+  byId("view-audio").addEventListener("change", chooseAudio);
   for (const id of ["energy", "outlines", "labels-on"]) {
     byId(id).addEventListener("change", () => { state.stale = true; });
   }
@@ -345,11 +346,11 @@ async function start() {
     for (const name of ["seeked", "error"]) panorama.addEventListener(name, resolve, { once: true });
     panorama.src = address;
   }));
-  const sound = chooseSound().then(async () => {
+  const audio = chooseAudio().then(async () => {
     if (DATA.field === null) return;
-    state.blocks = covariances(await weighted(await soundBuffer(DATA.field.file)));
+    state.blocks = covariances(await weighted(await loadAudio(DATA.field.file)));
   });
-  for (const done of await Promise.allSettled([pictures, sound])) {
+  for (const done of await Promise.allSettled([pictures, audio])) {
     if (done.status === "rejected") complain(`Something cannot be loaded: ${done.reason.message}`);
   }
   state.stale = true;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ AZIMUTH, ELEVATION = 60.0, 20.0
 """Where the recording has its dot, and its sound."""
 
 POWERS = """async () => {
-  const stored = await soundBuffer(DATA.field.file);
+  const stored = await loadAudio(DATA.field.file);
   const [length, sampleRate] = [12000, stored.sampleRate];
   const part = new AudioBuffer({ numberOfChannels: 4, length, sampleRate });
   for (let i = 0; i < 4; i++) part.copyToChannel(stored.getChannelData(i).slice(0, length), i);
@@ -56,23 +56,34 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
+@dataclass
+class Seen:
+    """What a page asked for, beside data and blobs, and what went wrong in it."""
+
+    requests: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
 @contextmanager
-def opened(browser: Browser, address: str, requests: list[str] | None = None) -> Iterator[Page]:
-    """A page that has loaded; fails if one of its scripts did. ``requests`` gets what it asks for
-    beside data and blobs."""
+def opened(browser: Browser, address: str, seen: Seen | None = None) -> Iterator[Page]:
+    """A page that has loaded; fails if a script of it fails or breaks its policy."""
+    seen = seen or Seen()
+    requests, faults = seen.requests, seen.faults
     context = browser.new_context(viewport={"width": 900, "height": 300})
     context.set_default_timeout(20_000)
     page = context.new_page()
-    faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda one: faults.append(one.text) if one.type == "error" else None)
-    if requests is not None:
-        page.on("request", lambda request: requests.append(request.url))
+    page.on("request", lambda one: requests.append(one.url) if is_far(one.url) else None)
     page.goto(address)
     page.evaluate("ready")
     yield page
     assert faults == []
     context.close()
+
+
+def is_far(address: str) -> bool:
+    return not address.startswith(("data:", "blob:"))
 
 
 @contextmanager
@@ -152,8 +163,8 @@ def camera_view(page: Page) -> View:
 def test_a_recording_is_seen_and_heard_where_it_is(browser: Browser, tmp_path: Path) -> None:
     """From one file on the disk, without a request to any host."""
     file = as_file(tmp_path, write_recording(tmp_path))
-    requests: list[str] = []
-    with opened(browser, file.as_uri(), requests) as page:
+    seen = Seen()
+    with opened(browser, file.as_uri(), seen) as page:
         # The dot is in the middle after turning there, and nowhere that a mistake would put it.
         assert min(look(page, AZIMUTH, ELEVATION)) > 190
         for azimuth, elevation in ((-60, 20), (60, -20), (-60, -20), (0, 0), (30, 70), (48, 20)):
@@ -198,8 +209,7 @@ def test_a_recording_is_seen_and_heard_where_it_is(browser: Browser, tmp_path: P
         assert not page.evaluate("player.playing")
         page.evaluate("seek(0.5)")
         until(page, "Math.abs(panorama.currentTime - 0.5) < 0.1 && !panorama.seeking")
-    hosts = [one for one in requests if not one.startswith(("data:", "blob:"))]
-    assert hosts == [file.as_uri()]
+    assert seen.requests == [file.as_uri()]
 
 
 def test_a_file_read_in_the_wrong_convention_is_repaired_by_the_switch(
@@ -276,7 +286,7 @@ def test_views_events_and_label_maps_are_where_the_set_says(
         page.mouse.click(box["x"] + box["width"] * 0.52, box["y"] + box["height"] * 0.52)
         until(page, "viewPanel.video.readyState >= 2 && player.buffer !== null")
         assert page.inner_text("#view-name") == "View 1"
-        assert page.evaluate("currentSound().sound.file") == "view01.flac"
+        assert page.evaluate("currentAudio().audio.file") == "view01.flac"
         # The stored sound has the view's direction in front already.
         assert np.allclose(page.evaluate("headMatrix()"), np.eye(4), atol=1e-9)
         page.evaluate("seek(1.6)")
@@ -328,29 +338,29 @@ def test_names_are_text_and_nothing_of_another_host_is_loaded(
     ]
     choices = [{**one, "title": HOSTILE} for one in record["conventions"]["choices"]]
     record["conventions"] = {"choices": choices, "note": HOSTILE}
-    requests: list[str] = []
-    hostile = replace(content, record=record)
-    with served(hostile) as address:
-        with opened(browser, address, requests) as page:
-            page.evaluate("openView(0)")
-            until(page, "viewPanel.video.readyState >= 2")
-            assert page.inner_text("h1") == page.inner_text("dd") == HOSTILE
-            assert HOSTILE in page.inner_text("#events")
-            assert page.evaluate("document.images.length") == 0
-            assert page.evaluate("typeof ran") == "undefined"
-        assert {one.rpartition("/")[0] + "/" for one in requests if "blob:" not in one} == {address}
+    seen = Seen()
+    with (
+        served(replace(content, record=record)) as address,
+        opened(browser, address, seen) as page,
+        socket.create_server(("127.0.0.1", 0)) as stranger,
+    ):
+        page.evaluate("openView(0)")
+        until(page, "viewPanel.video.readyState >= 2")
+        assert page.inner_text("h1") == page.inner_text("dd") == HOSTILE
+        assert HOSTILE in page.inner_text("#events")
+        assert page.evaluate("document.images.length") == 0
+        assert page.evaluate("typeof ran") == "undefined"
+        assert {one.rpartition("/")[0] + "/" for one in seen.requests} == {address}
+        assert seen.faults == []
         # Had it become HTML, the policy would still not let it run or load.
-        with socket.create_server(("127.0.0.1", 0)) as stranger:
-            there = f"http://127.0.0.1:{stranger.getsockname()[1]}/x"
-            page = browser.new_page()
-            page.goto(address)
-            text = f"<img src={there} onerror=ran=1><a href=javascript:ran=1 id=bad>x</a>"
-            page.evaluate("text => document.body.insertAdjacentHTML('beforeend', text)", text)
-            page.evaluate("document.getElementById('bad').click()")
-            fetched = f"fetch('{there}', {{ signal: AbortSignal.timeout(3000) }})"
-            assert page.evaluate(f"{fetched}.then(() => '', (error) => error.name)") == "TypeError"
-            assert page.evaluate("typeof ran") == "undefined"
-            stranger.setblocking(False)
-            with pytest.raises(BlockingIOError):
-                stranger.accept()
-            page.close()
+        there = f"http://127.0.0.1:{stranger.getsockname()[1]}/x"
+        text = f"<img src={there} onerror=ran=1><a href=javascript:ran=1 id=bad>x</a>"
+        page.evaluate("text => document.body.insertAdjacentHTML('beforeend', text)", text)
+        page.evaluate("document.getElementById('bad').click()")
+        fetched = f"fetch('{there}', {{ signal: AbortSignal.timeout(3000) }})"
+        assert page.evaluate(f"{fetched}.then(() => '', (error) => error.name)") == "TypeError"
+        assert page.evaluate("typeof ran") == "undefined"
+        stranger.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            stranger.accept()
+        seen.faults.clear()  # what the policy refused

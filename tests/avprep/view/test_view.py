@@ -167,7 +167,7 @@ def test_all_audio_layouts_are_shown(tmp_path: Path) -> None:
         record = describe_sample(shards, 0, Origin()).record
         for number, one in enumerate(record["views"]):
             stored, _ = shards.foa(0, 0, 4000, number)
-            field = np.array(one["sound"]["matrix"]) @ stored
+            field = np.array(one["audio"]["matrix"]) @ stored
             first = fields.setdefault("first", field)
             assert np.abs(field - first).max() < 2e-4, (layout, number)
 

@@ -111,7 +111,7 @@ class Player {
   }
 
   /** Sounds with four channels are an ambisonic field; others are played as they are. */
-  setSound(buffer) {
+  setAudio(buffer) {
     this.position = this.now();
     this.buffer = buffer;
     if (this.playing) this._start();
