@@ -16,10 +16,11 @@ from shards.geometry import unit_vector
 from shards.schema import View
 
 HEIGHT, WIDTH = 120, 240
-_KERNEL_WIDTH = 0.6
-"""Share of the angle between neighbouring views. A peak that spans a view of 80° then comes out
-within 4° on a grid of 30° (2° on one of 20°); narrower, peaks stick to the grid; wider, they
-fade."""
+_OF_SPACING, _OF_VIEW = 0.6, 1 / 3
+"""Shares of the angle between neighbouring views and of their field of view; the larger one is the
+kernel's width. Narrower than the first, peaks stick to the grid. A view shows a source in half of
+its field of view around its middle, so that nothing narrower than the second is known; what differs
+from view to view within it is mostly noise (docs/locate.md)."""
 
 Map = NDArray[np.float32]
 
@@ -67,9 +68,10 @@ class SphereMap:
 
     The value at a direction d is the mean of the scores, weighted with exp((cos a - 1) / s²) of the
     angle a from d to each view's centre: the regression of Nadaraya and Watson (1964) with the
-    kernel of von Mises and Fisher (Mardia and Jupp, Directional Statistics, 2000). s is
-    `_KERNEL_WIDTH` of the median angle from a view to the next one. Where all scores are equal, so
-    is the map, and it is nowhere outside of their range. Directions that no view shows are NaN.
+    kernel of von Mises and Fisher (Mardia and Jupp, Directional Statistics, 2000). s is 0.6 of the
+    median angle from a view to the next one, or a third of their field of view if that is more.
+    Where all scores are equal, so is the map, and it is nowhere outside of their range. Directions
+    that no view shows are NaN.
     """
 
     def __init__(self, views: Sequence[View]) -> None:
@@ -77,10 +79,11 @@ class SphereMap:
         between = np.clip(middles @ middles.T, -1.0, 1.0)
         np.fill_diagonal(between, -1.0)
         spacing = float(np.median(np.arccos(between.max(axis=1))))
-        width = _KERNEL_WIDTH * max(spacing, np.radians(1.0))
+        fields = np.radians([max(view.hfov_deg, view.vfov_deg) for view in views])
+        width = max(_OF_SPACING * spacing, _OF_VIEW * float(np.median(fields)))
         self._weights = np.empty((HEIGHT, WIDTH, len(views)), np.float32)
         self._unseen = np.empty((HEIGHT, WIDTH), np.bool_)
-        reach = np.cos(np.radians([max(view.hfov_deg, view.vfov_deg) / 2 for view in views]))
+        reach = np.cos(fields / 2)
         for row, directions in enumerate(pixel_directions()):  # row by row: there may be many views
             cosine = directions @ middles.T
             self._unseen[row] = (cosine < reach).all(axis=1)

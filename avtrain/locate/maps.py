@@ -81,7 +81,7 @@ class Maps:
         match, energy = self.match_peaks[window], self.energy_peaks[window]
         return (
             f"+ picture and sound match best at {_at(match)}: {match.value:.2f}",
-            f"x sound alone is loudest at {_at(energy)}: {energy.value:.0f} dB",
+            f"x sound alone is loudest at {_at(energy)}: {energy.value:.0f} dB(A)",
         )
 
     @property
@@ -92,7 +92,7 @@ class Maps:
         truth = "" if self.scores.sources is None else "  o source"
         return (
             f"dark to bright, of {over}: {match.low:.2f} to {match.high:.2f}, "
-            f"{energy.low:.0f} to {energy.high:.0f} dB{truth}"
+            f"{energy.low:.0f} to {energy.high:.0f} dB(A){truth}"
         )
 
     def errors_deg(self) -> tuple[float, float, float] | None:
@@ -126,7 +126,7 @@ class Maps:
 
 
 def energy_db(covariance: NDArray[np.float64]) -> Map:
-    """The energy of a window towards every direction in decibels; 0 dB is full scale."""
+    """The energy of a window towards every direction in decibels; 0 dB is that of 1."""
     return np.asarray(10 * np.log10(np.maximum(energy_map(covariance), _SILENCE)), np.float32)
 
 

@@ -49,9 +49,9 @@ class Scores:
     """A clip's scores in T windows and V views.
 
     ``begin_s`` and ``end_s`` bound what was looked at, ``middles_s`` (T,) are the middles of the
-    windows. ``match`` (T, V) is the similarity of picture and sound; ``covariance`` (T, 4, 4) that
-    of the ambisonic channels of the recording; ``sources`` are those that sound in each window,
-    None where the set does not say.
+    windows. ``match`` (T, V) is the similarity of picture and sound; ``covariance`` (T, 4, 4) the
+    A-weighted one of the ambisonic channels of the recording; ``sources`` are those that sound in
+    each window, None where the set does not say.
     """
 
     info: SampleInfo
@@ -202,8 +202,17 @@ class _WindowsOfViews(Clips):
 def _covariance(
     shards: ShardSet, sample: int, start_s: float, sound: FeatureConfig
 ) -> NDArray[np.float64]:
-    """Covariance (4, 4) of the recording's field in a window."""
-    start = round(start_s * sound.sample_rate)
-    stored, matrix = shards.foa(sample, start, sound.samples)
-    field = matrix.T @ stored.astype(np.float64)
-    return np.asarray(field @ field.T / field.shape[1])
+    """Covariance (4, 4) of the recording's field in a window, A-weighted as hearing is: bass would
+    outweigh voices, and it says little of directions. Of spectra, by Parseval's theorem."""
+    stored, matrix = shards.foa(sample, round(start_s * sound.sample_rate), sound.samples)
+    spectra = np.fft.rfft(matrix.T @ stored.astype(np.float64))
+    spectra *= a_weighting(np.fft.rfftfreq(sound.samples, 1 / sound.sample_rate))
+    return np.asarray(2 * (spectra @ spectra.conj().T).real / sound.samples**2)
+
+
+def a_weighting(frequency: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Amplitude factors of A-weighting (IEC 61672-1, annex E) at frequencies in Hz, 1 at 1 kHz."""
+    f2 = np.square(frequency)
+    curve = np.square(12194.0 * f2) / ((f2 + 20.6**2) * (f2 + 12194.0**2))
+    curve /= np.sqrt((f2 + 107.7**2) * (f2 + 737.9**2))
+    return np.asarray(curve * 10**0.1)

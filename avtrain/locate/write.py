@@ -64,7 +64,7 @@ def write_png(maps: Maps, shards: ShardSet, sample: int, out: Path) -> None:
     FigureCanvasAgg(figure)
     drawn: list[tuple[Map, Scale, str]] = [
         (maps.match(0), maps.match_scale, "match of picture and sound"),
-        (maps.energy_db(0), maps.energy_scale, "energy towards each direction, dB"),
+        (maps.energy_db(0), maps.energy_scale, "energy towards each direction, dB(A)"),
     ]
     titles = maps.titles(0)
     for axes, title, (values, scale, name) in zip(figure.subplots(2), titles, drawn, strict=True):

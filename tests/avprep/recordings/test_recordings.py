@@ -11,7 +11,9 @@ import pytest
 import soundfile
 
 from avprep.foa.energy_map import intensity_direction
+from avprep.formats.decide import FormatOverrides
 from avprep.recordings.clips import clip_key
+from avprep.recordings.find_clips import FoundClips, ListFiles, find_clips
 from shards.geometry import (
     encode_foa,
     rotate_foa,
@@ -218,3 +220,28 @@ def test_float_audio_in_16_bit_units_keeps_its_level(tmp_path: Path) -> None:
 def test_a_key_holds_whole_seconds_or_milliseconds() -> None:
     assert clip_key("a", 1e6) == "a-1000000"
     assert clip_key("a", 2.5) == "a-2500ms"
+
+
+def test_only_a_part_of_a_recording_is_used(tmp_path: Path) -> None:
+    write_dot_recording(tmp_path, "walk", seconds=4.0)
+
+    def found(*part_s: float) -> FoundClips:
+        return find_clips(
+            tmp_path,
+            "folder",
+            ListFiles(),
+            2.0,
+            FormatOverrides(projection="equirect"),
+            map,
+            part_s,
+        )
+
+    part = found(0.5, 3.5)
+    assert [(clip.offset_s, clip.duration_s) for clip in part.clips] == [(0.5, 2.0), (2.5, 1.0)]
+    assert [doubt for doubt in part.doubts if "only 0.5 s to 3.5 s are used" in doubt]
+    whole = found(0.0, 60.0)
+    assert [(clip.offset_s, clip.duration_s) for clip in whole.clips] == [(0.0, 2.0), (2.0, 2.0)]
+    assert not [doubt for doubt in whole.doubts if "are used" in doubt]
+    past = found(4.5, 60.0)
+    assert not past.clips
+    assert "none in the part from 4.5 s to 60 s" in past.failures[0].reason

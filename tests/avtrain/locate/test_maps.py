@@ -17,7 +17,15 @@ from avtrain.locate.heat_map import (
     mean_angle_deg,
     pixel_directions,
 )
-from shards.geometry import angle_between_deg, encode_foa, unit_vector
+from avtrain.locate.scores import _covariance, a_weighting
+from avtrain.networks.features import FeatureConfig
+from shards.geometry import (
+    angle_between_deg,
+    encode_foa,
+    rotate_foa,
+    unit_vector,
+    view_foa_matrix,
+)
 from shards.schema import View
 
 PIXEL_DEG = 180 / HEIGHT
@@ -44,10 +52,14 @@ def test_every_direction_is_near_a_view_of_the_grid(spacing_deg: float) -> None:
     assert len(views) <= 2 * ideal + 12  # and not many more than are needed
 
 
-@pytest.mark.parametrize(("spacing_deg", "most_deg"), [(20.0, 2.0), (30.0, 4.5)])
-def test_a_peak_between_views_comes_out_where_it_is(spacing_deg: float, most_deg: float) -> None:
-    """A score that falls off around a direction with the width of a view."""
-    views = grid(spacing_deg)
+@pytest.mark.parametrize(
+    ("spacing_deg", "hfov_deg", "most_deg"), [(20, 80, 1.5), (30, 80, 1.5), (30, 45, 4.5)]
+)
+def test_a_peak_between_views_comes_out_where_it_is(
+    spacing_deg: float, hfov_deg: float, most_deg: float
+) -> None:
+    """A score that falls off around a direction with the width of a view of 80°."""
+    views = grid(spacing_deg, hfov_deg)
     sphere = SphereMap(views)
     middles = unit_vector([v.azimuth_deg for v in views], [v.elevation_deg for v in views])
     for target in [unit_vector(67.0, 23.0), unit_vector(-179.0, -52.0), *directions(20)]:
@@ -116,3 +128,21 @@ def test_scales_hold_for_the_lowest_and_the_highest_value() -> None:
     shares = draw.Scale(-1.0, 3.0).shares(values)
     np.testing.assert_allclose(shares, [[0, 0, 0.25, 0.5, 1, 1]])
     assert draw.text_line("x" * 500).shape == (draw.HEAD, draw.WIDTH, 3)
+
+
+def test_the_energy_is_weighted_as_hearing_is() -> None:
+    """Against the table of IEC 61672-1, and for a tone of 1 kHz against its plain covariance."""
+    table_db = {31.62: -39.4, 100.0: -19.1, 1000.0: 0.0, 2512.0: 1.3, 10_000.0: -2.5}
+    found_db = 20 * np.log10(a_weighting(np.array([*table_db])))
+    np.testing.assert_allclose(found_db, [*table_db.values()], atol=0.06)
+
+    tone = 0.3 * np.sin(2 * np.pi * 1000 * np.arange(24_000) / 24_000)
+    field = encode_foa(tone, unit_vector(-130.0, 41.0))
+    turned = view_foa_matrix(70.0, -20.0)  # as it is stored for a view
+
+    class Stored:
+        def foa(self, sample: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+            return rotate_foa(field, turned)[:, start : start + count], turned
+
+    found = _covariance(Stored(), 0, 0.25, FeatureConfig(duration_s=0.5))
+    np.testing.assert_allclose(found, np.cov(field, bias=True), atol=1e-4)
