@@ -154,14 +154,14 @@ def test_both_peaks_are_where_the_sound_is(located: Any, tmp_path: Path) -> None
     maps, shards = maps_of(located[1], Span(1.0, 2.0, 0.5, offset_s=1.0))
     np.testing.assert_allclose(maps.scores.middles_s, [0.5, 1.0, 1.5])
     for match, energy in zip(maps.match_peaks, maps.energy_peaks, strict=True):
-        assert angle_between_deg(match.direction, SOURCE) < 4.0
+        assert angle_between_deg(match.direction, SOURCE) < 5.0  # of a grid of 45°
         assert angle_between_deg(energy.direction, SOURCE) < 1.5
     write(maps, shards, 0, tmp_path / "heat.csv")
     rows = rows_of(tmp_path / "heat.csv")
     assert tuple(rows[0]) == COLUMNS
     assert [row["frame"] for row in rows] == list(range(10, 30))  # those of the recording
     for row in rows:
-        assert angle_between_deg(unit_vector(row["azimuth"], row["elevation"]), SOURCE) < 4.5
+        assert angle_between_deg(unit_vector(row["azimuth"], row["elevation"]), SOURCE) < 5.5
         assert row["azimuth"] == int(row["azimuth"])
         assert 0.5 < row["score"] <= 1
 
