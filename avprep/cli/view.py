@@ -69,6 +69,8 @@ def view(
     PATH is a recording, or a shard set, of which clip KEY (by default the first) is shown. The page
     is served on this machine only, until Ctrl-C.
     """
+    # Ends as Ctrl-C does: a temporary set is deleted, and the server closed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     content = _content(ctx, path, key, recording)
     if html is not None:
         from avprep.view.page import make_single_page
@@ -128,7 +130,6 @@ def _serve(content: Content, port: int, opens_browser: bool) -> None:
         raise UserError(
             f"port {port} cannot be used ({error.strerror}); leave out --port"
         ) from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as Ctrl-C does
     try:
         number = server.server_port
         show(f"{content.record['key']} is shown at {server.address} until Ctrl-C")

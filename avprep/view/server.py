@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import secrets
+import sys
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 
 from avprep.view.content import Content
 from avprep.view.page import make_page, policy
+from shards.errors import show
 
 HOST = "127.0.0.1"
 _TOKEN_BYTES = 24
@@ -49,6 +52,17 @@ class PageServer(ThreadingHTTPServer):
         }
         super().__init__((HOST, port), _Handler)
         self.address = f"http://{HOST}:{self.server_port}/{token}/"
+
+    def server_bind(self) -> None:
+        """Bind without asking a name server for this machine's name, as HTTPServer does."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = HOST, int(self.server_address[1])
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that goes away in the middle of a file is no fault; others are printed."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            show(f"a request failed: {type(error).__name__}: {error}", err=True)
 
 
 class _Handler(BaseHTTPRequestHandler):

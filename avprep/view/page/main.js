@@ -43,6 +43,10 @@ async function videoAddress(name) {
 
 async function loadAudio(name) {
   if (!buffers.has(name)) {
+    // Decoded audio is large: that of the field is kept, and of the views the last one's.
+    for (const other of buffers.keys()) {
+      if (DATA.field === null || other !== DATA.field.file) buffers.delete(other);
+    }
     const content = await (await fetchFile(name)).arrayBuffer();
     buffers.set(name, await player.context.decodeAudioData(content));
   }

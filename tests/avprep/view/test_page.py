@@ -202,9 +202,26 @@ def test_a_recording_is_seen_and_heard_where_it_is(browser: Browser, tmp_path: P
         decibels = 20 * np.log10(response / response[2])
         assert np.abs(decibels - [-19.1, -6.6, 0, 1.2]).max() < 0.5
 
+        # One turns to the left with its key, or by dragging the picture to the right.
+        look(page, 0, 0)
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowUp")
+        assert page.evaluate("[camera.azimuth, camera.elevation]") == [5, 5]
+        page.mouse.move(200, 100)
+        page.mouse.down()
+        page.mouse.move(260, 100)
+        page.mouse.move(300, 70)
+        page.mouse.up()
+        azimuth, elevation = page.evaluate("[camera.azimuth, camera.elevation]")
+        assert 10 < azimuth < 40
+        assert -10 < elevation < 5
+        page.mouse.wheel(0, -200)
+        until(page, "camera.fov < 80")
+
         # It plays, the picture with the sound, and stops.
         page.keyboard.press(" ")
-        until(page, "player.playing && player.now() > 0.2 && panorama.currentTime > 0.1")
+        with_it = "Math.abs(panorama.currentTime - player.now()) < 0.1"
+        until(page, f"player.playing && player.now() > 0.2 && {with_it}")
         page.keyboard.press(" ")
         assert not page.evaluate("player.playing")
         page.evaluate("seek(0.5)")
