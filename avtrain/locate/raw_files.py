@@ -89,6 +89,7 @@ def recording_as_set(
         ]
         views.write_bytes(dump_json(entries))
         out = out if reading.keep is None else reading.keep
+        show(f"{video}: avprep cuts {len(entries)} views of it", err=True)
         said = _build(video, raw, out, _options(config, reading, views))
         yield _find_clip(video, out, said)
 

@@ -206,9 +206,8 @@ def _covariance(
     outweigh voices, and it says little of directions. Of spectra, by Parseval's theorem."""
     stored, matrix = shards.foa(sample, round(start_s * sound.sample_rate), sound.samples)
     spectra = np.fft.rfft(matrix.T @ stored.astype(np.float64))
-    highest = sound.sample_rate / 2 * (1 - sound.samples % 2 / sound.samples)
-    frequency = np.linspace(0.0, highest, spectra.shape[1])
-    spectra *= a_weighting(frequency)
+    frequency = np.fft.rfftfreq(sound.samples, 1 / sound.sample_rate)
+    spectra *= a_weighting(frequency.astype(np.float64))
     return np.asarray(2 * (spectra @ spectra.conj().T).real / sound.samples**2)
 
 

@@ -328,6 +328,27 @@ def test_networks_and_sets_that_hear_no_directions_are_refused(
         assert "no pretrained networks" in refused("locate", root, *out)
 
 
+def test_what_avprep_says_reaches_the_user(
+    checkpoint: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its doubts, and why it cannot run at all; neither its progress nor its own folders."""
+    fake = tmp_path / "python"
+    fake.write_text(
+        "#!/bin/sh\n"
+        "printf 'build-shards: 0%%\\r   \\rcheck: %s/walk.mp4 may be upside down\\n' $4 >&2\n"
+        "echo 'train: 1 clips of 1 recordings'\n"
+        "echo 'Error: cv2 is not installed' >&2\nexit 2\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(raw_files.sys, "executable", str(fake))
+    said = refused("locate", recording, "--checkpoint", checkpoint, "--out", tmp_path / "a.csv")
+    assert said.splitlines() == [
+        f"{recording}: avprep cuts 48 views of it",
+        "check: walk.mp4 may be upside down",
+        f"Error: {recording} cannot be used: cv2 is not installed",
+    ]
+
+
 def test_videos_are_those_that_avprep_reads() -> None:
     assert raw_files.VIDEO_SUFFIXES == VIDEO_SUFFIXES
 
