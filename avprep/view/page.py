@@ -16,8 +16,8 @@ from importlib import resources
 from avprep.errors import UserError
 from avprep.view.content import Content
 
-_SCRIPTS = ("geometry", "audio", "energy", "sphere", "overlay", "panel", "main")
-"""In this order: each uses what those before it define."""
+_SCRIPTS = ("geometry", "audio", "energy", "sphere", "overlay", "panel", "input", "main")
+"""In this order: the last one begins, when all of them are there."""
 _MOST_BYTES = 100_000_000
 _MARK = re.compile("@@([A-Z]+)@@")
 
