@@ -101,6 +101,8 @@ def _content(ctx: click.Context, path: str, key: str | None, recording: dict[str
             for doubt in origin.notes:
                 show(f"check: {doubt}", err=True)
             return describe_sample(ShardSet(folder), 0, origin)
+    if "://" not in path and not Path(path).exists():
+        raise UserError(f"{path} does not exist; name a recording, or the folder or URL of a set")
     for name in _OF_RECORDINGS:
         if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             option = name.replace("_", "-")

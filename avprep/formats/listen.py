@@ -44,7 +44,7 @@ _NORMALIZATIONS = {"fuma": "FuMa", "n3d": "N3D"}
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 _NAMES = ("W", "Y", "Z", "X")
 ANOTHER_CONVENTION = (
-    "--foa-convention names another, and `avprep inspect --picture` shows where it comes from"
+    "--foa-convention names another, and `avprep view` lets you see and hear which one is right"
 )
 _A_FORMAT = "convert a raw microphone's channels (A-format) to ambiX first, or leave it out"
 _NO_AMBISONICS = "put its ambisonics beside it as a file of the same name, or leave it out"
