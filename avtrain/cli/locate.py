@@ -146,9 +146,11 @@ def locate(given: LocateArguments) -> None:
 
 def _locate(given: LocateArguments) -> None:
     from avtrain.errors import TrainingError
-    from avtrain.locate.locate import Locator, find_clip
+    from avtrain.locate.locate import Locator
     from avtrain.locate.write import check_name
-    from shards.manifest import MANIFEST_NAME
+    from shards.folders import open_folder
+    from shards.manifest import MANIFEST_NAME, find_sample, read_manifest
+    from shards.reader import ShardSet
 
     path = Path(given.place)
     is_set = "://" in given.place or (path / MANIFEST_NAME).exists()
@@ -175,8 +177,9 @@ def _locate(given: LocateArguments) -> None:
     locator = Locator(checkpoint, config, span, given.device, given.num_workers, factories)
     if is_set:
         given.check_set()
-        shards, sample = find_clip(given.place, given.key)
-        show(locator.clip(shards, sample, [given.out]))
+        root = open_folder(given.place)
+        split, sample = find_sample(root, read_manifest(root), given.key)
+        show(locator.clip(ShardSet(root, split), sample, [given.out]))
         return
     reading = given.reading(config.sound.duration_s)
     if not is_folder:

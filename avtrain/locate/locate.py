@@ -16,11 +16,7 @@ from avtrain.locate.write import write
 from avtrain.own_networks import PAPERS, Factories
 from avtrain.runtime.device import default_workers, pick_device
 from shards.errors import ShardError
-from shards.folders import open_folder
-from shards.manifest import read_manifest
 from shards.reader import ShardSet
-
-_KEYS_SHOWN = 3
 
 
 @dataclass
@@ -90,19 +86,3 @@ class Locator:
                 continue
             except (TrainingError, ShardError) as error:
                 yield None, str(error)
-
-
-def find_clip(root: str, key: str | None) -> tuple[ShardSet, int]:
-    """The split of a set and the number of the clip with a key; without one the first clip.
-
-    Raises TrainingError for an unknown key, ShardError for what is no set.
-    """
-    folder = open_folder(root)
-    splits = [ShardSet(folder, split) for split in read_manifest(folder).splits]
-    for shards in splits:
-        if len(shards) and key in (None, *shards.keys):
-            return shards, 0 if key is None else shards.keys.index(key)
-    keys = [known for shards in splits for known in shards.keys[:_KEYS_SHOWN]][:_KEYS_SHOWN]
-    if not keys:
-        raise TrainingError(f"{root} has no clips")
-    raise TrainingError(f"{root} has no clip {key!r}; its keys are like {', '.join(keys)}")

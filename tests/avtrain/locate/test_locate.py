@@ -283,7 +283,10 @@ def test_a_fault_while_writing_leaves_the_earlier_file(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("SET", "nosuch", "--out", "a.csv"), "has no clip 'nosuch'; its keys are like train000"),
+        (
+            ("SET", "nosuch", "--out", "a.csv"),
+            "has no sample 'nosuch'; its keys are",
+        ),
         (("SET", "--out", "a.gif"), "must end in .mp4"),
         (("SET", "--out", "a.png", "--at", "70"), "--at 70 is past the end of train000"),
         (("SET", "--out", "a.csv", "--start", "2"), "--start 2 is past the end of train000"),
