@@ -58,11 +58,14 @@ $(DEMO)/.training: FORCE $(DEMO)/.clips
 
 FORCE:
 
-demo: $(DEMO)/avsa/avsa-bin.result.json $(DEMO)/clip.png
+demo: $(DEMO)/avsa/avsa-bin.result.json $(DEMO)/avsa/locate.result.json $(DEMO)/clip.png \
+		$(DEMO)/avsa/heat.mp4
 	@echo
-	@echo "Spatial alignment on places never seen in training (AVSA-Bin, frozen features):"
+	@echo "Places never seen in training: does a sound belong to a view (AVSA-Bin, frozen features), and"
+	@echo "which view shows where it sounds (locate, by the match of picture and sound alone)?"
 	@$(BIN)/avtrain report $(DEMO)/avsa
-	@echo "Pictures: $(DEMO)/clip.png (a clip of the set), $(DEMO)/avsa/curves.png (the training)"
+	@echo "Pictures: $(DEMO)/clip.png (a clip of the set), $(DEMO)/avsa/curves.png (the training),"
+	@echo "$(DEMO)/avsa/heat.mp4 (where the sound comes from, in a place never seen in training)"
 
 $(DEMO)/world/README.md: $(DEMO)/.clips | $(VENV)/.run
 	$(BIN)/avprep demo $(DEMO)/world --clips $(CLIPS)
@@ -83,6 +86,14 @@ $(DEMO)/avsa/.trained: $(DEMO)/shards/manifest.json $(DEMO)/.training
 $(DEMO)/avsa/avsa-bin.result.json: $(DEMO)/avsa/.trained
 	$(BIN)/avtrain eval avsa $(DEMO)/shards --checkpoint $(DEMO)/avsa/checkpoint.pt \
 		--out $(DEMO)/avsa
+
+$(DEMO)/avsa/locate.result.json: $(DEMO)/avsa/.trained
+	$(BIN)/avtrain eval locate $(DEMO)/shards --checkpoint $(DEMO)/avsa/checkpoint.pt \
+		--out $(DEMO)/avsa
+
+$(DEMO)/avsa/heat.mp4: $(DEMO)/avsa/.trained
+	place=$$(head -n 1 $(DEMO)/world/test.txt) && $(BIN)/avtrain locate \
+		$(DEMO)/world/video/$$place-0.mp4 --checkpoint $(DEMO)/avsa/checkpoint.pt --out $@
 
 # Finished jobs are kept: the same command goes on. SEEDS, STEPS and CLIPS decide what is made; JOBS
 # run at a time; ONLY=REGEX names some; BF16=1 trains in bfloat16;

@@ -13,12 +13,14 @@ echo "$1" >> {said}
 case "$1" in
 pretrain) mkdir -p {demo}/avsa; touch {demo}/avsa/curves.png {demo}/avsa/checkpoint.pt
     [ -e {finish} ] && echo "40 steps" || echo "stopped by SIGTERM" >&2;;
-eval) touch {demo}/avsa/avsa-bin.result.json;;
+eval) case "$2" in avsa) name=avsa-bin;; *) name=$2;; esac
+    touch {demo}/avsa/$name.result.json;;
+locate) touch {demo}/avsa/heat.mp4;;
 esac
 """
 AVPREP = """#!/bin/sh
 case "$1" in
-demo) mkdir -p "$2"; touch "$2/README.md";;
+demo) mkdir -p "$2"; touch "$2/README.md"; echo place-0 > "$2/test.txt";;
 build-shards) mkdir -p "$4"; touch "$4/manifest.json";;
 preview) touch {demo}/clip.png;;
 esac
@@ -49,5 +51,5 @@ def test_a_stopped_training_is_not_evaluated(tmp_path: Path) -> None:
         assert status != 0
         assert commands == ["pretrain"]
     finish.touch()
-    assert make() == (0, ["pretrain", "eval", "report"])
+    assert make() == (0, ["pretrain", "eval", "eval", "locate", "report"])
     assert make() == (0, ["report"])
