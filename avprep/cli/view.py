@@ -95,7 +95,7 @@ def _content(ctx: click.Context, path: str, key: str | None, recording: dict[str
         if key is not None:
             raise UserError(f"{path} is a recording, which has no clip {key!r}; leave it out")
         excerpt = Excerpt(Path(path), recording["sound"], recording["start"], recording["duration"])
-        options = _default_options(recording).build_options()
+        options = _default_options(ctx, recording).build_options()
         with tempfile.TemporaryDirectory(prefix="avprep-view-") as folder:
             origin = build_one_sample(Path(folder), excerpt, options)
             for doubt in origin.notes:
@@ -112,10 +112,11 @@ def _content(ctx: click.Context, path: str, key: str | None, recording: dict[str
     return describe_sample(ShardSet(root, split), sample, Origin())
 
 
-def _default_options(recording: dict[str, Any]) -> BuildShardsOptions:
+def _default_options(ctx: click.Context, recording: dict[str, Any]) -> BuildShardsOptions:
     """The options of build-shards, with those that say how recordings are read."""
     words = ["RAW", "--out", "OUT", "--panorama", _PANORAMA]
-    defaults = build_shards.make_context("build-shards", words).params
+    # Click keeps the help option of a command's first context, which is that of its parent.
+    defaults = build_shards.make_context("build-shards", words, parent=ctx.parent).params
     del defaults["raw"], defaults["out"]
     own = {name: value for name, value in recording.items() if name in defaults}
     return BuildShardsOptions(**(defaults | own))

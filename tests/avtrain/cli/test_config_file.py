@@ -21,7 +21,9 @@ from tests.support.tiny_set import make_set
 
 def parsed(*words: object) -> Config:
     """Settings of a command line."""
-    context = pretrain.make_context("pretrain", ["DIR", *map(str, words)])
+    # Click keeps the help option of a command's first context, so it is that of the group.
+    help_options = {"help_option_names": ["-h", "--help"]}
+    context = pretrain.make_context("pretrain", ["DIR", *map(str, words)], **help_options)
     return PretrainOptions(**context.params).config()
 
 
