@@ -34,7 +34,9 @@ class ConfiguredCommand(click.Command):
         with one_sentence():
             found = [*_arguments(path, self, args)]
         try:  # alone, so that a mistake in the file is told from one on the command line
-            super().parse_args(click.Context(self, info_name=ctx.info_name), [*found, "DIR"])
+            names = ctx.help_option_names  # click keeps those of a command's first context
+            alone = click.Context(self, info_name=ctx.info_name, help_option_names=names)
+            super().parse_args(alone, [*found, "DIR"])
         except click.UsageError as error:
             raise click.UsageError(f"{path}: {error.format_message()}", ctx) from None
         return super().parse_args(ctx, [*found, *args])
