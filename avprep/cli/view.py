@@ -71,6 +71,10 @@ def view(
     """
     # Ends as Ctrl-C does: a temporary set is deleted, and the server closed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if html is not None:
+        if html.suffix.lower() not in (".html", ".htm"):
+            raise UserError(f"--html {html} must end in .html; it would be written over")
+        html.parent.mkdir(parents=True, exist_ok=True)
     content = _content(ctx, path, key, recording)
     if html is not None:
         from avprep.view.page import make_single_page

@@ -221,16 +221,17 @@ def _only_part(
     if begin_s >= examined.end_s or end_s <= examined.begin_s:
         return (
             f"{recording.file} has picture and sound from {examined.begin_s:.1f} s to "
-            f"{examined.end_s:.1f} s, and none in the part from {begin_s:g} s to {end_s:g} s; name "
-            "another part"
+            f"{examined.end_s:.1f} s, and none from {begin_s:g} s to {end_s:g} s; choose seconds "
+            "within it"
         )
     doubt: tuple[str, ...] = ()
+    first_s, last_s = max(begin_s, examined.begin_s), min(end_s, examined.end_s)
     if end_s < examined.end_s - 0.05 or begin_s > examined.begin_s + 0.05:
-        doubt = (f"of its {examined.end_s:.1f} s, only {begin_s:g} s to {end_s:g} s are used",)
+        doubt = (f"of its {examined.end_s:.1f} s, only {first_s:.1f} s to {last_s:.1f} s are used",)
     return replace(
         examined,
-        begin_s=max(begin_s, examined.begin_s),
-        end_s=min(end_s, examined.end_s),
+        begin_s=first_s,
+        end_s=last_s,
         doubts=(*examined.doubts, *doubt),
     )
 

@@ -32,10 +32,12 @@ _TYPES = {"mp4": "video/mp4", "flac": "audio/flac", "labels": "application/octet
 @dataclass(frozen=True)
 class Origin:
     """What is known of a sample beside what its set stores: ``facts``, as (name, value), ``notes``
-    in sentences, and the indices of W, Y, Z, X if the file's container stated them."""
+    in sentences, the number of the file's channels, and the indices of W, Y, Z, X if its container
+    stated them."""
 
     facts: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    channels: int | None = None
     indices: tuple[int, int, int, int] | None = None
 
 
@@ -85,7 +87,7 @@ def describe_sample(shards: ShardSet, sample: int, origin: Origin) -> Content:
         "views": [_view(info, number, maps[number]) for number in range(len(info.views))],
         "events": [_event(event) for event in info.events or ()],
         "eventStep": info.event_step_s or _EVENT_STEP_S,
-        "conventions": _conventions(info, origin.indices),
+        "conventions": _conventions(info, origin),
     }
     return Content(_printable(record), files)
 
@@ -211,7 +213,7 @@ def _event(event: Event) -> dict[str, Any]:
     }
 
 
-def _conventions(info: SampleInfo, indices: tuple[int, int, int, int] | None) -> dict[str, Any]:
+def _conventions(info: SampleInfo, origin: Origin) -> dict[str, Any]:
     """The ways in which the page reads the channels: how they were read, and what else there is."""
     decided = str((info.source_format or {}).get("foa_convention", "auto"))
     choices = [(f"as decided: {_NAMES.get(decided, 'not stated')}", np.eye(4))]
@@ -225,12 +227,11 @@ def _conventions(info: SampleInfo, indices: tuple[int, int, int, int] | None) ->
         choices += _others("ambix", None, ", if the file has four channels", ("fuma", "n3d"))
         choices += _others("youtube", None, ", if it has six", ("ambix", "fuma", "n3d"))
         note += " The sample does not say how many channels its file has."
-    elif decided == "youtube":
-        choices += _others(decided, indices, "", ("ambix", "fuma", "n3d"))
     else:
-        choices += _others(decided, indices, "", ("ambix", "fuma", "n3d"))
-        choices += _others(decided, indices, ", without height", ("youtube",))
-        note += " A sample that was read otherwise lacks the height of YouTube's six channels."
+        choices += _others(decided, origin.indices, "", ("ambix", "fuma", "n3d"))
+        if decided != "youtube" and origin.channels in (None, 6):
+            choices += _others(decided, origin.indices, ", without height", ("youtube",))
+            note += " A sample that was read otherwise lacks the height of YouTube's six channels."
     choices += [("X and Y exchanged", _EXCHANGED), ("left and right exchanged", MIRROR)]
     return {
         "choices": [{"title": title, "matrix": matrix.tolist()} for title, matrix in choices],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from avprep.build.options import BuildOptions
 from avprep.errors import UserError, one_sentence
+from avprep.formats.listen import ANOTHER_CONVENTION
 from avprep.recordings.beside import audio_files
 from avprep.recordings.clips import DEFAULT_SPLIT, Clip, clip_key
 from avprep.recordings.events import is_world_truth
@@ -74,7 +75,11 @@ def build_one_sample(folder: Path, excerpt: Excerpt, options: BuildOptions) -> O
     ]
     if audio != video:
         facts.append(("audio from", os.fsencode(audio.name).decode(errors="replace")))
-    return Origin(tuple(facts), examined.doubts, examined.audio_format.channels)
+    here = 'which one is right can be seen and heard here, with "Read the channels as"'
+    doubts = tuple(doubt.replace(ANOTHER_CONVENTION, here) for doubt in examined.doubts)
+    track = None if examined.media is None else examined.media[1].audio
+    count = None if track is None else track.channels
+    return Origin(tuple(facts), doubts, count, examined.audio_format.channels)
 
 
 def _audio_of(video: Path) -> Path:

@@ -35,6 +35,7 @@ class PageServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 64
     block_on_close = False
 
     def __init__(self, content: Content, port: int = 0) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # importing torch takes seconds, which --help should not
     from avtrain.locate.raw_files import Reading
     from avtrain.locate.scores import Span
 
-_GRID_DEG, _HFOV_DEG = 30.0, 80.0
+_GRID_DEG, _HFOV_DEG, _DURATION_S = 30.0, 80.0, 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,8 @@ class LocateArguments:
     checkpoint: str
     out: Path
     at: float | None
-    start: float
-    duration: float
+    start: float | None
+    duration: float | None
     hop: float
     grid: float | None
     hfov: float | None
@@ -50,17 +50,23 @@ class LocateArguments:
 
         if abs(self.hop * 10 - round(self.hop * 10)) > 1e-6:
             raise TrainingError(f"--hop {self.hop:g} is no multiple of 0.1 s, the step of DCASE")
-        return Span(self.start, self.duration, self.hop, self.at)
+        return Span(self.start or 0.0, self.duration or _DURATION_S, self.hop, self.at)
 
     def reading(self, window_s: float) -> Reading:
         """How raw recordings are read, for windows of ``window_s``."""
         from avtrain.locate.raw_files import Reading
 
-        part_s = self.start, self.start + self.duration
+        start_s = self.start or 0.0
+        part_s = start_s, start_s + (self.duration or _DURATION_S)
         if self.at is not None:  # windows lie around it, and before the end of the recording
             part_s = max(0.0, self.at - window_s - 0.5), self.at + window_s + 0.5
         return Reading(
-            self.grid or _GRID_DEG, self.hfov or _HFOV_DEG, part_s, self._formats(), self.keep_set
+            self.grid or _GRID_DEG,
+            self.hfov or _HFOV_DEG,
+            part_s,
+            self._formats(),
+            self.keep_set,
+            self.at is not None,
         )
 
     def check_set(self) -> None:
@@ -98,8 +104,12 @@ class LocateArguments:
 @click.option(
     "--at", type=Number(0, 1e6), metavar="S", help="Time of the .png, seconds.  [default: --start]"
 )
-@click.option("--start", type=Number(0, 1e6), default=0.0, help="Begin, seconds.")
-@click.option("--duration", type=Number(0.1, 600), default=60.0, help="Most seconds to look at.")
+@click.option("--start", type=Number(0, 1e6), help="Begin, seconds.  [default: 0]")
+@click.option(
+    "--duration",
+    type=Number(1, 600),
+    help=f"Most seconds to look at.  [default: {_DURATION_S:g}]",
+)
 @click.option("--hop", type=Number(0.1, 60), default=0.5, help="Seconds from window to window.")
 @click.option(
     "--grid",
@@ -147,7 +157,7 @@ def locate(given: LocateArguments) -> None:
 def _locate(given: LocateArguments) -> None:
     from avtrain.errors import TrainingError
     from avtrain.locate.locate import Locator
-    from avtrain.locate.write import check_name
+    from avtrain.locate.write import WRITERS, check_name
     from shards.folders import open_folder
     from shards.manifest import MANIFEST_NAME, find_sample, read_manifest
     from shards.reader import ShardSet
@@ -157,6 +167,13 @@ def _locate(given: LocateArguments) -> None:
     is_folder = path.is_dir() and not is_set
     if not is_set and not path.exists():
         raise TrainingError(f"{path} does not exist")
+    if given.at is not None and (given.start, given.duration) != (None, None):
+        raise TrainingError("--at names one moment; leave out --start and --duration")
+    if is_folder and given.out.suffix.lower() in WRITERS:
+        raise TrainingError(
+            f"--out {given.out} names a file, and {path} is a folder of recordings, each of which "
+            "gets its own; name a folder"
+        )
     if not is_folder:
         check_name(given.out)
         if given.at is not None and given.out.suffix.lower() != ".png":
@@ -172,7 +189,9 @@ def _locate(given: LocateArguments) -> None:
     checkpoint, config = read_networks(given.checkpoint, None, None, None, factories)
     assert checkpoint is not None
     if given.at is None and not is_folder and given.out.suffix.lower() == ".png":
-        given = replace(given, at=given.start)
+        if given.duration is not None:
+            raise TrainingError("a .png shows one moment (--at); leave --duration out")
+        given = replace(given, at=given.start or 0.0)
     span = given.span()
     locator = Locator(checkpoint, config, span, given.device, given.num_workers, factories)
     if is_set:

@@ -57,7 +57,7 @@ class Peak:
 
 
 def find_peak(values: Map) -> Peak:
-    """The peak of a map (HEIGHT, WIDTH); NaN is nowhere the highest."""
+    """The peak of a map (HEIGHT, WIDTH), the first of several; NaN is nowhere the highest."""
     row, column = np.unravel_index(int(np.nanargmax(values)), values.shape)
     azimuth, elevation = pixel_angles(len(values))
     return Peak(float(azimuth[column]), float(elevation[row]), float(values[row, column]))

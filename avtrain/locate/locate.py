@@ -40,16 +40,23 @@ class Locator:
             )
         pick_device(self.device)  # before anything is read
 
-    def clip(self, shards: ShardSet, sample: int, outs: list[Path], offset_s: float = 0.0) -> str:
-        """Write the heat maps of a clip to files, and return a sentence on them. ``offset_s`` is
-        the time at which the clip begins in the file that the user has named."""
+    def clip(
+        self,
+        shards: ShardSet,
+        sample: int,
+        outs: list[Path],
+        offset_s: float = 0.0,
+        name: str = "",
+    ) -> str:
+        """Write the heat maps of a clip to files, and return a sentence on them. ``name`` is the
+        file that the user has named, and ``offset_s`` the time at which the clip begins in it."""
         device = pick_device(self.device)
         workers = default_workers(device) if self.workers is None else self.workers
         if self._networks is None:
             self._networks = load_networks(
                 self.checkpoint, self.config, shards, 0, device, workers, self.factories
             )
-        span = replace(self.span, offset_s=offset_s)
+        span = replace(self.span, offset_s=offset_s, name=name)
         maps = Maps.from_scores(score_clip(shards, sample, self._networks, span, workers), offset_s)
         for out in outs:
             write(maps, shards, sample, out)
@@ -58,7 +65,7 @@ class Locator:
     def recording(self, video: Path, outs: list[Path], reading: Reading) -> str:
         """The same for a raw recording."""
         with recording_as_set(video, self.config, reading) as (shards, sample):
-            return self.clip(shards, sample, outs, shards.info(sample).file_start_s)
+            return self.clip(shards, sample, outs, shards.info(sample).file_start_s, str(video))
 
     def folder(
         self, folder: Path, out: Path, reading: Reading
@@ -74,6 +81,7 @@ class Locator:
             raise TrainingError(f"--out {out} is a file, and {folder} may hold many recordings")
         videos = find_videos(folder)
         names = [path.relative_to(folder).with_suffix("") for path in videos]
+        parts = 0
         for video, name in zip(videos, names, strict=True):
             if names.count(name) > 1:
                 name = video.relative_to(folder)
@@ -83,6 +91,8 @@ class Locator:
             try:
                 yield self.recording(video, outs, replace(reading, keep=keep)), None
             except NoRecording:
-                continue
+                parts += 1
             except (TrainingError, ShardError) as error:
                 yield None, str(error)
+        if parts:
+            yield f"{parts} of {len(videos)} videos belong to other recordings", None

@@ -30,6 +30,8 @@ VIDEO_SUFFIXES = (
 )
 """Those that avprep reads."""
 _PART_OF_DOWNLOAD = re.compile(r"\.f\d[\w+-]*$")
+_PART_USED = re.compile(r"only [\d.]+ s to [\d.]+ s are used$")
+"""What avprep says of a part: of a single moment, no news."""
 _SMALLEST_CROP = 64
 _END_S = 20.0
 
@@ -37,14 +39,15 @@ _END_S = 20.0
 @dataclass(frozen=True)
 class Reading:
     """How recordings are read: the angle between views of the grid and their field of view; the
-    seconds of the file; options that `avprep build-shards` gets as they are, by name; and a folder
-    in which the set is kept."""
+    seconds of the file, and whether they are for one moment alone; options that `avprep
+    build-shards` gets as they are, by name; and a folder in which the set is kept."""
 
     grid_deg: float
     hfov_deg: float
     part_s: tuple[float, float]
     formats: dict[str, str]
     keep: Path | None = None
+    is_moment: bool = False
 
 
 class NoRecording(TrainingError):
@@ -77,6 +80,11 @@ def recording_as_set(
 
     Raises TrainingError, with the reason that avprep gives.
     """
+    if reading.keep is not None and reading.keep.exists() and any(reading.keep.iterdir()):
+        raise TrainingError(
+            f"--keep-set {reading.keep} is not empty, and may hold the set of another recording; "
+            "name a new folder"
+        )
     with tempfile.TemporaryDirectory(prefix="avtrain-locate-") as temporary:
         raw, out = Path(temporary, "raw"), Path(temporary, "set")
         _link(video.absolute(), raw)
@@ -90,7 +98,7 @@ def recording_as_set(
         views.write_bytes(dump_json(entries))
         out = out if reading.keep is None else reading.keep
         show(f"{video}: avprep cuts {len(entries)} views of it", err=True)
-        said = _build(video, raw, out, _options(config, reading, views))
+        said = _build(video, raw, out, _options(config, reading, views), reading.is_moment)
         yield _find_clip(video, out, said)
 
 
@@ -132,7 +140,7 @@ def _link(video: Path, raw: Path) -> None:
                     (raw / folder / path.name).symlink_to(path)
 
 
-def _build(video: Path, raw: Path, out: Path, options: Sequence[str]) -> list[str]:
+def _build(video: Path, raw: Path, out: Path, options: Sequence[str], is_moment: bool) -> list[str]:
     """Build the set, and show what avprep asks to check. Returns the reasons for which something
     was left out. Raises TrainingError where there is no set."""
     if find_spec("avprep") is None:
@@ -159,7 +167,8 @@ def _build(video: Path, raw: Path, out: Path, options: Sequence[str]) -> list[st
             text = line.rstrip("\n").rpartition("\r")[2].strip().replace(f"{raw}/", "")
             kind, _, rest = text.partition(": ")
             if kind == "check":
-                show(text, err=True)
+                if not (is_moment and _PART_USED.search(text)):
+                    show(text, err=True)
             elif kind == "left out":
                 reasons.append(rest)
             elif kind == "Error":

@@ -35,13 +35,14 @@ VIEWS_AT_ONCE = 32
 class Span:
     """The part of a clip to look at, and the seconds from one window to the next. With ``at_s`` it
     is the one window around that time. ``offset_s`` is the time at which the clip begins, on the
-    clock of the others."""
+    clock of the others; ``name`` is what the user calls it (empty: its key)."""
 
     start_s: float = 0.0
     duration_s: float = 60.0
     hop_s: float = 0.5
     at_s: float | None = None
     offset_s: float = 0.0
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,16 +136,17 @@ def _windows(
     """Begin, end and the windows' middles. Raises TrainingError."""
     length_s = min(info.audio.samples / info.audio.sample_rate, info.video.frames / info.video.fps)
     asked_s = span.start_s if span.at_s is None else span.at_s
+    name = span.name or info.key
     # A file may begin with a moment that has no picture or no sound.
     first_s = max(0.0, asked_s - span.offset_s)
     if first_s >= length_s:
         raise TrainingError(
             f"{'--start' if span.at_s is None else '--at'} {asked_s:g} is past the end of "
-            f"{info.key}, which ends at {span.offset_s + length_s:g} s"
+            f"{name}, which ends at {span.offset_s + length_s:g} s"
         )
     if length_s < window_s - 1e-6:
         raise TrainingError(
-            f"{info.key} lasts {length_s:g} s, but the networks were trained on windows of "
+            f"{name} lasts {length_s:g} s, but the networks were trained on windows of "
             f"{window_s:g} s; take a longer recording"
         )
     if span.at_s is not None:
@@ -153,7 +155,7 @@ def _windows(
     end_s = min(length_s, span.start_s + span.duration_s - span.offset_s)
     if end_s - first_s < window_s - 1e-6:
         raise TrainingError(
-            f"{max(0.0, end_s - first_s):g} s of {info.key} are between --start and its end or "
+            f"{max(0.0, end_s - first_s):g} s of {name} are between --start and its end or "
             f"that of --duration, but the networks were trained on windows of {window_s:g} s; name "
             "a longer part"
         )

@@ -35,14 +35,29 @@ _BLOCK = 1024
 
 def write(maps: Maps, shards: ShardSet, sample: int, out: Path) -> None:
     """Write ``out`` as its name says: ``.mp4``, ``.png`` or ``.csv``. It appears when it is
-    complete. Raises ShardError for a damaged clip."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    WRITERS[out.suffix.lower()](maps, shards, sample, out)
+    complete. Raises ShardError for a damaged clip, and TrainingError where it cannot be written."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        WRITERS[out.suffix.lower()](maps, shards, sample, out)
+    except (OSError, av.FFmpegError) as error:
+        # PyAV hides the error of the file that it writes to.
+        reason = next(
+            (
+                one
+                for one in (error, error.__cause__, error.__context__)
+                if isinstance(one, OSError) and one.strerror
+            ),
+            None,
+        )
+        if reason is None:
+            raise
+        raise TrainingError(f"{out} cannot be written: {reason.strerror}") from None
 
 
 def write_csv(maps: Maps, shards: ShardSet, sample: int, out: Path) -> None:
-    """Write the best match of every 100 ms, in the columns of DCASE's labels, with the score as one
-    more. Frames are counted from the begin of the file that the user has named."""
+    """Write the best match of every 100 ms that is not silent, in the columns of DCASE's labels,
+    with the score as one more. Frames are counted from the begin of the file that the user has
+    named."""
     begin_s, end_s = (maps.offset_s + one for one in (maps.scores.begin_s, maps.scores.end_s))
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
@@ -50,6 +65,8 @@ def write_csv(maps: Maps, shards: ShardSet, sample: int, out: Path) -> None:
     for frame in range(math.ceil(begin_s / _FRAME_S - 1e-6), int(end_s / _FRAME_S + 1e-6)):
         middle_s = (frame + 0.5) * _FRAME_S - maps.offset_s
         peak = maps.match_peaks[maps.scores.window_at(middle_s)]
+        if peak is None:
+            continue
         angles = round(peak.azimuth_deg), round(peak.elevation_deg)
         table.writerow([frame, 0, 0, *angles, f"{peak.value:.4f}"])
     write_atomic(out, text.getvalue().encode())

@@ -24,7 +24,7 @@ def set_command(rng: Generator, root: str, base: Base) -> tuple[list[Any], tuple
         (["avprep", "verify", root, "--workers", 1], ()),
         (["avprep", "verify", root, "--quick", "--workers", 1], ()),
         (["avprep", "preview", root, "--out", "out"], ("out",)),
-        (["avprep", "view", root, "--html", "out"], ("out",)),
+        (["avprep", "view", root, "--html", "out.html"], ("out.html",)),
         ([*train, "--num-workers", 0], ("run",)),
         ([*train, "--num-workers", 0], ("run",)),
         ([*train, "--num-workers", 2], ("run",)),

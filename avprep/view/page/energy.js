@@ -10,6 +10,7 @@
 
 const BLOCK_SECONDS = 0.1;
 const SILENCE = 1e-9; // mean square of W, about -90 dB
+const FLAT = 1.05; // power of the loudest direction over the least, of sound without any
 
 /**
  * The channels of an AudioBuffer with A-weighting (IEC 61672-1, annex E), but for a constant factor:
@@ -64,17 +65,23 @@ function beamPower(covariance, vector) {
   return transformed(covariance, weights).reduce((sum, value, i) => sum + value * weights[i], 0);
 }
 
-/** The direction of most power and that power; null for silence. */
+function isSilent(covariance) {
+  return covariance[0][0] < SILENCE;
+}
+
+/** The direction of most power and that power; null for silence, and where no direction stands out. */
 function loudest(covariance) {
-  if (covariance[0][0] < SILENCE) return null;
-  let best = { azimuth: 0, elevation: 0, power: -1 };
+  if (isSilent(covariance)) return null;
+  let best = { azimuth: 0, elevation: 0, power: -1 }, least = Infinity;
   const consider = (azimuth, elevation) => {
     const power = beamPower(covariance, unitVector(azimuth, elevation));
     if (power > best.power) best = { azimuth, elevation, power };
+    least = Math.min(least, power);
   };
   for (let elevation = -80; elevation <= 80; elevation += 10) {
     for (let azimuth = -180; azimuth < 180; azimuth += 10) consider(azimuth, elevation);
   }
+  if (best.power < FLAT * least) return null;
   for (const step of [5, 2.5, 1.2, 0.6, 0.3, 0.1]) {
     for (let power = -1; power < best.power;) {
       power = best.power;

@@ -89,7 +89,7 @@ async function chooseAudio() {
   if (buffer !== player.buffer) player.setAudio(buffer);
 }
 
-/** Covariance and loudest direction at a time; null for silence and without a field. */
+/** Covariance at a time, and the loudest direction (null: there is none); null without a field. */
 function energyAt(time) {
   const number = Math.min(Math.floor(time / BLOCK_SECONDS), state.blocks.length - 1);
   if (number < 0) return null;
@@ -98,8 +98,14 @@ function energyAt(time) {
     const covariance = product(matrix, state.blocks[number], transposed(matrix));
     state.energy[number] = { covariance, loudest: loudest(covariance) };
   }
-  const { covariance, loudest: direction } = state.energy[number];
-  return direction === null ? null : { covariance, ...direction };
+  return state.energy[number];
+}
+
+function loudestInWords({ covariance, loudest: direction }) {
+  if (isSilent(covariance)) return "silence";
+  if (direction === null) return "sound without a direction";
+  return `loudest at azimuth ${direction.azimuth.toFixed(0)}°, `
+    + `elevation ${direction.elevation.toFixed(0)}°`;
 }
 
 // What the user does.
@@ -215,23 +221,22 @@ function resize() {
 function draw() {
   const time = player.now();
   const energy = energyAt(time);
-  const isShown = byId("energy").checked;
+  const peak = byId("energy").checked && energy !== null ? energy.loudest : null;
   if (state.sphere !== null) {
     if (panorama.readyState >= 2) state.sphere.load(panorama);
-    state.sphere.draw(camera, isShown ? energy : null);
+    state.sphere.draw(camera, peak === null ? null : { covariance: energy.covariance, power: peak.power });
   }
   const events = eventsAt(time);
   if (events !== state.events) showEvents(events, lookAt);
   state.events = events;
   overlay.draw(camera, {
-    views: byId("outlines").checked, open: state.open, events, loudest: isShown ? energy : null,
+    views: byId("outlines").checked, open: state.open, events, loudest: peak,
   });
   viewPanel.showLabels(time);
   const [azimuth, elevation] = [camera.azimuth, camera.elevation].map((v) => v.toFixed(0));
   byId("direction").textContent = `azimuth ${azimuth}°, elevation ${elevation}°`;
   byId("loudest").hidden = DATA.field === null;
-  byId("loudest").textContent = energy === null ? "silence" : "loudest at azimuth "
-    + `${energy.azimuth.toFixed(0)}°, elevation ${energy.elevation.toFixed(0)}°`;
+  byId("loudest").textContent = energy === null ? "" : loudestInWords(energy);
   byId("time").textContent = `${time.toFixed(1)} / ${DATA.duration.toFixed(1)} s`;
   byId("seek").value = `${time}`;
 }

@@ -111,7 +111,7 @@ def _commands(base: Base) -> list[tuple[list[str], list[Any]]]:
         (["avprep", "build-shards"], ["raw", "--out", "out", *BUILD]),
         (["avprep", "verify"], ["set", "--workers", 1]),
         (["avprep", "preview"], ["set", "--out", "out"]),
-        (["avprep", "view"], ["set", "--html", "out"]),
+        (["avprep", "view"], ["set", "--html", "out.html"]),
         (["avprep", "inspect"], ["raw", "--workers", 1]),
         (["avprep", "coverage"], ["raw", "--against", "raw/list.csv", "--workers", 1]),
         (["avtrain", "pretrain"], train),

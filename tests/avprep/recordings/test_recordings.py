@@ -244,4 +244,4 @@ def test_only_a_part_of_a_recording_is_used(tmp_path: Path) -> None:
     assert not [doubt for doubt in whole.doubts if "are used" in doubt]
     past = found(4.5, 60.0)
     assert not past.clips
-    assert "none in the part from 4.5 s to 60 s" in past.failures[0].reason
+    assert "and none from 4.5 s to 60 s" in past.failures[0].reason

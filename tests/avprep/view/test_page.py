@@ -187,7 +187,7 @@ def test_a_recording_is_seen_and_heard_where_it_is(browser: Browser, tmp_path: P
         assert 0.8 < left / right < 1.25
 
         # The energy is greatest in that direction, and drawn if it is asked for.
-        assert away_deg(page.evaluate("energyAt(0.5)"), AZIMUTH, ELEVATION) < 1
+        assert away_deg(page.evaluate("energyAt(0.5).loudest"), AZIMUTH, ELEVATION) < 1
         beside, silent = look(page, 100, 20), look(page, 180, 20)  # 37° and 109° from it
         page.evaluate("byId('energy').checked = true")
         red, _, blue = look(page, 100, 20)
@@ -241,13 +241,16 @@ def test_a_file_read_in_the_wrong_convention_is_repaired_by_the_switch(
         for title in titles:
             page.select_option("#convention", label=title)
             name = title.split()[0]
-            away[name] = away_deg(page.evaluate("energyAt(0.5)"), -30, ELEVATION)
+            away[name] = away_deg(page.evaluate("energyAt(0.5).loudest"), -30, ELEVATION)
             if name in ("as", "FuMa"):
                 left, right = page.evaluate(POWERS)
                 left_share[name] = left / (left + right)
-        assert set(away) == {"as", "FuMa", "N3D", "YouTube's", "X", "left"}
+        assert set(away) == {"as", "FuMa", "N3D", "X", "left"}  # of four channels
         assert away.pop("FuMa") < 1
         assert min(away.values()) > 20
+        assert page.evaluate("loudest([[1,0,0,0],[0,0,0,0],[0,0,0,0],[0,0,0,0]])") is None
+        omni = "{ covariance: [[1]], loudest: null }"
+        assert page.evaluate(f"loudestInWords({omni})") == "sound without a direction"
         # Read as ambiX, X stands where Y is: what is on the right is heard from the left.
         assert left_share["as"] > 0.6
         assert left_share["FuMa"] < 0.4

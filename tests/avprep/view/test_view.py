@@ -176,6 +176,10 @@ def test_mistakes_and_damage_are_one_sentence(root: Path, tmp_path: Path) -> Non
     recording = write_dot_recording(tmp_path, "dot", seconds=1.5)
     assert "ends at 1.5 s, before --start 7" in refused(recording, "--start", 7)
     assert "has no clip 'x'" in refused(recording, "x")
+    for page in (recording, tmp_path / "dot.wav", tmp_path / "page"):
+        before = recording.read_bytes()
+        assert "must end in .html" in refused(recording, "--html", page)
+        assert recording.read_bytes() == before
     assert "--start is for recordings" in refused(root, "--start", 0)
     assert "--foa-convention is for recordings" in refused(root, "--foa-convention", "fuma")
     assert "nothing does not exist; name a recording" in refused(tmp_path / "nothing")

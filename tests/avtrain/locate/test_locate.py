@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import pytest
 import torch
 
 from avprep.recordings.recording import VIDEO_SUFFIXES
-from avtrain.checkpoint import Checkpoint
 from avtrain.config import tiny
 from avtrain.errors import TrainingError
 from avtrain.evals.frozen import energy_features
@@ -31,56 +29,12 @@ from avtrain.locate.scores import Span, score_clip
 from avtrain.locate.write import COLUMNS, write
 from avtrain.networks.models import Embeddings
 from avtrain.options import with_options
-from shards.geometry import angle_between_deg, encode_foa, unit_vector
+from shards.geometry import angle_between_deg, unit_vector
 from shards.reader import ShardSet
-from tests.support.media import centroid, noise, write_dot_recording, write_wav
+from tests.avtrain.locate.conftest import LATER, SOURCE
+from tests.support.media import centroid
 from tests.support.processes import children
-from tests.support.runs import SMALL, avtrain, refused
-from tests.support.tiny_set import make_set
-
-PLACE = (40.0, 15.0)
-SOURCE, LATER = unit_vector(*PLACE), unit_vector(-100.0, -30.0)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_set(
-        tmp_path_factory.mktemp("set"), {"train": 4, "test": 2}, labelled=True, tilt_deg=40.0
-    )
-
-
-@pytest.fixture(scope="module")
-def checkpoint(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("run")
-    done = avtrain("pretrain", root, "--out", run, "--steps", 1, *SMALL, "--num-workers", 0)
-    assert done.exit_code == 0, done.output
-    return run / "checkpoint.pt"
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dot, from which the sound comes for two seconds; then it comes from `LATER` for two."""
-    video = write_dot_recording(tmp_path_factory.mktemp("raw"), "walk", *PLACE, seconds=4.0)
-    halves = (encode_foa(noise(2.0, seed), one) for seed, one in enumerate((SOURCE, LATER)))
-    write_wav(video.with_suffix(".wav"), np.concatenate([*halves], axis=1))
-    return video
-
-
-@pytest.fixture(scope="module")
-def located(checkpoint: Path, recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The heat map of a part of a raw recording, the set that was made of it, what was said, and
-    what lay in the folder for temporary files."""
-    folder = tmp_path_factory.mktemp("located")
-    temporary = folder / "tmp"
-    temporary.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tempfile.tempdir", str(temporary))
-        done = avtrain(
-            *("locate", recording, "--checkpoint", checkpoint, "--out", folder / "heat.mp4"),
-            *("--grid", 45, "--start", 1, "--duration", 2, "--keep-set", folder / "kept"),
-        )
-    assert done.exit_code == 0, done.output
-    return folder / "heat.mp4", folder / "kept", done.output, list(temporary.iterdir())
+from tests.support.runs import avtrain, refused
 
 
 class Facing(torch.nn.Module):
@@ -115,7 +69,7 @@ def rows_of(path: Path) -> list[dict[str, float]]:
 def test_a_recording_becomes_a_video_with_sound(located: Any) -> None:
     heat, _, output, left = located
     assert left == []
-    assert "only 1 s to 3 s are used" in output
+    assert "of its 4.0 s, only 1.0 s to 3.0 s are used" in output
     assert "picture and sound match best within 20° of azimuth" in output
     with av.open(str(heat)) as container:
         video, audio = container.streams
@@ -252,7 +206,7 @@ def test_a_signal_leaves_nothing(
         threading.Thread(target=stop_when_avprep_runs, daemon=True).start()
     else:
         monkeypatch.setattr(
-            raw_files, "_build", lambda _v, _r, out, _o: shutil.copytree(located[1], out) and []
+            raw_files, "_build", lambda _v, _r, out, *_: shutil.copytree(located[1], out) and []
         )
         name = "score_clip" if moment == "networks" else "write"
         monkeypatch.setattr(locate, name, stop)
@@ -280,61 +234,37 @@ def test_a_fault_while_writing_leaves_the_earlier_file(
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"earlier"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (
-            ("SET", "nosuch", "--out", "a.csv"),
-            "has no sample 'nosuch'; its keys are",
-        ),
-        (("SET", "--out", "a.gif"), "must end in .mp4"),
-        (("SET", "--out", "a.png", "--at", "70"), "--at 70 is past the end of train000"),
-        (("SET", "--out", "a.csv", "--start", "2"), "--start 2 is past the end of train000"),
-        (("SET", "--out", "a.csv", "--start", "1.5"), "trained on windows of 1 s"),
-        (("SET", "--out", "a.csv", "--at", "1"), "--at is the time of a .png"),
-        (("SET", "--out", "a.csv", "--hop", "0.25"), "multiple of 0.1 s"),
-        (("SET", "--out", "a.csv", "--grid", "30"), "--grid is for raw recordings"),
-        (("SET", "--out", "a.csv", "--projection", "eac"), "--projection is for raw recordings"),
-        (("WALK", "key", "--out", "a.csv"), "is no shard set"),
-        (("WALK", "--out", "WALK"), "is the recording itself"),
-        (("WALK", "--out", "a.csv", "--projection", "flat"), "'flat' is not one of"),
-        (("nowhere.mp4", "--out", "a.csv"), "nowhere.mp4 does not exist"),
-        (("RAW", "--out", "RAW/heat"), "lies in"),
-        (("EMPTY", "--out", "heat"), "neither a finished shard set nor a folder with videos"),
-    ],
-)
-def test_what_cannot_be_located_is_said_in_one_sentence(
-    arguments: tuple[str, ...],
-    reason: str,
-    checkpoint: Path,
-    root: Path,
-    recording: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_full_disk_is_one_sentence(
+    located: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    names = {"SET": root, "WALK": recording, "RAW": recording.parent, "EMPTY": tmp_path / "empty"}
-    words = [reduce(lambda w, n: w.replace(n, str(names[n])), names, word) for word in arguments]
-    before = recording.read_bytes()
-    assert reason in refused("locate", *words, "--checkpoint", checkpoint)
-    assert recording.read_bytes() == before
-    assert not (tmp_path / "a.csv").exists()
+    maps, shards = maps_of(located[1], Span(1.0, 2.0, offset_s=1.0))
+    full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 (closed by what writes)
+    monkeypatch.setattr("avtrain.locate.write.atomic_file", lambda _: full)
+    with pytest.raises(TrainingError, match=r"heat\.mp4 cannot be written: No space left"):
+        write(maps, shards, 0, tmp_path / "heat.mp4")
 
 
-def test_networks_and_sets_that_hear_no_directions_are_refused(
-    checkpoint: Path, root: Path, tmp_path: Path
-) -> None:
-    config = Checkpoint.load(checkpoint).settings()
-    omni = with_options(replace(tiny("avc")), audio="omni")
-    with pytest.raises(TrainingError, match="sounds the same in every direction"):
-        locate.Locator(checkpoint, omni, Span())
-    mono = make_set(tmp_path / "set", {"train": 1}, views=1)
-    with pytest.raises(TrainingError, match="a single view"):
-        locate.Locator(checkpoint, config, Span()).clip(ShardSet(mono), 0, [])
-    for name in ("untrained", "energy"):
-        out = ("--checkpoint", name, "--out", tmp_path / "a.csv")
-        assert "no pretrained networks" in refused("locate", root, *out)
+def test_silence_and_sound_without_a_direction_have_no_peak(located: Any, tmp_path: Path) -> None:
+    maps, shards = maps_of(located[1], Span(1.0, 2.0, offset_s=1.0))
+    covariance = maps.scores.covariance.copy()
+    covariance[0] = 0
+    covariance[1] = np.diag([1.0, 0, 0, 0])
+    maps = Maps.from_scores(replace(maps.scores, covariance=covariance), 1.0)
+    assert [peak is None for peak in maps.match_peaks] == [True, False, False]
+    assert [peak is None for peak in maps.energy_peaks] == [True, True, False]
+    assert maps.titles(0) == ("silence", "silence")
+    assert maps.titles(1)[1] == "the sound is as loud from every direction"
+    assert np.isnan(maps.energy_db(1)).all()
+    assert "1 of 3 windows are silent" in maps.sentence()
+    write(maps, shards, 0, tmp_path / "heat.csv")
+    assert (
+        rows_of(tmp_path / "heat.csv")[0]["frame"] == 18
+    )  # from 1.8 s on the second window is nearer
+    silent = Maps.from_scores(replace(maps.scores, covariance=0 * covariance), 1.0)
+    for name in ("heat.mp4", "heat.png", "heat.csv"):
+        write(silent, shards, 0, tmp_path / name)
+    assert rows_of(tmp_path / "heat.csv") == []
+    assert silent.sentence() == "silence: nothing is drawn over the picture"
 
 
 def test_what_avprep_says_reaches_the_user(
