@@ -70,7 +70,8 @@ def view(
     is served on this machine only, until Ctrl-C.
     """
     # Ends as Ctrl-C does: a temporary set is deleted, and the server closed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ctx.call_on_close(lambda: signal.signal(signal.SIGTERM, before))
     if html is not None:
         if html.suffix.lower() not in (".html", ".htm"):
             raise UserError(f"--html {html} must end in .html; it would be written over")

@@ -149,8 +149,10 @@ class _Wandb:
 
         check_own(out / WANDB)
         identity = _identity(out / WANDB / REPORTED_AS, total, lambda: secrets.token_hex(4))
-        offline = not os.environ.get("WANDB_MODE") and not wandb.login(prompt=False)
-        if offline:
+        # By name: W&B itself reads its environment once per process.
+        mode: Any = os.environ.get("WANDB_MODE") or None
+        if mode is None and not wandb.login(prompt=False):
+            mode = "offline"
             show(
                 f"W&B knows no login: it writes to {out / WANDB} alone; `wandb sync` uploads that",
                 err=True,
@@ -162,7 +164,7 @@ class _Wandb:
             id=identity,
             resume="allow",
             config=config.to_dict(),
-            mode="offline" if offline else None,
+            mode=mode,
             settings=wandb.Settings(console="off", silent=True),
         )
         # A resumed run reports some steps again, which W&B's own count would refuse.

@@ -48,7 +48,6 @@ TINY = {
     "avtrain eval probe": [*EVALUATE, "--windows", "1", "--rounds", "1"],
     "avtrain eval seld": [*EVALUATE, "--steps", "1"],
     "avtrain eval segmentation": [*EVALUATE, "--epochs", "1", "--maps", "1"],
-    "avtrain locate": ["--duration", "1.5"],
     "avtrain eval action": [*EVALUATE, "--probe", "--folds", "1", "--windows", "1"],
 }
 """Options that make a command fast: appended, they overrule those of the page."""
@@ -101,6 +100,8 @@ class Workplace:
         arguments += TINY.get(name, ())
         if "--actions" in words:
             arguments[-4:] = ["--clips", "30", "--workers", "1"]  # the fewest there can be
+        if name == "avtrain locate" and "--at" not in words:
+            arguments += ["--duration", "1.5"]
         if "--curriculum" in words:
             arguments += ["--curriculum-steps", "1"]
         if name == "avtrain pretrain":

@@ -48,7 +48,8 @@ def test_windows_are_the_same_for_any_number_of_workers(root: Path, workers: int
     ]  # fmt: skip
     for (_, one), (_, other) in zip(alone, helped, strict=True):
         assert one.faults == other.faults == ()
-        for name in vars(one).keys() - {"faults"}:
+        assert one.panorama is other.panorama is one.field is other.field is None
+        for name in vars(one).keys() - {"faults", "panorama", "field"}:
             assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
