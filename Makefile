@@ -1,5 +1,5 @@
 # `make demo`: the whole way, from generated recordings to what a network learned of them.
-# `make study`: what each ingredient is worth, into docs/results.md; about ten hours on two cores.
+# `make study`: what each ingredient is worth, into docs/results.md; about 13 hours on two cores.
 # `make bounds`: the commands with the lowest and the newest versions of what they need; gigabytes.
 # `make test`: the checks and tests that a change must pass.
 PYTHON ?= python3
@@ -95,15 +95,16 @@ $(DEMO)/avsa/heat.mp4: $(DEMO)/avsa/.trained
 	place=$$(head -n 1 $(DEMO)/world/test.txt) && $(BIN)/avtrain locate \
 		$(DEMO)/world/video/$$place-0.mp4 --checkpoint $(DEMO)/avsa/checkpoint.pt --out $@
 
-# Finished jobs are kept: the same command goes on. SEEDS, STEPS and CLIPS decide what is made; JOBS
-# run at a time; ONLY=REGEX names some; BF16=1 trains in bfloat16;
-# TRAIN=OPTIONS adds options to every pretraining; BEGIN=FILE takes what another
+# Finished jobs are kept: the same command goes on. SEEDS, MORE_SEEDS (those of undecided sentences),
+# STEPS and CLIPS decide what is made; JOBS run at a time; ONLY=REGEX names some; BF16=1 trains in
+# bfloat16; TRAIN=OPTIONS adds options to every pretraining; BEGIN=FILE takes what another
 # machine made (docs/study.zip); QUICK=1 shows in minutes that everything runs.
 study: CLIPS := $(if $(QUICK),28,2400)
 study: STEPS := $(if $(QUICK),6,4000)
 study: SEEDS := $(if $(QUICK),1,5)
 study: $(VENV)/.run
 	$(BIN)/python -m benchmarks.study --clips $(CLIPS) --steps $(STEPS) --seeds $(SEEDS) \
+		$(if $(MORE_SEEDS),--more-seeds $(MORE_SEEDS)) \
 		$(if $(STUDY),--out $(STUDY)) $(if $(JOBS),--jobs $(JOBS)) \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(BEGIN),--begin-with $(BEGIN)) \
 		$(if $(BF16),--bf16) $(if $(QUICK),--quick) $(if $(TRAIN),--train='$(TRAIN)')

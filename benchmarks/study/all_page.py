@@ -32,7 +32,15 @@ from benchmarks.study.page import (
     format_p,
     signed,
 )
-from benchmarks.study.rows import AVC, AVSA, CURRICULUM, RELATIVE, ROWS, SAME_CLIPS
+from benchmarks.study.rows import (
+    AVC,
+    AVSA,
+    CURRICULUM,
+    FIRST_SEEDS,
+    RELATIVE,
+    ROWS,
+    SAME_CLIPS,
+)
 from benchmarks.study.statistics import LEVEL, detectable, excludable, paired_deviation
 from shards.files import parse_json, write_atomic
 
@@ -43,7 +51,7 @@ _ALIKE = (AVC, AVSA, CURRICULUM, RELATIVE, SAME_CLIPS)
 """Rows of the same set and features, whose seeds' scatter is pooled."""
 _HOW = """\
 ```bash
-make study                             # about ten hours on two cores; five seeds
+make study                             # about 13 hours on two cores; five to ten seeds
 make study QUICK=1                     # minutes, a world too small to learn from
 make study BEGIN=docs/study.zip        # continue with the results of this page
 python -m benchmarks.study --plan      # list the jobs and their cost, run none
@@ -55,7 +63,8 @@ python -m benchmarks.study --pages     # write the pages from what is finished, 
 Each row pretrains networks on the generated world; all rows of a set see the same clips for as many
 steps, a curriculum half of them with AVC. A row is compared with another one of the same seed and
 set. Rows come in blocks that answer the claims one after the other, and a block is run with all its
-seeds before the next one begins, so that an interrupted study has decided the first claims.
+seeds before the next one begins, so that an interrupted study has decided the first claims. Rows of
+sentences that these seeds left undecided have `MORE_SEEDS` further ones, after all blocks.
 
 Jobs run side by side (`JOBS`, by default one per core), one thread each. Finished jobs stay in
 `study/`: run the same command again to resume after a kill or a failure, or to add `SEEDS`. After a
@@ -221,6 +230,11 @@ family. The other differences in a metric are a family each; a test that is not 
 in it."""
 
 
+_FURTHER = f"""\
+Sentences that the first {FIRST_SEEDS} seeds left undecided have more seeds. The table above is not
+corrected for having looked at the first ones before. The further seeds by themselves:"""
+
+
 _TRAINING = """\
 How well networks solve their own pretext task on the clips that they train on: means over a tenth
 of the steps, in the middle and at the end, and over the seeds. Where the two are equal, more steps
@@ -230,6 +244,8 @@ batches differ."""
 
 def _comparisons(measured: Measurements) -> list[str]:
     tables = ["### The five sentences", markdown(_finding_rows(headline_findings(measured)))]
+    if further := [one for one in headline_findings(measured, FIRST_SEEDS) if one.measured]:
+        tables += [_FURTHER, markdown(_finding_rows(further))]
     for column, findings in other_findings(measured).items():
         tables += [f"### {column.words}", markdown(_finding_rows(findings))]
     return tables

@@ -62,10 +62,8 @@ RIGHT_VIEW = Column(
     "source in other views, recall@1",
 )
 SELD = Column("seld", "SELD score, 5 % of the labels, %", "seld", 1.5, "SELD score")
-SELD_ALL = Column("seld-all", "SELD score, all labels, %", "seld-all", 1.5, "SELD score")
 F20 = Column("f20", "SELD F20°, 5 % of the labels, %", "seld", 3.0, "F20°")
 SEGMENTATION = Column("segmentation", "segmentation, mIoU %", "segmentation-none", 3.0)
-WITH_AUDIO = Column("with-audio", "the same with audio, mIoU %", "segmentation-audio", 3.0)
 ACTIONS = Column("actions", "actions, Video@1 %", "action", 3.0)
 COLUMNS = (
     AVSA_4,
@@ -77,10 +75,8 @@ COLUMNS = (
     ONE_SOURCE,
     LOCATE,
     SELD,
-    SELD_ALL,
     F20,
     SEGMENTATION,
-    WITH_AUDIO,
     ACTIONS,
 )
 _SPATIAL = (AVSA_4, LOCALIZATION, LOCATE)
@@ -231,10 +227,10 @@ class Measurements:
         return [line for lines in self.lines.get(row, {}).values() for line in lines]
 
 
-def headline_findings(measured: Measurements) -> list[Finding]:
+def headline_findings(measured: Measurements, first_seed: int = 0) -> list[Finding]:
     """The five sentences' findings, corrected as one family; those not measured yet count in it as
-    decided by nothing (p = 1)."""
-    return _corrected([_find(claim, column, measured) for claim, column in HEADLINES])
+    decided by nothing (p = 1). Seeds before ``first_seed`` do not count."""
+    return _corrected([_find(claim, column, measured, first_seed) for claim, column in HEADLINES])
 
 
 def other_findings(measured: Measurements) -> dict[Column, list[Finding]]:
@@ -251,8 +247,9 @@ def other_findings(measured: Measurements) -> dict[Column, list[Finding]]:
     return {column: findings for column, findings in found.items() if findings}
 
 
-def _find(claim: Claim, column: Column, measured: Measurements) -> Finding:
+def _find(claim: Claim, column: Column, measured: Measurements, first_seed: int = 0) -> Finding:
     values = measured.values(claim.row.name, column)
+    values = {seed: value for seed, value in values.items() if seed >= first_seed}
     baseline = measured.values(claim.baseline.name, claim.baseline_column or column)
     line = measured.line(claim.row.name, column)
     sign = -1 if line is not None and line.better == "lower" else 1

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.study.rows import (
     BLOCKS,
     EVALUATIONS,
+    FIRST_SEEDS,
+    FURTHER,
     HFOV,
     NARROW,
     SHARED_S,
@@ -66,12 +69,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """The settings that determine the results. ``videos``: size of the set of actions; ``bf16``:
-    pretrain in bfloat16; ``train``: further options of every pretraining."""
+    """The settings that determine the results. ``videos``: size of the set of actions;
+    ``more_seeds``: further seeds of the rows `FURTHER`; ``bf16``: pretrain in bfloat16; ``train``:
+    further options of every pretraining."""
 
     clips: int = _CLIPS
     videos: int = _CLIPS
-    seeds: int = 5
+    seeds: int = FIRST_SEEDS
+    more_seeds: int = 5
     seld_steps: int = 1500
     steps: int = _STEPS
     preset: str = "tiny"
@@ -88,18 +93,16 @@ class Study:
 
 def jobs_of(study: Study, out: Path) -> list[Job]:
     """All jobs in the order in which they start: block after block of rows, in each seed after
-    seed. A set is made before the first job that needs it."""
+    seed, then the further seeds. A set is made before the first job that needs it."""
     lacking, rows_lacking = missing_evaluations(), missing_rows()
     evaluations = [one for one in EVALUATIONS if one.name not in lacking]
     jobs: list[Job] = []
-    for block in study.blocks:
-        for seed in range(study.seeds):
-            for row in block:
-                if row.name in rows_lacking:
-                    continue
-                if not row.checkpoint:
-                    jobs.append(_training(study, row, seed, out))
-                jobs += _evaluations(study, row, seed, evaluations, out)
+    for row, seed in _rows_and_seeds(study):
+        if row.name in rows_lacking:
+            continue
+        if not row.checkpoint:
+            jobs.append(_training(study, row, seed, out))
+        jobs += _evaluations(study, row, seed, evaluations, out)
     sets = {job.name: job for job in _set_jobs(study, out)}
     ordered: dict[str, Job] = {}
     for job in jobs:
@@ -108,6 +111,14 @@ def jobs_of(study: Study, out: Path) -> list[Job]:
                 ordered |= {one: sets[one] for one in (*sets[name].needs, name)}
         ordered[job.name] = job
     return list(ordered.values())
+
+
+def _rows_and_seeds(study: Study) -> Iterator[tuple[Row, int]]:
+    for block in study.blocks:
+        for seed in range(study.seeds):
+            yield from ((row, seed) for row in block)
+    for seed in range(study.seeds, study.seeds + study.more_seeds):
+        yield from ((row, seed) for row in FURTHER if row in study.rows)
 
 
 def row_of(job: Job) -> str:

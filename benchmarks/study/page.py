@@ -52,7 +52,7 @@ def write_page(page: Path, measured: Measurements, facts: dict[str, str]) -> Non
         draw_differences(findings, page.with_name(FIGURE))
         figure = [f"![Differences between networks, with intervals]({FIGURE})"]
     parts = [
-        "# Results\n\n```bash\nmake study   # about ten hours on two cores; resumable\n```",
+        "# Results\n\n```bash\nmake study   # about 13 hours on two cores; resumable\n```",
         f"What each ingredient is worth, on generated places that were never trained on. `make "
         f"study` writes this page; [{ALL_PAGE}]({ALL_PAGE}) has the settings, the cost, the power "
         "and all numbers. An earlier study, of a fifth of the clips and three seeds, is in "

@@ -19,7 +19,7 @@ from avtrain.report.figures import read_trainings
 from benchmarks.study import main as study
 from benchmarks.study.archive import read_archive, write_archive
 from benchmarks.study.jobs import Job, Study, jobs_of
-from benchmarks.study.rows import AVC, BLOCKS, ROWS, UNTRAINED, missing_rows
+from benchmarks.study.rows import AVC, BLOCKS, FURTHER, ROWS, UNTRAINED, missing_rows
 from benchmarks.study.run import Records, estimate_s, locked, run_jobs, select_jobs
 from shards.reader import ShardSet
 from tests.avtrain.report.test_report import write_log
@@ -35,13 +35,19 @@ def test_the_plan_runs_a_block_with_all_seeds_before_the_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """So that an interrupted study has decided the first claims."""
-    assert study.main(["--plan", "--out", str(tmp_path / "s"), "--seeds", "2"]) == 0
+    assert (
+        study.main(["--plan", "--out", str(tmp_path / "s"), "--seeds", "2", "--more-seeds", "3"])
+        == 0
+    )
     text = capsys.readouterr().out
     names = names_of(text)
     assert names[:2] == ["world", "narrow-shards"]
     order = list(dict.fromkeys(tuple(name.split("/")[:2]) for name in names if "/" in name))
     rows = [[row.name for row in block if row.name not in missing_rows()] for block in BLOCKS]
-    assert order == [(row, f"seed{seed}") for block in rows for seed in (0, 1) for row in block]
+    blocks = [(row, f"seed{seed}") for block in rows for seed in (0, 1) for row in block]
+    # Rows of the sentences that the first seeds left undecided go on with others.
+    further = [(row.name, f"seed{seed}") for seed in (2, 3, 4) for row in FURTHER]
+    assert order == blocks + further
     # A set is made only when the first job needs it.
     wide = names.index("wide-shards")
     assert names[wide + 1].startswith("wide-")

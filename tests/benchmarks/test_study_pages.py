@@ -33,7 +33,7 @@ from benchmarks.study.claims import (
 )
 from benchmarks.study.jobs import Job, Study, jobs_of
 from benchmarks.study.page import _DRAWN, _SHOWN, sentence, summary, write_page
-from benchmarks.study.rows import AVC, AVSA, ROWS
+from benchmarks.study.rows import AVC, AVSA, FIRST_SEEDS, ROWS
 from benchmarks.study.statistics import BETTER, EQUAL, UNDECIDED, WORSE
 from benchmarks.study.world import describe_world
 from shards.files import parse_json
@@ -126,6 +126,18 @@ def test_claims_that_are_not_measured_count_in_the_correction() -> None:
     (alone,) = (one for one in headline_findings(both) if one.measured)
     assert alone.p == pytest.approx(5 * alone.difference.p)
     assert by_words(headline_findings(both))["AVSA against AVC"] == BETTER
+
+
+def test_the_further_seeds_are_also_shown_by_themselves(tmp_path: Path) -> None:
+    """The others had been looked at before."""
+    write_pages(tmp_path / "results.md", make_study(accuracy), [])
+    assert "further seeds by themselves" not in (tmp_path / "results-all.md").read_text()
+    measured = make_study(accuracy, seeds=9)
+    (alone, *_) = headline_findings(measured, FIRST_SEEDS)
+    assert (alone.claim, sorted(alone.difference.by_seed)) == (ALIGNMENT, [5, 6, 7, 8])
+    write_pages(tmp_path / "results.md", measured, [])
+    text = (tmp_path / "results-all.md").read_text().split("further seeds by themselves")[1]
+    assert re.search(r"\| AVSA against AVC +\| AVSA-Bin, % .* \| 4  ", text)
 
 
 FACTS = {"command": "`make`", "written on": "today", "jobs": "all 9"}
