@@ -27,7 +27,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def write_archive(path: Path, out: Path, jobs: Sequence[Job], records: Records) -> None:
-    """Write results, settings and logs of the finished jobs of the study in ``out``, and what its
+    """Write results, settings and logs of the study's jobs that were done in ``out``, and what its
     pages say beside them. The same results give the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
@@ -35,7 +35,7 @@ def write_archive(path: Path, out: Path, jobs: Sequence[Job], records: Records) 
             if (out / name).exists():
                 _add(archive, name, (out / name).read_bytes())
         for job in jobs:
-            if job.makes_set or not records.is_finished(job):
+            if job.makes_set or not records.has_results(job):
                 continue
             record = records.read(job)
             kept = {name: record[name] for name in _KEPT if name in record}
@@ -50,13 +50,13 @@ def write_archive(path: Path, out: Path, jobs: Sequence[Job], records: Records) 
 
 
 def read_archive(path: Path, out: Path, jobs: Sequence[Job], records: Records) -> tuple[int, int]:
-    """Copy from an archive the jobs that are not finished in ``out`` and have the same settings and
+    """Copy from an archive the jobs that have no results in ``out``, and have the same settings and
     sets; the sets must exist. Returns the number of jobs copied, and the number in the archive."""
     copied = 0
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         for job in jobs:
-            if _record_name(job) not in names or records.is_finished(job):
+            if _record_name(job) not in names or records.has_results(job):
                 continue
             record = json.loads(archive.read(_record_name(job)))
             folder = f"{job.output.relative_to(out).as_posix()}/"

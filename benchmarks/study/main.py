@@ -139,8 +139,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--more-seeds",
         type=_natural,
-        help=f"further seeds of the rows that a sentence needs which five seeds left undecided "
-        f"[{defaults.more_seeds}]",
+        help="further seeds of untrained networks, AVC, AVSA and the curriculum, whose sentences "
+        f"five seeds left undecided [{defaults.more_seeds}]",
     )
     add(
         "--steps",
@@ -265,7 +265,7 @@ def _write_all(
     from benchmarks.study.page import write_page
     from benchmarks.study.world import describe_world
 
-    finished = [job for job in all_jobs if records.is_finished(job)]
+    finished = [job for job in all_jobs if records.has_results(job)]
     facts = _facts(study, out, missing, len(all_jobs), len(finished))
     if (out / FACTS).exists() and not (out / "narrow-shards").exists():
         # An unpacked archive: it was made elsewhere, and is only written anew.

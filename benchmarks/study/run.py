@@ -78,11 +78,17 @@ class Records:
         """The digest of a job's settings."""
         return self._digests[job.name]
 
-    def is_finished(self, job: Job) -> bool:
-        """A training without its network (see `archive`) counts as finished if nothing needs it."""
+    def has_results(self, job: Job) -> bool:
+        """Whether a job was done with its settings; of a training the log counts as well as the
+        network, which archives do not hold."""
         record = self.read(job)
         same = record.get("settings") == self._digests[job.name]
-        if not (same and record.get("finished") is True and job.output.exists()):
+        return same and record.get("finished") is True and job.output.exists()
+
+    def is_finished(self, job: Job) -> bool:
+        """Whether a job need not run: it has results, and of a training without its network no
+        unfinished job needs the network."""
+        if not self.has_results(job):
             return False
         needed_by = self._needed_by[job.name]
         return not _misses_network(job) or all(map(self.is_finished, needed_by))
@@ -338,7 +344,7 @@ def estimate_s(some: Sequence[Job], jobs: Sequence[Job], records: Records) -> di
     ``jobs`` of its kind, or else what is stated."""
     measured: defaultdict[str, list[float]] = defaultdict(list)
     for job in jobs:
-        if not job.makes_set and records.is_finished(job):
+        if not job.makes_set and records.has_results(job):
             measured[job.kind].append(records.cost_s(job))
     return {
         job.name: statistics.fmean(known) if (known := measured.get(job.kind)) else job.cost_s

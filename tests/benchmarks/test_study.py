@@ -263,6 +263,10 @@ def test_a_study_continues_from_an_archive(tmp_path: Path) -> None:
     ((training,), _) = read_trainings([second / "networks"])
     ((before,), _) = read_trainings([first / "networks"])
     np.testing.assert_allclose(training.columns["loss"], before.columns["loss"], rtol=1e-3)
+    # The training must run again, and its log is kept until it does.
+    assert records.has_results(made[[job.name for job in made].index(left[0])])
+    write_archive(second / "study.zip", second, jobs, records)
+    assert zipfile.ZipFile(second / "study.zip").namelist() == zipfile.ZipFile(archive).namelist()
     # Once it is done, nothing needs the network any more.
     (missing,) = (job for job in jobs if job.name == left[1])
     records.add_time(missing, 2, finished=True)
