@@ -21,6 +21,7 @@ from benchmarks.study.claims import (
     Column,
     Finding,
     Measurements,
+    added_seeds_findings,
     headline_findings,
     other_findings,
 )
@@ -244,7 +245,7 @@ batches differ."""
 
 def _comparisons(measured: Measurements) -> list[str]:
     tables = ["### The five sentences", markdown(_finding_rows(headline_findings(measured)))]
-    if further := [one for one in headline_findings(measured, FIRST_SEEDS) if one.measured]:
+    if further := [one for one in added_seeds_findings(measured) if one.measured]:
         tables += [_FURTHER, markdown(_finding_rows(further))]
     for column, findings in other_findings(measured).items():
         tables += [f"### {column.words}", markdown(_finding_rows(findings))]

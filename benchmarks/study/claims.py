@@ -18,6 +18,7 @@ from benchmarks.study.rows import (
     AVSA_LOGMEL,
     CURRICULUM,
     ENERGY,
+    FIRST_SEEDS,
     RELATIVE,
     SAME_CLIPS,
     SHUFFLED,
@@ -231,6 +232,14 @@ def headline_findings(measured: Measurements, first_seed: int = 0) -> list[Findi
     """The five sentences' findings, corrected as one family; those not measured yet count in it as
     decided by nothing (p = 1). Seeds before ``first_seed`` do not count."""
     return _corrected([_find(claim, column, measured, first_seed) for claim, column in HEADLINES])
+
+
+def added_seeds_findings(measured: Measurements) -> list[Finding]:
+    """The five sentences by the seeds that were added to some of them alone; empty where none or
+    all of them have more than the first seeds."""
+    further = headline_findings(measured, FIRST_SEEDS)
+    with_more = sum(finding.measured for finding in further)
+    return further if 0 < with_more < len(further) else []
 
 
 def other_findings(measured: Measurements) -> dict[Column, list[Finding]]:

@@ -20,10 +20,11 @@ from benchmarks.study.claims import (
     Column,
     Finding,
     Measurements,
+    added_seeds_findings,
     headline_findings,
     other_findings,
 )
-from benchmarks.study.rows import ROWS, Row
+from benchmarks.study.rows import FIRST_SEEDS, ROWS, Row
 from benchmarks.study.statistics import BETTER, EQUAL, FEWEST_SEEDS, UNDECIDED, WORSE
 from shards.files import atomic_file, write_atomic
 
@@ -62,6 +63,7 @@ def write_page(page: Path, measured: Measurements, facts: dict[str, str]) -> Non
             f"{number}. {sentence(finding)}" for number, finding in enumerate(headlines, start=1)
         ),
         _undecided(headlines, others),
+        _looked(added_seeds_findings(measured)),
         *figure,
         summary(measured),
         _HOW_TO_READ.format(margins=", ".join(_margins([column for _, column in HEADLINES]))),
@@ -102,12 +104,33 @@ def _undecided(headlines: Sequence[Finding], others: dict[Column, list[Finding]]
     open_ones = [number for number, one in enumerate(headlines, 1) if one.verdict == UNDECIDED]
     rest = [finding for family in others.values() for finding in family]
     undecided = sum(finding.verdict == UNDECIDED for finding in rest)
-    words = f"sentence{'s' * (len(open_ones) > 1)} {', '.join(map(str, open_ones))}"
-    if not open_ones:
-        words = "none of the five"
     return (
-        f"Not decided: {words}; {undecided} of the {len(rest)} other differences measured so far."
+        f"Not decided: {_sentences(open_ones) or 'none of the five'}; {undecided} of the "
+        f"{len(rest)} other differences measured so far."
     )
+
+
+def _looked(further: Sequence[Finding]) -> str:
+    """What a reader must know of sentences that have more seeds than the others; ``further`` is
+    the five sentences by these seeds alone, or empty."""
+    more = [number for number, one in enumerate(further, 1) if one.measured]
+    decided = [
+        number for number, one in enumerate(further, 1) if one.measured and one.verdict != UNDECIDED
+    ]
+    if not more:
+        return ""
+    return (
+        f"The first {FIRST_SEEDS} seeds had left {_sentences(more)} undecided, so more were added. "
+        "Neither intervals nor p are corrected for that look; by themselves, the added seeds "
+        f"decide {_sentences(decided) or 'none of them'}."
+    )
+
+
+def _sentences(numbers: Sequence[int]) -> str:
+    """``sentence 1`` or ``sentences 1, 3``; empty for none."""
+    if not numbers:
+        return ""
+    return f"sentence{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def summary(measured: Measurements) -> str:

@@ -28,12 +28,13 @@ from benchmarks.study.claims import (
     HEADLINES,
     Finding,
     Measurements,
+    added_seeds_findings,
     headline_findings,
     other_findings,
 )
 from benchmarks.study.jobs import Job, Study, jobs_of
 from benchmarks.study.page import _DRAWN, _SHOWN, sentence, summary, write_page
-from benchmarks.study.rows import AVC, AVSA, FIRST_SEEDS, ROWS
+from benchmarks.study.rows import AVC, AVSA, ROWS
 from benchmarks.study.statistics import BETTER, EQUAL, UNDECIDED, WORSE
 from benchmarks.study.world import describe_world
 from shards.files import parse_json
@@ -132,10 +133,16 @@ def test_the_further_seeds_are_also_shown_by_themselves(tmp_path: Path) -> None:
     """The others had been looked at before."""
     write_pages(tmp_path / "results.md", make_study(accuracy), [])
     assert "further seeds by themselves" not in (tmp_path / "results-all.md").read_text()
-    measured = make_study(accuracy, seeds=9)
-    (alone, *_) = headline_findings(measured, FIRST_SEEDS)
+    assert "added" not in (tmp_path / "results.md").read_text()
+    all_have_nine = make_study(accuracy, seeds=9)
+    assert added_seeds_findings(all_have_nine) == []
+    more = {row.name: all_have_nine.lines[row.name] for row in (AVC, AVSA)}
+    measured = Measurements({**make_study(accuracy).lines, **more})
+    (alone, *_) = added_seeds_findings(measured)
     assert (alone.claim, sorted(alone.difference.by_seed)) == (ALIGNMENT, [5, 6, 7, 8])
-    write_pages(tmp_path / "results.md", measured, [])
+    text = write_pages(tmp_path / "results.md", measured, [])
+    assert "The first 5 seeds had left sentence 1 undecided" in text
+    assert "by themselves, the added seeds decide sentence 1." in text
     text = (tmp_path / "results-all.md").read_text().split("further seeds by themselves")[1]
     assert re.search(r"\| AVSA against AVC +\| AVSA-Bin, % .* \| 4  ", text)
 
