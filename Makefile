@@ -8,6 +8,7 @@ DEMO ?= demo
 CLIPS ?= 320
 STEPS ?= 2000
 FEATURES ?= logmel+intensity
+TRANSFORMER ?= --transformer --positions relative
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 
@@ -53,16 +54,17 @@ $(DEMO)/.clips: FORCE
 		echo "$(CLIPS)" > $(@F); }
 
 $(DEMO)/.training: FORCE $(DEMO)/.clips
-	@echo "$(STEPS) $(FEATURES)" | cmp -s - $@ || { cd $(@D) && rm -rf avsa; \
-		echo "$(STEPS) $(FEATURES)" > $(@F); }
+	@echo "$(STEPS) $(FEATURES) $(TRANSFORMER)" | cmp -s - $@ || { cd $(@D) && rm -rf avsa; \
+		echo "$(STEPS) $(FEATURES) $(TRANSFORMER)" > $(@F); }
 
 FORCE:
 
-demo: $(DEMO)/avsa/avsa-bin.result.json $(DEMO)/avsa/locate.result.json $(DEMO)/clip.png \
-		$(DEMO)/avsa/heat.mp4
+demo: $(DEMO)/avsa/avsa-bin.result.json $(DEMO)/avsa/retrieval.result.json \
+		$(DEMO)/avsa/locate.result.json $(DEMO)/clip.png $(DEMO)/avsa/heat.mp4
 	@echo
-	@echo "Places never seen in training: does a sound belong to a view (AVSA-Bin, frozen features), and"
-	@echo "which view shows where it sounds (locate, by the match of picture and sound alone)?"
+	@echo "Places never seen in training. Does a sound belong to a view (AVSA-Bin, frozen features)?"
+	@echo "By the match of picture and sound alone: to which view does a sound belong (retrieval;"
+	@echo "'source in other views': only another view shows one), and where does it sound (locate)?"
 	@$(BIN)/avtrain report $(DEMO)/avsa
 	@echo "Pictures: $(DEMO)/clip.png (a clip of the set), $(DEMO)/avsa/curves.png (the training),"
 	@echo "$(DEMO)/avsa/heat.mp4 (where the sound comes from, in a place never seen in training)"
@@ -79,13 +81,17 @@ $(DEMO)/clip.png: $(DEMO)/shards/manifest.json
 # A run that a signal stops ends with status 0, but says nothing on standard output.
 $(DEMO)/avsa/.trained: $(DEMO)/shards/manifest.json $(DEMO)/.training
 	@said=$$($(BIN)/avtrain pretrain $(DEMO)/shards --task avsa --preset tiny \
-		--features $(FEATURES) --steps $(STEPS) --out $(DEMO)/avsa --resume) && \
+		--features $(FEATURES) $(TRANSFORMER) --steps $(STEPS) --out $(DEMO)/avsa --resume) && \
 		if [ -n "$$said" ]; then echo "$$said"; touch $@; else \
 		echo "The training is not finished; the same command continues it." >&2; exit 1; fi
 
 $(DEMO)/avsa/avsa-bin.result.json: $(DEMO)/avsa/.trained
 	$(BIN)/avtrain eval avsa $(DEMO)/shards --checkpoint $(DEMO)/avsa/checkpoint.pt \
 		--out $(DEMO)/avsa
+
+$(DEMO)/avsa/retrieval.result.json: $(DEMO)/avsa/.trained
+	$(BIN)/avtrain eval retrieval $(DEMO)/shards --checkpoint $(DEMO)/avsa/checkpoint.pt \
+		--views 4 --out $(DEMO)/avsa
 
 $(DEMO)/avsa/locate.result.json: $(DEMO)/avsa/.trained
 	$(BIN)/avtrain eval locate $(DEMO)/shards --checkpoint $(DEMO)/avsa/checkpoint.pt \

@@ -51,5 +51,5 @@ def test_a_stopped_training_is_not_evaluated(tmp_path: Path) -> None:
         assert status != 0
         assert commands == ["pretrain"]
     finish.touch()
-    assert make() == (0, ["pretrain", "eval", "eval", "locate", "report"])
+    assert make() == (0, ["pretrain", "eval", "eval", "eval", "locate", "report"])
     assert make() == (0, ["report"])
