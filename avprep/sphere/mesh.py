@@ -153,7 +153,8 @@ class _Reader:
     def floats(self, count: int) -> Floats:
         if self._at + 4 * count > len(self._data):
             raise _MeshError
-        values = np.frombuffer(self._data, ">f4", count, self._at).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a damaged mesh may hold signaling NaNs
+            values = np.frombuffer(self._data, ">f4", count, self._at).astype(np.float64)
         self._at += 4 * count
         return values
 

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -163,6 +163,7 @@ GOOD = mshp(mesh_box(cube_patches("eac")), deflated=False)
 
 @settings(max_examples=60)
 @given(place=st.integers(0, len(GOOD) - 1), new=st.binary(min_size=1, max_size=8))
+@example(place=24, new=b"\x7f\xa0\0\0").via("the first coordinate is a signaling NaN")
 def test_damaged_meshes_are_none(place: int, new: bytes) -> None:
     changed = GOOD[:place] + new + GOOD[place + len(new) :]
     for content in (changed, changed[:place], GOOD[:12] + new):
