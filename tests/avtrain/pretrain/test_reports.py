@@ -57,8 +57,9 @@ def test_all_three_get_curves_and_figures_of_the_same_run(root: Path, tmp_path: 
     in_two_parts(root, plain)
     # A loader worker too: it is forked while what reports is running.
     in_two_parts(root, seen, "--report-to", "tensorboard,wandb,mlflow", "--num-workers", 1)
+    ours = Checkpoint.load(seen / "checkpoint.pt").model
     for name, value in Checkpoint.load(plain / "checkpoint.pt").model.items():
-        assert torch.equal(value, Checkpoint.load(seen / "checkpoint.pt").model[name]), name
+        assert torch.equal(value, ours[name]), name
     losses = [json.loads(line)["loss"] for line in (seen / "log.jsonl").read_text().splitlines()]
 
     board = read_board(seen / "tensorboard")
