@@ -121,9 +121,7 @@ CLAIMS = (
     Claim("AVSA against AVC, paper's views", WIDE_AVSA, WIDE_AVC),
     Claim("AVSA against AVC, log-mel alone", AVSA_LOGMEL, AVC_LOGMEL),
     Claim("log-mel + intensity against log-mel alone, AVC", AVC, AVC_LOGMEL),
-    Claim(
-        "relative transformer against none, narrow views", RELATIVE, AVSA, (RIGHT_VIEW, *_SPATIAL)
-    ),
+    Claim("relative transformer against none, narrow views", RELATIVE, AVSA, (RIGHT_VIEW, *TASKS)),
     Claim("AVC first, then AVSA, against as many steps of AVC", CURRICULUM, AVC, TASKS),
     Claim("AVSA against AVSA with shuffled views", AVSA, SHUFFLED),
     Claim("AVSA against AVC with sound without directions", AVSA, AVC_OMNI),

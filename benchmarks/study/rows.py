@@ -52,7 +52,9 @@ class Row:
 # One row is compared with another of the same seed and set, so that each pair differs in one thing.
 AVC = Row("avc", "AVC, 48 clips × 1 view", (*_AVC, *_INTENSITY), downstream=True)
 AVSA = Row("avsa", "AVSA, 12 clips × 4 views", (*_AVSA, *_INTENSITY), downstream=True)
-RELATIVE = Row("avsa-relative", "AVSA, relative transformer", (*_RELATIVE, *_INTENSITY))
+RELATIVE = Row(
+    "avsa-relative", "AVSA, relative transformer", (*_RELATIVE, *_INTENSITY), downstream=True
+)
 SAME_CLIPS = Row(
     "avc-same-clips",
     "AVC, 12 clips × 4 views",
