@@ -1,5 +1,5 @@
 # `make demo`: the whole way, from generated recordings to what a network learned of them.
-# `make study`: what each ingredient is worth, into docs/results.md; about 13 hours on two cores.
+# `make study`: what each ingredient is worth, into docs/results.md; about 14 hours on two cores.
 # `make bounds`: the commands with the lowest and the newest versions of what they need; gigabytes.
 # `make test`: the checks and tests that a change must pass.
 PYTHON ?= python3
@@ -101,7 +101,7 @@ $(DEMO)/avsa/heat.mp4: $(DEMO)/avsa/.trained
 	place=$$(head -n 1 $(DEMO)/world/test.txt) && $(BIN)/avtrain locate \
 		$(DEMO)/world/video/$$place-0.mp4 --checkpoint $(DEMO)/avsa/checkpoint.pt --out $@
 
-# Finished jobs are kept: the same command goes on. SEEDS, MORE_SEEDS (those of undecided sentences),
+# Finished jobs are kept: the same command goes on. SEEDS, MORE_SEEDS (further ones of some rows),
 # STEPS and CLIPS decide what is made; JOBS run at a time; ONLY=REGEX names some; BF16=1 trains in
 # bfloat16; TRAIN=OPTIONS adds options to every pretraining; BEGIN=FILE takes what another
 # machine made (docs/study.zip); QUICK=1 shows in minutes that everything runs.

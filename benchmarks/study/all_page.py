@@ -52,7 +52,7 @@ _ALIKE = (AVC, AVSA, CURRICULUM, RELATIVE, SAME_CLIPS)
 """Rows of the same set and features, whose seeds' scatter is pooled."""
 _HOW = """\
 ```bash
-make study                             # about 13 hours on two cores; five to ten seeds
+make study                             # about 14 hours on two cores; five to ten seeds
 make study QUICK=1                     # minutes, a world too small to learn from
 make study BEGIN=docs/study.zip        # continue with the results of this page
 python -m benchmarks.study --plan      # list the jobs and their cost, run none
@@ -65,7 +65,9 @@ Each row pretrains networks on the generated world; all rows of a set see the sa
 steps, a curriculum half of them with AVC. A row is compared with another one of the same seed and
 set. Rows come in blocks that answer the claims one after the other, and a block is run with all its
 seeds before the next one begins, so that an interrupted study has decided the first claims. Rows of
-sentences that these seeds left undecided have `MORE_SEEDS` further ones, after all blocks.
+sentences that these seeds left undecided, and the relative transformer on narrow views, have
+`MORE_SEEDS` further ones, after all blocks. Only these rows are probed and fine-tuned for actions,
+with their last five seeds.
 
 Jobs run side by side (`JOBS`, by default one per core), one thread each. Finished jobs stay in
 `study/`: run the same command again to resume after a kill or a failure, or to add `SEEDS`. After a

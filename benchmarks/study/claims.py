@@ -62,6 +62,9 @@ RIGHT_VIEW = Column(
     2.0,
     "source in other views, recall@1",
 )
+AZIMUTH = Column(
+    "azimuth", "azimuth read from audio, error, °", "probe", 3.0, "azimuth from audio, linear"
+)
 SELD = Column("seld", "SELD score, 5 % of the labels, %", "seld", 1.5, "SELD score")
 F20 = Column("f20", "SELD F20°, 5 % of the labels, %", "seld", 3.0, "F20°")
 SEGMENTATION = Column("segmentation", "segmentation, mIoU %", "segmentation-none", 3.0)
@@ -75,6 +78,7 @@ COLUMNS = (
     LOCALIZATION,
     ONE_SOURCE,
     LOCATE,
+    AZIMUTH,
     SELD,
     F20,
     SEGMENTATION,
@@ -82,8 +86,10 @@ COLUMNS = (
 )
 _SPATIAL = (AVSA_4, LOCALIZATION, LOCATE)
 """Columns in which a claim is made unless it says otherwise."""
-TASKS = (*_SPATIAL, SELD, SEGMENTATION, ACTIONS)
+_DOWNSTREAM = (*_SPATIAL, SELD, SEGMENTATION)
 """Those of claims about two rows that are evaluated ``downstream``."""
+TASKS = (*_SPATIAL, AZIMUTH, SELD, SEGMENTATION, ACTIONS)
+"""Those of claims about two rows with further seeds."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ CONTEXT = Claim(
     (RIGHT_VIEW, *_SPATIAL),
 )
 FIRST_AVC = Claim("AVC first, then AVSA, against as many steps of AVSA", CURRICULUM, AVSA, TASKS)
-SIGNS = Claim("log-mel + intensity against log-mel alone", AVSA, AVSA_LOGMEL, TASKS)
+SIGNS = Claim("log-mel + intensity against log-mel alone", AVSA, AVSA_LOGMEL, _DOWNSTREAM)
 PRETRAINED = Claim("AVSA against no pretraining", AVSA, UNTRAINED, TASKS)
 CLAIMS = (
     ALIGNMENT,

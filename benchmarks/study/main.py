@@ -4,7 +4,7 @@
 
 Rows of networks (AVC, AVSA, curriculum; narrow and wide views; with and without intensity, the
 transformer, and space) go through the tasks of `avtrain eval`. The results become docs/results.md.
-It takes about 13 hours on two cores. Finished jobs are kept: run the same command again to
+It takes about 14 hours on two cores. Finished jobs are kept: run the same command again to
 resume after a kill or a failure; jobs whose settings have changed run again. `--plan` lists the
 jobs in their order, with what they cost; `--pages` writes the pages from what is finished.
 `--quick` runs a few rows on a small world: it shows within minutes that everything runs, and says
@@ -139,8 +139,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--more-seeds",
         type=_natural,
-        help="further seeds of untrained networks, AVC, AVSA and the curriculum, whose sentences "
-        f"five seeds left undecided [{defaults.more_seeds}]",
+        help="further seeds of the rows that the sentences left undecided by five seeds compare, "
+        f"and of the relative transformer [{defaults.more_seeds}]",
     )
     add(
         "--steps",

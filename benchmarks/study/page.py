@@ -10,6 +10,7 @@ from avtrain.report.lines import Line
 from benchmarks.study.claims import (
     ACTIONS,
     AVSA_4,
+    AZIMUTH,
     HEADLINES,
     LOCALIZATION,
     LOCATE,
@@ -31,7 +32,7 @@ from shards.files import atomic_file, write_atomic
 ALL_PAGE, FIGURE, CURVES = "results-all.md", "study-results.png", "study-curves.png"
 EARLIER_PAGE, EARLIER_ARCHIVE = "results-2026-11-22.md", "study-2026-11-22.zip"
 
-_SHOWN = (AVSA_4, RIGHT_VIEW, LOCATE, LOCALIZATION, SELD, SEGMENTATION, ACTIONS)
+_SHOWN = (AVSA_4, RIGHT_VIEW, LOCATE, LOCALIZATION, AZIMUTH, SELD, SEGMENTATION, ACTIONS)
 """Columns of the table."""
 _DRAWN = tuple(dict.fromkeys((*TASKS, *(column for _, column in HEADLINES))))
 """Columns of the figure."""
@@ -53,7 +54,7 @@ def write_page(page: Path, measured: Measurements, facts: dict[str, str]) -> Non
         draw_differences(findings, page.with_name(FIGURE))
         figure = [f"![Differences between networks, with intervals]({FIGURE})"]
     parts = [
-        "# Results\n\n```bash\nmake study   # about 13 hours on two cores; resumable\n```",
+        "# Results\n\n```bash\nmake study   # about 14 hours on two cores; resumable\n```",
         f"What each ingredient is worth, on generated places that were never trained on. `make "
         f"study` writes this page; [{ALL_PAGE}]({ALL_PAGE}) has the settings, the cost, the power "
         "and all numbers. An earlier study, of a fifth of the clips and three seeds, is in "

@@ -28,8 +28,7 @@ class Row:
     """Networks that differ only in their seed.
 
     ``options``: those of `avtrain pretrain`, or beside ``checkpoint``, which stands for networks
-    without training. ``downstream``: also evaluated in SELD, segmentation and actions, which
-    together cost as much as the pretraining.
+    without training. ``downstream``: also evaluated in SELD and segmentation.
     """
 
     name: str
@@ -93,18 +92,19 @@ seeds before the next one begins: a difference is decided by five seeds of two r
 number of rows of one seed. An interrupted study has therefore decided the first claims."""
 ROWS = tuple(row for block in BLOCKS for row in block)
 FIRST_SEEDS = 5
-FURTHER = (UNTRAINED, AVC, AVSA, CURRICULUM)
-"""Rows of the sentences that `FIRST_SEEDS` left undecided (1, 3 and 5): they have more seeds, after
-all blocks."""
+FURTHER = (UNTRAINED, AVC, AVSA, CURRICULUM, RELATIVE)
+"""Rows with more seeds, after all blocks: those of the sentences that `FIRST_SEEDS` left undecided
+(1, 3 and 5), and the transformer, which is compared with them in all tasks."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """`avtrain eval COMMAND` with options.
 
-    ``spatial``: asks for space. ``context``: runs on networks with transformers. ``actions``: runs
-    on the set of actions. ``shares_features``: reads the same frozen features as the others of this
-    kind; the first of them computes these.
+    ``spatial``: asks for space. ``context``: runs on networks with transformers. ``last_seeds``:
+    runs only on the rows `FURTHER`, and on their last `FIRST_SEEDS` seeds. ``actions``: runs on the
+    set of actions. ``shares_features``: reads the same frozen features as the others of this kind;
+    the first of them computes these.
     ``cost_s``: seconds on one core, with the study's 2,400 clips; the first that shares features
     costs ``SHARED_S`` more.
     """
@@ -114,6 +114,7 @@ class Evaluation:
     options: tuple[str, ...] = ()
     spatial: bool = False
     context: bool = False
+    last_seeds: bool = False
     actions: bool = False
     shares_features: bool = False
     cost_s: float = field(default=6.0, compare=False)
@@ -136,7 +137,9 @@ EVALUATIONS = (
         shares_features=True,
     ),
     Evaluation("localization", "localization", _WINDOWS, True, shares_features=True),
-    Evaluation("probe", "probe", _WINDOWS, True, shares_features=True, cost_s=22.0),
+    Evaluation(
+        "probe", "probe", _WINDOWS, True, last_seeds=True, shares_features=True, cost_s=22.0
+    ),
     Evaluation(
         "retrieval", "retrieval", ("--views", "4", "--windows", "2"), True, shares_features=True
     ),
@@ -144,8 +147,16 @@ EVALUATIONS = (
     Evaluation("locate", "locate", ("--views", "8", "--windows", "2"), True, cost_s=30.0),
     Evaluation("seld", "seld", ("--labels", "0.05"), cost_s=140.0),
     Evaluation("segmentation-none", "segmentation", ("--condition", "none", *_HEAD), cost_s=62.0),
-    # Fine-tuned: on frozen features no network knew the hard actions, trained or not.
-    Evaluation("action", "action", ("--folds", "1", "--windows", "4"), actions=True, cost_s=240.0),
+    # Fine-tuned, which costs half as much as pretraining: on frozen features no network knew the
+    # hard actions, trained or not.
+    Evaluation(
+        "action",
+        "action",
+        ("--folds", "1", "--windows", "4"),
+        last_seeds=True,
+        actions=True,
+        cost_s=240.0,
+    ),
 )
 SHARED_S = 50.0
 
