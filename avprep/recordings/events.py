@@ -171,10 +171,15 @@ def read_starss_events(path: Path, start_s: float, duration_s: float) -> list[Ev
             if not row:
                 continue
             numbers = [float(cell) for cell in row]
+            if not 4 <= len(numbers) <= 6:
+                raise ValueError(f"a line has {len(numbers)} columns instead of 4 to 6")
             if not all(map(isfinite, numbers)):
                 raise ValueError("not all of its numbers are finite")
             if max(map(abs, numbers)) >= _MAX_NUMBER:
                 raise ValueError("one of its numbers is larger than frames, classes and angles are")
+            counted = numbers[: 2 if len(numbers) == 4 else 3]
+            if not all(number == int(number) >= 0 for number in counted):
+                raise ValueError("not all frames, classes and sources are whole numbers from 0 on")
             time_s = numbers[0] * _STARSS_STEP_S - start_s
             if -1e-6 <= time_s < duration_s - 1e-6:
                 events.append(_starss_event(time_s, numbers))
@@ -203,6 +208,6 @@ def _starss_event(time_s: float, numbers: list[float]) -> Event:
         "azimuth_deg": numbers[3],
         "elevation_deg": numbers[4],
     }
-    if len(numbers) > 5:
+    if len(numbers) > 5 and numbers[5] > 0:  # 0 where it is unknown
         event["distance_m"] = numbers[5] / 100
     return event

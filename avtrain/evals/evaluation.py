@@ -74,10 +74,17 @@ class Evaluation:
         both = (self.unreadable_train, self.unreadable_test)
         return both if self.fits else both[1:]
 
-    def train_clips(self, clip: ClipConfig) -> Clips:
-        """Clips of the training split in random windows, augmented as in pretraining."""
+    def train_clips(self, clip: ClipConfig, directions: bool = False) -> Clips:
+        """Clips of the training split in random windows, augmented as in pretraining.
+
+        ``directions``: labels are directions, so nothing is mirrored by the published conventions,
+        which mirror the video alone.
+        """
         config = self.options.config
-        return Clips(self.train, clip, config.sound, config.augment, self.options.seed)
+        augment = config.augment
+        if directions and config.sound.conventions == "published":
+            augment = replace(augment, mirror=False)
+        return Clips(self.train, clip, config.sound, augment, self.options.seed)
 
     def test_clips(self, clip: ClipConfig, windows: int | None = None) -> Clips:
         """Clips of the test split in ``windows`` fixed windows, not augmented."""

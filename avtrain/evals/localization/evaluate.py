@@ -74,7 +74,7 @@ def evaluate_localization(common: EvaluationOptions, options: LocalizationOption
         fit.state = state
     rounds = range(fit.state["rounds"], options.rounds)
     bar = run.bar(len(run.train) * len(rounds) + len(run.test) * options.windows)
-    clips = run.train_clips(clip), run.test_clips(clip, options.windows)
+    clips = run.train_clips(clip, directions=True), run.test_clips(clip, options.windows)
     plans = (Plan(split, common.seed, BATCH_SIZE) for split in (run.train, run.test))
     train_features, test_features = (
         FrozenFeatures(networks, split, plan, run.workers, unreadable, options)

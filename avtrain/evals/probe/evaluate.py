@@ -71,7 +71,7 @@ def evaluate_probe(common: EvaluationOptions, options: ProbeOptions) -> Result:
         progress.check(state, example)
     missing = [range(len(state[name]), number) for name, number in zip(splits, epochs, strict=True)]
     bar = run.bar(sum(size[0] * len(part) for size, part in zip(sizes, missing, strict=True)))
-    clips = run.train_clips(clip), run.test_clips(clip, options.windows)
+    clips = run.train_clips(clip, directions=True), run.test_clips(clip, options.windows)
     plans = (Plan(split, common.seed, BATCH_SIZE) for split in (run.train, run.test))
     readers = [
         SplitReader(FrozenFeatures(networks, split, plan, run.workers, unreadable, options), bar)

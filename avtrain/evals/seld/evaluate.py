@@ -9,7 +9,9 @@ files beside it. The statistics of the features are those of the whole split: th
 
 The first metric is F20°: it asks for class, direction and activity at once, is never undefined, and
 all of DCASE's years rank by it; LE_CD alone is best for networks that report only what is easy.
-Intervals are by bootstrap over recordings; those of DCASE's jackknife are in the details.
+Intervals are by bootstrap over recordings: a round averages over the classes that sound in the
+recordings that it draws, and over those that sound in none of the test. Those of DCASE's jackknife
+are in the details, if more than one recording has sounds.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from avtrain.errors import TrainingError
 from avtrain.evals.bootstrap import draw_sources, middle_95
@@ -41,6 +44,7 @@ from avtrain.evals.seld.metrics import (
 )
 from avtrain.evals.seld.protocol import TRACKS, SeldProtocol
 from avtrain.evals.seld.train import Recording, SeldRun, join_recordings
+from shards.errors import show
 
 TASK, FIGURE = "seld", "seld-labels.png"
 NO_NETWORK = "log-mel + intensity"
@@ -75,7 +79,7 @@ def evaluate_seld(common: EvaluationOptions, options: SeldOptions) -> list[Resul
         raise TrainingError("--video is the feature of a video network; name a checkpoint")
     both = options.baseline and common.checkpoint is not None
     results: dict[tuple[float, bool], Result] = {}
-    states = []
+    states, parts = [], dict[float, int]()
     # The checkpoint is first, since it may not fit the set.
     for checkpoint in [common.checkpoint, None] if both else [common.checkpoint]:
         one = replace(common, checkpoint=checkpoint)
@@ -83,7 +87,7 @@ def evaluate_seld(common: EvaluationOptions, options: SeldOptions) -> list[Resul
         for share in options.shares:
             run = open_evaluation(TASK, replace(one, out=common.out / _folder(share, options)))
             networks = run.load_networks() if networks is None else networks
-            result, state = _evaluate_share(run, networks, share, options)
+            result, state = _evaluate_share(run, networks, share, options, parts)
             results[share, checkpoint is None] = result
             states.append(state)
     ordered = [results[key] for key in sorted(results, key=lambda key: (not key[1], key[0]))]
@@ -101,9 +105,14 @@ def _folder(share: float, options: SeldOptions) -> str:
 
 
 def _evaluate_share(
-    run: Evaluation, networks: Networks, share: float, options: SeldOptions
+    run: Evaluation,
+    networks: Networks,
+    share: float,
+    options: SeldOptions,
+    parts: dict[float, int],
 ) -> tuple[Result, Path]:
-    """The result, and the file of its state, which is no longer needed once all are written."""
+    """The result, and the file of its state, which is no longer needed once all are written.
+    ``parts``: the numbers of recordings of the shares so far."""
     protocol, common = options.protocol, run.options
     labelled = LabelledClips.read(run.train, run.unreadable_train)
     test = LabelledClips.read(run.test, run.unreadable_test)
@@ -113,6 +122,7 @@ def _evaluate_share(
     views = options.views if protocol.with_video else 1
     clip = replace(common.config.clip, views=views, moments=1)
     train = labelled.part(share, common.seed)
+    _say_part(share, len(train.sources), len(labelled.sources), parts)
     described = networks.described
     if networks.is_energy:
         described = replace(described, features=NO_NETWORK)
@@ -131,7 +141,7 @@ def _evaluate_share(
     with run.bar(protocol.steps * protocol.batch_size + len(test.frames)) as bar:
         net, losses = seld.fit(progress, bar)
         found = seld.predict(net, bar)
-    recordings = join_recordings(test, found)
+    recordings = join_recordings(test, found, train.knows_distances)
     _write_estimates(recordings, common.out / file_name("csv", described.kind))
     metrics, details = seld_metrics(recordings, scored, protocol, distance)
     details |= {
@@ -180,15 +190,21 @@ def seld_metrics(
         ]
     )
     number, drawn = draw_sources([one.source for one in recordings])
-
-    def values(weights: Floats) -> dict[str, Floats]:
-        return _values(scores_by_class(counts.weighted(weights), definition, distance).average())
-
     every = np.ones(len(recordings))
-    whole = {name: float(value) for name, value in values(every).items()}
+
+    def values(summed: Counts, known: NDArray[np.bool_] | None = None) -> dict[str, Floats]:
+        return _values(scores_by_class(summed, definition, distance).average(known))
+
+    whole = {name: float(value) for name, value in values(counts.weighted(every)).items()}
     rounds = None
     if drawn is not None:
-        rounds = values(drawn[:, number].astype(np.float64))
+        summed = counts.weighted(drawn[:, number].astype(np.float64))
+        # A class of which a round draws no recording would count as missed in every recording.
+        known = (summed.references > 0) | (counts.references.sum(axis=0) == 0)
+        rounds = values(summed, known)
+        if counts.references.any():  # an error rate without any reference has no limit
+            defined = summed.references.any(axis=-1)
+            rounds = {name: found[defined] for name, found in rounds.items()}
     units = {"LE_CD": "°"}
     metrics = {
         name: Metric(
@@ -206,12 +222,25 @@ def seld_metrics(
         "by_class": {name: [round(float(v), 4) for v in by_class[name]] for name in whole},
         "frames_covered_twice": sum(one.twice for one in recordings),
     }
-    if len(recordings) > 1:
-        without = values(1 - np.eye(len(recordings)))
+    if counts.references.any(axis=1).sum() > 1:
+        without = values(counts.weighted(1 - np.eye(len(recordings))))
         details["jackknife_95"] = {
             name: list(jackknife_95(whole[name], without[name])) for name in whole
         }
     return metrics, details
+
+
+def _say_part(share: float, recordings: int, every: int, parts: dict[float, int]) -> None:
+    """Say once how many recordings a share is, if whole ones cannot make it."""
+    if share in parts:
+        return
+    earlier = next((one for one, number in parts.items() if number == recordings), None)
+    parts[share] = recordings
+    words = f"--labels {share:g}: the labels of {recordings} of {every} recordings"
+    if earlier is not None:
+        show(f"{words}, as for {earlier:g}", err=True)
+    elif recordings > 1.1 * share * every:
+        show(f"{words} ({100 * recordings / every:.0f} %)", err=True)
 
 
 _CHANCE = {"F20°": 0.0, "ER20°": 1.0, "LE_CD": 90.0, "LR_CD": 0.0}

@@ -62,8 +62,10 @@ def _frames(info: SampleInfo, first: int, count: int, offset_s: float) -> list[D
             unnumbered[time_s, kind] += 1
             place = (float(event["azimuth_deg"]), float(event["elevation_deg"]))
             distance_m = float(event.get("distance_m", math.nan))
-            if kind < 0 or not all(map(math.isfinite, place)) or distance_m <= 0:
+            if kind < 0 or not all(map(math.isfinite, place)):
                 raise ValueError("a class or place is none")
+            if distance_m <= 0:  # labels write 0 where they do not know it
+                distance_m = math.nan
             begin, end = (
                 math.ceil((moment - offset_s) / FRAME_S - 0.5 - 1e-3)
                 for moment in (time_s, time_s + step_s)
@@ -98,11 +100,16 @@ class LabelledClips:
                 continue
             if found.events is not None and found.count:
                 frames[number] = found
-        if not any(found.events for found in frames.values()):
+        if not frames:
             raise TrainingError(
                 f"no clip of {shards.where} says where its sounds come "
                 "from (`events` in KEY.json); build the set from labelled recordings, such as "
                 "STARSS or the generated world"
+            )
+        if not any(found.events for found in frames.values()):
+            raise TrainingError(
+                f"nothing sounds in {shards.where} by its labels (all `events` are empty); "
+                "name another split, or check the label files of the recordings"
             )
         return cls(shards, frames)
 
@@ -117,6 +124,12 @@ class LabelledClips:
         """Whether the distance of every source is known."""
         events = (event for found in self.frames.values() for event in found.events or ())
         return all(math.isfinite(event.distance_m) for event in events)
+
+    @property
+    def knows_distances(self) -> bool:
+        """Whether the distance of any source is known, so that distances are learned."""
+        events = (event for found in self.frames.values() for event in found.events or ())
+        return any(math.isfinite(event.distance_m) for event in events)
 
     @property
     def sources(self) -> list[str]:

@@ -259,16 +259,21 @@ class Scores:
     relative_distance: Floats | None
     seld: Floats
 
-    def average(self) -> Scores:
-        """Mean over the classes, without those for which a metric is not defined."""
+    def average(self, known: NDArray[np.bool_] | None = None) -> Scores:
+        """Mean over the classes, without those for which a metric is not defined, and over those
+        that are ``known`` (..., classes) if it is given."""
+
+        def mean(values: Floats) -> Floats:
+            return _mean(values if known is None else np.where(known, values, np.nan))
+
         relative = self.relative_distance
         return Scores(
-            f20=_mean(self.f20),
-            er20=_mean(self.er20),
-            le_cd_deg=_mean(self.le_cd_deg),
-            lr_cd=_mean(self.lr_cd),
-            relative_distance=None if relative is None else _mean(relative),
-            seld=_mean(self.seld),
+            f20=mean(self.f20),
+            er20=mean(self.er20),
+            le_cd_deg=mean(self.le_cd_deg),
+            lr_cd=mean(self.lr_cd),
+            relative_distance=None if relative is None else mean(relative),
+            seld=mean(self.seld),
         )
 
 

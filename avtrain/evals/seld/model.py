@@ -111,11 +111,13 @@ def _time_stride(networks: Networks) -> tuple[float, int]:
 
 def frame_weights(maps: int, frames: int, step_s: float) -> Tensor:
     """Weights (frames, maps) that bring maps at times 0, ``step_s``, … to frames of 100 ms: a
-    triangle around the middle of each frame that ends 100 ms, or a step, from it."""
+    triangle around the middle of each frame that ends 100 ms, or a step, from it. Frames after the
+    last map (of networks without padding) have that of the nearest one."""
     middles = (torch.arange(frames) + 0.5) * FRAME_S
     times = torch.arange(maps) * step_s
     near = 1 - (middles[:, None] - times).abs() / max(FRAME_S, step_s)
-    weights = near.clamp(min=0)
+    alone = near == near.amax(dim=1, keepdim=True)
+    weights = torch.where(near.amax(dim=1, keepdim=True) > 0, near.clamp(min=0), alone.float())
     return weights / weights.sum(dim=1, keepdim=True)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -160,9 +161,12 @@ class Recording:
     twice: int
 
 
-def join_recordings(test: LabelledClips, found: dict[int, list[Detection]]) -> list[Recording]:
+def join_recordings(
+    test: LabelledClips, found: dict[int, list[Detection]], distances: bool = True
+) -> list[Recording]:
     """Join the clips of each recording in time. Of clips that overlap the earlier one has the
-    frame. Recordings without a readable clip are left out."""
+    frame. Recordings without a readable clip are left out. Without ``distances``, none were
+    learned, and those of the estimates are NaN."""
     recordings = []
     for source, clips in test.by_source().items():
         covered: set[int] = set()
@@ -177,7 +181,8 @@ def join_recordings(test: LabelledClips, found: dict[int, list[Detection]]) -> l
             new = frames - covered
             twice += len(frames) - len(new)
             reference += [event for event in labels.events or () if event.frame in new]
-            estimate += [event for event in found[clip] if event.frame in new]
+            mine = [event for event in found[clip] if event.frame in new]
+            estimate += mine if distances else [replace(one, distance_m=math.nan) for one in mine]
             covered |= frames
         if covered:
             true, guessed = Detections.from_rows(reference), Detections.from_rows(estimate)

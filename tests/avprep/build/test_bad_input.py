@@ -261,12 +261,27 @@ def test_of_recordings_with_the_same_id_the_first_is_built(tmp_path: Path) -> No
     assert sorted(ShardSet(out).keys) == ["c-0", "same-0"]
 
 
-@pytest.mark.parametrize("row", ["nan,1,0,10,5", "0,inf,0,10,5", "0,1,0,1e999,5", "0,1", "é"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        *("nan,1,0,10,5", "0,inf,0,10,5", "0,1,0,1e999,5", "0,1", "é"),
+        *("0,1.7,0,10,5", "0,-1,0,10,5", "0.5,1,0,10,5", "0,1,0.5,10,5"),
+        "0,1,0,0.98,0.17,0.09,1.5",  # a system's output: a vector and a distance in metres
+    ],
+)
 def test_an_invalid_label_file_is_reported(row: str, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"0,1,0,10,5\n{row}\n")
     with pytest.raises(ClipError, match=r"a\.csv is not a STARSS label file"):
         read_starss_events(path, 0.0, 10.0)
+
+
+def test_a_distance_of_0_is_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("0,1,0,10,5,0\n1,1,0,10,5,250\n")
+    unknown, known = read_starss_events(path, 0.0, 10.0)
+    assert "distance_m" not in unknown
+    assert known["distance_m"] == 2.5
 
 
 def test_without_a_single_good_clip_no_set_is_made(tmp_path: Path) -> None:

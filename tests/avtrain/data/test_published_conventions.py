@@ -18,6 +18,7 @@ from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION
 from avtrain.data.published_conventions import published_view_matrix
 from avtrain.errors import TrainingError
+from avtrain.evals.evaluation import EvaluationOptions, open_evaluation
 from avtrain.evals.frozen import load_networks
 from avtrain.networks.features import FeatureConfig, Features
 from avtrain.networks.models import AudioVisual
@@ -121,6 +122,23 @@ def test_clips_are_read_by_the_conventions(imported: Checkpoint, shards: Path) -
     np.testing.assert_allclose(matrices[0] @ turned, wanted, atol=1e-6)
     mirrored = clips.read_audio(0, replace(draw, mirror=True))[2]
     np.testing.assert_array_equal(mirrored, matrices)
+
+
+def test_directions_are_learned_without_mirroring(
+    imported: Checkpoint, shards: Path, tmp_path: Path
+) -> None:
+    """By the published conventions a mirrored clip has the same audio, and other directions."""
+    _, config = narrow(imported)
+    both = EvaluationOptions(str(shards), config, tmp_path, device="cpu", test_split="train")
+    ours = replace(both, config=replace(config, sound=replace(config.sound, conventions="ambix")))
+    for options, directions, mirrors in (
+        (both, True, False),
+        (both, False, True),
+        (ours, True, True),
+    ):
+        clips = open_evaluation("probe", options).train_clips(config.clip, directions)
+        drawn = {clips.draw(turn, sample).mirror for turn in range(8) for sample in range(4)}
+        assert drawn == ({True, False} if mirrors else {False})
 
 
 def test_eval_and_pretraining_accept_the_checkpoint(

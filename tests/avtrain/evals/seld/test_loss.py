@@ -147,3 +147,7 @@ def test_maps_are_brought_to_the_frames_that_they_are_centred_on() -> None:
         middles = (torch.arange(40) + 0.5) * 0.1
         assert (times - middles)[3:-3].abs().max() < step_s / 2
         assert (times - middles).abs().max() < 0.1 + step_s / 2
+    # Networks without padding have no map for the last frames, which take the last one.
+    weights = frame_weights(12, 20, 0.16)
+    assert weights.sum(dim=1).tolist() == pytest.approx([1] * 20)
+    assert weights[-1].tolist() == [0] * 11 + [1]

@@ -21,8 +21,14 @@ from avtrain.evals.progress import Progress
 from avtrain.evals.results import Result
 from avtrain.evals.seld import protocol
 from avtrain.evals.seld.detections import Detection, Detections, read_dcase
-from avtrain.evals.seld.evaluate import FIGURE, SeldOptions, _write_estimates, evaluate_seld
-from avtrain.evals.seld.metrics import Counts, count, scores_by_class
+from avtrain.evals.seld.evaluate import (
+    FIGURE,
+    SeldOptions,
+    _write_estimates,
+    evaluate_seld,
+    seld_metrics,
+)
+from avtrain.evals.seld.metrics import Counts, Definition, count, scores_by_class
 from avtrain.evals.seld.train import Recording
 from avtrain.options import with_options
 from shards.geometry import encode_foa, unit_vector
@@ -87,6 +93,10 @@ def test_from_files_of_starss_to_files_that_dcase_scores(tmp_path: Path) -> None
     done = CliRunner().invoke(main, [*command, "--labels", "0.5,1", *FAST, "--steps", "24"])
     assert done.exit_code == 0, done.output
     assert "| 50 %" in done.output
+    more = CliRunner().invoke(main, [*command, "--labels", "0.1,0.2", *FAST])
+    assert more.exit_code == 0, more.output
+    assert "--labels 0.1: the labels of 1 of 2 recordings (50 %)" in more.output
+    assert "--labels 0.2: the labels of 1 of 2 recordings, as for 0.1" in more.output
     for share, learned in ((0.5, 1), (1, 2)):
         folder = out / f"seld-labels{share:g}"
         result = Result.read(folder / "seld-energy.result.json")
@@ -141,6 +151,48 @@ def test_every_recording_has_a_file_and_files_of_an_earlier_result_are_gone(tmp_
         kinds = sorted(int(read_dcase(path).kind[0]) for path in folder.iterdir())
         assert kinds == list(range(last))
     assert [path.name for path in tmp_path.iterdir()] == ["csv"]
+
+
+def recording(source: str, true: list[Detection], guessed: list[Detection]) -> Recording:
+    return Recording(source, *map(Detections.from_rows, (true, guessed)), frames=20, twice=0)
+
+
+@pytest.mark.parametrize("definition", ["2023", "2024"])
+def test_intervals_of_classes_in_few_recordings(definition: Definition) -> None:
+    """A round of the bootstrap without any recording of a class says nothing of this class."""
+    plan = options(definition=definition).protocol
+    rows = [
+        [Detection(frame, kind, 0, 10.0 * kind, 0.0) for frame in range(10) for kind in (0, rare)]
+        for rare in range(1, 6)
+    ]
+    metrics, _ = seld_metrics(
+        [recording(str(n), rows[n % 5], rows[n % 5]) for n in range(5)],
+        tuple(range(6)),
+        plan,
+        False,
+    )
+    for name, worst in {"F20°": 1, "ER20°": 0, "LR_CD": 1, "SELD score": 0}.items():
+        assert metrics[name].interval_95 == pytest.approx((worst, worst), abs=1e-4)
+    # A class that sounds nowhere in the test counts in every round as in the whole.
+    metrics, _ = seld_metrics(
+        [recording(str(n), rows[n], rows[n]) for n in range(5)], tuple(range(7)), plan, False
+    )
+    assert metrics["F20°"].value == pytest.approx(6 / 7)
+    low, high = metrics["F20°"].interval_95 or (0, 0)
+    assert low < 6 / 7 == pytest.approx(high)
+
+
+def test_one_recording_with_sounds_among_silent_ones_has_finite_intervals() -> None:
+    """Errors without any reference have no limit."""
+    plan = options().protocol
+    sounds, wrong = [
+        [Detection(frame, 0, 0, place, 0.0) for frame in range(20)] for place in (0.0, 90.0)
+    ]
+    found = [recording("a", sounds, wrong), *(recording(name, [], wrong) for name in "bc")]
+    metrics, details = seld_metrics(found, (0,), plan, False)
+    low, high = metrics["ER20°"].interval_95 or (0, 0)
+    assert 1 <= low <= metrics["ER20°"].value <= high < 10
+    assert "jackknife_95" not in details
 
 
 class _Stopped(Exception):

@@ -183,6 +183,8 @@ def test_more_sources_than_tracks_are_counted_and_the_first_are_kept(root: Path)
     assert all(math.isnan(one.distance_m) for one in unnumbered.by_frame[0])
     with pytest.raises(TrainingError, match="its events are malformed"):
         clip_frames(root, [{"time_s": 0.0, "class": 1}], 0.0, 0.1)
+    (near,) = clip_frames(root, [event(0.0, distance_m=0.0)], 0.0, 0.1).by_frame[0]
+    assert math.isnan(near.distance_m)  # unknown
 
 
 def test_smaller_parts_of_the_labels_are_in_larger_ones(tmp_path: Path) -> None:
@@ -218,6 +220,10 @@ def test_clips_of_a_recording_are_joined(root: Path) -> None:
     assert one.reference.frame.tolist() == list(range(40))
     assert one.estimate.kind.tolist() == [1] * 22 + [0] * 18  # the earlier clip has the frame
     assert (one.twice, one.frames, other.source, other.frames) == (2, 40, "b", 5)
+    far = {0: [Detection(25, 0, 0, 0.0, 0.0, 2.0)]}
+    assert join_recordings(labelled, far)[0].estimate.distance_m.tolist() == [2.0]
+    # A head that has learned no distance still gives numbers.
+    assert math.isnan(join_recordings(labelled, far, distances=False)[0].estimate.distance_m[0])
     del found[0]
     assert join_recordings(labelled, found)[0].reference.frame.tolist() == list(range(22))
     assert [one.source for one in join_recordings(labelled, {0: []})] == ["a"]
