@@ -15,7 +15,7 @@ import numpy as np
 
 from shards.errors import ShardError
 from shards.files import dump_json, parse_json
-from shards.folders import Folder
+from shards.folders import Folder, LocalFolder
 from shards.schema import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -76,9 +76,11 @@ def read_manifest(root: Folder) -> Manifest:
     try:
         content = root.read(MANIFEST_NAME, MANIFEST_BYTES)
     except FileNotFoundError:
+        if isinstance(root, LocalFolder) and not root.root.exists():
+            raise ShardError(f"{root} does not exist; check the path") from None
         raise ShardError(
-            f"{root} holds no {MANIFEST_NAME}, so it is no finished shard set; "
-            "run the same `avprep build-shards` command again to finish it"
+            f"{root} holds no {MANIFEST_NAME}, so it is no finished shard set; name a folder that "
+            "`avprep build-shards` has written, or run that command again if it was stopped"
         ) from None
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error.strerror}") from None

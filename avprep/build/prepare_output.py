@@ -67,9 +67,10 @@ def is_complete(
     manifest = _read_manifest(out)
     if manifest.plan != plan.digest:
         differences = describe_differences(manifest.options, record)
+        # --append needs the same options.
+        remedy = "" if differences else ", or add new recordings to it with --append"
         raise UserError(
-            f"{out} holds another set ({differences or _OTHERWISE}); choose "
-            "another --out, or add new recordings to it with --append"
+            f"{out} holds another set ({differences or _OTHERWISE}); choose another --out{remedy}"
         )
     listed = {entry.file for entries in manifest.splits.values() for entry in entries}
     shards = [(s.split, s.file, s.index) for s in plan.shards if s.file in listed]

@@ -135,6 +135,12 @@ class BuildShardsOptions:
             first = int(slurm["ID"]) - int(slurm["MIN"])
             step_size = int(step) if step.isdecimal() and int(step) else 1
             index, count = first // step_size, int(slurm["COUNT"])
+            if index >= count:
+                raise UserError(
+                    f"Slurm's array has {count} tasks from {slurm['MIN']} on, and this one is "
+                    f"{slurm['ID']}: they have unequal distances; submit the whole array again "
+                    "(finished shards are kept), or give --task-index and --task-count"
+                )
         if index is None or count is None:
             raise UserError("--task-index and --task-count go together")
         if index >= count:

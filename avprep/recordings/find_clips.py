@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from avprep.formats.decide_audio import AudioFormat, audio_doubts, decide_audio_
 from avprep.media.probe import Media, probe_both
 from avprep.media.timeline import shared_timeline
 from avprep.recordings.clips import Clip, clip_key, cut_clips, find_split
+from avprep.recordings.files import is_folder
 from avprep.recordings.labelled import LAYOUTS_WITH_FOLDS
 from avprep.recordings.layouts import find_recordings
 from avprep.recordings.lists import read_default_splits, read_splits
@@ -28,6 +29,9 @@ from avprep.recordings.recording import Failure, Recording
 from shards.schema import SPLIT_PATTERN
 
 FIRST_ORDER_CHANNELS = 4
+_NO_LABELS = (
+    "has no labels in the folder metadata_… beside foa_…; localization, probes and SELD need them"
+)
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ def find_clips(
             failures.append(Failure(recording.source, "probe", reason))
             continue
         doubtful += [(recording.file, doubt) for doubt in result.doubts]
+        if layout == "starss" and recording.truth is None and recording.split != "eval":
+            doubtful.append((recording.file, _NO_LABELS))
         if recording.windows is not None:
             failures += _windows_outside(recording, result)
         # A labelled video is one example, however long it is.
@@ -139,8 +145,20 @@ def find_clips(
         raise UserError(
             f"none of the {unlisted} clips of {raw} is in a split list; check its names"
         )
-    doubts = _grouped(doubtful)
+    doubts = (*_other_folder(raw, layout), *_grouped(doubtful))
     return FoundClips(tuple(clips), tuple(failures), unlisted, layout, doubts, found.not_read)
+
+
+def _other_folder(raw: Path, layout: str) -> Iterator[str]:
+    """A sentence if the folder looks like one above or below that of a dataset."""
+    if layout != "folder":
+        return
+    if raw.resolve().name == "video" and is_folder(raw.resolve().parent / "audio"):
+        whole = raw.resolve().parent
+        yield f"{raw} lies beside a folder audio, which is not read; name {whole} to read both"
+    for part in ("foa_dev", "foa_eval"):
+        for inside in sorted(raw.glob(f"*/{part}"))[:1]:
+            yield f"{inside} looks like STARSS, whose sound is not read; name {inside.parent}"
 
 
 def _grouped(doubtful: list[tuple[str, str]]) -> tuple[str, ...]:
@@ -163,6 +181,8 @@ def _read_split_lists(raw: Path, layout: str, lists: ListFiles) -> dict[str, str
         return {}  # the layout has read its official lists
     if lists.splits is None:
         return read_default_splits(raw)
+    if not lists.splits.is_dir():
+        raise UserError(f"--splits {lists.splits} is not a folder; name the folder of train.txt")
     splits = read_splits(lists.splits)
     if not splits:
         raise UserError(f"--splits {lists.splits} holds no list such as train.txt with names")

@@ -330,6 +330,7 @@ class PretrainOptions:
 @click.option(
     "--report-to",
     type=Names("tensorboard", "wandb", "mlflow"),
+    metavar="[tensorboard,wandb,mlflow]",  # Click writes names of types in capitals
     default=(),
     help="Report curves and figures to these, separated by commas; each is an extra of its name.",
 )

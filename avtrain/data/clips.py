@@ -233,7 +233,7 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
         if len(info.views) < self.clip.views:
             raise TrainingError(
                 f"{info.key} has {len(info.views)} views, fewer than the {self.clip.views} that "
-                "are needed; ask for fewer views"
+                "are needed; ask for fewer with --views, or build the set with more"
             )
         if info.audio.sample_rate != self.sound.sample_rate:
             raise TrainingError(
@@ -245,7 +245,8 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
             needed = ", ".join(AUDIO_CHANNELS[self.sound.audio])
             raise TrainingError(
                 f"{info.key} has the audio channels {has}, but {needed} are needed, which "
-                "ambisonics provide; ask for other audio, or build the set with --audio foa"
+                f"ambisonics provide; {_audio_remedy(info.audio.channels)}build the set with "
+                "--audio foa"
             )
         frame_step(info.key, info.video.fps, self.clip.fps)
         if self.panorama and info.panorama is None:
@@ -257,6 +258,12 @@ class Clips(Dataset[dict[str, NDArray[np.generic]]]):
                 f"{info.key} lasts {_duration_s(info):.2f} s, but {longest:g} s are needed; "
                 "build the set with a longer --clip-duration"
             )
+
+
+def _audio_remedy(channels: tuple[str, ...]) -> str:
+    """The option that reads these channels, if there is one."""
+    names = [name for name, needed in AUDIO_CHANNELS.items() if needed == channels]
+    return f"give --audio {names[0]}, or " if names else ""
 
 
 def first_info(shards: Shards) -> SampleInfo:

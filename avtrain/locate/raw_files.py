@@ -152,6 +152,8 @@ def _build(video: Path, raw: Path, out: Path, options: Sequence[str], is_moment:
     # Ours, whatever lies in the working folder.
     paths = [str(Path(shards.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    # In a task of a Slurm array, avprep would build a part of the set.
+    environment = {k: v for k, v in environment.items() if not k.startswith("SLURM_ARRAY_")}
     reasons, errors = [], []
     process = subprocess.Popen(
         [*command, *options],

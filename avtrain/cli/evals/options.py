@@ -114,8 +114,8 @@ def evaluation_options(command: _Command) -> _Command:
         click.option(
             "--checkpoint",
             required=True,
-            help="A checkpoint.pt, 'untrained' for random networks, or 'energy' for features "
-            "without a network (not for action, segmentation).",
+            help="A checkpoint.pt, 'untrained' for random networks, or 'energy' ('none' "
+            "in seld) for features without a network (not for action, segmentation).",
         ),
         click.option(
             "--out",

@@ -135,7 +135,12 @@ def test_a_folder_with_another_set_is_not_changed(tmp_path: Path) -> None:
     refused = build(tmp_path / "other", "--out", tmp_path / "set")
     assert refused.exit_code == 2
     assert "holds another set (other recordings or split lists, or formats" in refused.output
+    assert "or add new recordings to it with --append" in refused.output
     assert {p: p.read_bytes() for p in (tmp_path / "set").rglob("*") if p.is_file()} == before
+    # With other options, recordings cannot be added either.
+    refused = build(tmp_path / "raw", "--out", tmp_path / "set", "--fps", "8")
+    assert "fps 16 there, 8 now); choose another --out" in refused.output
+    assert "--append" not in refused.output
     # Foreign tars without a manifest are not overwritten either.
     (tmp_path / "foreign" / "train").mkdir(parents=True)
     (tmp_path / "foreign" / "train" / "train-000000.tar").write_bytes(b"precious")
@@ -154,6 +159,7 @@ def test_a_folder_with_another_set_is_not_changed(tmp_path: Path) -> None:
         (["--shard-size", "many"], "is not a size such as 256MB"),
         (["--viewpoints", "nowhere.json"], "cannot be read"),
         (["--layout", "yt360"], "holds no video"),
+        (["--splits", "nowhere"], "--splits nowhere is not a folder"),
     ],
 )
 def test_a_wrong_option_is_reported_before_anything_is_written(

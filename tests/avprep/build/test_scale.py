@@ -66,6 +66,21 @@ def test_a_job_array_makes_the_same_set_and_its_last_task_finishes_it(
     assert contents(out) == contents(built)
 
 
+def test_an_array_of_some_tasks_is_refused(raw: Path, tmp_path: Path) -> None:
+    """As of --array=3,7, whose tasks have no numbers from 0 on."""
+    array = {"COUNT": "2", "MIN": "3", "ID": "7", "STEP": "1"}
+    environment = {f"SLURM_ARRAY_TASK_{name}": value for name, value in array.items()}
+    done = subprocess.run(
+        command(raw, tmp_path / "set"),
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "submit the whole array again" in done.stderr
+    assert not (tmp_path / "set").exists()
+
+
 def test_merge_finishes_a_build_whose_last_task_was_killed(
     raw: Path, built: Path, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_starss_with_its_labels_and_splits(tmp_path: Path) -> None:
     result = build(raw, "--out", tmp_path / "set", *SHORT)
     assert result.exit_code == 1
     assert "novideo.wav has no video video_dev/dev-test-tau/novideo.mp4" in result.output
+    assert "has no labels" not in result.output
     train, test = ShardSet(tmp_path / "set", "train"), ShardSet(tmp_path / "set", "test")
     assert sorted(train.keys) == ["fold3_room21_mix001-0", "fold3_room21_mix001-2"]
     assert set(test.sources) == {"fold4_room2_mix3"}
@@ -100,6 +101,35 @@ def test_starss_with_its_labels_and_splits(tmp_path: Path) -> None:
         }
         for time_s, azimuth in ((0.0, -40.0), (1.9, -41.0))
     ]
+
+
+def test_files_that_lie_elsewhere_are_said(tmp_path: Path) -> None:
+    """Labels in a folder too deep, and a folder below or above that of a dataset."""
+    raw = tmp_path / "starss"
+    for kind, path in (("foa", "a.wav"), ("video", "a.mp4"), ("metadata/metadata_dev", "a.csv")):
+        first, _, deeper = kind.partition("/")
+        folder = raw / f"{first}_dev" / deeper / "dev-train-sony"
+        folder.mkdir(parents=True)
+        if path == "a.csv":
+            (folder / path).write_text("0,1,0,130,20\n")
+        elif path == "a.wav":
+            write_wav(folder / path, FOA[:, ::2], 24000)
+        else:
+            write_video(folder / path, [FRAME] * 48)
+    result = build(raw, "--out", tmp_path / "set", *SHORT)
+    assert result.exit_code == 0, result.output
+    assert (
+        "check: video_dev/dev-train-sony/a.mp4: has no labels in the folder metadata_"
+        in result.output
+    )
+    result = build(tmp_path, "--out", tmp_path / "other", *SHORT, "--layout", "folder")
+    assert f"name {raw}" in result.output
+    for folder in ("video", "audio"):
+        (tmp_path / "yt360" / folder).mkdir(parents=True)
+    write_video(tmp_path / "yt360/video/a-0.mp4", [FRAME] * 48)
+    result = build(tmp_path / "yt360/video", "--out", tmp_path / "more", *SHORT)
+    assert result.exit_code == 2
+    assert f"name {tmp_path / 'yt360'} to read both" in result.output
 
 
 def test_truth_of_the_generated_world_becomes_events(tmp_path: Path) -> None:

@@ -275,15 +275,19 @@ def test_what_avprep_says_reaches_the_user(
     fake.write_text(
         "#!/bin/sh\n"
         "printf 'build-shards: 0%%\\r   \\rcheck: %s/walk.mp4 may be upside down\\n' $4 >&2\n"
+        "echo check: array ${SLURM_ARRAY_TASK_ID:-none}\n"
         "echo 'train: 1 clips of 1 recordings'\n"
         "echo 'Error: cv2 is not installed' >&2\nexit 2\n"
     )
     fake.chmod(0o755)
     monkeypatch.setattr(raw_files.sys, "executable", str(fake))
+    # In a task of an array, avprep would build a part of the set.
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     said = refused("locate", recording, "--checkpoint", checkpoint, "--out", tmp_path / "a.csv")
     assert said.splitlines() == [
         f"{recording}: avprep cuts 48 views of it",
         "check: walk.mp4 may be upside down",
+        "check: array none",
         f"Error: {recording} cannot be used: cv2 is not installed",
     ]
 

@@ -186,6 +186,7 @@ def test_a_set_of_beams_names_what_it_lacks(recording: Path, tmp_path: Path) -> 
     result = avtrain("pretrain", tmp_path / "set", "--out", tmp_path / "run", "--device", "cpu")
     assert result.exit_code == 2
     assert "the audio channels M, but W, Y, Z, X are needed" in result.output
+    assert "give --audio mono, or build the set with --audio foa" in result.output
 
 
 @pytest.mark.parametrize("audio", ["omni", "mono"])
