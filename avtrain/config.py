@@ -299,7 +299,7 @@ def tiny(task: Task) -> Config:
         preset="tiny",
         clip=_slots(task, ClipConfig(views=1, frames=4, fps=8.0, size=32), moments=2),
         sound=FeatureConfig(mels=64),
-        # Within minutes transformers only slow learning down, and their dropout far more so.
+        # Within minutes the paper's transformers only slow learning down, and dropout far more so.
         model=ModelConfig(width=8, transformer=False, dropout=0.0),
         # Small networks tell objects apart by hue: they learn twice as fast if it is kept.
         augment=AugmentConfig(jitter=(0.2, 0.2, 0.2, 0.0)),

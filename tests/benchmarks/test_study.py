@@ -79,7 +79,7 @@ def test_rows_differ_in_one_thing_and_have_as_many_steps(tmp_path: Path) -> None
 
 
 def test_what_costs_most_is_planned_for_the_last_seeds(tmp_path: Path) -> None:
-    """Of the rows that have further seeds, so that each difference has five of both rows."""
+    """Only rows with further seeds have it, so each difference has five seeds of both rows."""
     names = [job.name.split("/") for job in jobs_of(Study(), tmp_path) if "/" in job.name]
     for evaluation in ("action", "probe"):
         planned = {(row, seed) for row, seed, name in names if name == evaluation}
