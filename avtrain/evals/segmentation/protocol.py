@@ -19,14 +19,15 @@ class SegmentationProtocol:
     Every epoch shows a random map of ``clips_per_source`` clips of each source (None: of all
     clips), see `avtrain.data.plan.Plan`. With ``rounds``, the maps of that many epochs are shown
     again and again, and the outputs of the frozen networks for them are kept. ``classes``: which
-    labels are told apart.
+    labels are told apart. After ``milestones`` (epochs, also parts of them) the learning rate is
+    multiplied by ``gamma``.
     """
 
     name: str
     epochs: int
     batch_size: int
     learning_rate: float
-    milestones: tuple[int, ...]
+    milestones: tuple[float, ...]
     lateral: int
     head: int
     clips_per_source: int | None
@@ -37,8 +38,10 @@ class SegmentationProtocol:
     weight_decay: float = 5e-4
 
     def with_epochs(self, epochs: int) -> SegmentationProtocol:
-        """Another number of epochs, with the steps of the learning rate at the same fractions."""
-        milestones = tuple(round(at * epochs / self.epochs) for at in self.milestones)
+        """Another number of epochs, with the milestones at the same fractions of the training."""
+        if epochs == self.epochs:
+            return self
+        milestones = tuple(at * epochs / self.epochs for at in self.milestones)
         return replace(self, epochs=epochs, milestones=milestones)
 
 

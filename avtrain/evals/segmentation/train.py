@@ -65,7 +65,9 @@ def train_head(
     bar = progress_bar("training", len(steps), "step", len(losses))
     with closing(data.load(places, workers, device)) as batches:
         for epoch, which in remaining:
-            passed = sum(epoch >= milestone for milestone in protocol.milestones)
+            number, place = which
+            done = epoch + place / len(rounds[number])
+            passed = sum(done >= milestone for milestone in protocol.milestones)
             optimiser.param_groups[0]["lr"] = protocol.learning_rate * protocol.gamma**passed
             inputs = kept.get(which)
             if which not in kept:

@@ -305,6 +305,24 @@ def test_an_interrupted_evaluation_resumes_to_the_same_result(
     assert run(tmp_path / "parts").details["loss"] != whole.details["loss"]
 
 
+def test_the_learning_rate_falls_at_the_same_parts_of_one_epoch(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates, step = [], segmentation_train._step
+
+    def recorded(segmenter: Any, optimiser: torch.optim.Optimizer, inputs: Any) -> float:
+        rates.append(optimiser.param_groups[0]["lr"])
+        return step(segmenter, optimiser, inputs)
+
+    monkeypatch.setattr(segmentation_train, "_step", recorded)
+    protocol = replace(tiny().with_epochs(1), lateral=16, head=8)
+    common = EvaluationOptions(str(root), tiny_config("avsa"), tmp_path, workers=0)
+    evaluate_segmentation(common, SegmentationOptions(protocol=protocol, condition="none", views=2))
+    # Of eight epochs it falls after four and seven, and the set has eight clips.
+    assert rates == pytest.approx([1e-3] * 4 + [1e-4] * 3 + [1e-5])
+    assert tiny().with_epochs(8) == tiny()
+
+
 def test_paper_protocol_is_the_published_one() -> None:
     protocol = paper()
     assert (protocol.epochs, protocol.learning_rate, protocol.weight_decay) == (10, 1e-4, 5e-4)
