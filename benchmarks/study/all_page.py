@@ -64,10 +64,9 @@ python -m benchmarks.study --pages     # write the pages from what is finished, 
 Each row pretrains networks on the generated world; all rows of a set see the same clips for as many
 steps, a curriculum half of them with AVC. A row is compared with another one of the same seed and
 set. Rows come in blocks that answer the claims one after the other, and a block is run with all its
-seeds before the next one begins, so that an interrupted study has decided the first claims. Rows of
-sentences that these seeds left undecided, and the relative transformer on narrow views, have
-`MORE_SEEDS` further ones, after all blocks. Only these rows are probed and fine-tuned for actions,
-with their last five seeds.
+seeds before the next one begins, so that an interrupted study has decided the first claims. The
+rows that are evaluated in all tasks have `MORE_SEEDS` further ones, after all blocks; their last
+five seeds alone go through probes, segmentation and actions.
 
 Jobs run side by side (`JOBS`, by default one per core), one thread each. Finished jobs stay in
 `study/`: run the same command again to resume after a kill or a failure, or to add `SEEDS`. After a

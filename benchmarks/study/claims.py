@@ -86,10 +86,8 @@ COLUMNS = (
 )
 _SPATIAL = (AVSA_4, LOCALIZATION, LOCATE)
 """Columns in which a claim is made unless it says otherwise."""
-_DOWNSTREAM = (*_SPATIAL, SELD, SEGMENTATION)
-"""Those of claims about two rows that are evaluated ``downstream``."""
 TASKS = (*_SPATIAL, AZIMUTH, SELD, SEGMENTATION, ACTIONS)
-"""Those of claims about two rows with further seeds."""
+"""Those of claims about two rows that are evaluated ``downstream``."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ CONTEXT = Claim(
     (RIGHT_VIEW, *_SPATIAL),
 )
 FIRST_AVC = Claim("AVC first, then AVSA, against as many steps of AVSA", CURRICULUM, AVSA, TASKS)
-SIGNS = Claim("log-mel + intensity against log-mel alone", AVSA, AVSA_LOGMEL, _DOWNSTREAM)
+SIGNS = Claim("log-mel + intensity against log-mel alone", AVSA, AVSA_LOGMEL, TASKS)
 PRETRAINED = Claim("AVSA against no pretraining", AVSA, UNTRAINED, TASKS)
 CLAIMS = (
     ALIGNMENT,

@@ -203,7 +203,7 @@ def _evaluations(
     for evaluation in evaluations:
         asked = evaluation.spatial or row.downstream
         if evaluation.last_seeds:
-            asked = row in FURTHER and seed >= study.seeds + study.more_seeds - FIRST_SEEDS
+            asked = row.downstream and seed >= study.seeds + study.more_seeds - FIRST_SEEDS
         if not asked or evaluation.context > row.transformer:
             continue
         shards = "actions-shards" if evaluation.actions else _set_name(row)

@@ -139,8 +139,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--more-seeds",
         type=_natural,
-        help="further seeds of the rows that the sentences left undecided by five seeds compare, "
-        f"and of the relative transformer [{defaults.more_seeds}]",
+        help="further seeds of the rows that are evaluated in all tasks "
+        f"[{defaults.more_seeds}]",
     )
     add(
         "--steps",

@@ -45,7 +45,7 @@ def test_the_plan_runs_a_block_with_all_seeds_before_the_next(
     order = list(dict.fromkeys(tuple(name.split("/")[:2]) for name in names if "/" in name))
     rows = [[row.name for row in block if row.name not in missing_rows()] for block in BLOCKS]
     blocks = [(row, f"seed{seed}") for block in rows for seed in (0, 1) for row in block]
-    # Rows of the sentences that the first seeds left undecided go on with others.
+    # Rows that are evaluated in all tasks go on with further seeds.
     further = [(row.name, f"seed{seed}") for seed in (2, 3, 4) for row in FURTHER]
     assert order == blocks + further
     # A set is made only when the first job needs it.
