@@ -143,6 +143,8 @@ class FrozenFeatures:
             [clips.seed, clips.windows, plan.seed, plan.batch_size, plan.clips_per_source, epoch],
             [shards.sha256, shards.split],
         ]
+        if self.networks.calibrated_on:
+            settings.append(list(self.networks.calibrated_on))
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:24]
 
     def _write(self, path: Path, batches: list[FrozenBatch]) -> None:
@@ -203,8 +205,10 @@ class FrozenFeatures:
 
 
 def embed(networks: Networks, batch: FrozenBatch) -> Embeddings:
-    """Embeddings of a batch, on the CPU."""
+    """Embeddings of a batch, on the CPU. Raises TrainingError for features that are not finite."""
     features = batch.features
+    for values in features.values():
+        check_finite(values)
     found = networks.embeddings(features["video"], features["audio"], batch.directions)
     parts = (found.predicted_audio, found.audio, found.predicted_video, found.video)
     return Embeddings(*(part.cpu() for part in parts))

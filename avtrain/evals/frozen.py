@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Networks:
     """Networks and features in evaluation mode, on ``device``; or the energy map in their place.
 
     ``transformer``: whether transformers were trained; untrained ones are not used.
+    ``calibrated_on``: the clips that statistics were taken from when they were loaded, if any were,
+    and the sizes of networks that are in no file.
     """
 
     model: AudioVisual | EnergyMap
@@ -44,6 +47,7 @@ class Networks:
     transformer: bool
     described: Network
     device: torch.device
+    calibrated_on: tuple[Any, ...] = ()
 
     @property
     def audio_dim(self) -> int:
@@ -131,6 +135,8 @@ def load_networks(
     features = Features(config.sound).to(device)
     transformer = checkpoint is not None and config.trains_transformers
     content = None
+    calibrated_on: tuple[Any, ...] = ()
+    split = (train.sha256, train.split)
     if checkpoint is not None:
         content = Checkpoint.load(checkpoint)
         content.check_networks(model)
@@ -139,10 +145,12 @@ def load_networks(
             features.load_state_dict(content.features)
         else:
             fit_statistics(features, train, replace(config.clip, moments=1), seed)
+            calibrated_on = (*split, seed)
     else:
         views = min(config.clip.views, len(first_info(train).views))
         clip = replace(config.clip, moments=1, views=views)
         fit_statistics(features, train, clip, seed)
+        calibrated_on = (*split, seed, asdict(clip), config.batch_size, asdict(config.model))
         config_of_clips = replace(config, clip=clip)
         with closing(
             _calibration_batches(train, config_of_clips, seed, device, workers)
@@ -155,7 +163,7 @@ def load_networks(
                 ),
             )
     described = describe(config, checkpoint, content, transformer, seed)
-    return Networks(model.eval(), features, config, transformer, described, device)
+    return Networks(model.eval(), features, config, transformer, described, device, calibrated_on)
 
 
 def energy_features(config: Config, seed: int, device: torch.device) -> Networks:
@@ -186,8 +194,11 @@ def describe(
 ) -> Network:
     """Record of the networks of a checkpoint with its content, or of random ones of ``seed``."""
     if checkpoint is None or content is None:
+        own = [config.model.own(modality) for modality in ("video", "audio")]
+        # Random networks of the paper are told apart by what is described; others by this alone.
+        settings = hashlib.sha256(repr(own).encode()).hexdigest()[:12] if any(own) else ""
         return replace(
-            describe_settings(config, transformer), pretraining="none", seed=seed, settings=""
+            describe_settings(config, transformer), pretraining="none", seed=seed, settings=settings
         )
     return replace(
         describe_settings(config, transformer),

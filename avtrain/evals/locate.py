@@ -20,6 +20,7 @@ from torch import Tensor
 
 from avtrain.data.clips import Clips
 from avtrain.data.plan import Plan
+from avtrain.data.unreadable import Unreadable
 from avtrain.errors import TrainingError
 from avtrain.evals.bootstrap import mean_metric
 from avtrain.evals.evaluation import EvaluationOptions, open_evaluation
@@ -27,7 +28,6 @@ from avtrain.evals.feature_store import (
     BATCH_SIZE,
     FrozenFeatures,
     WindowOptions,
-    check_finite,
     embed,
     join,
 )
@@ -62,7 +62,7 @@ def evaluate_locate(common: EvaluationOptions, options: WindowOptions) -> Result
         return written
 
     clips = run.test_clips(replace(config.clip, views=views, moments=1), options.windows)
-    places = find_places(clips, options)
+    places = find_places(clips, options, run.unreadable_test)
     plan = Plan(test, common.seed, BATCH_SIZE)
     features = FrozenFeatures(networks, clips, plan, run.workers, run.unreadable_test, options)
     scores: list[Tensor] = []
@@ -80,7 +80,6 @@ def evaluate_locate(common: EvaluationOptions, options: WindowOptions) -> Result
         embeddings, index = join(parts)
         of_all = torch.zeros(2, len(test), options.views, dtype=torch.float64)
         of_all[:, index] = torch.stack([matches(embeddings), matches_of_pictures(embeddings)])
-        check_finite(of_all)
         scores.append(of_all)
         progress.save({"scores": scores})
     bar.close()
@@ -113,6 +112,7 @@ def evaluate_locate(common: EvaluationOptions, options: WindowOptions) -> Result
                 for name in (SOUND, PICTURE)
             },
         },
+        tested=np.unique([one.clip for one in places]),
     )
     return run.finish(progress, result)
 
@@ -146,12 +146,15 @@ class Place:
     energy: NDArray[np.float64]
 
 
-def find_places(clips: Clips, options: WindowOptions) -> list[Place]:
+def find_places(clips: Clips, options: WindowOptions, unreadable: Unreadable) -> list[Place]:
     """The windows of all clips that have a visible sounding source. Unreadable clips are left out.
 
     Raises TrainingError where no clip says where its sounds come from.
     """
     found, known = [], False
+    # Published conventions turn no sound to a view.
+    heard = replace(clips.sound, conventions="avsa360")
+    turned = Clips(clips.shards, clips.clip, heard, clips.augment, clips.seed, clips.windows)
     for clip in range(len(clips.shards)):
         for window in range(options.windows):
             try:
@@ -165,8 +168,9 @@ def find_places(clips: Clips, options: WindowOptions) -> list[Place]:
                 seen = np.array([one.direction for one in sources if one.visible])
                 if not len(seen):
                     continue
-                _, audio, matrices, _ = clips.read_audio(clip, draw)
-            except ShardError:
+                _, audio, matrices, _ = turned.read_audio(clip, draw)
+            except (ShardError, TrainingError) as error:
+                unreadable.add([(clip, str(error))])
                 break
             looks = [info.views[view] for view in draw.views[: options.views]]
             centres = unit_vector(

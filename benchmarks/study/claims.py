@@ -230,16 +230,21 @@ class Measurements:
         return [line for lines in self.lines.get(row, {}).values() for line in lines]
 
 
-def headline_findings(measured: Measurements, first_seed: int = 0) -> list[Finding]:
-    """The five sentences' findings, corrected as one family; those not measured yet count in it as
-    decided by nothing (p = 1). Seeds before ``first_seed`` do not count."""
-    return _corrected([_find(claim, column, measured, first_seed) for claim, column in HEADLINES])
+EVERY = range(2**63)
+FIRST, ADDED = EVERY[:FIRST_SEEDS], EVERY[FIRST_SEEDS:]
+"""Seeds."""
+
+
+def headline_findings(measured: Measurements, seeds: range = EVERY) -> list[Finding]:
+    """The five sentences' findings by these ``seeds``, corrected as one family; those not measured
+    yet count in it as decided by nothing (p = 1)."""
+    return _corrected([_find(claim, column, measured, seeds) for claim, column in HEADLINES])
 
 
 def added_seeds_findings(measured: Measurements) -> list[Finding]:
     """The five sentences by the seeds that were added to some of them alone; empty where none or
     all of them have more than the first seeds."""
-    further = headline_findings(measured, FIRST_SEEDS)
+    further = headline_findings(measured, ADDED)
     with_more = sum(finding.measured for finding in further)
     return further if 0 < with_more < len(further) else []
 
@@ -258,9 +263,9 @@ def other_findings(measured: Measurements) -> dict[Column, list[Finding]]:
     return {column: findings for column, findings in found.items() if findings}
 
 
-def _find(claim: Claim, column: Column, measured: Measurements, first_seed: int = 0) -> Finding:
+def _find(claim: Claim, column: Column, measured: Measurements, seeds: range = EVERY) -> Finding:
     values = measured.values(claim.row.name, column)
-    values = {seed: value for seed, value in values.items() if seed >= first_seed}
+    values = {seed: value for seed, value in values.items() if seed in seeds}
     baseline = measured.values(claim.baseline.name, claim.baseline_column or column)
     line = measured.line(claim.row.name, column)
     sign = -1 if line is not None and line.better == "lower" else 1

@@ -139,8 +139,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--more-seeds",
         type=_natural,
-        help="further seeds of the rows that are evaluated in all tasks "
-        f"[{defaults.more_seeds}]",
+        help=f"further seeds of the rows that are evaluated in all tasks [{defaults.more_seeds}]",
     )
     add(
         "--steps",

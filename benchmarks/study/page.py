@@ -11,6 +11,7 @@ from benchmarks.study.claims import (
     ACTIONS,
     AVSA_4,
     AZIMUTH,
+    FIRST,
     HEADLINES,
     LOCALIZATION,
     LOCATE,
@@ -64,7 +65,7 @@ def write_page(page: Path, measured: Measurements, facts: dict[str, str]) -> Non
             f"{number}. {sentence(finding)}" for number, finding in enumerate(headlines, start=1)
         ),
         _undecided(headlines, others),
-        _looked(added_seeds_findings(measured)),
+        _looked(headline_findings(measured, FIRST), added_seeds_findings(measured)),
         *figure,
         summary(measured),
         _HOW_TO_READ.format(margins=", ".join(_margins([column for _, column in HEADLINES]))),
@@ -76,7 +77,8 @@ _HOW_TO_READ = """\
 Means over the seeds. A gain is the difference between networks of the same seed, above zero where
 the first ones are better, with its 95 % interval by Student's t; p is that of a paired t-test,
 corrected for the five sentences (Holm), and in the figure for the differences of a task. *No
-difference that matters*: the interval lies within ± {margins}."""
+difference that matters*: the interval lies within ± {margins}; this is not corrected for the
+number of questions."""
 
 
 def sentence(finding: Finding) -> str:
@@ -111,19 +113,24 @@ def _undecided(headlines: Sequence[Finding], others: dict[Column, list[Finding]]
     )
 
 
-def _looked(further: Sequence[Finding]) -> str:
-    """What a reader must know of sentences that have more seeds than the others; ``further`` is
-    the five sentences by these seeds alone, or empty."""
+def _looked(first: Sequence[Finding], further: Sequence[Finding]) -> str:
+    """What a reader must know of sentences that have more seeds than the others. ``first`` and
+    ``further``: the five sentences by the first seeds and by the added ones alone; ``further`` may
+    be empty."""
     more = [number for number, one in enumerate(further, 1) if one.measured]
     decided = [
         number for number, one in enumerate(further, 1) if one.measured and one.verdict != UNDECIDED
     ]
     if not more:
         return ""
+    open_ones = [
+        number for number, one in enumerate(first, 1) if number in more and one.verdict == UNDECIDED
+    ]
     return (
-        f"The first {FIRST_SEEDS} seeds had left {_sentences(more)} undecided, so more were added. "
-        "Neither intervals nor p are corrected for that look; by themselves, the added seeds "
-        f"decide {_sentences(decided) or 'none of them'}."
+        f"More than {FIRST_SEEDS} seeds: {_sentences(more)}. The first {FIRST_SEEDS} alone leave "
+        f"{_sentences(open_ones) or 'none of them'} undecided; the added ones alone decide "
+        f"{_sentences(decided) or 'none of them'}. They were planned after a look at the "
+        "first ones; neither intervals nor p are corrected for that."
     )
 
 

@@ -15,6 +15,7 @@ from avtrain.cli.main import main
 from avtrain.config import tiny
 from avtrain.encoder import load_encoder
 from avtrain.errors import TrainingError
+from avtrain.evals.results import Result
 from avtrain.own_networks import Factories, build_networks, record_networks
 from tests.avtrain import own_networks
 from tests.support.ranks import run_ranks
@@ -99,9 +100,18 @@ def test_every_evaluation_takes_them(
 
 
 def test_random_ones_are_evaluated_too(root: Path, tmp_path: Path) -> None:
-    words = ("eval", "avsa", root, "--checkpoint", "untrained", "--out", tmp_path, *FAST)
-    result = avtrain(*words, "--views", 2, "--rounds", 1, *VIDEO)
-    assert result.exit_code == 0, result.output
+    """Beside those of the paper they are other networks, in tables and among kept features."""
+    results, files = [], []
+    for name, own in (("own", VIDEO), ("paper", ())):
+        words = ("eval", "avsa", root, "--checkpoint", "untrained", "--out", tmp_path / name, *FAST)
+        kept = ("--keep-features", tmp_path / "features")
+        result = avtrain(*words, "--views", 2, "--rounds", 1, *own, *kept)
+        assert result.exit_code == 0, result.output
+        files.append(len([one for one in (tmp_path / "features").rglob("*") if one.is_file()]))
+        results.append(Result.read(tmp_path / name / "avsa-bin-untrained.result.json"))
+    assert results[0].network != results[1].network
+    assert results[1].network.settings == ""
+    assert files[1] == 2 * files[0]
 
 
 def test_features_of_two_sizes(root: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -146,8 +146,8 @@ def test_the_further_seeds_are_also_shown_by_themselves(tmp_path: Path) -> None:
     (alone, *_) = added_seeds_findings(measured)
     assert (alone.claim, sorted(alone.difference.by_seed)) == (ALIGNMENT, [5, 6, 7, 8])
     text = write_pages(tmp_path / "results.md", measured, [])
-    assert "The first 5 seeds had left sentence 1 undecided" in text
-    assert "by themselves, the added seeds decide sentence 1." in text
+    assert "More than 5 seeds: sentence 1. The first 5 alone leave none of them undecided" in text
+    assert "the added ones alone decide sentence 1." in text
     text = (tmp_path / "results-all.md").read_text().split("further seeds by themselves")[1]
     assert re.search(r"\| AVSA against AVC +\| AVSA-Bin, % .* \| 4  ", text)
 

@@ -24,7 +24,7 @@ from avtrain.evals.action.metrics import (
 from avtrain.evals.action.protocol import ActionProtocol
 from avtrain.evals.action.train import FoldRun, InitialNetwork
 from avtrain.evals.evaluation import EvaluationOptions
-from avtrain.evals.results import Network, Result
+from avtrain.evals.results import LEARNED_FROM, Network, Result
 from avtrain.evals.tables import name_network
 
 CONFUSION = "confusion.png"
@@ -83,6 +83,12 @@ def _result(
     protocol: ActionProtocol,
 ) -> Result:
     tested = np.concatenate([found.positions for found in predictions])
+    learned_from = set[str]()
+    for fold in folds:
+        train, test = (
+            {videos.videos[at].origin for at in part} for part in (fold.train, fold.test)
+        )
+        learned_from |= train & test
     return Result(
         task=protocol.task,
         network=network,
@@ -99,6 +105,7 @@ def _result(
         },
         details={
             "classes": len(videos.classes),
+            LEARNED_FROM: len(learned_from),
             "chance": "the largest class's share of the test videos",
             "folds": {
                 fold.name: {"train_videos": len(fold.train), "test_videos": len(fold.test)}

@@ -17,6 +17,7 @@ from shards.reader import ShardSet
 from shards.schema import VideoInfo
 
 _UCF101_GROUP = re.compile(r"(v_\w+_g\d\d)_c\d\d")
+_HMDB51_FILM = re.compile(r"(.+_(?:goo|med|bad))_\d+")
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def _fold(name: str, roles: list[str], train: str, test: str) -> Fold:
 
 
 def _origin(source: str) -> str:
-    """UCF101 cuts all clips of a group from one recording; in other sets each video is its own."""
-    match = _UCF101_GROUP.fullmatch(source)
+    """UCF101 cuts all clips of a group from one recording, HMDB51 those of a name without its
+    number from one film; in other sets each video is its own."""
+    match = _UCF101_GROUP.fullmatch(source) or _HMDB51_FILM.fullmatch(source)
     return source if match is None else match[1]

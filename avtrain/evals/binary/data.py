@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from avtrain.errors import TrainingError
 from avtrain.evals.binary.protocol import BinaryProtocol, BinaryTask, VideoInput
-from avtrain.evals.feature_store import PARTS, FrozenBatch, FrozenFeatures, Part
+from avtrain.evals.feature_store import PARTS, FrozenBatch, FrozenFeatures, Part, check_finite
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ class PairReader:
 
     def _pairs(self, batch: FrozenBatch, epoch: int) -> Pairs:
         networks, video = self.features.networks, batch.features["video"]
+        for features in batch.features.values():
+            check_finite(features)
         if networks.transformer and self.video_input != "feature":
             predicted = networks.predicted_audio(video, batch.directions).cpu()
             both = self.video_input == "both"

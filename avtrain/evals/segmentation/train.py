@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from avtrain.errors import TrainingError
 from avtrain.evals.evaluation import progress_bar
+from avtrain.evals.feature_store import check_finite
 from avtrain.evals.progress import Progress
 from avtrain.evals.segmentation.data import VOID, LabelledBatch, LabelledMoments
 from avtrain.evals.segmentation.metrics import TRUE, count_pixels
@@ -103,6 +104,7 @@ def _step(
     if inputs is None or not (inputs.truth != VOID).any():
         return float("nan")
     loss = F.cross_entropy(segmenter.logits(inputs), inputs.truth.long(), ignore_index=VOID)
+    check_finite(loss.detach())
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()

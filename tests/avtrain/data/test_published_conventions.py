@@ -130,7 +130,7 @@ def test_directions_are_learned_without_mirroring(
     """By the published conventions a mirrored clip has the same audio, and other directions."""
     _, config = narrow(imported)
     both = EvaluationOptions(str(shards), config, tmp_path, device="cpu", test_split="train")
-    ours = replace(both, config=replace(config, sound=replace(config.sound, conventions="ambix")))
+    ours = replace(both, config=replace(config, sound=replace(config.sound, conventions="avsa360")))
     for options, directions, mirrors in (
         (both, True, False),
         (both, False, True),

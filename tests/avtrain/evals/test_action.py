@@ -21,7 +21,7 @@ from avtrain.evals.action import data as action_data
 from avtrain.evals.action import protocol as action_protocol
 from avtrain.evals.action.data import VideoWindows, training_places, window_frames
 from avtrain.evals.action.evaluate import ActionOptions, evaluate_action
-from avtrain.evals.action.folds import Fold, LabelledSet
+from avtrain.evals.action.folds import Fold, LabelledSet, _origin
 from avtrain.evals.action.metrics import Predictions, action_metrics
 from avtrain.evals.action.model import classify_video
 from avtrain.evals.action.protocol import ActionProtocol, tiny
@@ -332,6 +332,19 @@ def test_splits_of_a_set_without_folds(tmp_path: Path, world: Path) -> None:
     assert "has no split 'test'; its splits: train, val" in result.output
     result = run(avtrain, "eval", "action", tmp_path / "set", *given, "--folds", "1")
     assert "has no official folds; leave --folds out" in result.output
+    given += ["--train-split", "train", "--test-split", "train", "--probe", "--windows", "1"]
+    result = run(avtrain, "eval", "action", tmp_path / "set", *given, "--num-workers", "0")
+    assert "warning: 10 of the test's recordings are in the training split too" in result.output
+
+
+def test_clips_of_one_film_are_of_one_origin() -> None:
+    for sources, same in (
+        (("April_09_brush_hair_u_nm_np1_ba_goo_0", "April_09_brush_hair_u_nm_np1_ba_goo_12"), True),
+        (("April_09_brush_hair_u_nm_np1_ba_goo_0", "April_08_brush_hair_u_nm_np1_ba_goo_0"), False),
+        (("v_Archery_g01_c01", "v_Archery_g01_c02"), True),
+        (("a_1", "a_2"), False),
+    ):
+        assert (len(set(map(_origin, sources))) == 1) is same
 
 
 def test_the_protocol_decides_the_windows_and_crops(

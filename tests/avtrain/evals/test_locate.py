@@ -15,6 +15,7 @@ import torch
 from avtrain.config import tiny
 from avtrain.data.clips import Clips
 from avtrain.data.draws import NO_AUGMENTATION
+from avtrain.data.unreadable import Unreadable
 from avtrain.errors import TrainingError
 from avtrain.evals import locate
 from avtrain.evals.evaluation import EvaluationOptions
@@ -84,6 +85,19 @@ def _clips(root: Path) -> Clips:
     config = tiny("avsa")
     clip = replace(config.clip, views=5, moments=1)
     return Clips(ShardSet(root, "test"), clip, config.sound, NO_AUGMENTATION, 0, 2)
+
+
+def test_loudness_does_not_depend_on_the_conventions_of_the_networks(root: Path) -> None:
+    """Published networks hear no rotated sound, and what sound alone says is no network's."""
+    clips, options = _clips(root), WindowOptions(views=5, windows=2)
+    sound = replace(clips.sound, conventions="published")
+    published = Clips(clips.shards, clips.clip, sound, clips.augment, clips.seed, clips.windows)
+    found = [
+        locate.find_places(one, options, Unreadable.in_split(clips.shards))
+        for one in (clips, published)
+    ]
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours.energy, theirs.energy)
 
 
 def test_the_best_match_is_taken_for_the_place(

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 
 from avtrain.cli.main import main
 from avtrain.config import Config, tiny
+from avtrain.errors import TrainingError
 from avtrain.evals import retrieval
 from avtrain.evals.evaluation import EvaluationOptions
+from avtrain.evals.frozen import Networks
 from avtrain.evals.progress import Progress, delete_progress
 from avtrain.evals.results import Result
 from avtrain.evals.retrieval import RetrievalOptions, ranks_in_gallery, ranks_within
@@ -142,6 +144,15 @@ def test_intervals_draw_the_sources_of_the_clips(
     monkeypatch.setattr(retrieval, "embed", embed)
     metric = evaluated(root, tmp_path).metrics["within clip, recall@1"]
     assert (metric.value, metric.interval_95) == (pytest.approx(1 / 3), (0, 1))
+
+
+def test_networks_that_diverged_are_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rather than ranked: nothing compares with NaN."""
+    monkeypatch.setattr(Networks, "audio", lambda _, batch, *__: torch.full((1, 4, 8), torch.nan))
+    with pytest.raises(TrainingError, match="features are not all finite"):
+        evaluated(root, tmp_path)
 
 
 def test_an_interrupted_retrieval_resumes(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
