@@ -14,6 +14,7 @@ link below the cache's folder.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -36,6 +37,12 @@ _TOUCH_S = 600
 _CHUNK_BYTES = 32 << 20
 _LOCK = ".lock"
 _SET_FOLDER = re.compile("[0-9a-f]{20}")
+_WITHOUT_CACHE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS),  # the copy belongs to another user
+    *(errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK),  # a file system without locks
+)
+"""Errors of a cache that is not used then; others say that something is wrong with it."""
 
 
 class CachedFolder:
@@ -99,8 +106,11 @@ class CachedFolder:
         now = time.monotonic()
         if name not in self._touched and name not in self._not_cached:
             is_cached = False
-            with suppress(PermissionError):  # the copy belongs to another user
+            try:
                 is_cached = self._fetch(name)
+            except OSError as error:
+                if error.errno not in _WITHOUT_CACHE:
+                    raise
             if is_cached:
                 self._touched[name] = now
             else:

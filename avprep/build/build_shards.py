@@ -20,6 +20,7 @@ from avprep.build.finish import (
     read_failures,
     with_extended,
     write_error,
+    write_failures,
 )
 from avprep.build.locks import delete_stale_locks, lock_finish, lock_output
 from avprep.build.make_shard import Failures
@@ -72,6 +73,8 @@ def build_shards(
 
     Raises UserError if nothing can be built, or if the folder holds something else.
     """
+    if run.scheduler:
+        raw = raw.absolute()  # workers of a cluster run in folders of their own
     # First of all, so that a broken ffmpeg or an unknown bucket is reported at once.
     out = open_folder(place)
     versions = versions_now()
@@ -97,10 +100,11 @@ def build_shards(
             plan = plan_build(
                 found, record, options.clip.seed, options.shard_bytes, options.clip_bytes(), base
             )
+            _say_held(found, plan, base)
             is_begun = old is not None or run.task is None
             if is_complete(out, plan, record, base, tries_again=is_begun):
                 delete_stale_locks(out)
-                return _result(out, plan.unlisted, was_complete=True)
+                return _with_plans_failures(out, plan, base, run.task)
             with lock_output(out, run.task) as check_lock:
                 state = BuildState.from_plan(plan, record, versions, extends)
                 state, other_versions = prepare_output(out, state, base)
@@ -179,6 +183,13 @@ def _show_findings(found: FoundClips) -> None:
             f"{found.layout} holds ordinary videos: each becomes one sample with one view, its "
             "centre, and one audio channel"
         )
+
+
+def _say_held(found: FoundClips, plan: BuildPlan, base: Manifest | None) -> None:
+    """Recordings are known by their names: another one of an earlier one's name is not added."""
+    held = len(found.clips) - sum(len(shard.clips) for shard in plan.shards)
+    if base is not None and held:
+        _say(f"{held} clips are in the set already by name; a new recording needs a new name")
 
 
 def _check(sentence: str | None) -> None:
@@ -263,6 +274,25 @@ def _finish_if_last(out: Folder, state: BuildState, failures: tuple[Failure, ...
             if missing:
                 return BuildResult(None, failures, state.unlisted, missing=len(missing))
     return _result(out, state.unlisted)
+
+
+def _with_plans_failures(
+    out: Folder, plan: BuildPlan, base: Manifest | None, task: Task | None
+) -> BuildResult:
+    """The result of a complete set, with the recordings that cannot be planned now. Of a set that
+    is extended, those of earlier folders stay; otherwise, all there are were planned now."""
+    result = _result(out, plan.unlisted, was_complete=True)
+    now = {failure.source for failure in plan.failures}
+    earlier = [
+        failure
+        for failure in result.failures
+        if failure.source not in now and (base is not None or failure.stage == "clip")
+    ]
+    failures = (*plan.failures, *earlier)
+    if set(failures) != set(result.failures) and task is None:
+        with lock_output(out, task):
+            write_failures(out, failures)
+    return replace(result, failures=failures)
 
 
 def _result(out: Folder, unlisted: int, was_complete: bool = False) -> BuildResult:

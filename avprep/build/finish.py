@@ -10,7 +10,7 @@ import errno
 import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from avprep.build.state import (
     STATE_NAME,
@@ -146,19 +146,20 @@ def _write_end(out: Folder, state: BuildState, base: Manifest | None) -> None:
         dropped += index.dropped
         if index.samples:
             splits.setdefault(split, []).append(manifest_entry(index, index_file))
-    left_out = ((FAILURES_NAME, failures), (DROPPED_NAME, dropped))
-    for name, lines in left_out:
-        if lines:
-            out.write(name, b"".join(map(dump_json, lines)))
-        else:
-            out.delete(name)
+    if base is not None:  # those of the folders that the set was built from before
+        now = {failure["source"] for failure in failures}
+        now |= {sample.source for index in indices for sample in index.samples}
+        failures += [asdict(one) for one in read_failures(out) if one.source not in now]
+    _write_lines(out, FAILURES_NAME, failures)
+    _write_lines(out, DROPPED_NAME, dropped)
     entries = {split: tuple(splits[split]) for split in sorted(splits)}
     manifest = Manifest(state.options, versions, entries, state.finished_plan)
     if any(index.samples for index in indices):  # else the set that is extended stays as it is
         write_manifest(out, manifest)
     _clean_up(out, state, _listed(manifest))
     if not splits:
-        why = " and ".join(out.path(name) for name, lines in left_out if lines)
+        files = ((FAILURES_NAME, failures), (DROPPED_NAME, dropped))
+        why = " and ".join(out.path(name) for name, lines in files if lines)
         raise UserError(f"no clip could be put into the set; {why} says why")
 
 
@@ -191,6 +192,18 @@ def _check_sizes(out: Folder, state: BuildState, indices: list[ShardIndex]) -> N
             f"{len(truncated)} shards of {out} are truncated, the first is {truncated[0][0]}; run "
             "the same command again to make them again"
         )
+
+
+def write_failures(out: Folder, failures: Iterable[Failure]) -> None:
+    """Replace the file of failures; without any there is no file."""
+    _write_lines(out, FAILURES_NAME, [asdict(failure) for failure in failures])
+
+
+def _write_lines(out: Folder, name: str, lines: list[dict[str, Any]]) -> None:
+    if lines:
+        out.write(name, b"".join(map(dump_json, lines)))
+    else:
+        out.delete(name)
 
 
 def read_failures(out: Folder) -> tuple[Failure, ...]:

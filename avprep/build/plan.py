@@ -79,18 +79,19 @@ def _clips_not_in(base: Manifest | None, clips: tuple[Clip, ...]) -> tuple[Clip,
     if base is None:
         return clips
     keys: set[str] = set()
-    split_by_source: dict[str, str] = {}
+    splits_of: dict[str, set[str]] = {}
     for split, shards in base.splits.items():
         for shard in shards:
             keys |= set(shard.keys)
-            split_by_source |= dict.fromkeys(shard.sources, split)
+            for source in shard.sources:
+                splits_of.setdefault(source, set()).add(split)
     new = tuple(clip for clip in clips if clip.key not in keys)
     for clip in new:
-        base_split = split_by_source.get(clip.source, clip.split)
-        if base_split != clip.split:
+        there = splits_of.get(clip.source, {clip.split})
+        if clip.split not in there:
             raise UserError(
-                f"clips of {clip.source} are in split {base_split} of the set and would be added "
-                f"to {clip.split}; a recording must be in one split only"
+                f"clips of {clip.source} are in split {', '.join(sorted(there))} of the set and "
+                f"would be added to {clip.split}; a recording must be in one split only"
             )
     return new
 

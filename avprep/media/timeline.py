@@ -9,6 +9,7 @@ from avprep.media.probe import Media
 from avprep.media.tracks import TRACK_TOLERANCE_S, AudioTrack, VideoTrack
 
 _ONE_TIMELINE_S = 5.0
+_TRANSPORT = "mpegts"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ def shared_timeline(video: Media, audio: Media, same_file: bool, flat: bool) -> 
     video_zero = audio_zero = video.start_s
     if not same_file:
         apart = abs(video.start_s - audio.start_s)
-        if video.has_timestamps and audio.has_timestamps and apart < _ONE_TIMELINE_S:
+        # ffmpeg begins every MPEG transport stream at 1.4 s, whatever it was extracted from.
+        alike = (video.container == _TRANSPORT) == (audio.container == _TRANSPORT)
+        if video.has_timestamps and audio.has_timestamps and alike and apart < _ONE_TIMELINE_S:
             video_zero = audio_zero = min(video.start_s, audio.start_s)
         else:
             audio_zero = audio.start_s

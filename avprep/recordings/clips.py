@@ -83,6 +83,8 @@ def _cut_window(
         return round(time_s, 6) if late_s else time_s
 
     whole = int((duration_s + _DURATION_TOLERANCE_S) // clip_s)
+    if whole > 1 and duration_s - (whole - 1) * clip_s < MIN_CLIP_S:
+        whole -= 1  # what the tolerance made of less than the shortest clip
     remainder_s = duration_s - whole * clip_s
     durations_s = [clip_s] * whole
     if remainder_s >= max(clip_s / 2, MIN_CLIP_S) or not whole:

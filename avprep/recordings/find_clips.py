@@ -145,7 +145,7 @@ def find_clips(
         raise UserError(
             f"none of the {unlisted} clips of {raw} is in a split list; check its names"
         )
-    doubts = (*_other_folder(raw, layout), *_grouped(doubtful))
+    doubts = (*_other_folder(raw, layout), *_grouped(doubtful), *_in_two_splits(clips))
     return FoundClips(tuple(clips), tuple(failures), unlisted, layout, doubts, found.not_read)
 
 
@@ -159,6 +159,20 @@ def _other_folder(raw: Path, layout: str) -> Iterator[str]:
     for part in ("foa_dev", "foa_eval"):
         for inside in sorted(raw.glob(f"*/{part}"))[:1]:
             yield f"{inside} looks like STARSS, whose sound is not read; name {inside.parent}"
+
+
+def _in_two_splits(clips: Iterable[Clip]) -> Iterator[str]:
+    """A sentence if lists of single clips put a recording into several splits."""
+    splits: defaultdict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        splits[clip.source].add(clip.split)
+    several = [source for source, names in splits.items() if len(names) > 1]
+    if several:
+        more = f" and {len(several) - 1} more" if len(several) > 1 else ""
+        yield (
+            f"{several[0]}{more}: clips of one recording are in several splits "
+            f"({', '.join(sorted(splits[several[0]]))}), so tests meet what was trained on"
+        )
 
 
 def _grouped(doubtful: list[tuple[str, str]]) -> tuple[str, ...]:

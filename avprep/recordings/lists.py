@@ -97,7 +97,7 @@ def read_segments(path: Path) -> dict[str, tuple[float, ...]]:
             name, times = _name_and_times(line)
             if not all(0 <= time < math.inf for time in times):
                 raise ValueError(f"{line!r:.80}")
-            starts[name] = tuple(sorted(set(times)))
+            starts[name] = tuple(sorted({*starts.get(name, ()), *times}))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(
             f"{path} is not a list of lines `ID t1,t2,…` with seconds: {why(error)}"

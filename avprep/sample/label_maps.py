@@ -21,6 +21,8 @@ _MAPS_PER_SECOND = 4
 _NAME = re.compile(r"(?P<kind>things-|stuff-|)(?P<number>\d+)\.png")
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _MAX_PIXELS = 1 << 26
+_PALETTE = 3
+"""Type of colour in a PNG's head."""
 _LIMIT_BYTES = 200_000_000
 _THINGS, _STUFF, _VOID = 80, 54, 255
 """Numbers of COCO's panoptic classes: things are 0 to 79, stuff is 80 to 133."""
@@ -105,8 +107,15 @@ def _read_png(path: Path) -> Labels:
         labels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if labels is None or labels.dtype != np.uint8:
         raise ClipError(f"{path.parent.name}/{path.name} is not a label map; extract it again")
-    # Maps that were saved in colour have the same number in all channels.
-    return np.asarray(labels if labels.ndim == 2 else labels[..., 2], dtype=np.uint8)
+    # Maps that were saved in colour have the same number in all channels. OpenCV gives the colours
+    # of a palette, and stretches fewer bits to eight.
+    colours = labels[..., :3] if labels.ndim == 3 else labels[..., None]
+    if content[24] != 8 or content[25] == _PALETTE or (colours != colours[..., :1]).any():
+        raise ClipError(
+            f"{path.parent.name}/{path.name} holds colours instead of label numbers; save its "
+            "numbers as a grey image of 8 bits"
+        )
+    return np.asarray(colours[..., 0], dtype=np.uint8)
 
 
 def _pixels(png: bytes) -> int:

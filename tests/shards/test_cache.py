@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -121,6 +123,19 @@ def test_a_shard_that_does_not_fit_is_read_from_the_origin(root: Path, tmp_path:
     cache = tmp_path / "cache"
     np.testing.assert_array_equal(read_all(root, cache, 1000), read_all(root, None))
     assert cached_shards(cache) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOSPC])
+def test_a_file_system_without_locks_or_space_is_no_cache(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    expected = read_all(root, None)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    np.testing.assert_array_equal(read_all(root, tmp_path / "cache"), expected)
+    assert cached_shards(tmp_path / "cache") == []
 
 
 def test_copies_that_arrive_damaged_are_not_kept(

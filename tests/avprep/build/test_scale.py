@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -143,6 +144,22 @@ def test_a_second_build_in_the_same_folder_is_refused(raw: Path, tmp_path: Path)
     assert build(raw, "--out", out, *FAST, "--workers", 2).exit_code == 0
 
 
+def test_a_broken_file_that_is_deleted_fails_no_longer(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "set"
+    write_dot_recording(raw, "a", seconds=2.0)
+    assert build(raw, "--out", out, *FAST).exit_code == 0
+    broken = raw / "broken.mp4"
+    broken.write_bytes(b"not yet downloaded")
+    for _ in range(2):
+        found = build(raw, "--out", out, *FAST)
+        assert found.exit_code == 1, found.output
+        assert "broken.mp4" in (out / "failures.jsonl").read_text()
+    broken.unlink()
+    found = build(raw, "--out", out, *FAST)
+    assert found.exit_code == 0, found.output
+    assert not (out / "failures.jsonl").exists()
+
+
 def test_append_adds_new_recordings_and_keeps_old_shards(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "set"
     for name in "abc":
@@ -169,13 +186,26 @@ def test_append_adds_new_recordings_and_keeps_old_shards(tmp_path: Path) -> None
     again = build(raw, "--out", out, *FAST, "--append")
     assert again.exit_code == 0
     assert "already complete" in again.output
+    assert "5 clips are in the set already by name" in again.output
     assert contents(out) == after
+    # What fails to be read is said of a complete set too, and no longer once it is gone.
+    for name in ("early", "late"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.mp4").write_bytes(b"not yet downloaded")
+        refused = build(tmp_path / name, "--out", out, *FAST, "--append")
+        assert refused.exit_code == 1, refused.output
+        assert "already complete" in refused.output
+    write_dot_recording(tmp_path / "late", "more", 30, 30)
+    grown = build(tmp_path / "late", "--out", out, *FAST, "--append")
+    assert grown.exit_code == 1, grown.output
+    failures = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
+    assert sorted(failure["source"] for failure in failures) == ["early", "late"]
     # A recording stays in its split.
     (raw / "train.txt").write_text("d\n")
     (raw / "test.txt").write_text("a\nlater\n")
     write_dot_recording(raw, "later", seconds=2.0)
     moved = build(raw, "--out", out, *FAST, "--append")
-    assert moved.exit_code == 0, moved.output
+    assert moved.exit_code == 1, moved.output  # those of the other folders still fail
     assert ShardSet(out, "test").keys == ["later-0"]
     write_dot_recording(raw, "a", seconds=4.0)
     moved = build(raw, "--out", out, *FAST, "--append")

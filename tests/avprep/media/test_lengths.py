@@ -253,6 +253,24 @@ def test_an_edit_list_is_not_applied_again_after_a_seek(start_s: float, tmp_path
     assert np.abs(audio[:, :2000]).max() > 0.01
 
 
+def test_a_transport_stream_beside_another_file_counts_from_its_own_start() -> None:
+    """ffmpeg begins every one at 1.4 s; two of them were cut from one stream."""
+    video, audio = VideoTrack(64, 32, 1, False), AudioTrack(4, 48000, "aac")
+    stream = Media(10.0, video, None, 1.44, True, container="mpegts")
+    for container, start_s, aligned in (("mov,mp4", 0.0, False), ("mpegts", 1.4, True)):
+        sound = Media(10.0, None, audio, start_s, True, container=container)
+        found = shared_timeline(stream, sound, same_file=False, flat=False)
+        assert (found.video_zero_s, found.audio_zero_s) == (
+            (1.4, 1.4) if aligned else (1.44, start_s)
+        )
+
+
+def test_less_than_the_shortest_clip_is_no_clip() -> None:
+    recording = Recording("a", Path("a.mp4"), Path("a.mp4"), "a.mp4")
+    for length_s, count in ((3.83, 3), (4.0, 4), (0.9, 1)):
+        assert len(cut_clips(recording, 0.0, length_s, 1.0)) == count
+
+
 times = st.floats(0, 60, allow_nan=False)
 
 

@@ -50,6 +50,22 @@ def test_sphere360_clips_are_named_by_id_and_start(tmp_path: Path) -> None:
     assert audio_direction(shards) == pytest.approx((130, 20), abs=1)
 
 
+def test_a_recording_in_two_splits_is_said(tmp_path: Path) -> None:
+    """Lists of single clips can put clips of one recording into training and test."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for start in (0, 10):
+        video = raw / f"abcdefghijk_{start}.webm"
+        write_video(video.with_suffix(".mkv"), [FRAME] * 48, audio=FOA)
+        video.with_suffix(".mkv").rename(video)
+    (raw / "train.txt").write_text("abcdefghijk_0\n")
+    (raw / "test.txt").write_text("abcdefghijk_10\n")
+    result = build(raw, "--out", tmp_path / "set", *SHORT)
+    assert result.exit_code == 0, result.output
+    said = "check: abcdefghijk: clips of one recording are in several splits (test, train)"
+    assert said in result.output
+
+
 def test_yt_ambigen_with_its_csv_lists(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     for folder in ("video", "audio"):

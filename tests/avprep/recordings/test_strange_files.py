@@ -81,8 +81,8 @@ def test_a_line_of_spaces_takes_no_time(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a list of lines") as refused:
         read_segments(path)
     assert len(str(refused.value)) < 400
-    path.write_text("my clip 1, 2 ,3.5\nb 4\n")
-    assert read_segments(path) == {"my clip": (1.0, 2.0, 3.5), "b": (4.0,)}
+    path.write_text("my clip 1, 2 ,3.5\nb 4\nb 3\n")
+    assert read_segments(path) == {"my clip": (1.0, 2.0, 3.5), "b": (3.0, 4.0)}
 
 
 def test_a_split_list_of_another_name_is_refused(tmp_path: Path) -> None:

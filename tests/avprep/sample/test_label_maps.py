@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from avprep.errors import ClipError
 from avprep.sample.label_maps import crop_label_maps
@@ -34,6 +35,26 @@ def test_what_is_no_map_is_refused_before_it_is_unpacked(tmp_path: Path) -> None
     for content in (large, (tmp_path / "x.jpg").read_bytes(), good[:40], b""):
         path.write_bytes(content)
         with pytest.raises(ClipError, match=r"0000\.png is not a label map; extract it again"):
+            crop(tmp_path)
+
+
+def test_colours_are_no_labels(tmp_path: Path) -> None:
+    """A palette's entries are colours, and fewer bits come out stretched."""
+    labels = np.tile(np.array([0, 3, 17, 80], np.uint8), (20, 10))
+    grey = Image.fromarray(labels)
+    path = tmp_path / "0000.png"
+    for image, good in (
+        (grey, True),
+        (grey.convert("RGB"), True),
+        (grey.convert("P"), False),
+        (grey.convert("1"), False),
+        (Image.fromarray(np.stack([labels, labels, 0 * labels], axis=-1)), False),
+    ):
+        image.save(path)
+        if good:
+            assert crop(tmp_path) == 1
+            continue
+        with pytest.raises(ClipError, match="holds colours instead of label numbers"):
             crop(tmp_path)
 
 
