@@ -318,7 +318,7 @@ def test_the_learning_rate_falls_at_the_same_parts_of_one_epoch(
     protocol = replace(tiny().with_epochs(1), lateral=16, head=8)
     common = EvaluationOptions(str(root), tiny_config("avsa"), tmp_path, workers=0)
     evaluate_segmentation(common, SegmentationOptions(protocol=protocol, condition="none", views=2))
-    # Of eight epochs it falls after four and seven, and the set has eight clips.
+    # It falls after four and seven of eight epochs, and the set has eight clips.
     assert rates == pytest.approx([1e-3] * 4 + [1e-4] * 3 + [1e-5])
     assert tiny().with_epochs(8) == tiny()
 
